@@ -1,0 +1,400 @@
+"""The calculus of the trilinear form: every derivative of a contraction is made of the same contractions.
+
+    T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i]),   phi_d = base_weight b^(d) + sum_f coef_f B_f^(d)
+
+    out_d  = dT_d/du      in_d = dT_d/ds      coef_d = dT_d/dcoef      dT_d/dx = s in_{d+1}
+
+so gradients of every order, forward-mode tangents and vmap stay on the fused kernels. Saved for backward: the inputs.
+`spec` is a Spec, `backend` a name in select.BACKENDS, s=None stands for ones.
+
+torch.compile traces an autograd.Function only if it has no `jvp`, and differentiates once only. So it gets the classes
+named First*, which hold forward and backward; the eager classes add `jvp` and `vmap` to them.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+from . import reference
+from .select import BACKENDS
+from .spec import Spec
+
+Maybe = Tensor | None
+
+
+def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int, backend: str, scale: Maybe = None) -> Tensor:
+    """reference.kan_out on `backend`, differentiable; with scale [I, O] its coef is coef * scale[:, None]."""
+    args = (x, s, coef, scale, base_weight, bias, grid, spec, order, backend)
+    if torch.compiler.is_compiling():
+        return FirstKanOut.apply(*args)
+    return KanOut.forward(*args) if _untracked() else KanOut.apply(*args)
+
+
+def kan_in(x, u, coef, base_weight, grid, spec: Spec, order: int, backend: str) -> Tensor:
+    """reference.kan_in on `backend`, differentiable."""
+    args = (x, u, coef, base_weight, grid, spec, order)
+    return BACKENDS[backend].kan_in(*args) if _untracked() else KanIn.apply(*args, backend)
+
+
+def kan_coef(x, s, u, grid, spec: Spec, order: int, with_base: bool, backend: str) -> tuple[Tensor, Maybe]:
+    """reference.kan_coef on `backend`, differentiable."""
+    args = (x, s, u, grid, spec, order, with_base)
+    return BACKENDS[backend].kan_coef(*args) if _untracked() else KanCoef.apply(*args, backend)
+
+
+def kan_backward(x, s, u, coef, base_weight, grid, spec: Spec, order: int, backend: str):
+    """reference.kan_backward on `backend`, differentiable."""
+    args = (x, s, u, coef, base_weight, grid, spec, order)
+    return BACKENDS[backend].kan_backward(*args) if _untracked() else KanBackward.apply(*args, backend)
+
+
+def edge_mean(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor:
+    """reference.edge_mean on `backend`, differentiable."""
+    args = (x, coef, base_weight, grid, spec)
+    if torch.compiler.is_compiling():
+        return FirstEdgeMean.apply(*args, backend)
+    return BACKENDS[backend].edge_mean(*args) if _untracked() else EdgeMean.apply(*args, backend)
+
+
+def _untracked() -> bool:
+    """Nothing records this call, so that the kernel may be called without an autograd.Function around it."""
+    return torch.compiler.is_compiling() or not (
+        torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
+
+
+def _scaled(coef: Tensor, scale: Maybe) -> Tensor:
+    return coef if scale is None else coef * scale[:, None]
+
+
+def _times(a: Maybe, b: Maybe) -> Maybe:
+    return b if a is None else a if b is None else a * b
+
+
+def _plus(a: Maybe, b: Maybe) -> Maybe:
+    return b if a is None else a if b is None else a + b
+
+
+def _gradients(x, s, u, coef, base_weight, grid, spec, order, backend, need_x, need_params):
+    """dT_order/dx, /dcoef and /dbase_weight, those that are needed: the everyday backward, in one launch."""
+    if need_x and need_params:
+        return kan_backward(x, s, u, coef, base_weight, grid, spec, order, backend)
+    grad_x = grad_coef = grad_base = None
+    if need_x:
+        grad_x = _times(s, kan_in(x, u, coef, base_weight, grid, spec, order + 1, backend))
+    elif need_params:
+        grad_coef, grad_base = kan_coef(x, s, u, grid, spec, order, base_weight is not None, backend)
+    return grad_x, grad_coef, grad_base
+
+
+class FirstKanOut(Function):
+    """y = out_d(x, s, coef * scale, base_weight) + bias, for torch.compile."""
+
+    @staticmethod
+    def forward(x, s, coef, scale, base_weight, bias, grid, spec, order, backend):
+        return BACKENDS[backend].kan_out(x, s, _scaled(coef, scale), base_weight, bias, grid, spec, order)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, s, coef, scale, base_weight, _, grid, *ctx.rest = inputs
+        ctx.save_for_backward(x, s, coef, scale, base_weight, grid)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, u):
+        if u is None:
+            return (None,) * 10
+        x, s, coef, scale, base_weight, grid = ctx.saved_tensors
+        need_x, need_s, need_coef, need_scale, need_base, need_bias, *_ = ctx.needs_input_grad
+        scaled = _scaled(coef, scale)
+        grad_x, grad_coef, grad_base = _gradients(
+            x, s, u, scaled, base_weight, grid, *ctx.rest, need_x, need_coef or need_scale or need_base
+        )
+        grad_s = kan_in(x, u, scaled, base_weight, grid, *ctx.rest) if need_s else None
+        grad_scale = (grad_coef * coef).sum(1) if need_scale else None
+        grad_coef = _scaled(grad_coef, scale) if need_coef else None
+        grad_bias = u.sum(0) if need_bias else None
+        return grad_x, grad_s, grad_coef, grad_scale, grad_base, grad_bias, None, None, None, None
+
+
+class KanOut(FirstKanOut):
+    """y = out_d(x, s, coef * scale, base_weight) + bias."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        FirstKanOut.setup_context(ctx, inputs, output)
+        x, s, coef, scale, base_weight, _, grid, *_ = inputs
+        ctx.save_for_forward(x, s, coef, scale, base_weight, grid)
+
+    @staticmethod
+    def jvp(ctx, dx, ds, dcoef, dscale, dbase, dbias, *_):
+        x, s, coef, scale, base_weight, grid = ctx.saved_tensors
+        spec, order, backend = ctx.rest
+        scaled = _scaled(coef, scale)
+        dscaled = None if dcoef is None else _scaled(dcoef, scale)
+        if dscale is not None:
+            dscaled = _plus(dscaled, _scaled(coef, dscale))
+        dy = None
+        if dx is not None:
+            dy = kan_out(x, _times(s, dx), scaled, base_weight, None, grid, spec, order + 1, backend)
+        if ds is not None:
+            dy = _plus(dy, kan_out(x, ds, scaled, base_weight, None, grid, spec, order, backend))
+        if dscaled is not None or dbase is not None:
+            dscaled = torch.zeros_like(coef) if dscaled is None else dscaled
+            dy = _plus(dy, kan_out(x, s, dscaled, dbase, None, grid, spec, order, backend))
+        if dbias is not None:
+            dy = _plus(dy, dbias.expand(x.shape[0], -1))
+        return dy
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        rows, fixed = (0, 1), (2, 3, 4, 5, 6)
+        if any(in_dims[k] is not None for k in fixed):
+            return _loop(KanOut.apply, info, in_dims, args)
+        args = _fold(info, in_dims, args, rows)
+        return KanOut.apply(*args).unflatten(0, (info.batch_size, -1)), 0
+
+
+class KanIn(Function):
+    """r = in_d(x, u, coef, base_weight)."""
+
+    @staticmethod
+    def forward(x, u, coef, base_weight, grid, spec, order, backend):
+        return BACKENDS[backend].kan_in(x, u, coef, base_weight, grid, spec, order)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.spec, ctx.order, ctx.backend = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, v):
+        if v is None:
+            return (None,) * 8
+        grads = _in_vjp(v, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.backend, ctx.needs_input_grad)
+        return *grads, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, dx, du, dcoef, dbase, *_):
+        return _in_jvp(dx, du, dcoef, dbase, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.backend)
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        rows, fixed = (0, 1), (2, 3, 4)
+        if any(in_dims[k] is not None for k in fixed):
+            return _loop(kan_in, info, in_dims, args)
+        args = _fold(info, in_dims, args, rows)
+        return kan_in(*args).unflatten(0, (info.batch_size, -1)), 0
+
+
+class KanCoef(Function):
+    """grad_coef, grad_base = coef_d(x, s, u)."""
+
+    @staticmethod
+    def forward(x, s, u, grid, spec, order, with_base, backend):
+        return BACKENDS[backend].kan_coef(x, s, u, grid, spec, order, with_base)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, s, u, grid, ctx.spec, ctx.order, ctx.with_base, ctx.backend = inputs
+        ctx.save_for_backward(x, s, u, grid)
+        ctx.save_for_forward(x, s, u, grid)
+
+    @staticmethod
+    def backward(ctx, c, b):
+        grads = _coef_vjp(c, b, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.backend, ctx.needs_input_grad)
+        return *grads, None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, dx, ds, du, *_):
+        return _coef_jvp(dx, ds, du, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.with_base, ctx.backend)
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return _loop(kan_coef, info, in_dims, args)
+
+
+class KanBackward(Function):
+    """r, grad_coef, grad_base = s in_{d+1}(x, u, coef, base_weight), coef_d(x, s, u)."""
+
+    @staticmethod
+    def forward(x, s, u, coef, base_weight, grid, spec, order, backend):
+        return BACKENDS[backend].kan_backward(x, s, u, coef, base_weight, grid, spec, order)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.spec, ctx.order, ctx.backend = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx, v, c, b):
+        x, s, u, coef, base_weight, grid = ctx.saved_tensors
+        spec, order, backend = ctx.spec, ctx.order, ctx.backend
+        need_x, need_s, need_u, need_coef, need_base, *_ = ctx.needs_input_grad
+        grad_x, grad_u, grad_coef, grad_base = _in_vjp(
+            _times(s, v), x, u, coef, base_weight, grid, spec, order + 1, backend,
+            (need_x, need_u, need_coef, need_base),
+        )  # fmt: skip
+        needs = (need_x, need_s, need_u)
+        more_x, grad_s, more_u = _coef_vjp(c, b, x, s, u, grid, spec, order, backend, needs)
+        if need_s:
+            grad_s = grad_s + v * kan_in(x, u, coef, base_weight, grid, spec, order + 1, backend)
+        return (
+            _plus(grad_x, more_x), grad_s, _plus(grad_u, more_u), grad_coef, grad_base, None, None, None, None,
+        )  # fmt: skip
+
+    @staticmethod
+    def jvp(ctx, dx, ds, du, dcoef, dbase, *_):
+        x, s, u, coef, base_weight, grid = ctx.saved_tensors
+        spec, order, backend = ctx.spec, ctx.order, ctx.backend
+        dr = _times(s, _in_jvp(dx, du, dcoef, dbase, x, u, coef, base_weight, grid, spec, order + 1, backend))
+        if ds is not None:
+            dr = _plus(dr, ds * kan_in(x, u, coef, base_weight, grid, spec, order + 1, backend))
+        with_base = base_weight is not None
+        return dr, *_coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend)
+
+    @staticmethod
+    def vmap(info, in_dims, x, s, u, coef, base_weight, grid, spec, order, backend):
+        dims = in_dims[:6]
+        inner = (dims[0], *dims[2:6], *in_dims[6:])
+        r, r_dim = KanIn.vmap(info, inner, x, u, coef, base_weight, grid, spec, order + 1, backend)
+        if s is not None:
+            s_first = s if dims[1] is None else s.movedim(dims[1], 0)
+            r = r * s_first
+        inner = (*dims[:3], dims[5], in_dims[6], None, None, None)
+        grads, g_dims = KanCoef.vmap(info, inner, x, s, u, grid, spec, order, base_weight is not None, backend)
+        return (r, *grads), (r_dim, *g_dims)
+
+
+def _in_vjp(v, x, u, coef, base_weight, grid, spec, order, backend, needs):
+    """Gradients of <v, in_d(x, u, coef, base_weight)> = T_d(x; v, coef, u) by x, u, coef and base_weight."""
+    need_x, need_u, need_coef, need_base, *_ = needs
+    grad_x, grad_coef, grad_base = _gradients(
+        x, v, u, coef, base_weight, grid, spec, order, backend, need_x, need_coef or need_base
+    )
+    grad_u = kan_out(x, v, coef, base_weight, None, grid, spec, order, backend) if need_u else None
+    return grad_x, grad_u, grad_coef, grad_base
+
+
+def _in_jvp(dx, du, dcoef, dbase, x, u, coef, base_weight, grid, spec, order, backend):
+    dr = None
+    if dx is not None:
+        dr = dx * kan_in(x, u, coef, base_weight, grid, spec, order + 1, backend)
+    if du is not None:
+        dr = _plus(dr, kan_in(x, du, coef, base_weight, grid, spec, order, backend))
+    if dcoef is not None or dbase is not None:
+        dcoef = torch.zeros_like(coef) if dcoef is None else dcoef
+        dr = _plus(dr, kan_in(x, u, dcoef, dbase, grid, spec, order, backend))
+    return torch.zeros_like(x) if dr is None else dr
+
+
+def _coef_vjp(c, b, x, s, u, grid, spec, order, backend, needs):
+    """Gradients of <(c, b), coef_d(x, s, u)> = T_d(x; s, (c, b), u) by x, s and u."""
+    need_x, need_s, need_u, *_ = needs
+    grad_x = _times(s, kan_in(x, u, c, b, grid, spec, order + 1, backend)) if need_x else None
+    grad_s = kan_in(x, u, c, b, grid, spec, order, backend) if need_s else None
+    grad_u = kan_out(x, s, c, b, None, grid, spec, order, backend) if need_u else None
+    return grad_x, grad_s, grad_u
+
+
+def _coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend):
+    terms = []
+    if dx is not None:
+        terms.append(kan_coef(x, _times(s, dx), u, grid, spec, order + 1, with_base, backend))
+    if ds is not None:
+        terms.append(kan_coef(x, ds, u, grid, spec, order, with_base, backend))
+    if du is not None:
+        terms.append(kan_coef(x, s, du, grid, spec, order, with_base, backend))
+    if not terms:
+        terms.append(kan_coef(x, s, torch.zeros_like(u), grid, spec, order, with_base, backend))
+    coefs, bases = zip(*terms, strict=True)
+    return sum(coefs), sum(bases) if with_base else None
+
+
+class FirstEdgeMean(Function):
+    """E = mean_n |phi(x_n)|, an [I, O] tensor, without ever holding [N, I, O]; for torch.compile."""
+
+    @staticmethod
+    def forward(x, coef, base_weight, grid, spec, backend):
+        return BACKENDS[backend].edge_mean(x, coef, base_weight, grid, spec)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.spec, ctx.backend = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, grad_mean):
+        x, coef, base_weight, grid = ctx.saved_tensors
+        args = (x, grad_mean, coef, base_weight, grid, ctx.spec)
+        if _untracked():
+            grads = BACKENDS[ctx.backend].edge_mean_backward(*args)
+        else:
+            grads = EdgeMeanBackward.apply(*args, ctx.backend)
+        return *grads, None, None, None
+
+
+class EdgeMean(FirstEdgeMean):
+    """E = mean_n |phi(x_n)|, an [I, O] tensor, without ever holding [N, I, O]."""
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return _loop(edge_mean, info, in_dims, args)
+
+
+class EdgeMeanBackward(Function):
+    """The gradients of EdgeMean; its own gradient is rarely wanted and runs on the reference."""
+
+    @staticmethod
+    def forward(x, grad_mean, coef, base_weight, grid, spec, backend):
+        return BACKENDS[backend].edge_mean_backward(x, grad_mean, coef, base_weight, grid, spec)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.spec, _ = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        *tensors, grid = ctx.saved_tensors
+        present = [t for t in tensors if t is not None]
+
+        def gradients(*values):
+            full = values if len(values) == len(tensors) else (*values, None)
+            return tuple(g for g in reference.edge_mean_backward(*full, grid, ctx.spec) if g is not None)
+
+        _, pull = torch.func.vjp(gradients, *present)
+        grads = pull(tuple(c for c in cotangents if c is not None))
+        return *grads, *(None,) * (7 - len(grads))
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        def apply(*one):
+            return EdgeMeanBackward.apply(*one)
+
+        return _loop(apply, info, in_dims, args)
+
+
+def _fold(info, in_dims, args, rows):
+    """Batch dimension into the rows: [B, N, .] -> [B N, .] for the arguments at positions `rows`."""
+    args = list(args)
+    for k in rows:
+        if args[k] is not None:
+            t = args[k].expand(info.batch_size, *args[k].shape) if in_dims[k] is None else args[k].movedim(in_dims[k], 0)
+            args[k] = t.flatten(0, 1)
+    return args
+
+
+def _loop(function, info, in_dims, args):
+    """One call for each member of the batch, stacked: where the batch reaches what the kernel sums over or reads as weights."""
+    results = []
+    for b in range(info.batch_size):
+        one = (a.select(d, b) if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True))
+        results.append(function(*one))
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    stacked = tuple(None if parts[0] is None else torch.stack(parts) for parts in zip(*results, strict=True))
+    return stacked, tuple(None if t is None else 0 for t in stacked)

@@ -1,0 +1,173 @@
+"""kan_linear and edge_mean: the formula of a KAN layer as functions, with every check at the door."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import autograd, select
+from .spec import Spec
+
+
+def kan_linear(
+    x: Tensor,
+    coef: Tensor,
+    grid: Tensor,
+    base_weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    scale: Tensor | None = None,
+    degree: int,
+    base: str | Callable[[Tensor], Tensor] = "silu",
+    outside: str = "zero",
+    uniform: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """y[n,o] = sum_i (base_weight[i,o] b(x[n,i]) + scale[i,o] sum_f coef[i,f,o] B_{i,f}(x[n,i])) + bias[o].
+
+    Args:
+        x: [..., I], float32, float64, bfloat16 or float16. The spline coordinate is computed in float32 or better.
+        coef: [I, F, O] spline coefficients, F = G + degree. Its dtype is that of the result.
+        grid: [M] knots for all inputs or [I, M] for each, M = G + 2 * degree + 1, ascending. The grid range is
+            [grid[degree], grid[-degree-1]]. Not differentiable.
+        base_weight: [I, O] weights of the base function, or None for no base term.
+        bias: [O] or None.
+        scale: [I, O] factor of each edge's spline (w_s of the paper), or None for ones.
+        degree: of the B-splines, 0 to 5.
+        base: "silu", "identity", "zero", or any differentiable elementwise function of a tensor.
+        outside: what a spline is outside its grid range: "zero" (as in the papers: the tail on the extended knots, and
+            zero beyond), "linear" (goes on with the end's slope) or "clamp" (with the end's value). The base is unaffected.
+        uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last knot
+            of each row are then read.
+        backend: "native", "reference", or None for the choice that fastkan.backends() explains.
+
+    Returns:
+        [..., O] in coef's dtype. A row with a NaN is NaN. Differentiable to every order, forward and backward, by x,
+        coef, scale, base_weight and bias.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type, dtype, device, shape or name; the message says which.
+        BackendError: the backend asked for by name cannot run this.
+
+    Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.10-2.12.
+    """
+    spec = Spec.of(degree, base if isinstance(base, str) else "zero", outside, uniform)
+    _check(x, coef, grid, base_weight, bias, scale, degree)
+    if isinstance(base, str):
+        return apply(x, coef, _rows(grid, coef), base_weight, bias, scale, spec, backend)
+    if not callable(base):
+        raise TypeError(f"base={base!r}: expected a name or a callable")
+    y = apply(x, coef, _rows(grid, coef), None, bias, scale, spec, backend)
+    return y if base_weight is None else y + torch.matmul(base(x).to(base_weight.dtype), base_weight).to(y.dtype)
+
+
+def edge_mean(
+    x: Tensor,
+    coef: Tensor,
+    grid: Tensor,
+    base_weight: Tensor | None = None,
+    *,
+    degree: int,
+    base: str = "silu",
+    outside: str = "zero",
+    uniform: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """E[i,o] = mean over the rows of x of |phi[i,o]|: the size of every edge, for L1 and entropy regularisation and pruning.
+
+    Arguments as in kan_linear. Returns [I, O] in coef's dtype; nothing of size [N, I, O] is ever held. Differentiable; its
+    second derivative runs on the reference backend. The mean of no rows is NaN.
+
+    Source: Liu et al., KAN (arXiv 2404.19756), eq. 2.17.
+    """
+    spec = Spec.of(degree, base, outside, uniform)
+    _check(x, coef, grid, base_weight, None, None, degree)
+    return apply_edge_mean(x, coef, _rows(grid, coef), base_weight, spec, backend)
+
+
+def apply(
+    x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None,
+    spec: Spec, backend: str | None,
+) -> Tensor:  # fmt: skip
+    """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
+    coef, base_weight, bias, scale = _autocast(x.device.type, coef, base_weight, bias, scale)
+    backend = select.choose(backend, x.device.type, (x.dtype, coef.dtype))
+    if x.dim() == 2:
+        return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
+    lead = x.shape[:-1]
+    y = autograd.kan_out(_flat(x), None, coef, base_weight, bias, grid, spec, 0, backend, scale)
+    return y.view(*lead, coef.shape[2])
+
+
+def apply_edge_mean(
+    x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
+) -> Tensor:
+    """edge_mean behind its checks."""
+    backend = select.choose(backend, x.device.type, (x.dtype, coef.dtype))
+    return autograd.edge_mean(_flat(x), coef, base_weight, grid, spec, backend)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _rows(grid: Tensor, coef: Tensor) -> Tensor:
+    """The grid as [I, M] in float64; one row serves all inputs by a zero stride."""
+    return grid.detach().double().expand(coef.shape[0], -1)
+
+
+def _autocast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """What autocast does to a matrix product: its operands in the autocast dtype. x keeps its own, for the coordinate."""
+    if not torch.is_autocast_enabled(device_type):
+        return tensors
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _check(
+    x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None,
+    degree: int,
+) -> None:  # fmt: skip
+    optional = {"base_weight": base_weight, "bias": bias, "scale": scale}
+    for name, t in {"x": x, "coef": coef, "grid": grid, **optional}.items():
+        if t is None and name in optional:
+            continue
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} is a {type(t).__name__}: expected a tensor")
+        if t.dtype not in _DTYPES:
+            raise TypeError(f"{name}.dtype is {t.dtype}: expected float32, float64, bfloat16 or float16")
+        if t.device != x.device:
+            raise ValueError(f"{name} is on {t.device}: expected x's device, {x.device}")
+    if coef.dim() != 3:
+        raise ValueError(f"coef has shape {_shape(coef)}: expected [in_features, grid_size + degree, out_features]")
+    inputs, functions, outputs = coef.shape
+    check_input(x, inputs)
+    if functions <= degree:
+        raise ValueError(f"coef has shape {_shape(coef)}: expected at least degree + 1 = {degree + 1} functions")
+    knots = functions + degree + 1
+    if _shape(grid) not in ([knots], [inputs, knots]):
+        raise ValueError(f"grid has shape {_shape(grid)}: expected [{knots}] or [{inputs}, {knots}], to go with coef")
+    if grid.requires_grad:
+        raise ValueError("grid.requires_grad is True: the result is not differentiable by the grid; pass grid.detach()")
+    for name, t in optional.items():
+        if t is None:
+            continue
+        shape = [outputs] if name == "bias" else [inputs, outputs]
+        if _shape(t) != shape:
+            raise ValueError(f"{name} has shape {_shape(t)}: expected {shape}, to go with coef")
+        if t.dtype != coef.dtype:
+            raise TypeError(f"{name}.dtype is {t.dtype}: expected coef's, {coef.dtype}")
+
+
+def check_input(x: Tensor, inputs: int) -> None:
+    """x must be [..., in_features]."""
+    if x.dim() == 0 or x.shape[-1] != inputs:
+        raise ValueError(f"x has shape {_shape(x)}: expected [..., {inputs}], the number of in_features last")
+
+
+def _shape(t: Tensor) -> list[int]:
+    return list(t.shape)

@@ -1,0 +1,146 @@
+"""The contractions of the trilinear form in plain PyTorch: the specification, on any device, dtype and order.
+
+    T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] (base_weight[i,o] b^(d)(x[n,i]) + sum_f coef[i,f,o] B^(d)_{i,f}(x[n,i]))
+
+Each function below is a partial derivative of T_d. Features are evaluated in float64 and contracted in the wider of float32
+and the operands' dtype. Every function is differentiable by ordinary autograd, which is what the fused calculus is tested
+against.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .basis.base import BASES, base_feature
+from .basis.bspline import OUTSIDE, bspline_features, num_functions, uniform_knots
+from .spec import Spec
+
+# Rows are taken in blocks of at most this many features, so that memory does not grow with N I F.
+BLOCK = 1 << 24
+
+
+def kan_out(
+    x: Tensor, s: Tensor | None, coef: Tensor, base_weight: Tensor | None, bias: Tensor | None, grid: Tensor,
+    spec: Spec, order: int,
+) -> Tensor:  # fmt: skip
+    """dT/du: x, s [N, I]; coef [I, F, O]; base_weight [I, O]; bias [O]; grid [I, M] -> [N, O] in coef's dtype."""
+    dtype = _accumulator(x, coef)
+    weight = _weight(coef, base_weight, dtype)
+    blocks = []
+    for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
+        blocks.append(_scaled(phi, s, rows).flatten(1) @ weight.flatten(0, 1))
+    y = torch.cat(blocks)
+    if bias is not None:
+        y = y + bias.to(dtype)
+    return y.to(coef.dtype)
+
+
+def kan_in(
+    x: Tensor, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec, order: int
+) -> Tensor:
+    """dT/ds: x [N, I]; u [N, O]; coef [I, F, O]; base_weight [I, O]; grid [I, M] -> [N, I] in x's dtype."""
+    dtype = _accumulator(x, coef)
+    weight = _weight(coef, base_weight, dtype)  # I F O
+    inputs, functions, _ = weight.shape
+    blocks = []
+    for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
+        slopes = u[rows].to(dtype) @ weight.flatten(0, 1).T  # N I*F
+        blocks.append((slopes.view(-1, inputs, functions) * phi).sum(-1))
+    return torch.cat(blocks).to(x.dtype)
+
+
+def kan_coef(
+    x: Tensor, s: Tensor | None, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool
+) -> tuple[Tensor, Tensor | None]:
+    """dT/dcoef and dT/dbase_weight: x, s [N, I]; u [N, O]; grid [I, M] -> [I, F, O], [I, O] in u's dtype."""
+    dtype = _accumulator(x, u)
+    functions = num_functions(grid, spec.degree)
+    total = 0
+    for rows, phi in _features(x, grid, spec, order, with_base, dtype):
+        total = total + _scaled(phi, s, rows).flatten(1).T @ u[rows].to(dtype)
+    grads = total.view(x.shape[1], -1, u.shape[1]).to(u.dtype)
+    return grads[:, :functions].contiguous(), grads[:, functions].contiguous() if with_base else None
+
+
+def kan_backward(
+    x: Tensor, s: Tensor | None, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec,
+    order: int,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """The gradients of kan_out together: s * dT_{order+1}/ds, dT_order/dcoef, dT_order/dbase_weight."""
+    grad_x = kan_in(x, u, coef, base_weight, grid, spec, order + 1)
+    grad_coef, grad_base = kan_coef(x, s, u, grid, spec, order, base_weight is not None)
+    return (grad_x if s is None else grad_x * s), grad_coef, grad_base
+
+
+def edge_mean(x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec) -> Tensor:
+    """E[i,o] = mean_n |phi[i,o](x[n,i])|: x [N, I]; coef [I, F, O]; base_weight [I, O] -> [I, O] in coef's dtype."""
+    dtype = _accumulator(x, coef)
+    weight = _weight(coef, base_weight, dtype)
+    total = 0
+    for _, phi in _features(x, grid, spec, 0, base_weight is not None, dtype, weight.shape[2]):
+        total = total + torch.einsum("nif,ifo->nio", phi, weight).abs().sum(0)
+    return (total / x.shape[0]).to(coef.dtype)
+
+
+def edge_mean_backward(
+    x: Tensor, grad_mean: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The gradients of edge_mean: grad_mean [I, O] -> x [N, I], coef [I, F, O], base_weight [I, O]; |0|' is 0."""
+    dtype = _accumulator(x, coef)
+    weight = _weight(coef, base_weight, dtype)
+    functions = coef.shape[1]
+    with_base = base_weight is not None
+    grad_phi = grad_mean.to(dtype) / x.shape[0]
+    slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2])
+    grad_x, total = [], 0
+    for (_, phi), (_, slope) in zip(_features(x, grid, spec, 0, with_base, dtype, weight.shape[2]), slopes, strict=True):
+        u = torch.einsum("nif,ifo->nio", phi, weight).sign() * grad_phi  # N I O, a block of rows at a time
+        total = total + torch.einsum("nif,nio->ifo", phi, u)
+        grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, u))
+    total = total.to(coef.dtype)
+    return (
+        torch.cat(grad_x).to(x.dtype),
+        total[:, :functions].contiguous(),
+        total[:, functions].contiguous() if with_base else None,
+    )
+
+
+def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -> Tensor:
+    """Phi^(order): x [N, I], grid [I, M] -> [N, I, F], or [N, I, F + 1] with the base function last; float64."""
+    x = x.double()
+    grid = grid.double()
+    if spec.uniform:
+        intervals = grid.shape[-1] - 1
+        grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)
+    phi = bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order)
+    if with_base:
+        phi = torch.cat([phi, base_feature(x, BASES[spec.base], order)[..., None]], -1)
+    return phi
+
+
+def _features(
+    x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, dtype: torch.dtype, width: int = 1
+) -> Iterator[tuple[slice, Tensor]]:
+    rows = x.shape[0]
+    if isinstance(rows, torch.SymInt):  # traced with a dynamic batch: a loop over it would pin it
+        yield slice(None), features(x, grid, spec, order, with_base).to(dtype)
+        return
+    step = max(1, BLOCK // max(1, x.shape[1] * max(grid.shape[-1], width)))
+    for start in range(0, max(1, rows), step):
+        block = slice(start, min(start + step, rows))
+        yield block, features(x[block], grid, spec, order, with_base).to(dtype)
+
+
+def _scaled(phi: Tensor, s: Tensor | None, rows: slice) -> Tensor:
+    return phi if s is None else phi * s[rows, :, None].to(phi.dtype)
+
+
+def _weight(coef: Tensor, base_weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    if base_weight is not None:
+        coef = torch.cat([coef, base_weight[:, None]], 1)
+    return coef.to(dtype)
+
+
+def _accumulator(*tensors: Tensor) -> torch.dtype:
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
