@@ -37,8 +37,9 @@ def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: 
         low, high = grid[:, degree], grid[:, -degree - 1]  # I
         end = torch.minimum(torch.maximum(x, low), high)  # N I
         if outside == "linear" and order == 0:
-            y = _cox_de_boor(end, grid, degree, 0)
-            y = y + (x - end)[..., None] * _cox_de_boor(end, grid, degree, 1)
+            slope = _cox_de_boor(end, grid, degree, 1)
+            rise = torch.where(slope == 0, 0.0, (x - end)[..., None] * slope)  # also where x is infinite
+            y = _cox_de_boor(end, grid, degree, 0) + rise
         else:
             y = _cox_de_boor(end, grid, degree, order)
             constant_from = 2 if outside == "linear" else 1
@@ -58,6 +59,7 @@ def _cox_de_boor(x: Tensor, grid: Tensor, degree: int, order: int) -> Tensor:
     at_end = x == t[:, -degree - 1]
     m = torch.where(at_end[..., None], x[..., None] > t, x[..., None] >= t).sum(-1) - 1  # N I
     b = (m[..., None] == torch.arange(t.shape[-1] - 1, device=x.device)).to(x.dtype)  # N I M-1
+    x = torch.where(x.isfinite(), x, t[:, 0])  # NaN and infinity lie in no interval: 0 times a number, not NaN
     for k in range(1, degree + 1):
         width = t[:, k:] - t[:, :-k]  # I M-k: the support t_{g+k} - t_g
         scale = torch.where(width > 0, 1 / width, 0.0)  # empty supports carry nothing (0/0 := 0)
