@@ -1,0 +1,287 @@
+"""Inputs, tolerances and assertions for tests/ and bench/.
+
+A backend is right where its error is that of its arithmetic. The truth is the reference in float64 on the same (already
+rounded) inputs, and an element of a result may be off by
+
+    2 |reference in this dtype - truth| + band,
+    band = (eps_t + eps_a (8 (K + 2) + 2 sqrt(n))) A_d + 4 eps_a D A_{d+1} + 4 eps_r |truth|
+
+A_d is the sum of the absolute values of the terms, a feature counting as its terms (`absolute_features`); eps_t, eps_a
+and eps_r are the machine epsilons of the coefficients, of the accumulator (float32, float64 where an operand is) and of
+the result; n is the number of terms. In order: a finished feature is rounded to the operands' type; a feature takes
+K + 1 stages of at most 8 roundings, and a sum of n terms wanders by sqrt(n) roundings (Higham and Mary, SIAM J. Sci.
+Comput. 41, 2019); the coordinate x - t, made with 4 roundings of numbers up to D = max |t| + |x|, moves a feature by its
+derivative; the result is rounded, at most four times (s in_{d+1} is a product of rounded numbers).
+"""
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .basis.base import BASES, sigmoid_derivative
+from .basis.bspline import OUTSIDE, uniform_knots
+from .spec import Spec
+
+CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward", "edge_mean", "edge_mean_backward")
+KNOTS = ("promised", "even", "uneven")
+
+# No x lies closer to a knot than this share of a mean interval: there float32 may see it on either side.
+MARGIN = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the contractions take: x, s [N, I]; u [N, O]; coef [I, F, O]; base_weight, grad_mean [I, O]; grid [I, M]."""
+
+    x: Tensor
+    s: Tensor | None
+    u: Tensor
+    coef: Tensor
+    base_weight: Tensor | None
+    bias: Tensor | None
+    grid: Tensor
+    grad_mean: Tensor
+    spec: Spec
+    order: int = 0
+
+    @classmethod
+    def random(
+        cls, rows: int, inputs: int, outputs: int, grid_size: int, degree: int = 3, *, order: int = 0,
+        base: str | None = "silu", outside: str = "zero", knots: str = "even", per_input: bool = False,
+        weighted: bool = False, with_bias: bool = True, dtype: torch.dtype = torch.float32,
+        x_dtype: torch.dtype | None = None, seed: int = 0,
+    ) -> "Problem":  # fmt: skip
+        """A seeded problem, its x inside the grid, in the tail and beyond it; `knots` is one of KNOTS.
+
+        Without a `base` there is no base_weight. The grid range is [-1, 1], wider in 16 bits so that high derivatives stay within float16's range.
+        """
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int, to: torch.dtype = dtype) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(to)
+
+        end = 1.0 if dtype.itemsize > 2 else max(1.0, 0.2 * grid_size)
+        grid = random_grid(inputs, grid_size, degree, end, knots, per_input, generator)
+        x_dtype = x_dtype or dtype
+        x = away_from_knots(random_x(grid, degree, rows, generator).to(x_dtype), grid, 2 * end / grid_size)
+        return cls(
+            x=x,
+            s=normal(rows, inputs, to=x_dtype) if weighted else None,
+            u=normal(rows, outputs),
+            coef=normal(inputs, grid_size + degree, outputs),
+            base_weight=None if base is None else normal(inputs, outputs),
+            bias=normal(outputs) if with_bias else None,
+            grid=grid,
+            grad_mean=normal(inputs, outputs),
+            spec=Spec.of(degree, base or "zero", outside, knots == "promised"),
+            order=order,
+        )
+
+    def to(self, dtype: torch.dtype) -> "Problem":
+        """The same values in another dtype."""
+        tensors = {name: value.to(dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{**tensors, "grid": self.grid})
+
+
+def random_grid(
+    inputs: int, grid_size: int, degree: int, end: float, knots: str, per_input: bool, generator: torch.Generator
+) -> Tensor:
+    """[I, M] knots around [-end, end]; a row shared by all inputs has stride 0."""
+    if knots not in KNOTS:
+        raise ValueError(f"knots={knots!r}: expected one of {KNOTS}")
+    shift = 0.1 * torch.rand(inputs if per_input else 1, generator=generator, dtype=torch.float64)
+    grid = uniform_knots(-end - shift, end - shift, grid_size, degree)
+    if knots == "uneven":
+        jitter = torch.rand(grid.shape, generator=generator, dtype=torch.float64) - 0.5
+        grid = grid + 0.7 * (2 * end / grid_size) * jitter
+    return grid.expand(inputs, -1)
+
+
+def random_x(grid: Tensor, degree: int, rows: int, generator: torch.Generator) -> Tensor:
+    """[N, I]: nine of ten within the extended knots, the others up to half a grid range beyond them."""
+    reach = 0.5 * (grid[:, -degree - 1] - grid[:, degree])
+    place = torch.rand(rows, grid.shape[0], generator=generator, dtype=torch.float64)
+    far = torch.rand(rows, grid.shape[0], generator=generator, dtype=torch.float64) < 0.1
+    low, high = torch.where(far, grid[:, 0] - reach, grid[:, 0]), torch.where(far, grid[:, -1] + reach, grid[:, -1])
+    return low + (high - low) * place
+
+
+def away_from_knots(x: Tensor, grid: Tensor, interval: float) -> Tensor:
+    """x with each element that nearly touches a knot moved by steps of a few margins until it does not."""
+    for _ in range(1000):
+        near = ((x.double()[..., None] - grid).abs() < MARGIN * interval).any(-1)
+        if not near.any():
+            return x
+        step = 3 * max(MARGIN * interval, float(torch.finfo(x.dtype).eps * grid.abs().max()))
+        x = torch.where(near, (x.double() - step).to(x.dtype), x)
+    raise ValueError(f"the knots are too dense for {x.dtype}: no x between them")
+
+
+def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...]:
+    """The results of a contraction by the backend's own function, absent ones left out."""
+    x, s, u, coef, base, bias, grid, spec, order = (
+        p.x, p.s, p.u, p.coef, p.base_weight, p.bias, p.grid, p.spec, p.order,
+    )  # fmt: skip
+    args = {
+        "kan_out": (x, s, coef, base, bias, grid, spec, order),
+        "kan_in": (x, u, coef, base, grid, spec, order),
+        "kan_coef": (x, s, u, grid, spec, order, base is not None),
+        "kan_backward": (x, s, u, coef, base, grid, spec, order),
+        "edge_mean": (x, coef, base, grid, spec),
+        "edge_mean_backward": (x, p.grad_mean, coef, base, grid, spec),
+    }[contraction]
+    result = getattr(backend, contraction)(*args)
+    return (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
+
+
+def assert_matches_reference(backend: ModuleType, contraction: str, p: Problem) -> None:
+    """AssertionError if the backend's results differ from the reference's by more than arithmetic explains."""
+    exact = p.to(torch.float64)
+    found, same = call(backend, contraction, p), call(reference, contraction, p)
+    truth = call(reference, contraction, exact)
+    bands = absolute_errors(contraction, p, truth)
+    assert len(found) == len(same), f"{contraction}: {len(found)} results, expected {len(same)}"
+    for k, (got, ours, true, band) in enumerate(zip(found, same, truth, bands, strict=True)):
+        where = f"{contraction}, result {k}"
+        assert got.dtype == ours.dtype, f"{where}: dtype {got.dtype}, expected {ours.dtype}"
+        assert got.shape == ours.shape, f"{where}: shape {list(got.shape)}, expected {list(ours.shape)}"
+        assert_within(got.double(), true, 2 * (ours.double() - true).abs() + band, where)
+
+
+def assert_within(found: Tensor, truth: Tensor, allowed: Tensor, where: str = "result") -> None:
+    """AssertionError unless |found - truth| <= allowed everywhere; a NaN is never within."""
+    error = (found - truth).abs()
+    bad = ~(error <= allowed)
+    if bad.any():
+        worst = torch.where(bad, (error / allowed).nan_to_num(nan=torch.inf), 0.0).argmax()
+        raise AssertionError(
+            f"{where}: {int(bad.sum())} of {bad.numel()} elements off; the worst at flat index {int(worst)}: "
+            f"{found.flatten()[worst]:.9g}, expected {truth.flatten()[worst]:.9g} +- {allowed.flatten()[worst]:.3g}"
+        )
+
+
+def absolute_errors(contraction: str, p: Problem, truth: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The band of the module's docstring, for each result."""
+    if contraction.startswith("edge"):
+        bands = _edge_bands(contraction, p)
+    elif contraction == "kan_backward":
+        grad_x = _bands("kan_in", replace(p, order=p.order + 1))[0]
+        bands = (grad_x if p.s is None else grad_x * p.s.double().abs(), *_bands("kan_coef", p))
+    else:
+        bands = _bands(contraction, p)
+    results = {"kan_in": (p.x,), "kan_backward": (p.x, p.coef, p.coef), "edge_mean_backward": (p.x, p.coef, p.coef)}
+    limits = [torch.finfo(t.dtype) for t in results.get(contraction, (p.coef, p.coef))]
+    return tuple(
+        band + 4 * limit.eps * true.abs() + limit.smallest_normal * limit.eps
+        for band, limit, true in zip(bands, limits, truth, strict=False)
+    )
+
+
+def _bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
+    phi = _perturbation(p, p.order, {"kan_out": p.x.shape[1], "kan_in": p.u.shape[1]}.get(contraction, p.x.shape[0]))
+    s = torch.ones_like(phi[..., 0]) if p.s is None else p.s.double().abs()
+    u, weight = p.u.double().abs(), _weight(p)
+    if contraction == "kan_out":
+        band = torch.einsum("nif,ifo->no", phi * s[..., None], weight)
+        return (band if p.bias is None else band + _epsilon(p) * p.bias.double().abs(),)
+    if contraction == "kan_in":
+        return (torch.einsum("nif,nif->ni", phi, torch.einsum("no,ifo->nif", u, weight)),)
+    return _split(torch.einsum("nif,no->ifo", phi * s[..., None], u), p)
+
+
+def _edge_bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
+    p = replace(p, order=0)
+    rows, weight = p.x.shape[0], _weight(p)
+    value = torch.einsum("nif,ifo->nio", _perturbation(p, 0, rows), weight)
+    if contraction == "edge_mean":
+        return (value.sum(0) / rows,)
+    exact = p.to(torch.float64)
+    with_base = p.base_weight is not None
+    phi, slope = (reference.features(exact.x, p.grid, p.spec, d, with_base) for d in (0, 1))
+    edges = torch.einsum("nif,ifo->nio", phi, reference._weight(exact.coef, exact.base_weight, torch.float64))
+    u = exact.grad_mean.abs() / rows * torch.ones_like(value)
+    flips = 2 * u * (edges.abs() <= value)  # rounding decides the sign of an edge that is nearly 0
+    rounding, rounding_slope = (_perturbation(p, d, rows * p.u.shape[1]) for d in (0, 1))
+    grad_x = torch.einsum("nif,nif->ni", rounding_slope, torch.einsum("ifo,nio->nif", weight, u))
+    grad_x = grad_x + torch.einsum("nif,nif->ni", slope.abs(), torch.einsum("ifo,nio->nif", weight, flips))
+    grads = torch.einsum("nif,nio->ifo", rounding, u) + torch.einsum("nif,nio->ifo", phi.abs(), flips)
+    return (grad_x, *_split(grads, p))
+
+
+def _epsilon(p: Problem) -> float:
+    return torch.finfo(torch.float64 if torch.float64 in (p.x.dtype, p.coef.dtype) else torch.float32).eps
+
+
+def _weight(p: Problem) -> Tensor:
+    return reference._weight(p.coef, p.base_weight, torch.float64).abs()
+
+
+def _split(grads: Tensor, p: Problem) -> tuple[Tensor, ...]:
+    functions = p.coef.shape[1]
+    return (grads[:, :functions], grads[:, functions]) if p.base_weight is not None else (grads,)
+
+
+def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
+    """[N, I, F] or [N, I, F + 1]: what a term may be off by, for a weight of one, before the result is rounded."""
+    eps = _epsilon(p)
+    degree = p.spec.degree
+    rounding = torch.finfo(p.coef.dtype).eps + eps * (8 * (degree + 2) + 2 * (terms * (degree + 2)) ** 0.5)
+    x = p.x.double()
+    with_base = p.base_weight is not None
+    reach = (p.grid.abs().amax(-1) + x.abs())[..., None]
+    moved = absolute_features(x, p.grid, p.spec, order + 1, with_base, flat_from=p.order)
+    if with_base:
+        moved[..., -1] = 0  # the base function is of x itself
+    return rounding * absolute_features(x, p.grid, p.spec, order, with_base) + 4 * eps * reach * moved
+
+
+def absolute_features(
+    x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, flat_from: int | None = None
+) -> Tensor:
+    """Phi^(order) with every term of its evaluation taken absolutely and every lower-degree spline as 1, in float64.
+
+    Where `outside` makes a feature constant its derivatives are 0, judged by the order `flat_from` (`order` itself).
+    """
+    outside, degree = OUTSIDE[spec.outside], spec.degree
+    flat_from = order if flat_from is None else flat_from
+    if outside == "zero":
+        phi = _absolute_splines(x, grid, degree, order)
+    else:
+        end = torch.minimum(torch.maximum(x, grid[:, degree]), grid[:, -degree - 1])
+        phi = _absolute_splines(end, grid, degree, order)
+        if outside == "linear" and order == 0:
+            phi = phi + (x - end).abs()[..., None] * _absolute_splines(end, grid, degree, 1)
+        if flat_from >= (2 if outside == "linear" else 1):
+            phi = phi.masked_fill((x != end)[..., None], 0.0)
+    if with_base:
+        phi = torch.cat([phi, _absolute_base(x, BASES[spec.base], order)[..., None]], -1)
+    return phi
+
+
+def _absolute_splines(x: Tensor, grid: Tensor, degree: int, order: int) -> Tensor:
+    functions = grid.shape[-1] - degree - 1
+    if order > degree:
+        return x.new_zeros(*x.shape, functions)
+    closed = torch.where((x == grid[:, -degree - 1])[..., None], x[..., None] > grid, x[..., None] >= grid)
+    b = (closed.sum(-1, keepdim=True) - 1 == torch.arange(grid.shape[-1] - 1)).double()
+    for k in range(1, degree + 1):
+        if k <= degree - order:
+            b = torch.maximum(b[..., :-1], b[..., 1:])
+        else:
+            width = grid[:, k:] - grid[:, :-k]
+            scale = torch.where(width > 0, 1 / width, 0.0)
+            b = k * (b[..., :-1] * scale[:, :-1] + b[..., 1:] * scale[:, 1:])
+    return b
+
+
+def _absolute_base(x: Tensor, base: str, order: int) -> Tensor:
+    if base != "silu":
+        return reference.base_feature(x, base, order).abs()
+    sigma = torch.sigmoid(x)
+    top, rest = (
+        sum(abs(c) * sigma**k for k, c in enumerate(sigmoid_derivative(max(0, d)))) for d in (order, order - 1)
+    )
+    return x.abs() * top + order * rest
