@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the first call makes; later calls redo only what a change asks for.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find csrc -type f)
+FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
+WITHIN := $(if $(shell command -v timeout),timeout 890)
+
+.PHONY: build demo test bench lint format clean
+
+build: .venv/installed
+
+demo: build
+	$(BIN)/fastkan demo
+
+test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
+	$(WITHIN) $(BIN)/python -m pytest tests -q -rs
+
+bench: build
+	$(BIN)/python -m pytest bench -q -rs --benchmark-only
+
+lint: .venv/requirements
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(if $(FORMATTED),$(BIN)/clang-format --dry-run -Werror $(FORMATTED))
+
+format: .venv/requirements
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(if $(FORMATTED),$(BIN)/clang-format -i $(FORMATTED))
+
+clean:
+	rm -rf .venv build dist *.egg-info fastkan/lib tests/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/requirements: requirements-dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -r requirements-dev.txt
+	touch $@
+
+# pip keeps the build's output to itself unless it fails, hence the question after it.
+.venv/installed: .venv/requirements setup.py pyproject.toml CMakeLists.txt $(SOURCES)
+	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	$(BIN)/python -c "import fastkan; [print(f'{name}: {state}') for name, state in fastkan.backends().items()]"
+	touch $@
+
+.venv/testing: .venv/requirements CMakeLists.txt $(SOURCES)
+	$(BIN)/cmake -S . -B build/testing -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTKAN_TESTING=ON \
+		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/testing
+	touch $@
