@@ -4,14 +4,15 @@ A backend is right where its error is that of its arithmetic. The truth is the r
 rounded) inputs, and an element of a result may be off by
 
     2 |reference in this dtype - truth| + band,
-    band = (eps_t + eps_a (8 (K + 2) + 2 sqrt(n))) A_d + 4 eps_a D A_{d+1} + 4 eps_r |truth|
+    band = eps_t S_d + eps_a (8 (K + 2) + 2 sqrt(n)) A_d + 4 eps_a D A_{d+1} + 4 eps_r |truth|
 
-A_d is the sum of the absolute values of the terms, a feature counting as its terms (`absolute_features`); eps_t, eps_a
-and eps_r are the machine epsilons of the coefficients, of the accumulator (float32, float64 where an operand is) and of
-the result; n is the number of terms. In order: a finished feature is rounded to the operands' type; a feature takes
-K + 1 stages of at most 8 roundings, and a sum of n terms wanders by sqrt(n) roundings (Higham and Mary, SIAM J. Sci.
-Comput. 41, 2019); the coordinate x - t, made with 4 roundings of numbers up to D = max |t| + |x|, moves a feature by its
-derivative; the result is rounded, at most four times (s in_{d+1} is a product of rounded numbers).
+S_d is the sum of the absolute values of the terms, A_d the same with a feature counting as the absolute values of its
+own terms (`absolute_features`); eps_t, eps_a and eps_r are the machine epsilons of the coefficients, of the accumulator
+(float32, float64 where an operand is) and of the result; n is the number of terms. In order: a finished feature is
+rounded to the operands' type; a feature takes K + 1 stages of at most 8 roundings, and a sum of n terms wanders by
+sqrt(n) roundings (Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the coordinate x - t, made with 4 roundings of
+numbers up to D = max |t| + |x|, moves a feature by its derivative; the result is rounded, at most four times
+(s in_{d+1} is a product of rounded numbers).
 """
 
 from dataclasses import dataclass, replace
@@ -56,7 +57,8 @@ class Problem:
     ) -> "Problem":  # fmt: skip
         """A seeded problem, its x inside the grid, in the tail and beyond it; `knots` is one of KNOTS.
 
-        Without a `base` there is no base_weight. The grid range is [-1, 1], wider in 16 bits so that high derivatives stay within float16's range.
+        Without a `base` there is no base_weight. The grid range is [-1, 1], in 16 bits wider, so that high derivatives
+        stay within float16's range.
         """
         generator = torch.Generator().manual_seed(seed)
 
@@ -228,14 +230,15 @@ def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
     """[N, I, F] or [N, I, F + 1]: what a term may be off by, for a weight of one, before the result is rounded."""
     eps = _epsilon(p)
     degree = p.spec.degree
-    rounding = torch.finfo(p.coef.dtype).eps + eps * (8 * (degree + 2) + 2 * (terms * (degree + 2)) ** 0.5)
+    rounding = eps * (8 * (degree + 2) + 2 * (terms * (degree + 2)) ** 0.5)
     x = p.x.double()
     with_base = p.base_weight is not None
     reach = (p.grid.abs().amax(-1) + x.abs())[..., None]
     moved = absolute_features(x, p.grid, p.spec, order + 1, with_base, flat_from=p.order)
     if with_base:
         moved[..., -1] = 0  # the base function is of x itself
-    return rounding * absolute_features(x, p.grid, p.spec, order, with_base) + 4 * eps * reach * moved
+    finished = torch.finfo(p.coef.dtype).eps * reference.features(x, p.grid, p.spec, order, with_base).abs()
+    return finished + rounding * absolute_features(x, p.grid, p.spec, order, with_base) + 4 * eps * reach * moved
 
 
 def absolute_features(

@@ -27,9 +27,9 @@ def uniform_knots(low, high, grid_size: int, degree: int, *, device=None) -> Ten
 def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: int = 0) -> Tensor:
     """d^order/dx^order of all F functions of every input.
 
-    x [N, I] and grid [I, G+2K+1] in one dtype -> [N, I, F]. What lies outside [t_K, t_F] follows `outside`: "zero" is the
-    tail on the extended knots and zero beyond them, "linear" goes on with the end's value and slope, "clamp" with its
-    value. A NaN in x makes the first K + 1 functions NaN.
+    x [N, I] and grid [I, G+2K+1] in one dtype -> [N, I, F]. What lies outside [t_K, t_F] follows `outside`: "zero" is
+    the tail on the extended knots and zero beyond them, "linear" goes on with the end's value and slope, "clamp" with
+    its value. A NaN in x makes the first K + 1 functions NaN.
     """
     if outside == "zero":
         y = _cox_de_boor(x, grid, degree, order)

@@ -1,0 +1,279 @@
+"""Every contraction of every backend against the reference, the reference against scipy; tolerances are derived."""
+
+import itertools
+import random
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_bspline import scipy_features
+
+from fastkan import ops, reference, select
+from fastkan.basis.base import BASES, base_feature
+from fastkan.basis.bspline import OUTSIDE, bspline_features
+from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, assert_within, call
+
+HALF, BRAIN, SINGLE, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+FACTORS = {
+    "degree": (0, 1, 2, 3, 4, 5),
+    "order": (0, 1, 2, 3, 4),
+    "outside": OUTSIDE,
+    "knots": KNOTS,
+    "dtypes": ((DOUBLE, DOUBLE), (SINGLE, SINGLE), (BRAIN, BRAIN), (HALF, HALF), (SINGLE, BRAIN), (BRAIN, SINGLE)),
+    "shape": ((1, 1, 1), (3, 5, 7), (33, 17, 65), (70, 9, 130), (257, 3, 300)),
+    "grid_size": (1, 2, 5, 37, 200),
+    "base": (None, *BASES),
+    "per_input": (False, True),
+    "weighted": (False, True),
+    "with_bias": (False, True),
+}
+
+
+def cases() -> list[dict]:
+    """Every (degree, order, outside) twice, the other factors drawn once and for all from a fixed seed."""
+    draw = random.Random(2)
+    full = itertools.product(*(FACTORS[name] for name in ("degree", "order", "outside")))
+    rest = {name: values for name, values in FACTORS.items() if name not in ("degree", "order", "outside")}
+    return [
+        {"degree": d, "order": k, "outside": o, **{name: draw.choice(values) for name, values in rest.items()}}
+        for d, k, o in full
+        for _ in range(2)
+    ]
+
+
+def problem(case: dict, seed: int = 0) -> Problem:
+    case = dict(case)
+    x_dtype, dtype = case.pop("dtypes")
+    return Problem.random(*case.pop("shape"), case.pop("grid_size"), x_dtype=x_dtype, dtype=dtype, seed=seed, **case)
+
+
+def label(case: dict) -> str:
+    short = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+    shape, dtypes = "x".join(map(str, case["shape"])), "/".join(short[t] for t in case["dtypes"])
+    flags = "".join("-" + f for f in ("per_input", "weighted", "with_bias") if case[f])
+    return (
+        f"K{case['degree']}-d{case['order']}-{case['outside']}-{case['knots']}-G{case['grid_size']}-{shape}"
+        f"-{dtypes}-{case['base']}{flags}"
+    )
+
+
+CASES = cases()
+
+
+def test_the_cases_hold_every_pair_of_values():
+    for a, b in itertools.combinations(FACTORS, 2):
+        seen = {(case[a], case[b]) for case in CASES}
+        assert len(seen) == len(FACTORS[a]) * len(FACTORS[b]), (a, b)
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_native_is_the_reference(native, contraction, case):
+    assert_matches_reference(native, contraction, problem(case))
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("degree", FACTORS["degree"])
+def test_native_on_the_knots(native, contraction, degree, outside):
+    """Knots that every dtype holds, x on each of them and beyond: the interval, not the rounding, is tested."""
+    for dtype, knots in itertools.product((DOUBLE, SINGLE, BRAIN, HALF), ("promised", "even")):
+        for order in range(degree + 1):
+            assert_matches_reference(native, contraction, on_knots(degree, order, outside, knots, dtype))
+
+
+def on_knots(degree: int, order: int, outside: str, knots: str, dtype: torch.dtype) -> Problem:
+    grid = (torch.arange(4 + 2 * degree + 1, dtype=DOUBLE) - degree) / 4  # range [0, 1]
+    p = Problem.random(len(grid) + 2, 3, 5, 4, degree, order=order, outside=outside, knots=knots, dtype=dtype)
+    x = torch.cat([grid, grid[:1] - 0.25, grid[-1:] + 0.25]).to(dtype)
+    return Problem(**{**vars(p), "grid": grid.expand(3, -1), "x": x[:, None].expand(-1, 3).contiguous()})
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("degree", FACTORS["degree"])
+def test_native_on_repeated_knots(native, contraction, degree, outside):
+    for order in range(degree + 2):
+        p = Problem.random(40, 3, 5, 6, degree, order=order, outside=outside, knots="uneven", dtype=DOUBLE)
+        grid = p.grid.clone()
+        grid[:, degree + 2] = grid[:, degree + 3]
+        grid[:, :degree], grid[:, grid.shape[1] - degree :] = grid[:, degree, None], grid[:, -degree - 1, None]
+        x = torch.cat([p.x, grid[:, degree : grid.shape[1] - degree].T])
+        u, s = torch.randn(len(x), 5, dtype=DOUBLE), torch.randn(len(x), 3, dtype=DOUBLE)
+        assert_matches_reference(native, contraction, Problem(**{**vars(p), "grid": grid, "x": x, "u": u, "s": s}))
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
+def test_native_on_empty_tensors(native, contraction, shape):
+    for base in (None, "silu"):
+        p = Problem.random(*shape, 5, base=base, weighted=True)
+        found, expected = call(native, contraction, p), call(reference, contraction, p)
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside):
+    for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE, BRAIN)):
+        p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, weighted=True)
+        p.x[3, 2] = torch.nan
+        for got, expected in zip(call(native, contraction, p), call(reference, contraction, p), strict=True):
+            assert torch.equal(got.isnan(), expected.isnan())
+            assert got.isnan().any()
+
+
+@pytest.mark.parametrize("outside", ["zero", "clamp"])
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_native_at_infinity_is_the_reference(native, contraction, outside):
+    for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE)):
+        p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, base=None)
+        p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
+        for got, expected in zip(call(native, contraction, p), call(reference, contraction, p), strict=True):
+            assert expected.isfinite().all()
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+# The reference itself, against the formula on scipy's features.
+
+
+def formula(contraction: str, p: Problem) -> tuple[torch.Tensor, ...]:
+    inputs = range(p.x.shape[1])
+
+    def phi(order: int) -> torch.Tensor:  # N I F+1
+        columns = [scipy_features(p.x[:, i].numpy(), p.grid[i].numpy(), p.spec.degree, order) for i in inputs]
+        splines = torch.as_tensor(np.stack(columns, 1))
+        return torch.cat([splines, base_feature(p.x, BASES[p.spec.base], order)[..., None]], -1)
+
+    s = torch.ones_like(p.x) if p.s is None else p.s
+    weight = torch.cat([p.coef, p.base_weight[:, None]], 1)
+    if contraction == "kan_out":
+        return (torch.einsum("ni,nif,ifo->no", s, phi(p.order), weight) + p.bias,)
+    if contraction == "kan_in":
+        return (torch.einsum("nif,ifo,no->ni", phi(p.order), weight, p.u),)
+    if contraction in ("kan_coef", "kan_backward"):
+        grads = torch.einsum("ni,nif,no->ifo", s, phi(p.order), p.u)
+        grad_x = (s * torch.einsum("nif,ifo,no->ni", phi(p.order + 1), weight, p.u),)
+        return (grad_x if contraction == "kan_backward" else ()) + (grads[:, :-1], grads[:, -1])
+    edges = torch.einsum("nif,ifo->nio", phi(0), weight)
+    if contraction == "edge_mean":
+        return (edges.abs().mean(0),)
+    u = edges.sign() * p.grad_mean / len(p.x)
+    grads = torch.einsum("nif,nio->ifo", phi(0), u)
+    return torch.einsum("nif,ifo,nio->ni", phi(1), weight, u), grads[:, :-1], grads[:, -1]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("degree", FACTORS["degree"])
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_the_reference_is_the_formula(contraction, degree, weighted, monkeypatch):
+    monkeypatch.setattr(reference, "BLOCK", 1000)  # several blocks of rows
+    for order in range(degree + 1):
+        p = Problem.random(
+            70, 4, 5, 6, degree, order=order, knots="uneven", per_input=True, weighted=weighted, dtype=DOUBLE
+        )
+        for got, expected in zip(call(reference, contraction, p), formula(contraction, p), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+# The tolerances themselves: they let float32 arithmetic pass and nothing coarser.
+
+
+def imitation(dtype: torch.dtype, monkeypatch) -> ModuleType:
+    """The reference with its features evaluated in another dtype, as a kernel would."""
+
+    def features(x, grid, spec, order, with_base):
+        phi = bspline_features(x.to(dtype), grid.to(dtype), spec.degree, OUTSIDE[spec.outside], order)
+        return torch.cat([phi, base_feature(x.to(dtype), BASES[spec.base], order)[..., None]], -1) if with_base else phi
+
+    def function(contraction):
+        def run(*args):
+            with monkeypatch.context() as patch:
+                patch.setattr(reference, "features", features)
+                return getattr(reference, contraction)(*args)
+
+        return run
+
+    return SimpleNamespace(**{contraction: function(contraction) for contraction in CONTRACTIONS})
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("grid_size", [5, 200])
+def test_the_tolerance_passes_float32_features_and_no_coarser(contraction, grid_size, monkeypatch):
+    for order in range(3):
+        p = Problem.random(33, 7, 9, grid_size, order=order, weighted=True)
+        assert_matches_reference(imitation(SINGLE, monkeypatch), contraction, p)
+        for coarse in (BRAIN, HALF):
+            with pytest.raises(AssertionError, match="elements off"):
+                assert_matches_reference(imitation(coarse, monkeypatch), contraction, p)
+    p = Problem.random(33, 7, 9, grid_size, weighted=True, dtype=DOUBLE)
+    with pytest.raises(AssertionError, match="elements off"):
+        assert_matches_reference(imitation(SINGLE, monkeypatch), contraction, p)
+    if contraction != "edge_mean":  # where the errors of a coarse coordinate average out
+        p = Problem.random(33, 7, 9, 50, weighted=True, dtype=BRAIN)
+        with pytest.raises(AssertionError, match="elements off"):
+            assert_matches_reference(imitation(BRAIN, monkeypatch), contraction, p)
+
+
+def test_assert_within_refuses_nan():
+    with pytest.raises(AssertionError, match="1 of 2 elements off"):
+        assert_within(torch.tensor([0.0, torch.nan]), torch.zeros(2), torch.ones(2))
+
+
+# The operators as PyTorch sees them.
+
+
+def operator_arguments(contraction: str, p: Problem) -> tuple:
+    """What a backend's function gets, its Spec spread as the operators take it."""
+    seen = []
+    catcher = SimpleNamespace(**{contraction: lambda *args: seen.extend(args) or p.x})
+    call(catcher, contraction, p)
+    return tuple(item for a in seen for item in (a if a is p.spec else (a,)))
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BRAIN], ids=str)
+@pytest.mark.parametrize("base", [None, "silu"])
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_opcheck(native, contraction, base, dtype):
+    op = getattr(torch.ops.fastkan, contraction).default
+    for weighted in (False, True):
+        p = Problem.random(5, 3, 4, 6, base=base, weighted=weighted, dtype=dtype)
+        torch.library.opcheck(op, operator_arguments(contraction, p))
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_fakes_have_the_shapes_and_dtypes_of_the_reference(contraction):
+    for base, dtypes in itertools.product((None, "silu"), FACTORS["dtypes"]):
+        p = Problem.random(5, 3, 4, 6, base=base, x_dtype=dtypes[0], dtype=dtypes[1])
+        meta = Problem(**{k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in vars(p).items()})
+        found = getattr(torch.ops.fastkan, contraction)(*operator_arguments(contraction, meta))
+        found = found if isinstance(found, tuple) else (found,)
+        expected = call(reference, contraction, p)
+        for got, want in zip(found, expected, strict=False):
+            assert (got.shape, got.dtype) == (want.shape, want.dtype)
+        assert all(extra.numel() == 0 for extra in found[len(expected) :])
+
+
+def test_schemas_name_every_contraction():
+    assert tuple(ops.SCHEMAS) == CONTRACTIONS
+    for backend in select.BACKENDS.values():
+        assert all(callable(getattr(backend, contraction)) for contraction in CONTRACTIONS)
+
+
+# Repeatable, whatever the number of threads.
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BRAIN], ids=str)
+@pytest.mark.parametrize("shape", [(257, 3, 300), (1000, 40, 33), (3, 300, 7), (4096, 2, 1)], ids=str)
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_native_repeats_bit_for_bit_at_any_number_of_threads(native, contraction, shape, dtype, threads):
+    for grid_size in (5, 50):
+        p = Problem.random(*shape, grid_size, weighted=True, dtype=dtype)
+        results = []
+        for count in (1, 1, 2, 2, 3):
+            threads(count)
+            results.append(call(native, contraction, p))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
