@@ -1,0 +1,162 @@
+"""`fastkan demo`: a classifier of real scanned digits, with nn.Linear and with KANLinear, and every backend's speed."""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..nn import KANLinear, replace_linear
+from . import record
+from .bench import FOOTNOTE, headline, positive, results_table
+from .gate import Case
+from .peers import DEFAULT, builds
+from .progress import bar
+from .race import measure
+from .table import duration, table
+
+HIDDEN = 64
+CLASSES = 10
+BATCH = 64
+LEARNING_RATE = 3e-3
+CASES = (Case(1024, 256, 256, 5), Case(256, 64, 64, 200))
+
+
+class MissingExtra(RuntimeError):
+    """The demo needs a package that fastkan itself does not."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the layers and the order of batches (0)")
+    parser.add_argument("--threads", type=positive, metavar="T", help="of torch's pool (as torch chooses)")
+    parser.add_argument("--epochs", type=positive, default=40, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=positive, default=11, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    digits = load_digits(args.seed)
+    print(
+        f"Scanned digits of scikit-learn: {len(digits.train_y)} to train on, {len(digits.test_y)} held out; "
+        f"{args.epochs} epochs of batches of {BATCH}, AdamW.\n{torch.get_num_threads()} threads, {record.cpu_model()}\n"
+    )
+    outcomes = [train(name, model, digits, args.epochs, args.seed) for name, model in models(args.seed).items()]
+    print(outcome_table(outcomes))
+    print(
+        f"\nAccuracy is on the {len(digits.test_y)} held-out digits, with its standard error. The third network is the "
+        "first, its layers replaced\nby replace_linear; share of held-out inputs outside the grid, layer by layer: "
+        f"{', '.join(f'{share:.1%}' for share in outcomes[-1].outside)}."
+    )
+    for case in CASES:
+        print(f"\nForward alone and with backward, {headline(case)}")
+        print(results_table(measure(case, builds(DEFAULT), args.rounds, progress=bar)))
+    print(FOOTNOTE)
+    return 0
+
+
+@dataclass
+class Digits:
+    """x [N, 64] in [-1, 1], y [N] classes."""
+
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+def load_digits(seed: int) -> Digits:
+    """1797 digits of 8 x 8 pixels, a fifth held out, the same share of every class."""
+    try:
+        from sklearn import datasets, model_selection
+    except ImportError as error:
+        raise MissingExtra(f"needs scikit-learn ({error}): pip install fastkan[demo]") from error
+    pixels, labels = datasets.load_digits(return_X_y=True)  # pixels are 0 to 16
+    parts = model_selection.train_test_split(
+        pixels / 8 - 1, labels, test_size=0.2, stratify=labels, random_state=seed
+    )  # fmt: skip
+    train_x, test_x, train_y, test_y = map(torch.as_tensor, parts)
+    return Digits(train_x.float(), train_y.long(), test_x.float(), test_y.long())
+
+
+def models(seed: int) -> dict[str, nn.Module]:
+    """One network with nn.Linear, one with as many parameters as the third, one with its layers replaced by KANLinear.
+
+    Tanh keeps what reaches the second layer within the grid, [-1, 1].
+    """
+    torch.manual_seed(seed)
+    kan = replace_linear(perceptron(HIDDEN))
+    wide = round((parameter_count(kan) - CLASSES) / (64 + 1 + CLASSES))  # H (64 + 1) + H 10 + 10 parameters
+    return {
+        "nn.Linear": perceptron(HIDDEN),
+        "nn.Linear, as many parameters": perceptron(wide),
+        "KANLinear": kan,
+    }
+
+
+def perceptron(hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, CLASSES))
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@dataclass
+class Outcome:
+    name: str
+    shape: str
+    parameters: int
+    accuracy: float
+    tested: int
+    epoch_seconds: float
+    outside: list[float]  # share of the test inputs outside the grid of each KAN layer
+
+
+def train(name: str, model: nn.Module, digits: Digits, epochs: int, seed: int) -> Outcome:
+    """Train by cross entropy, then test once."""
+    g = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+    steps = math.ceil(len(digits.train_y) / BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
+    seconds = []
+    for _ in bar(range(epochs), name):
+        order = torch.randperm(len(digits.train_y), generator=g)
+        start = time.perf_counter()
+        for rows in order.split(BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(model(digits.train_x[rows]), digits.train_y[rows]).backward()
+            optimizer.step()
+            schedule.step()
+        seconds.append(time.perf_counter() - start)
+    accuracy, outside = test(model, digits)
+    linears = [layer for layer in model if hasattr(layer, "in_features")]
+    shape = "-".join(str(layer.in_features) for layer in linears) + f"-{CLASSES}"
+    return Outcome(name, shape, parameter_count(model), accuracy, len(digits.test_y), median(seconds), outside)
+
+
+@torch.no_grad()
+def test(model: nn.Sequential, digits: Digits) -> tuple[float, list[float]]:
+    """Share of right answers, and of inputs outside each KAN layer's grid."""
+    x, outside = digits.test_x, []
+    for layer in model:
+        if isinstance(layer, KANLinear):
+            outside.append(float(layer.outside_share(x)))
+        x = layer(x)
+    return (x.argmax(1) == digits.test_y).double().mean().item(), outside
+
+
+def outcome_table(outcomes: list[Outcome]) -> str:
+    rows = [
+        [
+            o.name, o.shape, str(o.parameters),
+            f"{o.accuracy:.3f} +- {math.sqrt(o.accuracy * (1 - o.accuracy) / o.tested):.3f}",
+            duration(o.epoch_seconds),
+        ]
+        for o in outcomes
+    ]  # fmt: skip
+    return table(("layers", "sizes", "parameters", "accuracy", "an epoch takes"), rows, left=2)

@@ -1,0 +1,190 @@
+"""The gate: what a KAN layer must compute before its time counts.
+
+A contestant that computes a KAN layer but not within the tolerance gets a reason instead of a number.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..basis.bspline import uniform_knots
+from ..functional import kan_linear
+
+RANGE = (-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape to run at: cubic and float32 unless said otherwise."""
+
+    batch: int
+    in_features: int
+    out_features: int
+    grid_size: int
+    degree: int = 3
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self):
+        for name in ("batch", "in_features", "out_features", "grid_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+
+    @property
+    def functions(self) -> int:
+        return self.grid_size + self.degree
+
+    @property
+    def parameters(self) -> int:
+        """Of a KAN layer without bias: F coefficients and one base weight on every edge."""
+        return self.in_features * self.out_features * (self.functions + 1)
+
+    def __str__(self) -> str:
+        return f"{self.batch}, {self.in_features}->{self.out_features}, G={self.grid_size}"
+
+
+@dataclass
+class Problem:
+    """A case with its numbers: x, grad_out [N, .]; coef [I, F, O]; base_weight [I, O]; knots [M], float64."""
+
+    case: Case
+    x: Tensor
+    coef: Tensor
+    base_weight: Tensor
+    grad_out: Tensor
+    knots: Tensor
+
+    @classmethod
+    def of(cls, case: Case, seed: int = 0) -> "Problem":
+        g = torch.Generator().manual_seed(seed)
+        shape = (case.batch, case.in_features)
+        # 2 % of an interval away from every knot: where a derivative jumps, the rounding of x would decide the value.
+        cell = torch.randint(case.grid_size, shape, generator=g) + 0.02 + 0.96 * torch.rand(shape, generator=g).double()
+        x = RANGE[0] + (RANGE[1] - RANGE[0]) * cell / case.grid_size
+        return cls(
+            case,
+            x.to(case.dtype),
+            torch.randn(case.in_features, case.functions, case.out_features, generator=g).to(case.dtype),
+            torch.randn(case.in_features, case.out_features, generator=g).to(case.dtype),
+            torch.randn(case.batch, case.out_features, generator=g).to(case.dtype),
+            uniform_knots(*RANGE, case.grid_size, case.degree),
+        )
+
+    def double(self) -> "Problem":
+        tensors = (self.x, self.coef, self.base_weight, self.grad_out)
+        return Problem(self.case, *(t.double() for t in tensors), self.knots)
+
+
+class Unavailable(Exception):
+    """This contestant cannot take part here; the message says why."""
+
+
+@dataclass
+class Contestant:
+    """Something with a forward and a backward.
+
+    x and grad_out are its own input and cotangent, parameters what it trains. `gradients` returns the gradients of coef
+    [I, F, O] and base_weight [I, O] after a backward; it is None where another function than the case's is computed,
+    and then there is nothing to check.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    x: Tensor
+    grad_out: Tensor
+    parameters: tuple[Tensor, ...]
+    gradients: Callable[[], tuple[Tensor, Tensor]] | None = None
+
+    def __post_init__(self):
+        self.x = self.x.clone().requires_grad_()
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters)
+
+    def infer(self) -> Tensor:
+        with torch.no_grad():
+            return self.forward(self.x)
+
+    def train(self) -> Tensor:
+        """Forward and backward, to x and to every parameter."""
+        self.x.grad = None
+        for p in self.parameters:
+            p.grad = None
+        y = self.forward(self.x)
+        y.backward(self.grad_out)
+        return y
+
+    def results(self) -> dict[str, Tensor]:
+        y = self.train().detach()
+        grad_coef, grad_base = self.gradients()
+        return {"y": y, "grad_x": self.x.grad, "grad_coef": grad_coef, "grad_base_weight": grad_base}
+
+
+# Makes a contestant; raises Unavailable where it cannot take part.
+Build = Callable[[Problem], Contestant]
+
+
+def formula(problem: Problem, backend: str) -> Contestant:
+    """kan_linear itself on that backend."""
+    p, k = problem, problem.case.degree
+    coef, base = p.coef.clone().requires_grad_(), p.base_weight.clone().requires_grad_()
+
+    def forward(x: Tensor) -> Tensor:
+        return kan_linear(x, coef, p.knots, base, degree=k, uniform=True, backend=backend)
+
+    return Contestant(forward, p.x, p.grad_out, (coef, base), lambda: (coef.grad, base.grad))
+
+
+class Gate:
+    """The reference in float64, and how far from it a right answer in the case's dtype can be.
+
+    tolerance = 2 e + 6 s: e is the error that the reference makes in the case's dtype, s the standard deviation of the
+    result when every feature B_f(x) is off by delta = u + 4 u_c (G + 2K), where u and u_c are the roundings of the
+    dtype and of the coordinate's dtype (float32 or better): a coordinate counted in intervals has the magnitude G + 2K,
+    and four roundings cover the ways in which it is formed. A slope is off by 2 delta / h. Six standard deviations: no
+    more than one of 10^8 normal samples lies beyond. Unlike the worst case of testing.py this takes no memory and does
+    not grow slack with the number of terms.
+    """
+
+    def __init__(self, problem: Problem):
+        self.truth = formula(problem.double(), "reference").results()
+        rounded = formula(problem, "reference").results()
+        spread = _spread(problem)
+        self.tolerance = {
+            name: 2 * (rounded[name].double() - truth).abs().max().item() + 6 * spread[name]
+            for name, truth in self.truth.items()
+        }
+
+    def check(self, contestant: Contestant) -> tuple[float, str]:
+        """The largest error as a share of its tolerance, and what is wrong ('' if nothing is)."""
+        worst, reason = 0.0, ""
+        for name, value in contestant.results().items():
+            truth = self.truth[name]
+            if value.shape != truth.shape:
+                return math.inf, f"{name} has shape {list(value.shape)}, not {list(truth.shape)}"
+            error = (value.double() - truth).abs().max().item()
+            share = error / self.tolerance[name]
+            if math.isnan(share):
+                return math.inf, f"{name} has a NaN"
+            if share > worst:
+                worst = share
+                reason = f"{name} is off by {error:.1e}, tolerance {self.tolerance[name]:.1e}" if share > 1 else ""
+        return worst, reason
+
+
+def _spread(problem: Problem) -> dict[str, float]:
+    """Standard deviations of the results when every feature is off by delta; weights and cotangents have variance 1."""
+    c = problem.case
+    u = torch.finfo(c.dtype).eps / 2
+    u_coordinate = min(u, torch.finfo(torch.float32).eps / 2)
+    delta = u + 4 * u_coordinate * (c.grid_size + 2 * c.degree)
+    slope = 2 * delta * c.grid_size / (RANGE[1] - RANGE[0])
+    near = c.degree + 1
+    return {
+        "y": delta * math.sqrt(c.in_features * (near + 1)),
+        "grad_x": slope * math.sqrt(c.out_features * (near + 1)),
+        "grad_coef": delta * math.sqrt(c.batch),
+        "grad_base_weight": delta * math.sqrt(c.batch),
+    }

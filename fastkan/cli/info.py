@@ -1,0 +1,50 @@
+"""`fastkan info`: versions, machine, and which backend runs why."""
+
+import argparse
+import os
+import platform
+
+import torch
+
+from .. import __version__, backends
+from ..backends import native
+from . import record
+from .table import table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32",
+                        help="to ask the backends about (float32)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    print(table(("what", "value"), list(facts().items()), left=2))
+    dtype = getattr(torch, args.dtype)
+    for device in devices():
+        print(f"\nBackends for {args.dtype} on {device}:\n")
+        print(table(("backend", "state"), list(backends(device, dtype).items()), left=2))
+    return 0
+
+
+def facts() -> dict[str, str]:
+    """Name -> value, for bug reports."""
+    found = {
+        "fastkan": f"{__version__} {record.commit()}".strip(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": record.cpu_model(),
+        "instruction set": f"{record.instruction_set()} (as torch's kernels use it)",
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "gpu": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
+    }
+    for device, absent in native.ABSENT.items():
+        found[f"compiled library, {device}"] = f"absent: {absent}" if absent else "loaded"
+    return found
+
+
+def devices() -> list[str]:
+    """The device types that this torch can use here."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [device for device, there in present.items() if there]

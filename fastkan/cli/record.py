@@ -1,0 +1,98 @@
+"""What a number needs beside it, machine, versions, commit, date and command, and CSV files that hold both."""
+
+import csv
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+
+
+def cpu_model() -> str:
+    """As the operating system names it; the architecture where it names none."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """The widest that torch's own kernels use here: DEFAULT, AVX2, AVX512, ..."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def commit() -> str:
+    """Of the checkout that fastkan is imported from, with a '+' if files of it differ; '' for an installed package."""
+    package = Path(__file__).parent.parent
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(package), *args], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def version_of(package: str) -> str:
+    """Of an installed distribution; '' if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def circumstances() -> dict[str, str]:
+    """Where, with what and how this process measures."""
+    return {
+        "cpu": cpu_model(),
+        "isa": instruction_set(),
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "fastkan": __version__,
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command(),
+    }
+
+
+def command() -> str:
+    """The command line of this process, as it can be typed."""
+    name = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {name.name.removesuffix('.__main__')}" if name else Path(sys.argv[0]).name
+    return " ".join([program, *sys.argv[1:]])
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows with the same keys, each followed by the circumstances, so that rows of several files can be merged."""
+    if not rows:
+        raise ValueError("rows is empty: expected at least one measurement")
+    where = circumstances()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *where], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, **where})
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of such a file; all values are text."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
