@@ -29,7 +29,7 @@ def kan_out(
     weight = _weight(coef, base_weight, dtype)
     blocks = []
     for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
-        blocks.append(_scaled(phi, s, rows).flatten(1) @ weight.flatten(0, 1))
+        blocks.append(_rows(_scaled(phi, s, rows)) @ _matrix(weight))
     y = torch.cat(blocks)
     if bias is not None:
         y = y + bias.to(dtype)
@@ -45,7 +45,7 @@ def kan_in(
     inputs, functions, _ = weight.shape
     blocks = []
     for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
-        slopes = u[rows].to(dtype) @ weight.flatten(0, 1).T  # N I*F
+        slopes = u[rows].to(dtype) @ weight.reshape(-1, weight.shape[2]).T  # N I*F
         blocks.append((slopes.view(-1, inputs, functions) * phi).sum(-1))
     return torch.cat(blocks).to(x.dtype)
 
@@ -58,7 +58,7 @@ def kan_coef(
     functions = num_functions(grid, spec.degree)
     total = 0
     for rows, phi in _features(x, grid, spec, order, with_base, dtype):
-        total = total + _scaled(phi, s, rows).flatten(1).T @ u[rows].to(dtype)
+        total = total + _rowwise(_scaled(phi, s, rows)).T @ u[rows].to(dtype)
     grads = total.view(x.shape[1], -1, u.shape[1]).to(u.dtype)
     return grads[:, :functions].contiguous(), grads[:, functions].contiguous() if with_base else None
 
@@ -95,7 +95,8 @@ def edge_mean_backward(
     slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2])
     grad_x, total = [], 0
     for (_, phi), (_, slope) in zip(_features(x, grid, spec, 0, with_base, dtype, weight.shape[2]), slopes, strict=True):
-        u = torch.einsum("nif,ifo->nio", phi, weight).sign() * grad_phi  # N I O, a block of rows at a time
+        value = torch.einsum("nif,ifo->nio", phi, weight)  # N I O, a block of rows at a time
+        u = torch.where(value.isnan(), value, value.sign()) * grad_phi
         total = total + torch.einsum("nif,nio->ifo", phi, u)
         grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, u))
     total = total.to(coef.dtype)
@@ -144,3 +145,8 @@ def _weight(coef: Tensor, base_weight: Tensor | None, dtype: torch.dtype) -> Ten
 
 def _accumulator(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def _matrix(t: Tensor) -> Tensor:
+    # [I, F, O] -> [I F, O] by reshape, since autograd's batched gradients (is_grads_batched) have no rule for flatten.
+    return t.reshape(t.shape[0] * t.shape[1], t.shape[2])

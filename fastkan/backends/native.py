@@ -18,7 +18,7 @@ def _load(name: str) -> str | None:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        return f"{name} does not load: {error}"
+        return f"{name} does not load: {error.__cause__ or error}"
     return None
 
 

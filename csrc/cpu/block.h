@@ -1,0 +1,160 @@
+// How a contraction is cut: blocks of inputs whose coefficients stay in the first-level cache, chunks of outputs that fit
+// the registers. Coefficients are read in place where they are contiguous in the type computed in, else copied block by
+// block. The sums of one result are taken in the same order whatever the cut.
+#pragma once
+
+#include "features.h"
+
+namespace fastkan {
+namespace {
+
+constexpr int64_t kFirstLevel = 36 * 1024, kSecondLevel = 512 * 1024;
+constexpr int kMaxInputs = 16;       // of a block
+constexpr int64_t kDirectWidth = 256;  // outputs above which rows of coefficients alias in the cache when read in place
+
+// Outputs in whole vectors.
+template <class T>
+int64_t padded(int64_t outputs) {
+  return round_up(outputs, kLanes<T>);
+}
+
+// Inputs of a block whose coefficients, `width` outputs wide, fit the first-level cache; for large F the second.
+template <class T>
+int64_t block_inputs(const Problem& p, int64_t width) {
+  const int64_t each = (p.F + 1) * width * static_cast<int64_t>(sizeof(T));
+  const int64_t fit = most(kFirstLevel / each, least(4, kSecondLevel / each));
+  return least(p.I, most(1, least(kMaxInputs, fit)));
+}
+
+// Rows of coefficients of a block of inputs, `width` outputs from o0: in place, or a copy.
+template <class T>
+struct Weights {
+  const T* coef;
+  const T* base;
+  int64_t coef_input, coef_row, base_input;  // strides
+  const T* rows(int64_t input) const { return coef + input * coef_input; }
+};
+
+template <class T>
+class WeightBlocks {
+ public:
+  WeightBlocks(const Problem& p, int64_t width)
+      : p_(p), width_(padded<T>(width)),
+        coef_in_place_(p.coef.dtype == kDtype<T> && p.coef.stride[2] == 1 && p.O % kLanes<T> == 0 && p.O <= kDirectWidth),
+        base_in_place_(!p.with_base || (p.base_weight.dtype == kDtype<T> && p.base_weight.stride[1] == 1 &&
+                                        p.O % kLanes<T> == 0)) {}
+
+  size_t bytes(int64_t inputs) const {
+    return (coef_in_place_ ? 0 : Scratch::bytes<T>(inputs * p_.F * width_)) +
+           (base_in_place_ ? 0 : Scratch::bytes<T>(inputs * width_));
+  }
+  void take(Scratch& memory, int64_t inputs) {
+    if (!coef_in_place_) coef_ = memory.take<T>(inputs * p_.F * width_);
+    if (!base_in_place_) base_ = memory.take<T>(inputs * width_);
+  }
+  Weights<T> get(int64_t i0, int64_t inputs, int64_t o0, int64_t outputs) {
+    Weights<T> w;
+    if (coef_in_place_) {
+      w.coef_input = p_.coef.stride[0];
+      w.coef_row = p_.coef.stride[1];
+      w.coef = static_cast<const T*>(p_.coef.data) + i0 * w.coef_input + o0;
+    } else {
+      const int64_t* stride = p_.coef.stride;
+      for (int64_t i = 0; i < inputs; ++i)
+        for (int64_t f = 0; f < p_.F; ++f)
+          row(coef_ + (i * p_.F + f) * width_, p_.coef, (i0 + i) * stride[0] + f * stride[1] + o0 * stride[2], stride[2],
+              outputs);
+      w.coef = coef_;
+      w.coef_row = width_;
+      w.coef_input = p_.F * width_;
+    }
+    w.base = base_;
+    w.base_input = width_;
+    if (!p_.with_base) return w;
+    const int64_t* stride = p_.base_weight.stride;
+    if (base_in_place_) {
+      w.base_input = stride[0];
+      w.base = static_cast<const T*>(p_.base_weight.data) + i0 * stride[0] + o0;
+    } else {
+      for (int64_t i = 0; i < inputs; ++i)
+        row(base_ + i * width_, p_.base_weight, (i0 + i) * stride[0] + o0 * stride[1], stride[1], outputs);
+    }
+    return w;
+  }
+
+ private:
+  void row(T* to, const View& from, int64_t offset, int64_t stride, int64_t outputs) const {
+    load_row(to, from, offset, stride, outputs);
+    for (int64_t o = outputs; o < width_; ++o) to[o] = T(0);
+  }
+
+  const Problem& p_;
+  int64_t width_;
+  bool coef_in_place_, base_in_place_;
+  T *coef_ = nullptr, *base_ = nullptr;
+};
+
+// A block of rows of a matrix [N, O] with padded rows in the type computed in: in place, or a copy.
+template <class T>
+class RowBlocks {
+ public:
+  RowBlocks(const View& v, int64_t columns)
+      : v_(v), columns_(columns),
+        in_place_(v.dtype == kDtype<T> && v.stride[1] == 1 && columns % kLanes<T> == 0) {}
+  size_t bytes(int64_t rows) const { return in_place_ ? 0 : Scratch::bytes<T>(rows * padded<T>(columns_)); }
+  void take(Scratch& memory, int64_t rows) {
+    if (!in_place_) copy_ = memory.take<T>(rows * padded<T>(columns_));
+  }
+  const T* get(int64_t n0, int64_t rows) {
+    if (in_place_) return static_cast<const T*>(v_.data) + n0 * v_.stride[0];
+    const int64_t width = padded<T>(columns_);
+    for (int64_t n = 0; n < rows; ++n) {
+      load_row(copy_ + n * width, v_, (n0 + n) * v_.stride[0], v_.stride[1], columns_);
+      for (int64_t o = columns_; o < width; ++o) copy_[n * width + o] = T(0);
+    }
+    return copy_;
+  }
+  int64_t stride() const { return in_place_ ? v_.stride[0] : padded<T>(columns_); }
+
+ private:
+  const View& v_;
+  int64_t columns_;
+  bool in_place_;
+  T* copy_ = nullptr;
+};
+
+template <int V>
+struct Constant {
+  static constexpr int value = V;
+};
+
+// Calls f with the chunk width NV (vectors) as a constant, over all vectors of a row, widest first.
+template <int NV, class F>
+inline void chunks(int64_t vectors, int64_t at, const F& f) {
+  for (; vectors >= NV; vectors -= NV, at += NV) f(Constant<NV>{}, at);
+  if constexpr (NV > 1) {
+    if (vectors > 0) chunks<NV / 2>(vectors, at, f);
+  }
+}
+
+// Calls f with the number of weights of a window (K + 1) and whether there is a base function as constants.
+template <class F>
+inline void by_window(const Problem& p, const F& f) {
+  switch (2 * p.K + p.with_base) {
+    case 0: f(Constant<1>{}, Constant<0>{}); break;
+    case 1: f(Constant<1>{}, Constant<1>{}); break;
+    case 2: f(Constant<2>{}, Constant<0>{}); break;
+    case 3: f(Constant<2>{}, Constant<1>{}); break;
+    case 4: f(Constant<3>{}, Constant<0>{}); break;
+    case 5: f(Constant<3>{}, Constant<1>{}); break;
+    case 6: f(Constant<4>{}, Constant<0>{}); break;
+    case 7: f(Constant<4>{}, Constant<1>{}); break;
+    case 8: f(Constant<5>{}, Constant<0>{}); break;
+    case 9: f(Constant<5>{}, Constant<1>{}); break;
+    case 10: f(Constant<6>{}, Constant<0>{}); break;
+    default: f(Constant<6>{}, Constant<1>{}); break;
+  }
+}
+
+}  // namespace
+}  // namespace fastkan

@@ -1,0 +1,304 @@
+// The features of a block of rows for some inputs: where the window of K+1 functions starts, and their weights.
+// Columns of one input at a time, in passes that the compiler turns into vector code; what is rare is mended afterwards.
+#pragma once
+
+#include "../basis/bspline.h"
+#include "../basis/silu.h"
+#include "simd.h"
+
+namespace fastkan {
+namespace {
+
+// Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function last.
+template <class T>
+struct Features {
+  int planes;
+  int64_t rows_padded;
+  T* w;
+  const T* of(int64_t input, int plane) const { return w + (input * planes + plane) * rows_padded; }
+};
+
+// Knot j of a uniform row, rounded exactly as the reference rounds it: no fused multiply-add.
+__attribute__((noinline)) double uniform_knot(const double* grid, int M, int j) {
+  volatile double offset = (grid[M - 1] - grid[0]) * (static_cast<double>(j) / (M - 1));
+  return grid[0] + offset;
+}
+
+// One input's column of x, located on its knots.
+template <class T>
+class Column {
+ public:
+  static size_t bytes(const Problem& p, int64_t rows) {
+    return Scratch::bytes<T>(rows) * static_cast<size_t>(3 + 2 * p.K) + Scratch::bytes<double>(p.M) +
+           Scratch::bytes<int32_t>(rows);
+  }
+
+  Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p) {
+    x_ = memory.take<T>(rows);
+    u_ = memory.take<T>(rows);
+    for (int j = 0; j < 2 * p.K; ++j) neighbours_[j] = memory.take<T>(rows);
+    knots_ = memory.take<double>(p.M);
+    s_ = memory.take<T>(rows);
+    window_ = memory.take<int32_t>(rows);
+  }
+
+  // Reads x[n0.., i] and finds the window of every row. At orders below the degree neighbouring intervals agree on their
+  // knot, so uniform knots need no exact comparison; from there on the knots decide.
+  void locate(int64_t i, int64_t n0, int64_t rows, int top_order, int32_t* start) {
+    rows_ = rows;
+    start_ = start;
+    input_ = i;
+    first_row_ = n0;
+    load_row(x_, p_.x, n0 * p_.x.stride[0] + i * p_.x.stride[1], p_.x.stride[0], rows);
+    const double* grid = p_.grid + i * p_.grid_stride;
+    fast_ = p_.uniform && top_order < p_.K;
+    if (p_.uniform) {
+      low_ = uniform_knot(grid, p_.M, p_.K);
+      high_ = uniform_knot(grid, p_.M, p_.F);
+    } else {
+      low_ = grid[p_.K];
+      high_ = grid[p_.F];
+    }
+    if (fast_) {
+      locate_uniform(grid);
+    } else {
+      for (int j = 0; j < p_.M; ++j) knots_[j] = p_.uniform ? uniform_knot(grid, p_.M, j) : grid[j];
+      locate_among();
+    }
+    memcpy(start, window_, static_cast<size_t>(rows) * sizeof(int32_t));
+  }
+
+  // The weights of that order into planes w + k * stride, times s where it is given.
+  void weights(int order, bool with_s, T* w, int64_t stride) {
+    switch (p_.K) {
+      case 0: functions<0>(order, w, stride); break;
+      case 1: functions<1>(order, w, stride); break;
+      case 2: functions<2>(order, w, stride); break;
+      case 3: functions<3>(order, w, stride); break;
+      case 4: functions<4>(order, w, stride); break;
+      default: functions<5>(order, w, stride); break;
+    }
+    int planes = p_.K + 1;
+    if (p_.with_base) base(order, w + stride * planes++);
+    if (with_s && p_.s) {
+      load_row(s_, p_.s, first_row_ * p_.s.stride[0] + input_ * p_.s.stride[1], p_.s.stride[0], rows_);
+      for (int k = 0; k < planes; ++k)
+        for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] *= s_[n];
+    }
+  }
+
+ private:
+  void locate_uniform(const double* grid) {
+    const double origin = grid[0];
+    over_h_ = (p_.M - 1) / (grid[p_.M - 1] - origin);
+    const bool whole = p_.outside == Outside::zero;
+    const double lowest = whole ? 0 : p_.K, highest = whole ? p_.M - 1 : p_.F;
+    const int top = static_cast<int>(highest) - 1, K = p_.K;
+    const double over_h = over_h_, inner_low = p_.K, inner_high = p_.F;
+    const T* x = x_;
+    T* u = u_;
+    int32_t* window = window_;
+    int special = 0;
+    for (int64_t n = 0; n < rows_; ++n) {
+      const double z = (static_cast<double>(x[n]) - origin) * over_h;
+      double c = z > lowest ? z : lowest;  // a NaN goes to the lowest
+      c = c < highest ? c : highest;
+      int m = static_cast<int>(c);
+      m = m < top ? m : top;
+      u[n] = static_cast<T>(c - m);
+      window[n] = m - K;
+      special |= !(z >= inner_low) | !(z < inner_high);
+    }
+    special_ = special != 0;
+  }
+
+  void locate_among() {
+    const double* t = knots_;
+    int last = p_.F - 1;  // the interval that the right end of the grid range closes
+    while (last > 0 && !(t[last] < high_)) --last;
+    const bool whole = p_.outside == Outside::zero;
+    special_ = false;
+    for (int64_t n = 0; n < rows_; ++n) {
+      double x = static_cast<double>(x_[n]);
+      if (!whole) x = x < low_ ? low_ : x > high_ ? high_ : x;
+      int m = 0;  // the last knot at or below x, but the last
+      for (int step = p_.M - 2; step > 0;) {
+        const int half = step / 2, probe = m + half + 1;
+        const bool above = x >= t[probe];
+        m = above ? probe : m;
+        step = above ? step - half - 1 : half;
+      }
+      if (x == high_) m = last;
+      if (x != x) m = last;
+      window_[n] = m - p_.K;
+      for (int j = 1; j <= p_.K; ++j) {
+        const int l = m + 1 - j, r = m + j;
+        neighbours_[j - 1][n] = static_cast<T>(x - t[l > 0 ? l : 0]);
+        neighbours_[p_.K + j - 1][n] = static_cast<T>(t[r < p_.M ? r : p_.M - 1] - x);
+      }
+      special_ |= !(x_[n] >= low_ && x_[n] <= high_);
+    }
+  }
+
+  template <int K>
+  void functions(int order, T* w, int64_t stride) {
+    if (order > K) {
+      for (int k = 0; k <= K; ++k)
+        for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] = T(0);
+    } else {
+      by_order<K, 0>(order, w, stride);
+    }
+    if (special_) mend<K>(order, w, stride);
+  }
+
+  template <int K, int D>
+  void by_order(int order, T* w, int64_t stride) {
+    if constexpr (D < K) {
+      if (order > D) return by_order<K, D + 1>(order, w, stride);
+    }
+    if (fast_)
+      uniform_functions<K, D>(w, stride);
+    else
+      local<K, D>(w, stride);
+  }
+
+  template <int K, int D>
+  void uniform_functions(T* w, int64_t stride) {
+    T factor = T(1);
+    for (int d = 0; d < D; ++d) factor *= static_cast<T>(over_h_);
+    const T* u = u_;
+    for (int64_t n = 0; n < rows_; ++n) {
+      T v[K + 1];
+      local_functions<K, D>(UniformKnots<T>{u[n]}, v);
+#pragma GCC unroll 8
+      for (int k = 0; k <= K; ++k) w[k * stride + n] = v[k] * factor;
+    }
+  }
+
+  template <int K, int D>
+  void local(T* w, int64_t stride) {
+    for (int64_t n = 0; n < rows_; ++n) {
+      LocalKnots<T, K> knots;
+#pragma GCC unroll 8
+      for (int j = 0; j < K; ++j) {
+        knots.l[j] = neighbours_[j][n];
+        knots.r[j] = neighbours_[K + j][n];
+      }
+      T v[K + 1];
+      local_functions<K, D>(knots, v);
+#pragma GCC unroll 8
+      for (int k = 0; k <= K; ++k) w[k * stride + n] = v[k];
+    }
+  }
+
+  // Rows outside the grid range, and NaN.
+  template <int K>
+  void mend(int order, T* w, int64_t stride) {
+    T slope_low[K + 1], slope_high[K + 1];
+    if (p_.outside == Outside::linear && order == 0) end_slopes<K>(slope_low, slope_high);
+    for (int64_t n = 0; n < rows_; ++n) {
+      const T x = x_[n];
+      if (x >= low_ && x <= high_ && window_[n] <= p_.F - K - 1) continue;
+      if (x != x) {
+        start_[n] = 0;
+        for (int k = 0; k <= K; ++k) w[k * stride + n] = x;
+      } else if (p_.outside == Outside::zero) {
+        tail<K>(n, w, stride);
+      } else if (x >= low_ && x <= high_) {
+        continue;
+      } else if (order >= (p_.outside == Outside::linear ? 2 : 1)) {
+        for (int k = 0; k <= K; ++k) w[k * stride + n] = T(0);
+      } else if (p_.outside == Outside::linear && order == 0) {
+        const T* slope = x < low_ ? slope_low : slope_high;
+        const T beyond = static_cast<T>(static_cast<double>(x) - (x < low_ ? low_ : high_));
+        for (int k = 0; k <= K; ++k) w[k * stride + n] += beyond * slope[k];
+      }
+    }
+  }
+
+  // On the extended knots part of the window has no function: shift it until it lies within the F there are.
+  template <int K>
+  void tail(int64_t n, T* w, int64_t stride) {
+    T v[K + 1];
+    const double first = fast_ ? p_.grid[input_ * p_.grid_stride] : knots_[0];
+    const double last = fast_ ? p_.grid[input_ * p_.grid_stride + p_.M - 1] : knots_[p_.M - 1];
+    const bool within = x_[n] >= first && x_[n] < last;
+    const int begin = window_[n];
+    const int start = static_cast<int>(most(0, least(begin, p_.F - K - 1)));
+    for (int k = 0; k <= K; ++k) {
+      const int from = start + k - begin;
+      v[k] = within && from >= 0 && from <= K ? w[from * stride + n] : T(0);
+    }
+    start_[n] = start;
+    for (int k = 0; k <= K; ++k) w[k * stride + n] = v[k];
+  }
+
+  template <int K>
+  void end_slopes(T* low, T* high) const {
+    if constexpr (K == 0) {
+      low[0] = high[0] = T(0);
+    } else if (fast_) {
+      local_functions<K, 1>(UniformKnots<T>{T(0)}, low);
+      local_functions<K, 1>(UniformKnots<T>{T(1)}, high);
+      for (int k = 0; k <= K; ++k) {
+        low[k] *= static_cast<T>(over_h_);
+        high[k] *= static_cast<T>(over_h_);
+      }
+    } else {
+      int m = K;
+      while (m < p_.F - 1 && low_ >= knots_[m + 1]) ++m;
+      slope_at<K>(low_, m, low);
+      m = p_.F - 1;
+      while (m > 0 && !(knots_[m] < high_)) --m;
+      slope_at<K>(high_, m, high);
+    }
+  }
+
+  template <int K>
+  void slope_at(double x, int m, T* w) const {
+    LocalKnots<T, K> knots;
+    for (int j = 1; j <= K; ++j) {
+      const int l = m + 1 - j, r = m + j;
+      knots.l[j - 1] = static_cast<T>(x - knots_[l > 0 ? l : 0]);
+      knots.r[j - 1] = static_cast<T>(knots_[r < p_.M ? r : p_.M - 1] - x);
+    }
+    local_functions<K, 1>(knots, w);
+  }
+
+  void base(int order, T* w) const {
+    const T* x = x_;
+    if (p_.base == Base::silu && order == 0) {
+      for (int64_t n = 0; n < rows_; ++n) w[n] = x[n] * sigmoid(x[n]);
+    } else if (p_.base == Base::silu) {
+      double upper[kMaxOrder + 2], lower[kMaxOrder + 2];  // silu^(d) = x sigma^(d) + d sigma^(d-1)
+      sigmoid_derivative(order, upper);
+      sigmoid_derivative(order - 1, lower);
+      for (int64_t n = 0; n < rows_; ++n) w[n] = sigmoid(x[n]);
+      for (int64_t n = 0; n < rows_; ++n) {
+        const T sigma = w[n];
+        T a = T(0), b = T(0);
+        for (int k = order + 1; k > 0; --k) {
+          a = a * sigma + static_cast<T>(upper[k]);
+          b = b * sigma + static_cast<T>(k <= order ? lower[k] : 0.0);
+        }
+        w[n] = sigma * (x[n] * a + static_cast<T>(order) * b);
+      }
+    } else {
+      for (int64_t n = 0; n < rows_; ++n)
+        w[n] = p_.base != Base::identity ? T(0) : order == 0 ? x[n] : T(order == 1);
+    }
+  }
+
+  const Problem& p_;
+  T *x_, *u_, *s_;
+  T* neighbours_[10];
+  double* knots_;
+  int32_t* window_;             // where each row's window starts, which may lie beyond the F functions
+  int32_t* start_ = nullptr;    // the same, moved within
+  int64_t rows_ = 0, input_ = 0, first_row_ = 0;
+  double low_ = 0, high_ = 0, over_h_ = 0;
+  bool fast_ = false, special_ = false;
+};
+
+}  // namespace
+}  // namespace fastkan

@@ -1,0 +1,115 @@
+// dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o].
+// A task is a block of rows by a block of outputs; a row's outputs stay in registers while a block of inputs goes by.
+#pragma once
+
+#include "block.h"
+
+namespace fastkan {
+namespace {
+
+template <class T, int NV, int R, bool BASE>
+__attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Features<T>& f, const int32_t* start,
+                                        const Weights<T>& w, int64_t o0, T* y, int64_t y_stride) {
+  constexpr int W = kLanes<T>;
+  const int64_t padded_rows = f.rows_padded, input_planes = f.planes * padded_rows;
+  for (int64_t n = 0; n < rows; ++n) {
+    T* to = y + n * y_stride + o0;
+    Vec<T> sum[NV];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) sum[v] = load(to + v * W);
+    const T* weight = f.w + n;
+    const int32_t* begin = start + n;
+    const T* rows_of = w.coef + o0;
+    const T* base = w.base + o0;
+    for (int64_t i = 0; i < inputs; ++i) {
+      const T* row = rows_of + *begin * w.coef_row;
+#pragma GCC unroll 8
+      for (int k = 0; k < R; ++k) {
+        const Vec<T> a = splat(weight[k * padded_rows]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[v] += a * load(row + v * W);
+        row += w.coef_row;
+      }
+      if constexpr (BASE) {
+        const Vec<T> a = splat(weight[R * padded_rows]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[v] += a * load(base + v * W);
+        base += w.base_input;
+      }
+      weight += input_planes;
+      begin += padded_rows;
+      rows_of += w.coef_input;
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(to + v * W, sum[v]);
+  }
+}
+
+template <class T>
+struct OutPlan {
+  const Problem& p;
+  int64_t inputs, rows, width, row_blocks, output_blocks;
+
+  OutPlan(const Problem& problem, const Pool& pool) : p(problem) {
+    width = least(p.O, kDirectWidth);
+    inputs = block_inputs<T>(p, padded<T>(width));
+    rows = least(p.N, 128);
+    row_blocks = ceil_div(p.N, rows);
+    // Few rows: let threads share the outputs. Large grids: let a block of rows be long, since it reads all coefficients.
+    while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>) width = round_up(width / 2, kLanes<T>);
+    output_blocks = ceil_div(p.O, width);
+  }
+  int64_t tasks() const { return row_blocks * output_blocks; }
+};
+
+template <class T>
+void out_task(const OutPlan<T>& plan, int64_t task) {
+  const Problem& p = plan.p;
+  const int64_t n0 = task / plan.output_blocks * plan.rows, o0 = task % plan.output_blocks * plan.width;
+  const int64_t rows = least(plan.rows, p.N - n0), outputs = least(plan.width, p.O - o0), width = padded<T>(outputs);
+  const int planes = p.K + 1 + p.with_base;
+  const bool in_place = p.out_dtype == kDtype<T> && outputs == width;
+
+  WeightBlocks<T> blocks(p, outputs);
+  Scratch& memory = scratch();
+  memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
+                 Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<T>(in_place ? 0 : rows * width));
+  blocks.take(memory, plan.inputs);
+  Column<T> column(p, memory, rows);
+  Features<T> f{planes, rows, memory.take<T>(plan.inputs * planes * rows)};
+  int32_t* start = memory.take<int32_t>(plan.inputs * rows);
+  T* y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
+  const int64_t y_stride = in_place ? p.O : width;
+
+  for (int64_t n = 0; n < rows; ++n) {
+    if (p.bias)
+      load_row(y + n * y_stride, p.bias, o0 * p.bias.stride[0], p.bias.stride[0], outputs);
+    else
+      for (int64_t o = 0; o < outputs; ++o) y[n * y_stride + o] = T(0);
+    for (int64_t o = outputs; o < width; ++o) y[n * y_stride + o] = T(0);
+  }
+  for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
+    const int64_t inputs = least(plan.inputs, p.I - i0);
+    for (int64_t i = 0; i < inputs; ++i) {
+      column.locate(i0 + i, n0, rows, p.order, start + i * rows);
+      column.weights(p.order, true, f.w + i * planes * rows, rows);
+    }
+    const Weights<T> w = blocks.get(i0, inputs, o0, outputs);
+    by_window(p, [&](auto window, auto base) {
+      chunks<kRegisters / 2>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
+        out_rows<T, vectors.value, window.value, base.value>(rows, inputs, f, start, w, at * kLanes<T>, y, y_stride);
+      });
+    });
+  }
+  if (!in_place)
+    for (int64_t n = 0; n < rows; ++n) store_row(p.out, p.out_dtype, (n0 + n) * p.O + o0, y + n * width, outputs);
+}
+
+template <class T>
+void kan_out(const Problem& p, const Pool& pool) {
+  const OutPlan<T> plan(p, pool);
+  pool.run(plan.tasks(), [](int64_t task, const void* c) { out_task(*static_cast<const OutPlan<T>*>(c), task); }, &plan);
+}
+
+}  // namespace
+}  // namespace fastkan

@@ -1,0 +1,21 @@
+// All kernels of one instruction set: FASTKAN_ISA names it, the compiler's flags choose it.
+#include "edge_mean.h"
+#include "kan_backward.h"
+#include "kan_out.h"
+
+namespace fastkan {
+namespace FASTKAN_ISA {
+
+#define FASTKAN_STRING(x) #x
+#define FASTKAN_NAME(x) FASTKAN_STRING(x)
+
+// Calls the kernel of the type computed in.
+#define FASTKAN_BY_TYPE(name) \
+  [](const Problem& p, const Pool& pool) { p.compute == Dtype::f64 ? name<double>(p, pool) : name<float>(p, pool); }
+
+const Kernels kernels = {FASTKAN_NAME(FASTKAN_ISA), FASTKAN_BY_TYPE(fastkan::kan_out),
+                         FASTKAN_BY_TYPE(fastkan::kan_backward), FASTKAN_BY_TYPE(fastkan::edge_mean),
+                         FASTKAN_BY_TYPE(fastkan::edge_mean_backward)};
+
+}  // namespace FASTKAN_ISA
+}  // namespace fastkan

@@ -1,0 +1,63 @@
+// What crosses from the operators (register.cpp, which knows torch) to the kernels (which do not): plain structs.
+#pragma once
+
+#include <cstdint>
+
+namespace fastkan {
+
+enum class Dtype : int { f32, f64, bf16, f16 };
+enum class Base : int { zero, identity, silu };          // as in fastkan/basis/base.py
+enum class Outside : int { zero, linear, clamp };        // as in fastkan/basis/bspline.py
+
+// A strided array of up to three dimensions; strides count elements.
+struct View {
+  const void* data = nullptr;
+  int64_t stride[3] = {0, 0, 0};
+  Dtype dtype = Dtype::f32;
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// One contraction: T_order(x; s, coef, u). N rows, I inputs, O outputs, F functions of degree K on M knots.
+struct Problem {
+  int64_t N, I, O;
+  int F, K, M;
+  int order, x_order;        // of the features; of those in grad_x
+  Base base;
+  Outside outside;
+  bool uniform;              // equidistant knots, of which the first and the last of a row are read
+  const double* grid;        // [I, M]
+  int64_t grid_stride;       // of its rows; 0 where one row serves all inputs
+  bool with_base;
+  View x, s, u, coef, base_weight, bias;
+  Dtype compute;             // f32 or f64
+  // Results, contiguous. Coefficient gradients come zeroed.
+  void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
+  Dtype out_dtype, grad_x_dtype, grad_coef_dtype;
+};
+
+// Runs task(0..tasks-1, context) on torch's threads.
+struct Pool {
+  void (*run)(int64_t tasks, void (*task)(int64_t, const void*), const void* context);
+  int threads;
+};
+
+// One set of kernels for each instruction set; kernels.cpp is compiled once for each.
+struct Kernels {
+  const char* isa;
+  void (*kan_out)(const Problem&, const Pool&);
+  void (*kan_backward)(const Problem&, const Pool&);  // grad_x, grad_coef and grad_base, or those that are wanted
+  void (*edge_mean)(const Problem&, const Pool&);
+  void (*edge_mean_backward)(const Problem&, const Pool&);
+};
+
+namespace baseline {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+
+}  // namespace fastkan
