@@ -69,7 +69,7 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def native(source, tmp_path_factory) -> Path:
-    """The wheel with compiled kernels, unoptimised: this is about the package, and saves most of the compiler's time."""
+    """The wheel with compiled kernels, unoptimised, which saves most of the compiler's time."""
     if COMPILER is None:
         pytest.skip("no C++ compiler")
     folder = tmp_path_factory.mktemp("native")
