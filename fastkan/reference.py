@@ -42,11 +42,10 @@ def kan_in(
     """dT/ds: x [N, I]; u [N, O]; coef [I, F, O]; base_weight [I, O]; grid [I, M] -> [N, I] in x's dtype."""
     dtype = _accumulator(x, coef)
     weight = _weight(coef, base_weight, dtype)  # I F O
-    inputs, functions, _ = weight.shape
     blocks = []
     for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
-        slopes = u[rows].to(dtype) @ weight.reshape(-1, weight.shape[2]).T  # N I*F
-        blocks.append((slopes.view(-1, inputs, functions) * phi).sum(-1))
+        slopes = u[rows].to(dtype) @ _matrix(weight).T  # N I*F
+        blocks.append((slopes.view(phi.shape) * phi).sum(-1))
     return torch.cat(blocks).to(x.dtype)
 
 
@@ -58,8 +57,8 @@ def kan_coef(
     functions = num_functions(grid, spec.degree)
     total = 0
     for rows, phi in _features(x, grid, spec, order, with_base, dtype):
-        total = total + _rowwise(_scaled(phi, s, rows)).T @ u[rows].to(dtype)
-    grads = total.view(x.shape[1], -1, u.shape[1]).to(u.dtype)
+        total = total + _rows(_scaled(phi, s, rows)).T @ u[rows].to(dtype)
+    grads = total.view(x.shape[1], functions + with_base, u.shape[1]).to(u.dtype)
     return grads[:, :functions].contiguous(), grads[:, functions].contiguous() if with_base else None
 
 
@@ -147,6 +146,9 @@ def _accumulator(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def _matrix(t: Tensor) -> Tensor:
-    # [I, F, O] -> [I F, O] by reshape, since autograd's batched gradients (is_grads_batched) have no rule for flatten.
-    return t.reshape(t.shape[0] * t.shape[1], t.shape[2])
+def _rows(phi: Tensor) -> Tensor:
+    return phi.reshape(phi.shape[0], phi.shape[1] * phi.shape[2])  # not flatten, for which is_grads_batched has no rule
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    return weight.reshape(weight.shape[0] * weight.shape[1], weight.shape[2])
