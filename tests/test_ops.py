@@ -114,6 +114,18 @@ def test_native_on_empty_tensors(native, contraction, shape):
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
+def test_the_reference_on_empty_tensors(contraction, shape):
+    for base in (None, "silu"):
+        p = Problem.random(*shape, 5, base=base, weighted=True)
+        results = call(reference, contraction, p)
+        of_nothing = torch.nan if contraction == "edge_mean" else 0.0  # the mean of no rows
+        for got in results:
+            whole = p.bias.expand(got.shape) if contraction == "kan_out" else torch.full_like(got, of_nothing)
+            torch.testing.assert_close(got, whole, equal_nan=True)
+
+
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside):
