@@ -89,10 +89,10 @@ def models(seed: int) -> dict[str, nn.Module]:
     Tanh keeps what reaches the second layer within the grid, [-1, 1].
     """
     torch.manual_seed(seed)
-    kan = replace_linear(perceptron(HIDDEN))
+    plain, kan = perceptron(HIDDEN), replace_linear(perceptron(HIDDEN))
     wide = round((parameter_count(kan) - CLASSES) / (64 + 1 + CLASSES))  # H (64 + 1) + H 10 + 10 parameters
     return {
-        "nn.Linear": perceptron(HIDDEN),
+        "nn.Linear": plain,
         "nn.Linear, as many parameters": perceptron(wide),
         "KANLinear": kan,
     }
@@ -145,7 +145,7 @@ def test(model: nn.Sequential, digits: Digits) -> tuple[float, list[float]]:
     x, outside = digits.test_x, []
     for layer in model:
         if isinstance(layer, KANLinear):
-            outside.append(float(layer.outside_share(x)))
+            outside.append(layer.outside_share(x).mean().item())
         x = layer(x)
     return (x.argmax(1) == digits.test_y).double().mean().item(), outside
 

@@ -85,9 +85,9 @@ class Unavailable(Exception):
 class Contestant:
     """Something with a forward and a backward.
 
-    x and grad_out are its own input and cotangent, parameters what it trains. `gradients` returns the gradients of coef
-    [I, F, O] and base_weight [I, O] after a backward; it is None where another function than the case's is computed,
-    and then there is nothing to check.
+    x and grad_out are its own input and cotangent, parameters what it trains, constants its buffers. `gradients`
+    returns the gradients of coef [I, F, O] and base_weight [I, O] after a backward; it is None where another function
+    than the case's is computed, and then there is nothing to check.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -95,6 +95,7 @@ class Contestant:
     grad_out: Tensor
     parameters: tuple[Tensor, ...]
     gradients: Callable[[], tuple[Tensor, Tensor]] | None = None
+    constants: tuple[Tensor, ...] = ()
 
     def __post_init__(self):
         self.x = self.x.clone().requires_grad_()
@@ -134,7 +135,7 @@ def formula(problem: Problem, backend: str) -> Contestant:
     def forward(x: Tensor) -> Tensor:
         return kan_linear(x, coef, p.knots, base, degree=k, uniform=True, backend=backend)
 
-    return Contestant(forward, p.x, p.grad_out, (coef, base), lambda: (coef.grad, base.grad))
+    return Contestant(forward, p.x, p.grad_out, (coef, base), lambda: (coef.grad, base.grad), (p.knots,))
 
 
 class Gate:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import select
-from .gate import RANGE, Build, Case, Contestant, Problem, Unavailable, formula
+from ..nn import KANLinear
+from .gate import RANGE, Build, Case, Contestant, Problem, Unavailable
 
 
 class Peer(NamedTuple):
@@ -49,13 +50,27 @@ def _linear(problem: Problem, in_features: int, out_features: int) -> Contestant
 
 
 def fastkan(backend: str) -> Build:
-    """kan_linear on that backend."""
+    """KANLinear on that backend."""
 
     def build(problem: Problem) -> Contestant:
-        reason = select.missing(backend, problem.x.device.type, (problem.case.dtype,))
+        c = problem.case
+        reason = select.missing(backend, problem.x.device.type, (c.dtype,))
         if reason:
             raise Unavailable(reason)
-        return formula(problem, backend)
+        layer = KANLinear(
+            c.in_features, c.out_features, c.grid_size, c.degree, grid_range=RANGE, backend=backend, dtype=c.dtype
+        )
+        parameters = (layer.coef, layer.base_weight)
+        layer.coef.data.copy_(problem.coef)
+        layer.base_weight.data.copy_(problem.base_weight)
+        return Contestant(
+            layer,
+            problem.x,
+            problem.grad_out,
+            parameters,
+            lambda: (layer.coef.grad, layer.base_weight.grad),
+            (layer.grid,),
+        )
 
     return build
 
@@ -141,7 +156,9 @@ def dense(layer: type[Dense], *, compiled: bool = False, exact: bool = True) -> 
         module = layer(problem)
         forward = torch.compile(module, dynamic=False) if compiled else module
         gradients = module.gradients if exact else None
-        return Contestant(forward, problem.x, problem.grad_out, tuple(module.parameters()), gradients)
+        return Contestant(
+            forward, problem.x, problem.grad_out, tuple(module.parameters()), gradients, tuple(module.buffers())
+        )
 
     return build
 

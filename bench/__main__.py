@@ -1,0 +1,38 @@
+"""python -m bench [what ...]: measure, write one CSV of each, then make the report from the CSVs alone."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from fastkan.cli.bench import positive
+from fastkan.cli.record import write_csv
+
+from . import accuracy, layers, memory, report, scaling, startup
+
+WHAT = {"layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup}
+RESULTS = Path(__file__).parent / "results" / "cpu"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="*", choices=(*WHAT, "report", "all"), default="all", help="(all)")
+    parser.add_argument("--rounds", type=positive, default=21, help="samples of each contestant (21)")
+    parser.add_argument("--threads", type=positive, default=2, help="of torch's pool (2)")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="(bench/results/cpu)")
+    parser.add_argument("--tiny", action="store_true", help="tiny shapes: to test the benchmarks, not to measure")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for name, module in WHAT.items():
+        if name in args.what or "all" in args.what:
+            which = module.TINY if args.tiny else module.FULL
+            write_csv(args.out / f"{name}.csv", module.rows(which, args.rounds))
+            print(args.out / f"{name}.csv")
+    for path in report.write(args.out):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""The cases under pytest-benchmark: `pytest bench --benchmark-only`. Every contestant passes the gate first."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from bench import cases
+from bench.peers import PEERS
+from fastkan.cli.gate import Case, Contestant, Gate, Problem, Unavailable
+
+THREADS = 2
+
+
+@cache
+def gate(case: Case) -> tuple[Problem, Gate]:
+    problem = Problem.of(case)
+    return problem, Gate(problem)
+
+
+def admitted(case: Case, peer: str) -> Contestant:
+    problem, door = gate(case)
+    try:
+        torch._dynamo.reset()
+        contestant = PEERS[peer].build(problem)
+    except Unavailable as absent:
+        pytest.skip(str(absent))
+    if contestant.gradients is not None:
+        _, reason = door.check(contestant)
+        assert not reason, reason
+    return contestant
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("case", cases.LAYERS, ids=str)
+def bench_layer(benchmark, case, peer):
+    """Forward and backward."""
+    torch.set_num_threads(THREADS)
+    benchmark.group = str(case)
+    benchmark(admitted(case, peer).train)

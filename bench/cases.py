@@ -1,0 +1,22 @@
+"""The shapes that are measured."""
+
+from fastkan.cli.gate import Case
+
+LAYERS = (
+    Case(1024, 256, 256, 5),
+    Case(4096, 64, 64, 5),
+    Case(1024, 784, 64, 5),
+    Case(256, 64, 64, 50),
+    Case(256, 64, 64, 200),
+    Case(64, 2, 5, 5),
+    Case(1000, 5, 1, 10),
+)
+
+SCALING = tuple(Case(4096, 64, 64, grid_size) for grid_size in (5, 10, 20, 50, 100, 200, 500, 1000))
+
+MEMORY = (Case(1024, 256, 256, 5), Case(256, 64, 64, 200))
+
+ACCURACY = tuple(Case(256, 64, 64, grid_size) for grid_size in (5, 50, 200))
+
+# Small enough for a test: they run all of the code and measure nothing of interest.
+TINY = (Case(32, 4, 3, 5), Case(16, 2, 5, 20))

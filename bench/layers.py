@@ -1,0 +1,26 @@
+"""Forward and forward+backward of a layer: all peers at every shape."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fastkan.cli.bench import csv_rows
+from fastkan.cli.gate import Case
+from fastkan.cli.peers import builds
+from fastkan.cli.progress import bar
+from fastkan.cli.race import measure
+
+from . import cases
+from .peers import PEERS, versions
+
+FULL, TINY = cases.LAYERS, cases.TINY
+
+
+def rows(which: Sequence[Case], rounds: int, peers: Sequence[str] = tuple(PEERS)) -> list[dict[str, object]]:
+    """One row a case, peer and phase."""
+    found = []
+    for case in which:
+        torch._dynamo.reset()  # or compiled peers run uncompiled after a few shapes
+        found += csv_rows(measure(case, builds(peers, PEERS), rounds, progress=bar))
+    known = versions()
+    return [{**row, "peer_version": known.get(row["peer"], "")} for row in found]

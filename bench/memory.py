@@ -1,0 +1,54 @@
+"""Bytes that forward keeps for backward, beyond the input, the parameters and the constants of the layer."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fastkan.cli.gate import Case, Contestant, Problem, Unavailable
+from fastkan.cli.progress import bar
+
+from . import cases
+from .peers import PEERS
+
+FULL, TINY = cases.MEMORY, cases.TINY
+
+
+def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
+    """One row a case and peer; `rounds` has no meaning here."""
+    return [_row(case, name) for case in bar(which, "memory") for name in PEERS]
+
+
+def _row(case: Case, name: str) -> dict[str, object]:
+    row = {
+        "batch": case.batch,
+        "in_features": case.in_features,
+        "out_features": case.out_features,
+        "grid_size": case.grid_size,
+        "peer": name,
+        "saved_bytes": "",
+        "reason": "",
+    }
+    try:
+        torch._dynamo.reset()
+        return {**row, "saved_bytes": saved_bytes(PEERS[name].build(Problem.of(case)))}
+    except Unavailable as absent:
+        return {**row, "reason": str(absent)}
+    except Exception as failure:  # another library's failure is a row of the table
+        return {**row, "reason": f"fails: {type(failure).__name__}"}
+
+
+def saved_bytes(contestant: Contestant) -> int:
+    """Each storage that autograd saves is counted once; those of x, of parameters and of constants are not."""
+    contestant.train()  # what is compiled or cached at the first call does not count
+    kept = {}  # address -> storage, which stays alive, so that no address is used twice
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        contestant.forward(contestant.x)
+    for own in (contestant.x, *contestant.parameters, *contestant.constants):
+        kept.pop(own.untyped_storage().data_ptr(), None)
+    return sum(storage.nbytes() for storage in kept.values())

@@ -1,0 +1,156 @@
+"""The report: tables and plots made from the CSV files of a folder and from nothing else."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from fastkan.cli.peers import BASELINE
+from fastkan.cli.record import read_csv
+from fastkan.cli.table import digits, duration, table
+
+from . import plots
+from .peers import PEERS
+
+Rows = list[dict[str, str]]
+LABELS = {name: peer.label for name, peer in PEERS.items()} | {"zero-fill": "zeros into the gradient of coef, alone"}
+
+
+def write(folder: Path) -> list[Path]:
+    """report.md and the plots, of those CSV files that are there; returns the paths written."""
+    sections, written = [], []
+    for name, section in SECTIONS.items():
+        path = folder / f"{name}.csv"
+        if path.exists():
+            rows = read_csv(path)
+            sections.append(f"{section(rows)}\n\n{provenance(rows)}\n")
+            if name in plots.PLOTS:
+                written.append(folder / f"{name}.png")
+                plots.PLOTS[name](rows, LABELS, written[-1])
+                sections.append(f"![{name}]({name}.png)\n")
+    report = folder / "report.md"
+    report.write_text("# Measurements\n\n" + "\n".join(sections))
+    return [report, *written]
+
+
+def provenance(rows: Rows) -> str:
+    """Where the rows come from, each distinct run in one line."""
+    runs = {
+        f"{r['cpu']} ({r['isa']}), {r['cores']} cores, {r['threads']} threads; {r['system']}, Python {r['python']}, "
+        f"torch {r['torch']}, fastkan {r['fastkan']} at {r['commit'] or 'no commit'}; {r['date']}; `{r['command']}`"
+        for r in rows
+    }
+    return "\n\n".join(sorted(runs))
+
+
+def layers(rows: Rows) -> str:
+    """Ratios to the baseline, contestants down, cases across; one table a phase."""
+    cases = list(dict.fromkeys(_case(r) for r in rows))
+    parts = [f"## A layer's time over that of {LABELS[BASELINE]}"]
+    for phase in dict.fromkeys(r["phase"] for r in rows):
+        cells = {(r["peer"], _case(r)): _ratio(r) for r in rows if r["phase"] == phase}
+        peers = list(dict.fromkeys(peer for peer, _ in cells))
+        lines = [[LABELS[peer], *(cells.get((peer, case), "") for case in cases)] for peer in peers]
+        parts.append(f"### {phase.capitalize()}\n\n{table(['', *cases], lines)}")
+    parts.append(_baseline_times(rows, cases))
+    parts.append(_reasons(rows, _case))
+    return "\n\n".join(filter(None, parts))
+
+
+def _ratio(row: dict[str, str]) -> str:
+    return digits(float(row["ratio"])) if row["ratio"] else "-"
+
+
+def _baseline_times(rows: Rows, cases: Sequence[str]) -> str:
+    base = [r for r in rows if r["peer"] == BASELINE]
+    lines = [
+        [phase, *(duration(float(r["seconds"])) for r in base if r["phase"] == phase)]
+        for phase in dict.fromkeys(r["phase"] for r in base)
+    ]
+    return f"{LABELS[BASELINE]} itself took\n\n{table(['', *cases], lines)}"
+
+
+def scaling(rows: Rows) -> str:
+    """Times, grid sizes down, contestants across; forward and backward."""
+    rows = [r for r in rows if r["phase"] == "forward+backward"]
+    grids = list(dict.fromkeys(r["grid_size"] for r in rows))
+    cells = {(r["grid_size"], r["peer"]): r for r in rows}
+    peers = list(dict.fromkeys(r["peer"] for r in rows))
+    lines = [[g, *(_time(cells.get((g, p))) for p in peers)] for g in grids]
+    first = rows[0]
+    title = f"## Time against grid intervals: {first['batch']} rows, {first['in_features']} -> {first['out_features']}"
+    parts = [
+        title,
+        table(["G", *(LABELS[p] for p in peers)], lines),
+        _growth(cells, grids),
+        _reasons(rows, lambda r: f"G={r['grid_size']}"),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _growth(cells: dict[tuple[str, str], dict[str, str]], grids: Sequence[str]) -> str:
+    """How much slower the largest grid is than the smallest, with and without the zeros."""
+    ends = [(cells.get((g, "native")), cells.get((g, "zero-fill"))) for g in (grids[0], grids[-1])]
+    if not all(native and native["seconds"] and zeros for native, zeros in ends):
+        return ""
+    (few, few_zeros), (many, many_zeros) = ([float(r["seconds"]) for r in pair] for pair in ends)
+    return (
+        f"{LABELS['native']}, G={grids[-1]} over G={grids[0]}: {digits(many / few)}; without what the zeros take "
+        f"alone: {digits((many - many_zeros) / (few - few_zeros))}."
+    )
+
+
+def accuracy(rows: Rows) -> str:
+    """Largest errors in float32, contestants down, grid sizes across."""
+    grids = list(dict.fromkeys(r["grid_size"] for r in rows))
+    rows_of = {(r["peer"], r["grid_size"]): r for r in rows}
+    peers = [p for p in dict.fromkeys(r["peer"] for r in rows) if any(rows_of[p, g]["feature_error"] for g in grids)]
+    parts = ["## Largest errors in float32, against float64"]
+    shape = f"{rows[0]['in_features']} -> {rows[0]['out_features']}"
+    titles = {
+        "feature_error": "of a spline's value",
+        "slope_error": "of a signed sum of all splines' slopes, in units of one over the interval",
+        "layer_error": f"of a layer {shape}, over the root mean square of its result",
+    }
+    for key, title in titles.items():
+        lines = [[LABELS[p], *(rows_of[p, g][key] or "-" for g in grids)] for p in peers]
+        parts.append(f"{title.capitalize()}\n\n{table(['', *(f'G={g}' for g in grids)], lines)}")
+    return "\n\n".join([*parts, _reasons(rows, lambda r: f"G={r['grid_size']}")])
+
+
+def memory(rows: Rows) -> str:
+    """KiB kept for backward, contestants down, cases across."""
+    cases = list(dict.fromkeys(_case(r) for r in rows))
+    cells = {(r["peer"], _case(r)): f"{int(r['saved_bytes']) / 1024:,.1f}" if r["saved_bytes"] else "-" for r in rows}
+    lines = [[LABELS[p], *(cells[p, case] for case in cases)] for p in dict.fromkeys(r["peer"] for r in rows)]
+    title = "## KiB kept for backward beyond input, parameters and constants"
+    return "\n\n".join([title, table(["", *cases], lines), _reasons(rows, _case)])
+
+
+def startup(rows: Rows) -> str:
+    """Seconds to import and to construct."""
+    lines = []
+    for r in rows:
+        size = f"{r['in_features']} -> {r['out_features']}, G={r['grid_size']}" if r["in_features"] else ""
+        lines.append([r["what"], size, duration(float(r["seconds"])) if r["seconds"] else r["reason"]])
+    return "## Start\n\n" + table(["what", "size", "takes"], lines, left=2)
+
+
+SECTIONS: dict[str, Callable[[Rows], str]] = {
+    "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup,
+}  # fmt: skip
+
+
+def _case(row: dict[str, str]) -> str:
+    return f"{row['batch']}, {row['in_features']}->{row['out_features']}, G={row['grid_size']}"
+
+
+def _time(row: dict[str, str] | None) -> str:
+    return duration(float(row["seconds"])) if row and row["seconds"] else "-"
+
+
+def _reasons(rows: Iterable[dict[str, str]], where: Callable[[dict[str, str]], str]) -> str:
+    """One line for each contestant and reason, with where it holds."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for r in rows:
+        if r["reason"]:
+            found.setdefault((LABELS[r["peer"]], r["reason"]), {})[where(r)] = None
+    return "\n".join(f"- {label} ({'; '.join(places)}): {reason}" for (label, reason), places in found.items())

@@ -1,0 +1,42 @@
+"""Time against the number of grid intervals, and what filling the coefficients' gradient with zeros takes of it."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fastkan.cli.bench import csv_rows
+from fastkan.cli.gate import Build, Case, Contestant, Problem
+from fastkan.cli.peers import builds
+from fastkan.cli.progress import bar
+from fastkan.cli.race import measure
+
+from . import cases
+from .peers import PEERS
+
+FULL, TINY = cases.SCALING, cases.TINY
+
+# Above this a layer that holds all features of all rows is left out, for its memory.
+DENSE_FEATURES = 1 << 26
+
+
+class ZeroFill(Contestant):
+    """Not a layer: the gradient of the coefficients, all zeros, which any layer must write at least."""
+
+    def infer(self) -> torch.Tensor:
+        return torch.zeros_like(self.parameters[0])
+
+    train = infer
+
+
+def zero_fill(problem: Problem) -> Contestant:
+    return ZeroFill(torch.zeros_like, problem.x, problem.grad_out, (problem.coef,))
+
+
+def contestants(case: Case) -> dict[str, Build]:
+    dense = case.batch * case.in_features * case.functions <= DENSE_FEATURES
+    return {**builds(["native", *(["efficient-kan"] if dense else [])], PEERS), "zero-fill": zero_fill}
+
+
+def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
+    """As in layers, with the peer `zero-fill` beside the layers."""
+    return [row for case in which for row in csv_rows(measure(case, contestants(case), rounds, progress=bar))]
