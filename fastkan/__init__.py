@@ -1,8 +1,9 @@
 """Kolmogorov-Arnold Network layers for PyTorch, at the speed of the hardware."""
 
 from . import ops  # noqa: F401  registers the operators before anything can be traced
-from . import functional
+from . import functional, nn
+from .nn import KANLinear
 from .select import BackendError, backends, use_backend
 
 __version__ = "0.1.0"
-__all__ = ["BackendError", "backends", "functional", "use_backend"]
+__all__ = ["BackendError", "KANLinear", "backends", "functional", "nn", "use_backend"]

@@ -1,0 +1,398 @@
+"""KANLinear: a KAN layer as a module, under the names that efficient-kan gave them."""
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .. import functional, select
+from ..basis.base import BASES
+from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
+from ..spec import MAX_DEGREE, Spec
+from .checkpoint import read_state
+from .grid import Sample, adaptive_knots, is_uniform, refit, resized_knots
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Random numbers drawn by one generator, one after the other.
+CHUNK = 1 << 22
+
+
+class KANLinear(nn.Module):
+    """y[n,o] = sum_i (base_weight[i,o] b(x[n,i]) + sum_f coef[i,f,o] B_{i,f}(x[n,i])) + bias[o].
+
+    Takes the place of efficient-kan's KANLinear: its arguments, methods and attributes are here, and its state dicts
+    load. One difference is deliberate: the scale of each edge's spline (w_s of the paper, efficient-kan's
+    spline_scaler) is a parameter only with enable_standalone_scale_spline=True. It is redundant, since
+    scale * coef are coefficients too, and costs a product over all coefficients in every step.
+
+    Args:
+        in_features, out_features: I and O, at least 1.
+        grid_size: G, intervals of the grid range, at least 1.
+        spline_order: K, the degree of the splines, 0 to 5.
+        scale_noise: coefficients start uniformly distributed within +-scale_noise * scale_spline / (2 * grid_size).
+        scale_base: base weights start as torch.nn.init.kaiming_uniform_ with a = sqrt(5) * scale_base makes them.
+        scale_spline: see scale_noise; with enable_standalone_scale_spline the start of every spline_scale instead.
+        enable_standalone_scale_spline: have a trainable scale per edge.
+        base_activation: b, a class, an instance or any elementwise function; "silu", "identity" or "zero", or None for
+            no base term. SiLU and Identity are computed together with the splines, others beside them.
+        grid_eps: share of the uniform grid in update_grid, from 0 to 1.
+        grid_range: ends of the grid, ascending.
+        bias: add a trainable bias, zero at the start.
+        outside: what a spline is outside its grid range, "zero", "linear" or "clamp", see functional.kan_linear.
+        backend: name of the backend that has to be used; None for the choice that fastkan.backends() explains.
+        generator: source of the random start, on the layer's device; None for torch's own.
+        device, dtype: of the parameters.
+
+    Parameters: coef [I, G + K, O]; base_weight [I, O] or None; spline_scale [I, O] or None; bias [O] or None.
+    Buffer: grid [I, G + 2K + 1], always in float64, whatever the layer is cast to, so that a layer is exact after
+    .double(). Change it by set_grid, update_grid and extend_grid only: `uniform`, the layer's promise that its knots
+    are equidistant, follows them.
+
+    Raises TypeError or ValueError that name the argument, its value and what was expected.
+
+    Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        grid_size: int = 5,
+        spline_order: int = 3,
+        scale_noise: float = 0.1,
+        scale_base: float = 1.0,
+        scale_spline: float = 1.0,
+        enable_standalone_scale_spline: bool = False,
+        base_activation: type | Callable[[Tensor], Tensor] | str | None = nn.SiLU,
+        grid_eps: float = 0.02,
+        grid_range: tuple[float, float] = (-1, 1),
+        *,
+        bias: bool = False,
+        outside: str = "zero",
+        backend: str | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.in_features = _integer("in_features", in_features, 1)
+        self.out_features = _integer("out_features", out_features, 1)
+        self.grid_size = _integer("grid_size", grid_size, 1)
+        self.spline_order = _integer("spline_order", spline_order, 0, MAX_DEGREE)
+        self.scale_noise = _number("scale_noise", scale_noise)
+        self.scale_base = _number("scale_base", scale_base)
+        self.scale_spline = _number("scale_spline", scale_spline)
+        self.enable_standalone_scale_spline = bool(enable_standalone_scale_spline)
+        self.grid_eps = _number("grid_eps", grid_eps, 0.0, 1.0)
+        self.grid_range = _range(grid_range)
+        if backend is not None and backend not in select.BACKENDS:
+            raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
+        self.backend = backend
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        if dtype not in _DTYPES:
+            raise TypeError(f"dtype={dtype}: expected float32, float64, bfloat16 or float16")
+        base, self.base_activation = _base(base_activation)
+        self._fused = base is not None
+        self._spec = Spec.of(self.spline_order, base or "zero", outside, True)
+
+        def parameter(wanted: bool, *shape: int) -> nn.Parameter | None:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
+
+        edges = self.in_features, self.out_features
+        self.coef = parameter(True, edges[0], self.grid_size + self.spline_order, edges[1])
+        self.base_weight = parameter(base != "zero", *edges)
+        self.spline_scale = parameter(self.enable_standalone_scale_spline, *edges)
+        self.bias = parameter(bool(bias), edges[1])
+        knots = self.grid_size + 2 * self.spline_order + 1
+        self.register_buffer("grid", torch.empty(edges[0], knots, device=device, dtype=torch.float64))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Back to the start: random parameters, and a uniform grid of the present size on grid_range."""
+        knots = uniform_knots(*self.grid_range, self.grid_size, self.spline_order, device=self.grid.device)
+        self.grid.copy_(knots.expand_as(self.grid))
+        self._grid_changed()
+        noise = self.scale_noise / (2 * self.grid_size)
+        if self.spline_scale is not None:
+            self.spline_scale.fill_(self.scale_spline)
+        else:
+            noise *= self.scale_spline
+        _fill_uniform(self.coef, abs(noise), generator)
+        if self.base_weight is not None:
+            gain = nn.init.calculate_gain("leaky_relu", math.sqrt(5) * self.scale_base)
+            bound = gain * math.sqrt(3 / self.in_features)
+            self.base_weight.uniform_(-bound, bound, generator=generator)
+        if self.bias is not None:
+            self.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., I] -> [..., O] in the parameters' dtype; a row with a NaN is NaN."""
+        functional.check_input(x, self.in_features)
+        weight = self.base_weight if self._fused else None
+        y = functional.apply(x, self.coef, self.grid, weight, self.bias, self.spline_scale, self._spec, self.backend)
+        if self._fused:
+            return y
+        weight = self.base_weight
+        return y + torch.matmul(self.base_activation(x).to(weight.dtype), weight).to(y.dtype)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether the knots are equidistant, which makes evaluation faster."""
+        return self._spec.uniform
+
+    @property
+    def outside(self) -> str:
+        """What a spline is outside its grid range; may be set."""
+        return OUTSIDE[self._spec.outside]
+
+    @outside.setter
+    def outside(self, outside: str) -> None:
+        self._spec = Spec.of(self.spline_order, BASES[self._spec.base], outside, self._spec.uniform)
+
+    @torch.no_grad()
+    def set_grid(self, grid: Tensor, coef: Tensor | None = None) -> None:
+        """Other knots, and the coefficients that go with them: grid [M] or [I, M], coef [I, M - K - 1, O].
+
+        Without coef the present coefficients stay, which changes the function; then M has to stay too. With another
+        number of intervals `coef` becomes a new Parameter: build the optimizer again. After an error nothing has
+        changed.
+        """
+        knots = torch.as_tensor(grid, dtype=torch.float64, device=self.grid.device)
+        if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
+            raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
+        grid_size = knots.shape[-1] - 2 * self.spline_order - 1
+        if grid_size < 1:
+            raise ValueError(f"grid has {knots.shape[-1]} knots: expected at least {2 * self.spline_order + 2}")
+        if not knots.isfinite().all() or not (knots.diff(dim=-1) > 0).all():
+            raise ValueError("grid is not strictly increasing: expected finite, ascending knots")
+        coef = self.coef if coef is None else coef
+        shape = [self.in_features, grid_size + self.spline_order, self.out_features]
+        if list(coef.shape) != shape:
+            raise ValueError(f"coef has shape {list(coef.shape)}: expected {shape}, to go with grid")
+        coef = coef.to(self.coef)
+        if not coef.isfinite().all():
+            raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
+        self._set(knots.expand(self.in_features, -1).contiguous(), coef)
+
+    def update_grid(self, x: Tensor | Iterable, margin: float = 0.01) -> None:
+        """Let the knots follow the data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
+
+        The function is kept, by least squares on the data (see grid.refit): coef changes in place. Inputs that are
+        constant, binary or take few values are all right.
+
+        x: [..., I], or batches of it: an iterable of tensors, or of tuples that begin with one, as a DataLoader gives.
+        It is passed once; ranges are exact, quantiles and fit use up to grid.SAMPLE_ROWS of the rows, the same whatever
+        the batches.
+
+        Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
+        """
+        margin = _number("margin", margin, 0.0)
+        sample = Sample.of(x, self.in_features, self.grid.device)
+        quantiles = sample.quantiles(self.grid_size + 1)
+        low, high = sample.low - margin, sample.high + margin
+        self._move(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.rows)
+
+    def extend_grid(self, new_size: int) -> None:
+        """Other number of grid intervals on the same range, from coarse to fine as training goes on.
+
+        On a multiple of the present size the function inside the range is kept to rounding error, else to least
+        squares. `coef` becomes a new Parameter: build the optimizer again. After an error nothing has changed.
+        """
+        new_size = _integer("new_size", new_size, 1)
+        self._move(resized_knots(self.grid, self.spline_order, new_size), None)
+
+    @torch.no_grad()
+    def _move(self, grid: Tensor, samples: Tensor | None) -> None:
+        self.set_grid(grid, refit(self.coef, self.grid, grid, self.spline_order, self.outside, samples))
+
+    def _set(self, grid: Tensor, coef: Tensor) -> None:
+        if coef.shape == self.coef.shape:
+            self.coef.copy_(coef)
+            self.grid.copy_(grid)
+        else:
+            self.coef = nn.Parameter(coef, requires_grad=self.coef.requires_grad)
+            self.grid = grid
+            self.grid_size = coef.shape[1] - self.spline_order
+        self._grid_changed()
+
+    def _grid_changed(self) -> None:
+        if not self.grid.is_meta:
+            self._spec = self._spec._replace(uniform=is_uniform(self.grid))
+
+    def outside_share(self, x: Tensor) -> Tensor:
+        """The share of the rows of x [..., I] that is outside the grid range, for each input: [I]; NaN is outside.
+
+        Inputs that have left their grid learn nothing there: the most common silent failure of a KAN. Of no rows it is
+        NaN.
+        """
+        functional.check_input(x, self.in_features)
+        low, high = self.grid[:, self.spline_order], self.grid[:, -self.spline_order - 1]
+        inside = (x >= low) & (x <= high)
+        return (~inside).reshape(-1, self.in_features).float().mean(0)
+
+    def edge_mean(self, x: Tensor) -> Tensor:
+        """E[i,o] = mean over the rows of x [..., I] of |phi[i,o]|: the size of every edge, [I, O]; differentiable."""
+        functional.check_input(x, self.in_features)
+        coef = self._scaled_coef()
+        if self._fused:
+            return functional.apply_edge_mean(x, coef, self.grid, self.base_weight, self._spec, self.backend)
+        rows = x.reshape(-1, self.in_features)
+        step = max(1, CHUNK // coef[:, 0].numel())
+        parts = [checkpoint(self._edge_sum, part, coef, use_reentrant=False) for part in rows.split(step)]
+        return sum(parts) / len(rows)
+
+    def _edge_sum(self, x: Tensor, coef: Tensor) -> Tensor:
+        spline = torch.einsum("nif,ifo->nio", self.b_splines(x).to(coef.dtype), coef)
+        base = self.base_activation(x).to(coef.dtype)
+        return (spline + base[..., None] * self.base_weight).abs().sum(0)
+
+    def regularization(self, x: Tensor, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
+        """l1 * sum E - entropy * sum p log p with E = edge_mean(x), p = E / sum E: the paper's, on activations.
+
+        [N, I, O] is never held. Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.17 to 2.20.
+        """
+        return _regularization(self.edge_mean(x), l1, entropy)
+
+    def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
+        """The same of the mean |coef| of every edge, without data, as in efficient-kan."""
+        return _regularization(self.coef.abs().mean(1), regularize_activation, regularize_entropy)
+
+    @property
+    def spline_weight(self) -> Tensor:
+        """coef in efficient-kan's order, [O, I, F], without the scale; shares its memory."""
+        return self.coef.permute(2, 0, 1)
+
+    @property
+    def scaled_spline_weight(self) -> Tensor:
+        """coef * spline_scale, [O, I, F]."""
+        return self._scaled_coef().permute(2, 0, 1)
+
+    @property
+    def spline_scaler(self) -> Tensor | None:
+        """spline_scale as [O, I]; shares its memory."""
+        return None if self.spline_scale is None else self.spline_scale.T
+
+    def _scaled_coef(self) -> Tensor:
+        return self.coef if self.spline_scale is None else self.coef * self.spline_scale[:, None]
+
+    def b_splines(self, x: Tensor) -> Tensor:
+        """The spline functions at x [..., I]: [..., I, F] in x's dtype."""
+        functional.check_input(x, self.in_features)
+        rows = x.reshape(-1, self.in_features).double()
+        phi = bspline_features(rows, self.grid, self.spline_order, self.outside)
+        return phi.to(x.dtype).view(*x.shape, phi.shape[-1])
+
+    def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
+        """The coefficients [O, I, F] of the splines closest to y [N, I, O] at x [N, I], the smallest of them."""
+        functional.check_input(x, self.in_features)
+        expected = [*x.shape, self.out_features]
+        if x.dim() != 2 or list(y.shape) != expected:
+            raise ValueError(f"x, y have shapes {list(x.shape)}, {list(y.shape)}: expected [N, I] and [N, I, O]")
+        phi = self.b_splines(x.double()).transpose(0, 1)  # I N F
+        coef = torch.linalg.pinv(phi) @ y.double().transpose(0, 1)  # I F O
+        return coef.permute(2, 0, 1).to(y.dtype).contiguous()
+
+    def _apply(self, fn, recurse: bool = True):
+        exact = self.grid
+        super()._apply(fn, recurse)
+        if self.grid.dtype != torch.float64:
+            self.grid = exact.to(self.grid.device)
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        known = len(errors)
+        hint = read_state(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        if len(errors) > known:
+            errors.append(hint)
+        self._grid_changed()
+
+    def extra_repr(self) -> str:
+        base = BASES[self._spec.base] if self._fused else self.base_activation
+        text = (
+            f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
+            f"spline_order={self.spline_order}, grid_range={self.grid_range}, bias={self.bias is not None}, "
+            f"outside={self.outside!r}, uniform={self.uniform}"
+        )
+        if not isinstance(self.base_activation, nn.Module):
+            text += f", base_activation={base!r}"
+        if self.spline_scale is not None:
+            text += ", enable_standalone_scale_spline=True"
+        return text if self.backend is None else f"{text}, backend={self.backend!r}"
+
+
+def _regularization(edges: Tensor, l1: float, entropy: float) -> Tensor:
+    edges = edges.double() if edges.dtype == torch.float64 else edges.float()
+    floor = 1e-20  # 0 log 0 = 0, with a finite gradient
+    total = edges.sum()
+    share = edges / total.clamp_min(floor)
+    return l1 * total - entropy * (share * share.clamp_min(floor).log()).sum()
+
+
+def _fill_uniform(out: Tensor, bound: float, generator: torch.Generator | None) -> None:
+    """out.uniform_(-bound, bound); large ones on all threads, by generators seeded from the given one."""
+    if out.device.type != "cpu" or out.numel() <= CHUNK:
+        out.uniform_(-bound, bound, generator=generator)
+        return
+    chunks = out.detach().view(-1).split(CHUNK)
+    seeds = torch.randint(2**62, (len(chunks),), generator=generator, device="cpu").tolist()
+
+    def fill(chunk: Tensor, seed: int) -> None:
+        chunk.uniform_(-bound, bound, generator=torch.Generator("cpu").manual_seed(seed))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, chunks, seeds))
+
+
+def _base(activation) -> tuple[str | None, Callable[[Tensor], Tensor] | None]:
+    """The name of a base function that is computed with the splines, or None, and the function itself."""
+    modules = {"silu": nn.SiLU, "identity": nn.Identity, "zero": None}
+    if isinstance(activation, str) and activation not in modules:
+        names = ", ".join(map(repr, modules))
+        raise ValueError(f"base_activation={activation!r}: expected one of {names}, or a function")
+    if activation is None or isinstance(activation, str):
+        activation = modules[activation or "zero"]
+    if activation is None:
+        return "zero", None
+    if isinstance(activation, type):
+        activation = activation()
+    if not callable(activation):
+        raise TypeError(f"base_activation={activation!r}: expected a name, a function, a module or its class, or None")
+    if activation is nn.functional.silu:
+        return "silu", activation
+    return {nn.SiLU: "silu", nn.Identity: "identity"}.get(type(activation)), activation
+
+
+def _integer(name: str, value: int, low: int, high: float = math.inf) -> int:
+    expected = f"an integer, at least {low}" if high == math.inf else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}={value!r}: expected {expected}")
+    if not low <= operator.index(value) <= high:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return operator.index(value)
+
+
+def _number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
+    expected = "a finite number" + (f", at least {low}" if low > -math.inf else "")
+    expected += f" and at most {high}" if high < math.inf else ""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}={value!r}: expected {expected}")
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return float(value)
+
+
+def _range(value) -> tuple[float, float]:
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise TypeError(f"grid_range={value!r}: expected two numbers, ascending") from None
+    low, high = _number("grid_range[0]", low), _number("grid_range[1]", high)
+    if not low < high:
+        raise ValueError(f"grid_range={value!r}: expected two numbers, ascending")
+    return low, high
