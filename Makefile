@@ -1,5 +1,6 @@
 # Everything runs in .venv, which the first call makes; later calls redo only what a change asks for.
 PYTHON ?= python3
+WHAT ?= all
 BIN := .venv/bin
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
@@ -16,7 +17,7 @@ test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
 	$(WITHIN) $(BIN)/python -m pytest tests -q -rs
 
 bench: build
-	$(BIN)/python -m pytest bench -q -rs --benchmark-only
+	$(BIN)/python -m bench $(WHAT)
 
 lint: .venv/requirements
 	$(BIN)/ruff check
