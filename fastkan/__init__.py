@@ -1,7 +1,10 @@
 """Kolmogorov-Arnold Network layers for PyTorch, at the speed of the hardware."""
 
-from . import ops  # noqa: F401  registers the operators before anything can be traced
-from . import functional, nn
+from . import (
+    functional,
+    nn,
+    ops,  # noqa: F401  registers the operators before anything can be traced
+)
 from .nn import KANLinear
 from .select import BackendError, backends, use_backend
 

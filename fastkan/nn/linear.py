@@ -330,7 +330,7 @@ def _regularization(edges: Tensor, l1: float, entropy: float) -> Tensor:
     edges = edges.double() if edges.dtype == torch.float64 else edges.float()
     floor = 1e-20  # 0 log 0 = 0, with a finite gradient
     total = edges.sum()
-    share = edges / total.clamp_min(floor)
+    share = edges / torch.where(total > floor, total, 1.0)
     return l1 * total - entropy * (share * share.clamp_min(floor).log()).sum()
 
 
