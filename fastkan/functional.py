@@ -113,8 +113,9 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _rows(grid: Tensor, coef: Tensor) -> Tensor:
-    """The grid as [I, M] in float64; one row serves all inputs by a zero stride."""
-    return grid.detach().double().expand(coef.shape[0], -1)
+    """The grid as [I, M] in float64, the knots of a row side by side; one row serves all inputs by a zero stride."""
+    grid = grid.detach().double()
+    return (grid if grid.stride(-1) == 1 else grid.contiguous()).expand(coef.shape[0], -1)
 
 
 def _autocast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
