@@ -59,7 +59,7 @@ def kan_coef(
     for rows, phi in _features(x, grid, spec, order, with_base, dtype):
         total = total + _rows(_scaled(phi, s, rows)).T @ u[rows].to(dtype)
     grads = total.view(x.shape[1], functions + with_base, u.shape[1]).to(u.dtype)
-    return grads[:, :functions].contiguous(), grads[:, functions].contiguous() if with_base else None
+    return (grads[:, :functions].contiguous(), grads[:, functions].contiguous()) if with_base else (grads, None)
 
 
 def kan_backward(

@@ -54,25 +54,22 @@ def plain(p: Problem, names):
     return run
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])
 @pytest.mark.parametrize("base", ["silu", "identity", None])
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", range(6))
-def test_gradcheck(backend, degree, outside, base, scaled):
+@pytest.mark.parametrize("degree", [0, 1, 3, 5])
+def test_gradcheck(backend, degree, outside, base):
+    scaled = base == "silu"
     p = problem(degree=degree, outside=outside, base=base, with_bias=scaled)
     tensors = arguments(p, scaled)
-    run = layer(p, tensors, backend)
-    assert gradcheck(
-        run, tuple(tensors.values()), check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
-    )
+    run, values = layer(p, tensors, backend), tuple(tensors.values())
+    assert gradcheck(run, values, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", [1, 2, 3, 5])
-def test_gradgradcheck(backend, degree, outside, scaled):
+@pytest.mark.parametrize("degree", [2, 3])
+def test_gradgradcheck(backend, degree, outside):
     p = problem(degree=degree, outside=outside, knots="promised")
-    tensors = arguments(p, scaled)
+    tensors = arguments(p, scaled=degree == 3)
     run = layer(p, tensors, backend)
     assert gradgradcheck(run, tuple(tensors.values()), check_fwd_over_rev=True, check_batched_grad=True)
 
@@ -84,7 +81,7 @@ def test_gradients_of_a_part_of_the_arguments(backend, frozen):
     tensors[frozen].requires_grad_(False)
     run = layer(p, tensors, backend)
     assert gradcheck(run, tuple(tensors.values()), check_forward_ad=True)
-    assert gradgradcheck(run, tuple(tensors.values()))
+    assert gradgradcheck(run, tuple(tensors.values()), fast_mode=True)
 
 
 def derivatives(run, tensors: dict[str, torch.Tensor], depth: int) -> list[torch.Tensor]:
@@ -370,7 +367,7 @@ def test_a_training_step_of_a_network_on_a_pde(backend):
 
 
 @pytest.mark.parametrize("base", ["silu", None])
-@pytest.mark.parametrize("degree", range(6))
+@pytest.mark.parametrize("degree", [0, 3])
 def test_edge_mean_gradients(backend, degree, base):
     p = problem(degree=degree, base=base)
     tensors = [t.clone().requires_grad_() for t in (p.x, p.coef, p.base_weight) if t is not None]
@@ -379,7 +376,7 @@ def test_edge_mean_gradients(backend, degree, base):
         return edge_mean(x, coef, p.grid, base_weight, degree=degree, backend=backend)
 
     assert gradcheck(run, tensors)
-    assert gradgradcheck(run, tensors)
+    assert gradgradcheck(run, tensors, fast_mode=True)
 
 
 def test_edge_mean_gradients_under_vmap(backend):
