@@ -64,7 +64,7 @@ def flashkan(problem: Problem) -> Contestant:
 def installed(name: str, distribution: str) -> ModuleType:
     try:
         importlib.metadata.version(distribution)
-        return importlib.importinstalled(name)
+        return importlib.import_module(name)
     except importlib.metadata.PackageNotFoundError:
         raise Unavailable(f"not installed: pip install {distribution}") from None
     except ImportError as error:

@@ -113,7 +113,7 @@ def accuracy(rows: Rows) -> str:
     for key, title in titles.items():
         lines = [[LABELS[p], *(rows_of[p, g][key] or "-" for g in grids)] for p in peers]
         parts.append(f"{title.capitalize()}\n\n{table(['', *(f'G={g}' for g in grids)], lines)}")
-    return "\n\n".join([*parts, _reasons(rows, lambda r: f"G={r['grid_size']}")])
+    return "\n\n".join(filter(None, [*parts, _reasons(rows, lambda r: f"G={r['grid_size']}")]))
 
 
 def memory(rows: Rows) -> str:
@@ -122,7 +122,7 @@ def memory(rows: Rows) -> str:
     cells = {(r["peer"], _case(r)): f"{int(r['saved_bytes']) / 1024:,.1f}" if r["saved_bytes"] else "-" for r in rows}
     lines = [[LABELS[p], *(cells[p, case] for case in cases)] for p in dict.fromkeys(r["peer"] for r in rows)]
     title = "## KiB kept for backward beyond input, parameters and constants"
-    return "\n\n".join([title, table(["", *cases], lines), _reasons(rows, _case)])
+    return "\n\n".join(filter(None, [title, table(["", *cases], lines), _reasons(rows, _case)]))
 
 
 def startup(rows: Rows) -> str:

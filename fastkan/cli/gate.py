@@ -98,7 +98,7 @@ class Contestant:
     constants: tuple[Tensor, ...] = ()
 
     def __post_init__(self):
-        self.x = self.x.clone().requires_grad_()
+        self.x = self.x.detach().clone().requires_grad_()
 
     @property
     def parameter_count(self) -> int:

@@ -152,5 +152,6 @@ def _admit(build: Build, problem: Problem, gate: Gate) -> tuple[Contestant | Non
     except Unavailable as absent:
         return None, None, str(absent)
     except Exception as failure:  # another library's failure is a row of the table, not the end of the run
-        return None, None, f"fails: {type(failure).__name__}: {str(failure).strip().splitlines()[:1]}"
+        first_line = str(failure).strip().partition("\n")[0]
+        return None, None, f"fails: {type(failure).__name__}: {first_line}"
     return contestant, error, f"wrong: {reason}" if reason else ""

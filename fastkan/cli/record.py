@@ -4,6 +4,7 @@ import csv
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ def command() -> str:
     """The command line of this process, as it can be typed."""
     name = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {name.name.removesuffix('.__main__')}" if name else Path(sys.argv[0]).name
-    return " ".join([program, *sys.argv[1:]])
+    return f"{program} {shlex.join(sys.argv[1:])}".strip()
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -1,0 +1,187 @@
+"""The instrument: the gate turns red on what is wrong, the race is interleaved, records come back as they went."""
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastkan.cli import peers
+from fastkan.cli.gate import Case, Contestant, Gate, Problem, Unavailable, formula
+from fastkan.cli.race import PHASES, measure, quartiles, race
+from fastkan.cli.record import circumstances, read_csv, write_csv
+
+CASE = Case(64, 6, 5, 5)
+LAYERS = [Case(1024, 256, 256, 5), Case(4096, 64, 64, 5), Case(1024, 784, 64, 5), Case(256, 64, 64, 200)]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return Problem.of(CASE)
+
+
+@pytest.fixture(scope="module")
+def gate(problem):
+    return Gate(problem)
+
+
+@pytest.mark.parametrize("degree", range(6))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_right_layers_pass(degree, dtype):
+    problem = Problem.of(Case(64, 6, 5, 20, degree, dtype))
+    gate = Gate(problem)
+    for name in ("reference", "native", "efficient-kan", "closed-cubic"):
+        try:
+            contestant = peers.PEERS[name].build(problem)
+        except Unavailable:
+            continue
+        share, reason = gate.check(contestant)
+        assert share < 1 and not reason, name
+
+
+class Wrong(Contestant):
+    """A right layer with one result changed."""
+
+    def __init__(self, problem: Problem, key: str, change):
+        right = formula(problem, "reference")
+        super().__init__(right.forward, right.x, right.grad_out, right.parameters, right.gradients)
+        self.key, self.change = key, change
+
+    def results(self):
+        found = super().results()
+        return {**found, self.key: self.change(found[self.key])}
+
+
+def nearly(value: torch.Tensor) -> torch.Tensor:
+    """One element off by a hundredth."""
+    value = value.clone()
+    value.view(-1)[-1] += 0.01
+    return value
+
+
+def with_nan(value: torch.Tensor) -> torch.Tensor:
+    value = value.clone()
+    value.view(-1)[0] = math.nan
+    return value
+
+
+@pytest.mark.parametrize("key", ["y", "grad_x", "grad_coef", "grad_base_weight"])
+@pytest.mark.parametrize("change", [nearly, with_nan, lambda v: v / 2, lambda v: v[1:], lambda v: v.bfloat16().float()])
+def test_the_gate_turns_red(problem, gate, key, change):
+    _, reason = gate.check(Wrong(problem, key, change))
+    assert reason.startswith(key)
+
+
+def test_the_gate_sees_ten_bits_of_mantissa(problem, gate):
+    """What tensor cores do to float32 unasked."""
+
+    def rounded(value: torch.Tensor) -> torch.Tensor:
+        mantissa, exponent = torch.frexp(value)
+        return torch.ldexp((mantissa * 2048).round() / 2048, exponent)
+
+    _, reason = gate.check(Wrong(problem, "y", rounded))
+    assert reason.startswith("y is off by")
+
+
+def test_no_number_is_given_for_a_wrong_an_absent_or_a_failing_contestant():
+    def absent(problem):
+        raise Unavailable("not here")
+
+    def failing(problem):
+        raise RuntimeError("broken\nat length")
+
+    contestants = {
+        "linear": peers.linear_equal_parameters,
+        "wrong": lambda problem: Wrong(problem, "grad_x", lambda v: v / 2),
+        "absent": absent,
+        "failing": failing,
+    }
+    results = measure(CASE, contestants, 2, sample_seconds=0)
+    assert [(r.peer, r.phase) for r in results] == [(peer, phase) for phase in PHASES for peer in contestants]
+    for r in results:
+        assert bool(r.times) == bool(r.ratios) == (r.peer == "linear")
+    reasons = {r.peer: r.reason for r in results}
+    assert reasons["wrong"].startswith("wrong: grad_x is off by")
+    assert reasons["absent"] == "not here"
+    assert reasons["failing"] == "fails: RuntimeError: broken"
+
+
+def test_rounds_are_interleaved_and_rotated():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times, repeats = race(runs, 4, sample_seconds=0)
+    assert repeats == {"a": 1, "b": 1, "c": 1}
+    assert "".join(calls[-12:]) == "abcbcacababc"
+    assert all(len(samples) == 4 for samples in times.values())
+
+
+def test_short_runs_are_repeated_within_a_sample():
+    _, repeats = race({"short": lambda: None, "long": lambda: time.sleep(2e-3)}, 1, sample_seconds=1e-3)
+    assert repeats["short"] > 10 and repeats["long"] == 1
+
+
+def test_quartiles():
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
+    assert quartiles([7.0]) == (7.0, 7.0)
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_the_baseline_has_as_many_parameters_and_the_same_aspect(case):
+    wide, high = peers.equal_linear(case)
+    assert wide * high == pytest.approx(case.parameters, rel=0.01)
+    assert wide / high == pytest.approx(case.in_features / case.out_features, rel=0.02)
+
+
+def test_all_layers_train_the_same_parameters(problem):
+    for name in ("reference", "efficient-kan", "closed-cubic"):
+        assert peers.PEERS[name].build(problem).parameter_count == CASE.parameters
+
+
+def test_records_come_back_as_they_were_written(tmp_path):
+    rows = [{"peer": "a, b", "reason": 'says "no"\nand why'}, {"peer": "c", "reason": ""}]
+    write_csv(tmp_path / "sub" / "x.csv", rows)
+    found = read_csv(tmp_path / "sub" / "x.csv")
+    assert [{key: row[key] for key in rows[0]} for row in found] == rows
+    now = circumstances()
+    assert all(row["torch"] == torch.__version__ and set(now) < set(row) for row in found)
+    with pytest.raises(ValueError, match="rows is empty"):
+        write_csv(tmp_path / "y.csv", [])
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The benchmarks, which are not part of the package."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    pytest.importorskip("matplotlib")
+    import bench.report
+
+    return bench
+
+
+def test_a_layer_keeps_its_input_and_parameters_only(bench, problem):
+    from bench.memory import saved_bytes
+
+    assert saved_bytes(peers.PEERS["efficient-kan"].build(problem)) > 0
+    for name in ("reference", "native"):
+        try:
+            contestant = peers.PEERS[name].build(problem)
+        except Unavailable:
+            continue
+        assert saved_bytes(contestant) == 0
+
+
+def test_the_report_is_made_of_the_records(bench, tmp_path):
+    from bench import accuracy, layers, report, scaling
+
+    few = ["reference", "efficient-kan", "pykan"]
+    write_csv(tmp_path / "layers.csv", layers.rows(layers.TINY, 1, few))
+    write_csv(tmp_path / "scaling.csv", scaling.rows(scaling.TINY, 1))
+    write_csv(tmp_path / "accuracy.csv", [accuracy._row(case, name) for case in accuracy.TINY for name in few])
+    paths = report.write(tmp_path)
+    assert [path.name for path in paths] == ["report.md", "layers.png", "scaling.png"]
+    text = paths[0].read_text()
+    assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zeros into the gradient" in text
+    before = text
+    report.write(tmp_path)
+    assert paths[0].read_text() == before
