@@ -17,7 +17,7 @@ MIN_RANGE = 2.0**-20
 # Rows of data that are kept to place knots and to fit coefficients.
 SAMPLE_ROWS = 8192
 # Weight of the whole range beside the data in a fit: it decides where there are no data, and only there.
-RANGE_WEIGHT = 1e-4
+RANGE_WEIGHT = 1e-3
 # Features held at a time.
 BLOCK = 1 << 22
 
@@ -60,12 +60,13 @@ def adaptive_knots(quantiles: Tensor, low: Tensor, high: Tensor, degree: int, gr
     uniform = knots[:, inner]
     followed = quantiles.double().clamp(low[:, None], high[:, None])
     followed = torch.cat([low[:, None], followed[:, 1:-1], high[:, None]], -1)
+    uniform[:, -1] = high  # an end that is rounded down would put the largest x outside
     step = (high - low) / grid_size
     narrowest = followed.diff(dim=-1).amin(-1)
     # e step + (1 - e) narrowest >= MIN_INTERVAL step
     needed = ((MIN_INTERVAL * step - narrowest) / (step - narrowest)).nan_to_num(0.0).clamp(0.0, 1.0)
     share = needed.clamp_min(grid_eps)[:, None]
-    knots[:, inner] = share * uniform + (1 - share) * followed
+    knots[:, inner] = torch.lerp(followed, uniform, share)
     if degree:
         steps = torch.arange(1, degree + 1, device=knots.device)
         first = torch.minimum(step, knots[:, degree + 1] - low)[:, None]
@@ -83,6 +84,7 @@ def resized_knots(grid: Tensor, degree: int, grid_size: int) -> Tensor:
     inner = grid[:, degree : grid.shape[-1] - degree]
     old_size = inner.shape[-1] - 1
     knots = uniform_knots(inner[:, 0], inner[:, -1], grid_size, degree)
+    knots[:, degree + grid_size] = inner[:, -1]
     if is_uniform(grid):
         return knots
     position = torch.arange(grid_size + 1, device=grid.device) * old_size  # in units of 1 / grid_size of an interval
@@ -157,10 +159,11 @@ def refit(
 ) -> Tensor:
     """The coefficients on new_grid of the function that coef is on old_grid.
 
-    They minimise the mean square of the difference over the new grid range, exactly (Gauss-Legendre on every interval
-    of the two grids together). With samples [N, I] the mean over these comes first, and the range with RANGE_WEIGHT
-    beside it, so that the problem has full rank whatever the samples. If the new splines contain the old ones the
-    function is kept to rounding error. What the old function is outside its own range follows `outside`.
+    They minimise the mean square of the difference over the new grid range, each of its intervals counting alike,
+    exactly (Gauss-Legendre on every interval of the two grids together). With samples [N, I] the mean over these comes
+    first, and the range with RANGE_WEIGHT beside it, so that the problem has full rank whatever the samples. If the new
+    splines contain the old ones the function is kept to rounding error. What the old function is outside its own range
+    follows `outside`.
 
     coef [I, F, O], old_grid [I, M], new_grid [I, M'] in float64 -> [I, F', O] in float64.
     """
@@ -217,14 +220,19 @@ def _solve(gram: Tensor, cross: Tensor) -> Tensor:
 
 
 def _quadrature(old_grid: Tensor, new_grid: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights [P, I] that integrate products of two splines over the new grid range; weights add up to 1."""
-    end = new_grid.shape[-1] - degree - 1
-    low, high = new_grid[:, degree, None], new_grid[:, end, None]
-    breaks = torch.cat([new_grid[:, degree : end + 1], old_grid.clamp(low, high)], -1).sort(-1).values  # I U
-    width = breaks.diff(dim=-1)
+    """Nodes and weights [P, I] that integrate products of two splines over the new grid range, all intervals alike.
+
+    An interval of the new grid has the weight 1 / G, whatever its width: where knots are dense, data are.
+    """
+    inner = new_grid[:, degree : new_grid.shape[-1] - degree].contiguous()
+    breaks = torch.cat([inner, old_grid.clamp(inner[:, :1], inner[:, -1:])], -1).sort(-1).values  # I U
+    width = breaks.diff(dim=-1)[..., None]
     node, weight = _gauss_legendre(degree + 1, new_grid.device)
-    points = breaks[:, :-1, None] + width[..., None] * (node + 1) / 2  # I U-1 Q
-    weights = width[..., None] * weight / (2 * (high - low)[..., None])
+    points = breaks[:, :-1, None] + width * (node + 1) / 2  # I U-1 Q
+    intervals = inner.shape[-1] - 1
+    interval = torch.searchsorted(inner, breaks[:, :-1].contiguous(), right=True).sub(1).clamp(0, intervals - 1)
+    density = 1 / (intervals * inner.diff(dim=-1).gather(-1, interval))[..., None]
+    weights = density * width * weight / 2
     return points.flatten(1).T.contiguous(), weights.flatten(1).T.contiguous()
 
 
