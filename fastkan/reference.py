@@ -94,8 +94,7 @@ def edge_mean_backward(
     slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2])
     grad_x, total = [], 0
     for (_, phi), (_, slope) in zip(_features(x, grid, spec, 0, with_base, dtype, weight.shape[2]), slopes, strict=True):
-        value = torch.einsum("nif,ifo->nio", phi, weight)  # N I O, a block of rows at a time
-        u = torch.where(value.isnan(), value, value.sign()) * grad_phi
+        u = torch.einsum("nif,ifo->nio", phi, weight).sign() * grad_phi  # N I O, a block of rows at a time
         total = total + torch.einsum("nif,nio->ifo", phi, u)
         grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, u))
     total = total.to(coef.dtype)
@@ -123,7 +122,7 @@ def _features(
     x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, dtype: torch.dtype, width: int = 1
 ) -> Iterator[tuple[slice, Tensor]]:
     rows = x.shape[0]
-    if isinstance(rows, torch.SymInt):  # traced with a dynamic batch: a loop over it would pin it
+    if torch.compiler.is_compiling() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
         yield slice(None), features(x, grid, spec, order, with_base).to(dtype)
         return
     step = max(1, BLOCK // max(1, x.shape[1] * max(grid.shape[-1], width)))
