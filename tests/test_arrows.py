@@ -1,0 +1,148 @@
+"""The house: every module imports alone, and arrows between modules point one way."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastkan
+
+PACKAGE = Path(fastkan.__file__).parent
+MODULES = sorted(
+    ".".join(("fastkan", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
+
+# unit -> the units it may import:
+# network -> nn -> functional -> {select, autograd} -> {ops, backends}; reference -> basis.
+ALLOWED = {
+    "basis": set(),
+    "spec": {"basis"},
+    "ops": set(),
+    "reference": {"basis", "spec"},
+    "backends": {"ops", "spec", "basis"},
+    "select": {"backends", "reference", "ops"},
+    "autograd": {"select", "reference", "spec", "ops"},
+    "functional": {"select", "autograd", "spec", "basis"},
+    "nn": {"functional", "select", "spec", "basis", "reference"},
+    "network": {"nn", "functional", "spec", "basis", "select"},
+    "compat": {"network", "nn", "functional", "spec", "basis"},
+    "testing": {"reference", "spec", "basis"},
+}
+# Programs sit above everything and may import all but one another; nobody imports them.
+TOP = {"__init__", "__main__", "cli"}
+LIGHT = {"scipy", "sklearn", "matplotlib", "tqdm", "triton", "numpy", "pandas", "pytest", "hypothesis"}
+
+
+def unit(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def path_of(module: str) -> Path:
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imported(module: str, source: str | None = None) -> set[str]:
+    """Absolute names of what a module imports, wherever in it."""
+    path = path_of(module)
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(source or path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            # `from . import functional` names a module, `from .spec import Spec` something in one
+            found |= {f"{name}.{a.name}" if f"{name}.{a.name}" in MODULES else name for a in node.names}
+    return found
+
+
+def wrong_arrows(module: str, names: set[str]) -> set[str]:
+    here = unit(module)
+    wrong = set()
+    for name in names:
+        if not (name == "fastkan" or name.startswith("fastkan.")):
+            continue
+        there = unit(name)
+        if here in TOP or there == here != "backends":
+            continue
+        siblings = there == here == "backends" and name not in (module, "fastkan.backends")
+        if siblings or (there != here and there not in ALLOWED[here]):
+            wrong.add(name)
+    return wrong
+
+
+def test_the_package_was_found():
+    assert {"fastkan", "fastkan.functional", "fastkan.backends.native", "fastkan.basis.bspline"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_point_one_way(module):
+    assert unit(module) in ALLOWED.keys() | TOP, "a new unit: give it a row in ALLOWED"
+    assert not wrong_arrows(module, imported(module))
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("fastkan.basis.base", "from ..functional import kan_linear"),
+        ("fastkan.reference", "from . import autograd"),
+        ("fastkan.autograd", "import fastkan.functional"),
+        ("fastkan.functional", "def late():\n    from .nn import linear"),
+        ("fastkan.ops", "import fastkan"),
+    ],
+)
+def test_a_wrong_arrow_is_seen(module, line):
+    assert wrong_arrows(module, imported(module, line))
+
+
+def test_backends_do_not_know_one_another(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "MODULES", [*MODULES, "fastkan.backends.triton"])
+    assert wrong_arrows("fastkan.backends.triton", imported("fastkan.backends.native", "from . import native"))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if unit(m) not in ("cli", "__main__")])
+def test_only_torch_is_imported_at_the_top(module):
+    """Optional packages are imported where they are used, so that the package itself needs torch alone."""
+    top = [n for n in ast.parse(path_of(module).read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {a.name.split(".")[0] for n in top if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module.split(".")[0] for n in top if isinstance(n, ast.ImportFrom) and not n.level and n.module}
+    assert names <= {"torch", *sys.stdlib_module_names}
+
+
+IMPORT_EACH = f"""
+import importlib, os, sys
+import torch
+sys.modules.update(dict.fromkeys({sorted(LIGHT - {"numpy"})}))
+for module in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        importlib.import_module(module)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(module)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_every_module_imports_in_a_fresh_process():
+    """Each in a process where only torch was imported before and no optional package can be."""
+    library = [m for m in MODULES if unit(m) != "__main__"]
+    result = subprocess.run([sys.executable, "-c", IMPORT_EACH, *library], capture_output=True, text=True, check=False)
+    assert not result.returncode, result.stderr
+
+
+def test_importing_fastkan_loads_no_optional_package():
+    code = (
+        "import sys, torch; before = set(sys.modules); import fastkan;"
+        "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(result.stdout.split()) & LIGHT
+    assert "fastkan" in result.stdout.split()
