@@ -124,6 +124,26 @@ def test_autocast():
         assert kan(inputs(N, I)).dtype == torch.bfloat16
 
 
+def test_parametrized_and_pruned():
+    kan, x = layer(bias=True), inputs(N, I)
+    expected = kan_linear(x, kan.coef.tanh(), kan.grid, kan.base_weight, kan.bias, degree=K, uniform=True)
+    nn.utils.parametrize.register_parametrization(kan, "coef", nn.Tanh())
+    assert torch.equal(kan(x), expected)
+    kan = layer()
+    nn.utils.prune.random_unstructured(kan, "base_weight", amount=1.0)
+    assert torch.equal(kan(x), kan_linear(x, kan.coef, kan.grid, degree=K, uniform=True))
+
+
+def test_functional_call():
+    kan, other, x = layer(), layer(seed=1), inputs(N, I)
+    assert torch.equal(torch.func.functional_call(kan, other.state_dict(), (x,)), other(x))
+
+
+def test_compiles_as_one_graph():
+    kan, x = layer(bias=True), inputs(N, I)
+    assert torch.equal(torch.compile(kan, fullgraph=True, backend="eager")(x), kan(x))
+
+
 # How it starts
 
 
