@@ -1,5 +1,6 @@
 """Every contraction of every backend against the reference, the reference against scipy; tolerances are derived."""
 
+import ctypes
 import itertools
 import random
 from types import ModuleType, SimpleNamespace
@@ -292,3 +293,23 @@ def test_native_repeats_bit_for_bit_at_any_number_of_threads(native, contraction
             results.append(call(native, contraction, p))
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+# The poison that the fixture of that name spreads.
+
+
+def test_memory_that_nobody_wrote_shows(monkeypatch):
+    assert torch.empty(1000).isnan().all()
+    assert torch.empty_strided((10, 10), (1, 10), dtype=torch.float64).isnan().all()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("not glibc: memory allocated past torch.empty is not poisoned")
+    for count in (10, 1000, 1_000_000):
+        raw = torch.empty(count)
+        assert (raw > 3e38).all(), count
+
+
+def test_a_result_that_is_not_written_fails(monkeypatch):
+    lazy = SimpleNamespace(kan_out=lambda x, s, coef, *rest: torch.empty(x.shape[0], coef.shape[2]))
+    with pytest.raises(AssertionError, match="elements off"):
+        assert_matches_reference(lazy, "kan_out", Problem.random(3, 4, 5, 6))
