@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import fastkan
 from fastkan import KANLinear
@@ -127,10 +128,10 @@ def test_autocast():
 def test_parametrized_and_pruned():
     kan, x = layer(bias=True), inputs(N, I)
     expected = kan_linear(x, kan.coef.tanh(), kan.grid, kan.base_weight, kan.bias, degree=K, uniform=True)
-    nn.utils.parametrize.register_parametrization(kan, "coef", nn.Tanh())
+    parametrize.register_parametrization(kan, "coef", nn.Tanh())
     assert torch.equal(kan(x), expected)
     kan = layer()
-    nn.utils.prune.random_unstructured(kan, "base_weight", amount=1.0)
+    prune.random_unstructured(kan, "base_weight", amount=1.0)
     assert torch.equal(kan(x), kan_linear(x, kan.coef, kan.grid, degree=K, uniform=True))
 
 
