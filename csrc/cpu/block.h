@@ -8,8 +8,7 @@
 namespace fastkan {
 namespace {
 
-constexpr int64_t kFirstLevel = 36 * 1024, kSecondLevel = 512 * 1024;
-constexpr int kMaxInputs = 16;       // of a block
+constexpr int64_t kFirstLevel = 24 * 1024, kSecondLevel = 512 * 1024;
 constexpr int64_t kDirectWidth = 256;  // outputs above which rows of coefficients alias in the cache when read in place
 
 // Outputs in whole vectors.
@@ -38,9 +37,10 @@ struct Weights {
 template <class T>
 class WeightBlocks {
  public:
-  WeightBlocks(const Problem& p, int64_t width)
+  // Blocks `width` outputs wide, copied where a row has more than `widest` outputs.
+  WeightBlocks(const Problem& p, int64_t width, int64_t widest)
       : p_(p), width_(padded<T>(width)),
-        coef_in_place_(p.coef.dtype == kDtype<T> && p.coef.stride[2] == 1 && p.O % kLanes<T> == 0 && p.O <= kDirectWidth),
+        coef_in_place_(p.coef.dtype == kDtype<T> && p.coef.stride[2] == 1 && p.O % kLanes<T> == 0 && p.O <= widest),
         base_in_place_(!p.with_base || (p.base_weight.dtype == kDtype<T> && p.base_weight.stride[1] == 1 &&
                                         p.O % kLanes<T> == 0)) {}
 

@@ -54,7 +54,7 @@ __attribute__((noinline)) void edge_gradients(int64_t rows, const T* weight, con
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) {
       const Vec<T> g = load(grad_mean + v * W);
-      phi[v] = phi[v] > 0 ? g : phi[v] < 0 ? -g : phi[v] * g;  // 0 for 0, NaN for NaN
+      phi[v] = phi[v] > 0 ? g : phi[v] < 0 ? -g : Vec<T>{};  // 0 for NaN too, whose weights are NaN
       dot += phi[v] * rate[v];
     }
     T* to = grad_coef + start[n] * grad_stride;
@@ -80,12 +80,13 @@ template <class T>
 void edge_mean_task(const Problem& p, int64_t i) {
   const int64_t width = padded<T>(p.O), rows_most = least(p.N, kEdgeRows);
   const int planes = p.K + 1 + p.with_base;
-  WeightBlocks<T> blocks(p, p.O);
+  WeightBlocks<T> blocks(p, p.O, p.O);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Scratch::bytes<T>(planes * rows_most) +
+  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) + Scratch::bytes<T>(planes * rows_most) +
                  Scratch::bytes<int32_t>(rows_most) + Scratch::bytes<T>(width));
   blocks.take(memory, 1);
   Column<T> column(p, memory, rows_most);
+  Tile<T> x(p.x, memory, 1, rows_most);
   T* weight = memory.take<T>(planes * rows_most);
   int32_t* start = memory.take<int32_t>(rows_most);
   T* sum = memory.take<T>(width);
@@ -93,8 +94,9 @@ void edge_mean_task(const Problem& p, int64_t i) {
   const Weights<T> w = blocks.get(i, 1, 0, p.O);
   for (int64_t n0 = 0; n0 < p.N; n0 += rows_most) {
     const int64_t rows = least(rows_most, p.N - n0);
-    column.locate(i, n0, rows, 0, start);
-    column.weights(0, false, weight, rows_most);
+    x.load(i, 1, n0, rows);
+    column.locate(i, x.column(0), nullptr, rows, 0, start);
+    column.weights(0, weight, rows_most);
     by_window(p, [&](auto window, auto base) {
       chunks<4>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
         const int64_t o0 = at * kLanes<T>;
@@ -111,13 +113,14 @@ template <class T>
 void edge_mean_backward_task(const Problem& p, int64_t i) {
   const int64_t width = padded<T>(p.O), rows_most = least(p.N, kEdgeRows);
   const int planes = p.K + 1 + p.with_base;
-  WeightBlocks<T> blocks(p, p.O);
+  WeightBlocks<T> blocks(p, p.O, p.O);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + 2 * Scratch::bytes<T>(planes * rows_most) +
+  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) + 2 * Scratch::bytes<T>(planes * rows_most) +
                  Scratch::bytes<int32_t>(rows_most) + Scratch::bytes<T>(width) + Scratch::bytes<T>(rows_most) +
                  Scratch::bytes<T>((p.F + 1) * width));
   blocks.take(memory, 1);
   Column<T> column(p, memory, rows_most);
+  Tile<T> x(p.x, memory, 1, rows_most);
   T* weight = memory.take<T>(planes * rows_most);
   T* slope = memory.take<T>(planes * rows_most);
   int32_t* start = memory.take<int32_t>(rows_most);
@@ -132,9 +135,10 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
   for (int64_t o = p.O; o < width; ++o) grad_mean[o] = T(0);
   for (int64_t n0 = 0; n0 < p.N; n0 += rows_most) {
     const int64_t rows = least(rows_most, p.N - n0);
-    column.locate(i, n0, rows, 1, start);
-    column.weights(0, false, weight, rows_most);
-    column.weights(1, false, slope, rows_most);
+    x.load(i, 1, n0, rows);
+    column.locate(i, x.column(0), nullptr, rows, 1, start);
+    column.weights(0, weight, rows_most);
+    column.weights(1, slope, rows_most);
     memset(grad_x, 0, static_cast<size_t>(rows) * sizeof(T));
     by_window(p, [&](auto window, auto base) {
       chunks<2>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {

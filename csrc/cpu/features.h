@@ -9,6 +9,8 @@
 namespace fastkan {
 namespace {
 
+constexpr int kMaxInputs = 16;  // of a block
+
 // Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function last.
 template <class T>
 struct Features {
@@ -24,32 +26,53 @@ __attribute__((noinline)) double uniform_knot(const double* grid, int M, int j) 
   return grid[0] + offset;
 }
 
+// Columns of a matrix [N, I] in the type computed in: read row by row, since rows are what lies together in memory.
+template <class T>
+class Tile {
+ public:
+  static size_t bytes(const View& v, int64_t inputs, int64_t rows) { return v ? Scratch::bytes<T>(inputs * rows) : 0; }
+  Tile(const View& v, Scratch& memory, int64_t inputs, int64_t rows)
+      : v_(v), stride_(rows), columns_(v ? memory.take<T>(inputs * rows) : nullptr) {}
+  void load(int64_t i0, int64_t inputs, int64_t n0, int64_t rows) {
+    if (!v_) return;
+    T row[kMaxInputs];
+    for (int64_t n = 0; n < rows; ++n) {
+      load_row(row, v_, (n0 + n) * v_.stride[0] + i0 * v_.stride[1], v_.stride[1], inputs);
+      for (int64_t i = 0; i < inputs; ++i) columns_[i * stride_ + n] = row[i];
+    }
+  }
+  const T* column(int64_t i) const { return columns_ ? columns_ + i * stride_ : nullptr; }
+
+ private:
+  const View& v_;
+  int64_t stride_;
+  T* columns_;
+};
+
 // One input's column of x, located on its knots.
 template <class T>
 class Column {
  public:
   static size_t bytes(const Problem& p, int64_t rows) {
-    return Scratch::bytes<T>(rows) * static_cast<size_t>(3 + 2 * p.K) + Scratch::bytes<double>(p.M) +
+    return Scratch::bytes<T>(rows) * static_cast<size_t>(1 + 2 * p.K) + Scratch::bytes<double>(p.M) +
            Scratch::bytes<int32_t>(rows);
   }
 
   Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p) {
-    x_ = memory.take<T>(rows);
     u_ = memory.take<T>(rows);
     for (int j = 0; j < 2 * p.K; ++j) neighbours_[j] = memory.take<T>(rows);
     knots_ = memory.take<double>(p.M);
-    s_ = memory.take<T>(rows);
     window_ = memory.take<int32_t>(rows);
   }
 
-  // Reads x[n0.., i] and finds the window of every row. At orders below the degree neighbouring intervals agree on their
+  // Finds the window of every row of input i; s weighs its features, where it is given. At orders below the degree neighbouring intervals agree on their
   // knot, so uniform knots need no exact comparison; from there on the knots decide.
-  void locate(int64_t i, int64_t n0, int64_t rows, int top_order, int32_t* start) {
+  void locate(int64_t i, const T* x, const T* s, int64_t rows, int top_order, int32_t* start) {
     rows_ = rows;
     start_ = start;
     input_ = i;
-    first_row_ = n0;
-    load_row(x_, p_.x, n0 * p_.x.stride[0] + i * p_.x.stride[1], p_.x.stride[0], rows);
+    x_ = x;
+    s_ = s;
     const double* grid = p_.grid + i * p_.grid_stride;
     fast_ = p_.uniform && top_order < p_.K;
     if (p_.uniform) {
@@ -68,8 +91,8 @@ class Column {
     memcpy(start, window_, static_cast<size_t>(rows) * sizeof(int32_t));
   }
 
-  // The weights of that order into planes w + k * stride, times s where it is given.
-  void weights(int order, bool with_s, T* w, int64_t stride) {
+  // The weights of that order into planes w + k * stride.
+  void weights(int order, T* w, int64_t stride) {
     switch (p_.K) {
       case 0: functions<0>(order, w, stride); break;
       case 1: functions<1>(order, w, stride); break;
@@ -80,11 +103,9 @@ class Column {
     }
     int planes = p_.K + 1;
     if (p_.with_base) base(order, w + stride * planes++);
-    if (with_s && p_.s) {
-      load_row(s_, p_.s, first_row_ * p_.s.stride[0] + input_ * p_.s.stride[1], p_.s.stride[0], rows_);
-      for (int k = 0; k < planes; ++k)
-        for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] *= s_[n];
-    }
+    if (!s_) return;
+    for (int k = 0; k < planes; ++k)
+      for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] *= s_[n];
   }
 
  private:
@@ -198,7 +219,7 @@ class Column {
     if (p_.outside == Outside::linear && order == 0) end_slopes<K>(slope_low, slope_high);
     for (int64_t n = 0; n < rows_; ++n) {
       const T x = x_[n];
-      if (x >= low_ && x <= high_ && window_[n] <= p_.F - K - 1) continue;
+      if (x >= low_ && x <= high_ && window_[n] >= 0 && window_[n] <= p_.F - K - 1) continue;
       if (x != x) {
         start_[n] = 0;
         for (int k = 0; k <= K; ++k) w[k * stride + n] = x;
@@ -290,12 +311,13 @@ class Column {
   }
 
   const Problem& p_;
-  T *x_, *u_, *s_;
+  const T *x_ = nullptr, *s_ = nullptr;
+  T* u_;
   T* neighbours_[10];
   double* knots_;
   int32_t* window_;             // where each row's window starts, which may lie beyond the F functions
   int32_t* start_ = nullptr;    // the same, moved within
-  int64_t rows_ = 0, input_ = 0, first_row_ = 0;
+  int64_t rows_ = 0, input_ = 0;
   double low_ = 0, high_ = 0, over_h_ = 0;
   bool fast_ = false, special_ = false;
 };

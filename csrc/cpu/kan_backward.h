@@ -1,65 +1,14 @@
 // dT/ds at order x_order (the gradient of the input, times s) and dT/dcoef at order, in one launch:
-//   grad_x[n,i]            = s[n,i] sum_k w'_k sum_o u[n,o] coef[i, start + k, o]
+//   grad_x[n,i]            = s[n,i] sum_o u[n,o] sum_k w'_k coef[i, start + k, o]
 //   grad_coef[i,start+k,o] = sum_n w_k u[n,o]
 // A task owns a block of inputs, so nothing is shared. Rows of an input are chained by the window they fall into: a window's
-// gradients stay in registers while its rows go by.
+// coefficients, and then its gradients, stay in registers while its rows go by.
 #pragma once
 
 #include "block.h"
 
 namespace fastkan {
 namespace {
-
-template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void in_rows(int64_t rows, int64_t inputs, const Features<T>& f, const int32_t* start,
-                                       const Weights<T>& w, int64_t o0, const T* u, int64_t u_stride, T* grad_x) {
-  constexpr int W = kLanes<T>;
-  const int64_t padded_rows = f.rows_padded, input_planes = f.planes * padded_rows;
-  Vec<T> waiting[W];  // for their lanes to be summed
-  int count = 0;
-  T* to = grad_x;
-  for (int64_t n = 0; n < rows; ++n) {
-    Vec<T> un[NV];
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) un[v] = load(u + n * u_stride + o0 + v * W);
-    const T* weight = f.w + n;
-    const int32_t* begin = start + n;
-    const T* rows_of = w.coef + o0;
-    const T* base = w.base + o0;
-    for (int64_t i = 0; i < inputs; ++i) {
-      const T* row = rows_of + *begin * w.coef_row;
-      Vec<T> dot[R + BASE];
-#pragma GCC unroll 8
-      for (int k = 0; k < R; ++k) dot[k] = un[0] * load(row + k * w.coef_row);
-      if constexpr (BASE) dot[R] = un[0] * load(base);
-#pragma GCC unroll 16
-      for (int v = 1; v < NV; ++v) {
-#pragma GCC unroll 8
-        for (int k = 0; k < R; ++k) dot[k] += un[v] * load(row + k * w.coef_row + v * W);
-        if constexpr (BASE) dot[R] += un[v] * load(base + v * W);
-      }
-      Vec<T> sum = splat(weight[0]) * dot[0];
-#pragma GCC unroll 8
-      for (int k = 1; k < R + BASE; ++k) sum += splat(weight[k * padded_rows]) * dot[k];
-      waiting[count] = sum;
-      if (++count == W) {
-        sum_step<T, W>(waiting);
-        store(to, load(to) + waiting[0]);
-        to += W;
-        count = 0;
-      }
-      weight += input_planes;
-      begin += padded_rows;
-      rows_of += w.coef_input;
-      base += w.base_input;
-    }
-  }
-  if (count) {
-    for (int l = count; l < W; ++l) waiting[l] = Vec<T>{};
-    sum_step<T, W>(waiting);
-    for (int l = 0; l < count; ++l) to[l] += waiting[0][l];
-  }
-}
 
 // Rows of one input, chained by the start of their window: head[g] is the first row, next[n] the one after n, -1 the end.
 struct Chains {
@@ -72,6 +21,42 @@ struct Chains {
     }
   }
 };
+
+// dots[n] += u[n] * (sum_k w'_k coef[start + k]), lane by lane.
+template <class T, int NV, int R, bool BASE>
+__attribute__((noinline)) void in_windows(int64_t windows, const Chains& chains, const T* weight, int64_t plane, const T* u,
+                                          int64_t u_stride, const T* coef, int64_t row, const T* base, Vec<T>* dots) {
+  constexpr int W = kLanes<T>;
+  Vec<T> c[R + BASE][NV];
+  if constexpr (BASE)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) c[R][v] = load(base + v * W);
+  for (int64_t g = 0; g < windows; ++g, coef += row) {
+    int32_t n = chains.head[g];
+    if (n < 0) continue;
+#pragma GCC unroll 8
+    for (int k = 0; k < R; ++k)
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) c[k][v] = load(coef + k * row + v * W);
+    do {
+      Vec<T> slope[NV];
+      const Vec<T> first = splat(weight[n]);
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) slope[v] = first * c[0][v];
+#pragma GCC unroll 8
+      for (int k = 1; k < R + BASE; ++k) {
+        const Vec<T> a = splat(weight[k * plane + n]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) slope[v] += a * c[k][v];
+      }
+      Vec<T> dot = dots[n];
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) dot += slope[v] * load(u + n * u_stride + v * W);
+      dots[n] = dot;
+      n = chains.next[n];
+    } while (n >= 0);
+  }
+}
 
 template <class T, int NV, int R, bool BASE>
 __attribute__((noinline)) void coef_windows(int64_t windows, const Chains& chains, const T* weight, int64_t plane,
@@ -132,12 +117,13 @@ struct BackwardPlan {
 
   explicit BackwardPlan(const Problem& problem) : p(problem) {
     width = padded<T>(p.O);
-    inputs = block_inputs<T>(p, least(width, kDirectWidth));
+    inputs = least(p.I, kMaxInputs);
+    while (inputs > 1 && ceil_div(p.I, inputs) < 16) inputs = ceil_div(inputs, 2);
     input_blocks = ceil_div(p.I, inputs);
-    rows = least(p.N, most(32, least(p.F > 128 ? 1024 : 256, (1 << 20) / (width * static_cast<int64_t>(sizeof(T))))));
+    rows = least(p.N, p.F > 128 ? 1024 : 256);
     // Few inputs: split the rows too, each part with gradients of its own that are added up in order.
-    const int64_t worth = most(4 * p.F, 1024);
-    splits = p.grad_coef ? most(1, least(16 / input_blocks, p.N / worth)) : most(1, least(16 / input_blocks, p.N / rows));
+    const int64_t worth = p.grad_coef ? most(4 * p.F, 1024) : rows;
+    splits = most(1, least(16 / input_blocks, p.N / worth));
     split_rows = round_up(ceil_div(p.N, splits), rows);
     splits = ceil_div(p.N, split_rows);
     in_place = p.grad_coef_dtype == kDtype<T> && p.O == width && splits == 1;
@@ -146,95 +132,157 @@ struct BackwardPlan {
   int64_t input_size() const { return (p.F + 1) * width; }
 };
 
+// Scratch and pointers of one task.
 template <class T>
-void backward_task(const BackwardPlan<T>& plan, int64_t task) {
-  const Problem& p = plan.p;
-  const int64_t i0 = task / plan.splits * plan.inputs, split = task % plan.splits;
-  const int64_t inputs = least(plan.inputs, p.I - i0), rows_most = plan.rows;
-  const int64_t begin = split * plan.split_rows, end = least(p.N, begin + plan.split_rows);
-  const int planes = p.K + 1 + p.with_base;
-  const int64_t windows = p.F - p.K, plane_size = inputs * planes * rows_most, chunk = least(p.O, kDirectWidth);
-  const bool own = p.grad_coef && !plan.in_place && !plan.partial;
-
-  WeightBlocks<T> blocks(p, chunk);
-  RowBlocks<T> u_rows(p.u, p.O);
-  Scratch& memory = scratch();
-  memory.reserve((p.grad_x ? blocks.bytes(inputs) + Scratch::bytes<T>(rows_most * inputs + kLanes<T>) : 0) +
-                 u_rows.bytes(rows_most) + Column<T>::bytes(p, rows_most) + 2 * Scratch::bytes<T>(plane_size) +
-                 Scratch::bytes<int32_t>(inputs * rows_most) + Scratch::bytes<int32_t>(windows) +
-                 Scratch::bytes<int32_t>(rows_most) + (own ? Scratch::bytes<T>(inputs * plan.input_size()) : 0));
-  T* grad_x = nullptr;
-  if (p.grad_x) {
-    blocks.take(memory, inputs);
-    grad_x = memory.take<T>(rows_most * inputs + kLanes<T>);
-  }
-  u_rows.take(memory, rows_most);
-  Column<T> column(p, memory, rows_most);
-  Features<T> slopes{planes, rows_most, memory.take<T>(plane_size)};
-  Features<T> values{planes, rows_most, memory.take<T>(plane_size)};
-  int32_t* start = memory.take<int32_t>(inputs * rows_most);
-  Chains chains;
-  chains.head = memory.take<int32_t>(windows);
-  chains.next = memory.take<int32_t>(rows_most);
-
-  // Where the coefficient gradients add up: in the result, in this split's part, or in scratch. [inputs, F, width]
-  T *grad_coef = nullptr, *grad_base = nullptr;
-  int64_t coef_input = p.F * plan.width, base_input = plan.width;
-  if (plan.in_place && p.grad_coef) {
-    grad_coef = static_cast<T*>(p.grad_coef) + i0 * coef_input;
-    grad_base = static_cast<T*>(p.grad_base) + i0 * base_input;
-  } else if (p.grad_coef) {
-    coef_input = base_input = plan.input_size();
-    grad_coef = own ? memory.take<T>(inputs * plan.input_size()) : plan.partial + (split * p.I + i0) * plan.input_size();
-    grad_base = grad_coef + p.F * plan.width;
-    memset(grad_coef, 0, static_cast<size_t>(inputs * plan.input_size()) * sizeof(T));
-  }
-
-  for (int64_t n0 = begin; n0 < end; n0 += rows_most) {
-    const int64_t rows = least(rows_most, end - n0);
-    const T* u = u_rows.get(n0, rows);
-    for (int64_t i = 0; i < inputs; ++i) {
-      const int top = p.grad_x && p.grad_coef ? static_cast<int>(most(p.order, p.x_order)) : p.grad_x ? p.x_order : p.order;
-      column.locate(i0 + i, n0, rows, top, start + i * rows_most);
-      if (p.grad_x) column.weights(p.x_order, p.grad_coef != nullptr, slopes.w + i * planes * rows_most, rows_most);
-      if (p.grad_coef) column.weights(p.order, true, values.w + i * planes * rows_most, rows_most);
+class BackwardTask {
+ public:
+  BackwardTask(const BackwardPlan<T>& plan, int64_t task)
+      : plan_(plan), p_(plan.p), split_(task % plan.splits), i0_(task / plan.splits * plan.inputs),
+        inputs_(least(plan.inputs, p_.I - i0_)), planes_(p_.K + 1 + p_.with_base), windows_(p_.F - p_.K),
+        blocks_(p_, p_.O, p_.O), u_rows_(p_.u, p_.O), memory_(reserved()), column_(p_, memory_, plan.rows),
+        x_(p_.x, memory_, inputs_, plan.rows), s_(p_.s, memory_, inputs_, plan.rows) {
+    if (p_.grad_x) {
+      blocks_.take(memory_, 1);
+      dots_ = memory_.template take<Vec<T>>(plan_.rows + kLanes<T>);
+      tile_ = memory_.template take<T>(plan_.rows * inputs_);
     }
-    if (p.grad_x) {
-      memset(grad_x, 0, static_cast<size_t>(rows * inputs + kLanes<T>) * sizeof(T));
-      for (int64_t o0 = 0; o0 < p.O; o0 += chunk) {
-        const int64_t outputs = least(chunk, p.O - o0);
-        const Weights<T> w = blocks.get(i0, inputs, o0, outputs);
-        by_window(p, [&](auto window, auto base) {
-          chunks<kRegisters / 2>(padded<T>(outputs) / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-            in_rows<T, vectors.value, window.value, base.value>(rows, inputs, slopes, start, w, at * kLanes<T>, u + o0,
-                                                                u_rows.stride(), grad_x);
-          });
-        });
+    u_rows_.take(memory_, plan_.rows);
+    weights_ = memory_.template take<T>(planes_ * plan_.rows);
+    start_ = memory_.template take<int32_t>(plan_.rows);
+    chains_.head = memory_.template take<int32_t>(windows_);
+    chains_.next = memory_.template take<int32_t>(plan_.rows);
+    if (own()) coef_ = memory_.template take<T>(plan_.input_size());
+  }
+
+  void run() {
+    const int64_t begin = split_ * plan_.split_rows, end = least(p_.N, begin + plan_.split_rows);
+    if (!own()) {
+      for (int64_t n0 = begin; n0 < end; n0 += plan_.rows) {
+        rows_of(n0, end);
+        for (int64_t i = 0; i < inputs_; ++i) input(i);
+        finish_rows();
       }
-      for (int64_t n = 0; n < rows; ++n)
-        store_row(p.grad_x, p.grad_x_dtype, (n0 + n) * p.I + i0, grad_x + n * inputs, inputs);
+      return;
     }
-    if (!p.grad_coef) continue;
-    for (int64_t i = 0; i < inputs; ++i) {
-      chains.build(start + i * rows_most, rows, windows);
-      by_window(p, [&](auto window, auto base) {
-        constexpr int NV = window_vectors(window.value + base.value);
-        chunks<NV>(plan.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-          const int64_t o0 = at * kLanes<T>;
-          coef_windows<T, vectors.value, window.value, base.value>(
-              windows, chains, values.of(i, 0), rows_most, u + o0, u_rows.stride(), grad_coef + i * coef_input + o0,
-              plan.width, grad_base + i * base_input + o0);
-        });
+    // Gradients in scratch, one input's at a time: the rows go by once for each input.
+    for (int64_t i = 0; i < inputs_; ++i) {
+      memset(coef_, 0, static_cast<size_t>(plan_.input_size()) * sizeof(T));
+      for (int64_t n0 = begin; n0 < end; n0 += plan_.rows) {
+        rows_of(n0, end);
+        input(i);
+        if (p_.grad_x)
+          for (int64_t n = 0; n < rows_; ++n)
+            store_row(p_.grad_x, p_.grad_x_dtype, (n0_ + n) * p_.I + i0_ + i, tile_ + n * inputs_ + i, 1);
+      }
+      store_coef(p_, i0_ + i, coef_, plan_.width);
+    }
+  }
+
+  static void store_coef(const Problem& p, int64_t i, const T* from, int64_t width) {
+    for (int64_t f = 0; f < p.F; ++f) store_row(p.grad_coef, p.grad_coef_dtype, (i * p.F + f) * p.O, from + f * width, p.O);
+    if (p.with_base) store_row(p.grad_base, p.grad_coef_dtype, i * p.O, from + p.F * width, p.O);
+  }
+
+ private:
+  bool own() const { return p_.grad_coef && !plan_.in_place && !plan_.partial; }
+
+  Scratch& reserved() {
+    const int64_t rows = plan_.rows;
+    Scratch& memory = scratch();
+    memory.reserve((p_.grad_x ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(rows + kLanes<T>) + Scratch::bytes<T>(rows * inputs_)
+                              : 0) +
+                   u_rows_.bytes(rows) + Column<T>::bytes(p_, rows) +
+                   Tile<T>::bytes(p_.x, inputs_, rows) + Tile<T>::bytes(p_.s, inputs_, rows) + Scratch::bytes<T>(planes_ * rows) +
+                   2 * Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(windows_) +
+                   (own() ? Scratch::bytes<T>(plan_.input_size()) : 0));
+    return memory;
+  }
+
+  void rows_of(int64_t n0, int64_t end) {
+    n0_ = n0;
+    rows_ = least(plan_.rows, end - n0);
+    u_ = u_rows_.get(n0, rows_);
+    x_.load(i0_, inputs_, n0, rows_);
+    s_.load(i0_, inputs_, n0, rows_);
+  }
+
+  void finish_rows() {
+    if (!p_.grad_x) return;
+    for (int64_t n = 0; n < rows_; ++n)
+      store_row(p_.grad_x, p_.grad_x_dtype, (n0_ + n) * p_.I + i0_, tile_ + n * inputs_, inputs_);
+  }
+
+  void input(int64_t i) {
+    const bool both = p_.grad_x && p_.grad_coef;
+    const int top = both ? static_cast<int>(most(p_.order, p_.x_order)) : p_.grad_x ? p_.x_order : p_.order;
+    column_.locate(i0_ + i, x_.column(i), s_.column(i), rows_, top, start_);
+    if (p_.grad_x) {
+      column_.weights(p_.x_order, weights_, plan_.rows);
+      chains_.build(start_, rows_, windows_);
+      grad_x(i);
+    }
+    if (p_.grad_coef) {
+      column_.weights(p_.order, weights_, plan_.rows);
+      if (!p_.grad_x) chains_.build(start_, rows_, windows_);
+      grad_coef(i);
+    }
+  }
+
+  void grad_x(int64_t i) {
+    const Weights<T> w = blocks_.get(i0_ + i, 1, 0, p_.O);
+    memset(static_cast<void*>(dots_), 0, static_cast<size_t>(rows_ + kLanes<T>) * sizeof(Vec<T>));
+    by_window(p_, [&](auto window, auto base) {
+      chunks<window_vectors(window.value + base.value)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
+        const int64_t o0 = at * kLanes<T>;
+        in_windows<T, vectors.value, window.value, base.value>(windows_, chains_, weights_, plan_.rows, u_ + o0,
+                                                               u_rows_.stride(), w.coef + o0, w.coef_row, w.base + o0,
+                                                               dots_);
       });
+    });
+    for (int64_t n = 0; n < rows_; n += kLanes<T>) {
+      sum_step<T, kLanes<T>>(dots_ + n);
+      const int64_t count = least(kLanes<T>, rows_ - n);
+      for (int64_t l = 0; l < count; ++l) tile_[(n + l) * inputs_ + i] = dots_[n][l];
     }
   }
-  if (!own) return;
-  for (int64_t i = 0; i < inputs; ++i) {
-    for (int64_t f = 0; f < p.F; ++f)
-      store_row(p.grad_coef, p.grad_coef_dtype, ((i0 + i) * p.F + f) * p.O, grad_coef + i * coef_input + f * plan.width, p.O);
-    if (p.with_base) store_row(p.grad_base, p.grad_coef_dtype, (i0 + i) * p.O, grad_base + i * base_input, p.O);
+
+  void grad_coef(int64_t i) {
+    const int64_t width = plan_.width;
+    T *coef = coef_, *base = coef_ ? coef_ + p_.F * width : nullptr;
+    if (plan_.in_place) {
+      coef = static_cast<T*>(p_.grad_coef) + (i0_ + i) * p_.F * width;
+      base = static_cast<T*>(p_.grad_base) + (i0_ + i) * width;
+    } else if (plan_.partial) {
+      coef = plan_.partial + (split_ * p_.I + i0_ + i) * plan_.input_size();
+      base = coef + p_.F * width;
+      if (n0_ == split_ * plan_.split_rows) memset(coef, 0, static_cast<size_t>(plan_.input_size()) * sizeof(T));
+    }
+    by_window(p_, [&](auto window, auto with_base) {
+      chunks<window_vectors(window.value + with_base.value)>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
+        const int64_t o0 = at * kLanes<T>;
+        coef_windows<T, vectors.value, window.value, with_base.value>(windows_, chains_, weights_, plan_.rows, u_ + o0,
+                                                                      u_rows_.stride(), coef + o0, width, base + o0);
+      });
+    });
   }
-}
+
+  const BackwardPlan<T>& plan_;
+  const Problem& p_;
+  const int64_t split_, i0_, inputs_;
+  const int planes_;
+  const int64_t windows_;
+  WeightBlocks<T> blocks_;
+  RowBlocks<T> u_rows_;
+  Scratch& memory_;
+  Column<T> column_;
+  Tile<T> x_, s_;
+  Chains chains_;
+  Vec<T>* dots_ = nullptr;
+  T *tile_ = nullptr, *weights_, *coef_ = nullptr;
+  int32_t* start_;
+  const T* u_ = nullptr;
+  int64_t n0_ = 0, rows_ = 0;
+};
 
 // Adds up the parts of one input, in the order of the rows.
 template <class T>
@@ -245,9 +293,7 @@ void add_splits(const BackwardPlan<T>& plan, int64_t i) {
     const T* part = plan.partial + (split * p.I + i) * plan.input_size();
     for (int64_t k = 0; k < plan.input_size(); ++k) first[k] += part[k];
   }
-  for (int64_t f = 0; f < p.F; ++f)
-    store_row(p.grad_coef, p.grad_coef_dtype, (i * p.F + f) * p.O, first + f * plan.width, p.O);
-  if (p.with_base) store_row(p.grad_base, p.grad_coef_dtype, i * p.O, first + p.F * plan.width, p.O);
+  BackwardTask<T>::store_coef(p, i, first, plan.width);
 }
 
 template <class T>
@@ -259,7 +305,8 @@ void kan_backward(const Problem& p, const Pool& pool) {
     plan.partial = static_cast<T*>(aligned_alloc(64, static_cast<size_t>(round_up(static_cast<int64_t>(size), 64))));
     if (!plan.partial) throw std::bad_alloc();
   }
-  pool.run(plan.tasks(), [](int64_t t, const void* c) { backward_task(*static_cast<const BackwardPlan<T>*>(c), t); }, &plan);
+  pool.run(plan.tasks(), [](int64_t t, const void* c) { BackwardTask<T>(*static_cast<const BackwardPlan<T>*>(c), t).run(); },
+           &plan);
   if (split) {
     pool.run(p.I, [](int64_t i, const void* c) { add_splits(*static_cast<const BackwardPlan<T>*>(c), i); }, &plan);
     free(plan.partial);

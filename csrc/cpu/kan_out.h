@@ -7,42 +7,63 @@
 namespace fastkan {
 namespace {
 
+// P rows at a time, so that enough sums are under way to hide the latency of a multiply-add.
+template <class T, int NV, int R, bool BASE, int P>
+__attribute__((always_inline)) inline void out_row_group(int64_t n, int64_t inputs, const Features<T>& f,
+                                                         const int32_t* start, const Weights<T>& w, int64_t o0, T* y,
+                                                         int64_t y_stride) {
+  constexpr int W = kLanes<T>;
+  const int64_t padded_rows = f.rows_padded, input_planes = f.planes * padded_rows, coef_row = w.coef_row;
+  T* to = y + n * y_stride + o0;
+  Vec<T> sum[P][NV];
+#pragma GCC unroll 8
+  for (int q = 0; q < P; ++q)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) sum[q][v] = load(to + q * y_stride + v * W);
+  const T* weight = f.w + n;
+  const int32_t* begin = start + n;
+  const T* rows_of = w.coef + o0;
+  const T* base = w.base + o0;
+  for (int64_t i = 0; i < inputs; ++i) {
+    const T* row[P];
+#pragma GCC unroll 8
+    for (int q = 0; q < P; ++q) row[q] = rows_of + begin[q] * coef_row;
+#pragma GCC unroll 8
+    for (int k = 0; k < R; ++k) {
+#pragma GCC unroll 8
+      for (int q = 0; q < P; ++q) {
+        const Vec<T> a = splat(weight[k * padded_rows + q]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[q][v] += a * load(row[q] + v * W);
+        row[q] += coef_row;
+      }
+    }
+    if constexpr (BASE) {
+#pragma GCC unroll 8
+      for (int q = 0; q < P; ++q) {
+        const Vec<T> a = splat(weight[R * padded_rows + q]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[q][v] += a * load(base + v * W);
+      }
+      base += w.base_input;
+    }
+    weight += input_planes;
+    begin += padded_rows;
+    rows_of += w.coef_input;
+  }
+#pragma GCC unroll 8
+  for (int q = 0; q < P; ++q)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(to + q * y_stride + v * W, sum[q][v]);
+}
+
 template <class T, int NV, int R, bool BASE>
 __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Features<T>& f, const int32_t* start,
                                         const Weights<T>& w, int64_t o0, T* y, int64_t y_stride) {
-  constexpr int W = kLanes<T>;
-  const int64_t padded_rows = f.rows_padded, input_planes = f.planes * padded_rows;
-  for (int64_t n = 0; n < rows; ++n) {
-    T* to = y + n * y_stride + o0;
-    Vec<T> sum[NV];
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) sum[v] = load(to + v * W);
-    const T* weight = f.w + n;
-    const int32_t* begin = start + n;
-    const T* rows_of = w.coef + o0;
-    const T* base = w.base + o0;
-    for (int64_t i = 0; i < inputs; ++i) {
-      const T* row = rows_of + *begin * w.coef_row;
-#pragma GCC unroll 8
-      for (int k = 0; k < R; ++k) {
-        const Vec<T> a = splat(weight[k * padded_rows]);
-#pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) sum[v] += a * load(row + v * W);
-        row += w.coef_row;
-      }
-      if constexpr (BASE) {
-        const Vec<T> a = splat(weight[R * padded_rows]);
-#pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) sum[v] += a * load(base + v * W);
-        base += w.base_input;
-      }
-      weight += input_planes;
-      begin += padded_rows;
-      rows_of += w.coef_input;
-    }
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) store(to + v * W, sum[v]);
-  }
+  constexpr int P = NV >= 8 ? 1 : NV >= 4 ? 2 : 4;
+  int64_t n = 0;
+  for (; n + P <= rows; n += P) out_row_group<T, NV, R, BASE, P>(n, inputs, f, start, w, o0, y, y_stride);
+  for (; n < rows; ++n) out_row_group<T, NV, R, BASE, 1>(n, inputs, f, start, w, o0, y, y_stride);
 }
 
 template <class T>
@@ -70,12 +91,14 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
   const int planes = p.K + 1 + p.with_base;
   const bool in_place = p.out_dtype == kDtype<T> && outputs == width;
 
-  WeightBlocks<T> blocks(p, outputs);
+  WeightBlocks<T> blocks(p, outputs, kDirectWidth);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
+  memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) +
+                 Tile<T>::bytes(p.x, plan.inputs, rows) + Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
                  Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<T>(in_place ? 0 : rows * width));
   blocks.take(memory, plan.inputs);
   Column<T> column(p, memory, rows);
+  Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
   Features<T> f{planes, rows, memory.take<T>(plan.inputs * planes * rows)};
   int32_t* start = memory.take<int32_t>(plan.inputs * rows);
   T* y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
@@ -90,9 +113,11 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
   }
   for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
     const int64_t inputs = least(plan.inputs, p.I - i0);
+    x.load(i0, inputs, n0, rows);
+    s.load(i0, inputs, n0, rows);
     for (int64_t i = 0; i < inputs; ++i) {
-      column.locate(i0 + i, n0, rows, p.order, start + i * rows);
-      column.weights(p.order, true, f.w + i * planes * rows, rows);
+      column.locate(i0 + i, x.column(i), s.column(i), rows, p.order, start + i * rows);
+      column.weights(p.order, f.w + i * planes * rows, rows);
     }
     const Weights<T> w = blocks.get(i0, inputs, o0, outputs);
     by_window(p, [&](auto window, auto base) {

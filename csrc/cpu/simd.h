@@ -52,7 +52,7 @@ inline void store(T* p, Vec<T> v) {
 }
 template <class T>
 inline Vec<T> splat(T s) {
-  return Vec<T>{} + s;
+  return s - Vec<T>{};  // not a sum: -0 + 0 is 0, which would have to be computed
 }
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
