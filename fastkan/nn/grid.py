@@ -18,8 +18,8 @@ MIN_RANGE = 2.0**-20
 SAMPLE_ROWS = 8192
 # Weight of the whole range beside the data in a fit: it decides where there are no data, and only there.
 RANGE_WEIGHT = 1e-3
-# Features held at a time.
-BLOCK = 1 << 22
+# Features held at a time: about what a core's cache holds.
+BLOCK = 1 << 18
 
 
 def is_uniform(grid: Tensor) -> bool:
@@ -147,11 +147,10 @@ class Sample:
 
     def quantiles(self, count: int) -> Tensor:
         """The data at `count` equidistant ranks, the smallest and the largest among them: [I, count]."""
-        ordered = self.rows.sort(0).values
-        rank = torch.linspace(0, len(ordered) - 1, count, device=self.device, dtype=torch.float64)
+        ordered = self.rows.T.contiguous().sort(-1).values  # I N
+        rank = torch.linspace(0, ordered.shape[1] - 1, count, device=self.device, dtype=torch.float64)
         below = rank.floor().long()
-        above = rank.ceil().long()
-        return torch.lerp(ordered[below], ordered[above], (rank - below)[:, None]).T.contiguous()
+        return torch.lerp(ordered[:, below], ordered[:, rank.ceil().long()], rank - below)
 
 
 def refit(
