@@ -18,6 +18,11 @@ def gate(case: Case) -> tuple[Problem, Gate]:
     return problem, Gate(problem)
 
 
+def name(case: Case) -> str:
+    """Without what pytest's -k cannot read."""
+    return f"{case.batch}x{case.in_features}x{case.out_features}-G{case.grid_size}"
+
+
 def admitted(case: Case, peer: str) -> Contestant:
     problem, door = gate(case)
     try:
@@ -32,7 +37,7 @@ def admitted(case: Case, peer: str) -> Contestant:
 
 
 @pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("case", cases.LAYERS, ids=str)
+@pytest.mark.parametrize("case", cases.LAYERS, ids=name)
 def bench_layer(benchmark, case, peer):
     """Forward and backward."""
     torch.set_num_threads(THREADS)

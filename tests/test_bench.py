@@ -48,8 +48,8 @@ class Wrong(Contestant):
         super().__init__(right.forward, right.x, right.grad_out, right.parameters, right.gradients)
         self.key, self.change = key, change
 
-    def results(self):
-        found = super().results()
+    def results(self, rows=None):
+        found = super().results(rows)
         return {**found, self.key: self.change(found[self.key])}
 
 
@@ -82,6 +82,23 @@ def test_the_gate_sees_ten_bits_of_mantissa(problem, gate):
 
     _, reason = gate.check(Wrong(problem, "y", rounded))
     assert reason.startswith("y is off by")
+
+
+def test_a_large_problem_is_checked_in_some_rows_and_run_in_all(monkeypatch):
+    monkeypatch.setattr("fastkan.cli.gate.FEATURES", 10 * CASE.in_features * CASE.functions)
+    problem = Problem.of(CASE)
+    gate = Gate(problem)
+    assert len(gate.rows) == 10 and gate.rows[0] == 0 and gate.rows[-1] == CASE.batch - 1
+    share, reason = gate.check(formula(problem, "reference"))
+    assert share < 1 and not reason
+    elsewhere = next(n for n in range(CASE.batch) if n not in gate.rows)
+
+    def leaking(grad_x: torch.Tensor) -> torch.Tensor:
+        grad_x[elsewhere] += 0.01
+        return grad_x
+
+    _, reason = gate.check(Wrong(problem, "grad_x", leaking))
+    assert reason.startswith("grad_x is off by")
 
 
 def test_no_number_is_given_for_a_wrong_an_absent_or_a_failing_contestant():

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split, the layers and the order of batches (0)")
     parser.add_argument("--threads", type=positive, metavar="T", help="of torch's pool (as torch chooses)")
     parser.add_argument("--epochs", type=positive, default=30, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=positive, default=9, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=positive, default=7, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
