@@ -18,8 +18,8 @@ MIN_RANGE = 2.0**-20
 SAMPLE_ROWS = 8192
 # Weight of the whole range beside the data in a fit: it decides where there are no data, and only there.
 RANGE_WEIGHT = 1e-3
-# Features held at a time: about what a core's cache holds.
-BLOCK = 1 << 18
+# Features held at a time: small enough for a cache, large enough for a thread pool.
+BLOCK = 1 << 20
 
 
 def is_uniform(grid: Tensor) -> bool:
