@@ -7,8 +7,8 @@
 so gradients of every order, forward-mode tangents and vmap stay on the fused kernels. Saved for backward: the inputs.
 `spec` is a Spec, `backend` a name in select.BACKENDS, s=None stands for ones.
 
-torch.compile traces an autograd.Function only if it has no `jvp`, and differentiates once only. So it gets the classes
-named First*, which hold forward and backward; the eager classes add `jvp` and `vmap` to them.
+Each contraction is one autograd.Function in the form that torch.func needs, with `jvp` and `vmap`. `first` makes of it the
+form with everything in `forward`, which costs PyTorch a third of the time a call and is what torch.compile can trace.
 """
 
 import torch
@@ -25,42 +25,55 @@ Maybe = Tensor | None
 def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int, backend: str, scale: Maybe = None) -> Tensor:
     """reference.kan_out on `backend`, differentiable; with scale [I, O] its coef is coef * scale[:, None]."""
     args = (x, s, coef, scale, base_weight, bias, grid, spec, order, backend)
-    if torch.compiler.is_compiling():
-        return FirstKanOut.apply(*args)
-    return KanOut.forward(*args) if _untracked() else KanOut.apply(*args)
+    return FirstKanOut.apply(*args) if torch.compiler.is_compiling() else _run(KanOut, FirstKanOut, args)
 
 
 def kan_in(x, u, coef, base_weight, grid, spec: Spec, order: int, backend: str) -> Tensor:
     """reference.kan_in on `backend`, differentiable."""
-    args = (x, u, coef, base_weight, grid, spec, order)
-    return BACKENDS[backend].kan_in(*args) if _untracked() else KanIn.apply(*args, backend)
+    return _run(KanIn, FirstKanIn, (x, u, coef, base_weight, grid, spec, order, backend))
 
 
 def kan_coef(x, s, u, grid, spec: Spec, order: int, with_base: bool, backend: str) -> tuple[Tensor, Maybe]:
     """reference.kan_coef on `backend`, differentiable."""
-    args = (x, s, u, grid, spec, order, with_base)
-    return BACKENDS[backend].kan_coef(*args) if _untracked() else KanCoef.apply(*args, backend)
+    return _run(KanCoef, FirstKanCoef, (x, s, u, grid, spec, order, with_base, backend))
 
 
 def kan_backward(x, s, u, coef, base_weight, grid, spec: Spec, order: int, backend: str):
     """reference.kan_backward on `backend`, differentiable."""
-    args = (x, s, u, coef, base_weight, grid, spec, order)
-    return BACKENDS[backend].kan_backward(*args) if _untracked() else KanBackward.apply(*args, backend)
+    return _run(KanBackward, FirstKanBackward, (x, s, u, coef, base_weight, grid, spec, order, backend))
 
 
 def edge_mean(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor:
     """reference.edge_mean on `backend`, differentiable."""
-    args = (x, coef, base_weight, grid, spec)
-    if torch.compiler.is_compiling():
-        return FirstEdgeMean.apply(*args, backend)
-    return BACKENDS[backend].edge_mean(*args) if _untracked() else EdgeMean.apply(*args, backend)
+    args = (x, coef, base_weight, grid, spec, backend)
+    return FirstEdgeMean.apply(*args) if torch.compiler.is_compiling() else _run(EdgeMean, FirstEdgeMean, args)
 
 
-def _untracked() -> bool:
-    """Nothing records this call, so that the kernel may be called without an autograd.Function around it."""
-    return torch.compiler.is_compiling() or not (
-        torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
+def _run(function: type[Function], first_function: type[Function], args):
+    """The call in the cheapest form that records what is being recorded."""
+    if torch.compiler.is_compiling():  # the backward of a compiled call: differentiated no further
+        return function.forward(*args)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return function.apply(*args)
+    return first_function.apply(*args) if torch.is_grad_enabled() else function.forward(*args)
+
+
+def first(function: type[Function]) -> type[Function]:
+    """`function` with ctx in forward: outside of transforms, and for torch.compile."""
+
+    def forward(ctx, *args):
+        output = function.forward(*args)
+        function.setup_context(ctx, args, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
+    return type("First" + function.__name__, (Function,), methods)
+
+
+def _save(ctx, *tensors: Maybe) -> None:
+    ctx.save_for_backward(*tensors)
+    if not torch.compiler.is_compiling():
+        ctx.save_for_forward(*tensors)
 
 
 def _scaled(coef: Tensor, scale: Maybe) -> Tensor:
@@ -87,8 +100,8 @@ def _gradients(x, s, u, coef, base_weight, grid, spec, order, backend, need_x, n
     return grad_x, grad_coef, grad_base
 
 
-class FirstKanOut(Function):
-    """y = out_d(x, s, coef * scale, base_weight) + bias, for torch.compile."""
+class KanOut(Function):
+    """y = out_d(x, s, coef * scale, base_weight) + bias."""
 
     @staticmethod
     def forward(x, s, coef, scale, base_weight, bias, grid, spec, order, backend):
@@ -97,7 +110,7 @@ class FirstKanOut(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, s, coef, scale, base_weight, _, grid, *ctx.rest = inputs
-        ctx.save_for_backward(x, s, coef, scale, base_weight, grid)
+        _save(ctx, x, s, coef, scale, base_weight, grid)
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -115,16 +128,6 @@ class FirstKanOut(Function):
         grad_coef = _scaled(grad_coef, scale) if need_coef else None
         grad_bias = u.sum(0) if need_bias else None
         return grad_x, grad_s, grad_coef, grad_scale, grad_base, grad_bias, None, None, None, None
-
-
-class KanOut(FirstKanOut):
-    """y = out_d(x, s, coef * scale, base_weight) + bias."""
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        FirstKanOut.setup_context(ctx, inputs, output)
-        x, s, coef, scale, base_weight, _, grid, *_ = inputs
-        ctx.save_for_forward(x, s, coef, scale, base_weight, grid)
 
     @staticmethod
     def jvp(ctx, dx, ds, dcoef, dscale, dbase, dbias, *_):
@@ -165,8 +168,7 @@ class KanIn(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, ctx.spec, ctx.order, ctx.backend = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        _save(ctx, *tensors)
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -199,8 +201,7 @@ class KanCoef(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, s, u, grid, ctx.spec, ctx.order, ctx.with_base, ctx.backend = inputs
-        ctx.save_for_backward(x, s, u, grid)
-        ctx.save_for_forward(x, s, u, grid)
+        _save(ctx, x, s, u, grid)
 
     @staticmethod
     def backward(ctx, c, b):
@@ -226,8 +227,7 @@ class KanBackward(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, ctx.spec, ctx.order, ctx.backend = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        _save(ctx, *tensors)
 
     @staticmethod
     def backward(ctx, v, c, b):
@@ -314,8 +314,8 @@ def _coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend):
     return sum(coefs), sum(bases) if with_base else None
 
 
-class FirstEdgeMean(Function):
-    """E = mean_n |phi(x_n)|, an [I, O] tensor, without ever holding [N, I, O]; for torch.compile."""
+class EdgeMean(Function):
+    """E = mean_n |phi(x_n)|, an [I, O] tensor, without ever holding [N, I, O]."""
 
     @staticmethod
     def forward(x, coef, base_weight, grid, spec, backend):
@@ -329,16 +329,8 @@ class FirstEdgeMean(Function):
     @staticmethod
     def backward(ctx, grad_mean):
         x, coef, base_weight, grid = ctx.saved_tensors
-        args = (x, grad_mean, coef, base_weight, grid, ctx.spec)
-        if _untracked():
-            grads = BACKENDS[ctx.backend].edge_mean_backward(*args)
-        else:
-            grads = EdgeMeanBackward.apply(*args, ctx.backend)
-        return *grads, None, None, None
-
-
-class EdgeMean(FirstEdgeMean):
-    """E = mean_n |phi(x_n)|, an [I, O] tensor, without ever holding [N, I, O]."""
+        args = (x, grad_mean, coef, base_weight, grid, ctx.spec, ctx.backend)
+        return *_run(EdgeMeanBackward, FirstEdgeMeanBackward, args), None, None, None
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -376,6 +368,10 @@ class EdgeMeanBackward(Function):
             return EdgeMeanBackward.apply(*one)
 
         return _loop(apply, info, in_dims, args)
+
+
+FirstKanOut, FirstKanIn, FirstKanCoef = first(KanOut), first(KanIn), first(KanCoef)
+FirstKanBackward, FirstEdgeMean, FirstEdgeMeanBackward = first(KanBackward), first(EdgeMean), first(EdgeMeanBackward)
 
 
 def _fold(info, in_dims, args, rows):

@@ -249,13 +249,18 @@ class BackwardTask {
   void grad_coef(int64_t i) {
     const int64_t width = plan_.width;
     T *coef = coef_, *base = coef_ ? coef_ + p_.F * width : nullptr;
+    const bool first = n0_ == split_ * plan_.split_rows;
     if (plan_.in_place) {
       coef = static_cast<T*>(p_.grad_coef) + (i0_ + i) * p_.F * width;
       base = static_cast<T*>(p_.grad_base) + (i0_ + i) * width;
+      if (first) {
+        memset(coef, 0, static_cast<size_t>(p_.F * width) * sizeof(T));
+        if (p_.with_base) memset(base, 0, static_cast<size_t>(width) * sizeof(T));
+      }
     } else if (plan_.partial) {
       coef = plan_.partial + (split_ * p_.I + i0_ + i) * plan_.input_size();
       base = coef + p_.F * width;
-      if (n0_ == split_ * plan_.split_rows) memset(coef, 0, static_cast<size_t>(plan_.input_size()) * sizeof(T));
+      if (first) memset(coef, 0, static_cast<size_t>(plan_.input_size()) * sizeof(T));
     }
     by_window(p_, [&](auto window, auto with_base) {
       chunks<window_vectors(window.value + with_base.value)>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {

@@ -30,7 +30,7 @@ struct Problem {
   bool with_base;
   View x, s, u, coef, base_weight, bias;
   Dtype compute;             // f32 or f64
-  // Results, contiguous. Coefficient gradients come zeroed.
+  // Results, contiguous; the kernels write all of them.
   void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
   Dtype out_dtype, grad_x_dtype, grad_coef_dtype;
 };

@@ -102,6 +102,26 @@ void expect(const char* name, const Maybe& t, std::initializer_list<int64_t> sha
   if (t) expect(name, *t, shape);
 }
 
+bool empty(const Problem& p) { return p.N == 0 || p.I == 0 || p.O == 0; }
+
+// A contiguous result, uninitialised or zero. Straight through the C interface: the way through the dispatcher costs more
+// than the kernel of a small layer.
+Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
+  int64_t strides[3], size = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    strides[d] = size;
+    size *= *(shape.begin() + d);
+  }
+  int32_t dtype;
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.begin(), strides, dtype,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor t(handle);
+  if (zero) std::memset(t.mutable_data_ptr(), 0, static_cast<size_t>(size) * t.element_size());
+  return t;
+}
+
 // What all operators share. `grid` outlives the kernels' run, in the caller.
 Problem problem(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base, int64_t outside,
                 bool uniform, int64_t order) {
@@ -148,8 +168,6 @@ void set_weights(Problem& p, const Tensor& coef, const Maybe& base_weight) {
   p.compute = accumulator(p.x, p.coef);
 }
 
-bool empty(const Problem& p) { return p.N == 0 || p.I == 0 || p.O == 0; }
-
 Tensor kan_out(Tensor x, Maybe s, Tensor coef, Maybe base_weight, Maybe bias, Tensor grid, int64_t degree, int64_t base,
                int64_t outside, bool uniform, int64_t order) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
@@ -159,10 +177,10 @@ Tensor kan_out(Tensor x, Maybe s, Tensor coef, Maybe base_weight, Maybe bias, Te
   expect("bias", bias, {p.O});
   p.s = view("s", s);
   p.bias = view("bias", bias);
-  Tensor y = torch::stable::new_empty(coef, {p.N, p.O});
+  Tensor y = result(coef, {p.N, p.O});
   p.out = y.mutable_data_ptr();
   p.out_dtype = p.coef.dtype;
-  if (!empty(p)) kernels().kan_out(p, pool_for(p));
+  if (p.N > 0 && p.O > 0) kernels().kan_out(p, pool_for(p));
   return y;
 }
 
@@ -173,7 +191,7 @@ Tensor kan_in(Tensor x, Tensor u, Tensor coef, Maybe base_weight, Tensor grid, i
   set_weights(p, coef, base_weight);
   expect("u", u, {p.N, p.O});
   p.u = view("u", u);
-  Tensor grad_x = p.O == 0 ? torch::stable::new_zeros(x, {p.N, p.I}) : torch::stable::new_empty(x, {p.N, p.I});
+  Tensor grad_x = result(x, {p.N, p.I}, empty(p));
   p.grad_x = grad_x.mutable_data_ptr();
   p.grad_x_dtype = p.x.dtype;
   if (!empty(p)) kernels().kan_backward(p, pool_for(p));
@@ -197,8 +215,8 @@ std::tuple<Tensor, Tensor> kan_coef(Tensor x, Maybe s, Tensor u, Tensor grid, in
   p.s = view("s", s);
   p.with_base = with_base;
   p.compute = accumulator(p.x, p.u);
-  Tensor grad_coef = torch::stable::new_zeros(u, {p.I, p.F, p.O});
-  Tensor grad_base = torch::stable::new_zeros(u, {with_base ? p.I : 0, p.O});
+  Tensor grad_coef = result(u, {p.I, p.F, p.O}, empty(p));
+  Tensor grad_base = result(u, {with_base ? p.I : 0, p.O}, empty(p));
   set_coef_results(p, grad_coef, grad_base);
   if (!empty(p)) kernels().kan_backward(p, pool_for(p));
   return {grad_coef, grad_base};
@@ -215,9 +233,9 @@ std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Ten
   p.u = view("u", u);
   p.s = view("s", s);
   p.x_order = p.order + 1;
-  Tensor grad_x = p.O == 0 ? torch::stable::new_zeros(x, {p.N, p.I}) : torch::stable::new_empty(x, {p.N, p.I});
-  Tensor grad_coef = torch::stable::new_zeros(coef, {p.I, p.F, p.O});
-  Tensor grad_base = torch::stable::new_zeros(coef, {p.with_base ? p.I : 0, p.O});
+  Tensor grad_x = result(x, {p.N, p.I}, empty(p));
+  Tensor grad_coef = result(coef, {p.I, p.F, p.O}, empty(p));
+  Tensor grad_base = result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
   p.grad_x = grad_x.mutable_data_ptr();
   p.grad_x_dtype = p.x.dtype;
   set_coef_results(p, grad_coef, grad_base);
@@ -230,7 +248,7 @@ Tensor edge_mean(Tensor x, Tensor coef, Maybe base_weight, Tensor grid, int64_t 
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
   Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, 0);
   set_weights(p, coef, base_weight);
-  Tensor mean = torch::stable::new_empty(coef, {p.I, p.O});
+  Tensor mean = result(coef, {p.I, p.O});
   p.out = mean.mutable_data_ptr();
   p.out_dtype = p.coef.dtype;
   if (p.I > 0 && p.O > 0) kernels().edge_mean(p, pool_for(p));  // of no rows: 0 / 0
@@ -245,9 +263,9 @@ std::tuple<Tensor, Tensor, Tensor> edge_mean_backward(Tensor x, Tensor grad_mean
   set_weights(p, coef, base_weight);
   expect("grad_mean", grad_mean, {p.I, p.O});
   p.u = view("grad_mean", grad_mean);
-  Tensor grad_x = p.O == 0 ? torch::stable::new_zeros(x, {p.N, p.I}) : torch::stable::new_empty(x, {p.N, p.I});
-  Tensor grad_coef = torch::stable::new_zeros(coef, {p.I, p.F, p.O});
-  Tensor grad_base = torch::stable::new_zeros(coef, {p.with_base ? p.I : 0, p.O});
+  Tensor grad_x = result(x, {p.N, p.I}, empty(p));
+  Tensor grad_coef = result(coef, {p.I, p.F, p.O}, empty(p));
+  Tensor grad_base = result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
   p.grad_x = grad_x.mutable_data_ptr();
   p.grad_x_dtype = p.x.dtype;
   set_coef_results(p, grad_coef, grad_base);
