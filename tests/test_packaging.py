@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-# Not importorskip: merely looking for the module pip makes setuptools give distutils back, which breaks torch.compile later.
+# Not importorskip: merely looking for the module pip makes setuptools give distutils back, which breaks torch.compile.
 if not list(importlib.metadata.distributions(name="pip")):
     pytest.skip("no pip to install with", allow_module_level=True)
 
