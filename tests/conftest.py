@@ -32,6 +32,15 @@ def poison():
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """The problems here are tiny: threads would mostly wait. What they compute is compared in test_ops."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def threads():
     """torch.set_num_threads, undone after the test."""

@@ -79,6 +79,22 @@ def test_any_leading_dimensions(backend, lead):
     assert x.grad.shape == x.shape
 
 
+@pytest.mark.parametrize("lead", [(5,), (2, 3), (0,)], ids=str)
+def test_no_inputs_give_the_bias_and_no_outputs_nothing(backend, lead):
+    grid = uniform_knots(-1.0, 1.0, 5, 3)
+    bias = torch.arange(4.0)
+    coef = torch.ones(0, 8, 4, requires_grad=True)
+    y = kan_linear(torch.ones(*lead, 0), coef, grid, torch.ones(0, 4), bias, degree=3, backend=backend)
+    assert torch.equal(y, bias.expand(*lead, 4))
+    y.sum().backward()
+    assert coef.grad.shape == coef.shape
+    x = torch.ones(*lead, 3, requires_grad=True)
+    y = kan_linear(x, torch.ones(3, 8, 0), grid, torch.ones(3, 0), degree=3, backend=backend)
+    assert y.shape == (*lead, 0)
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
 def test_a_shared_grid_is_that_grid_for_every_input(backend):
     p = inside(20, 4, 3, 5, knots="uneven")
     for grid in (p.grid[0], p.grid, p.grid.contiguous(), p.grid[0].float().double()):
