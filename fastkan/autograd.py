@@ -1,14 +1,15 @@
-"""The calculus of the trilinear form: every derivative of a contraction is made of the same contractions.
+"""The calculus of the trilinear form: the derivatives of a contraction are made of the same contractions.
 
-    T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i]),   phi_d = base_weight b^(d) + sum_f coef_f B_f^(d)
+    T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i])
+    phi_d = base_weight b^(d) + sum_f coef_f B_f^(d)
 
     out_d  = dT_d/du      in_d = dT_d/ds      coef_d = dT_d/dcoef      dT_d/dx = s in_{d+1}
 
 so gradients of every order, forward-mode tangents and vmap stay on the fused kernels. Saved for backward: the inputs.
 `spec` is a Spec, `backend` a name in select.BACKENDS, s=None stands for ones.
 
-Each contraction is one autograd.Function in the form that torch.func needs, with `jvp` and `vmap`. `first` makes of it the
-form with everything in `forward`, which costs PyTorch a third of the time a call and is what torch.compile can trace.
+Each contraction is one autograd.Function in the form that torch.func needs, with `jvp` and `vmap`. `first` makes of it
+the form with everything in `forward`, which costs PyTorch a third of the time a call and which torch.compile can trace.
 """
 
 import torch
@@ -379,13 +380,14 @@ def _fold(info, in_dims, args, rows):
     args = list(args)
     for k in rows:
         if args[k] is not None:
-            t = args[k].expand(info.batch_size, *args[k].shape) if in_dims[k] is None else args[k].movedim(in_dims[k], 0)
+            t, d = args[k], in_dims[k]
+            t = t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
             args[k] = t.flatten(0, 1)
     return args
 
 
 def _loop(function, info, in_dims, args):
-    """One call for each member of the batch, stacked: where the batch reaches what the kernel sums over or reads as weights."""
+    """One call for each member of the batch: where the batch reaches what the kernel sums over or reads as weights."""
     results = []
     for b in range(info.batch_size):
         one = (a.select(d, b) if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True))

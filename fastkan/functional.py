@@ -37,9 +37,10 @@ def kan_linear(
         degree: of the B-splines, 0 to 5.
         base: "silu", "identity", "zero", or any differentiable elementwise function of a tensor.
         outside: what a spline is outside its grid range: "zero" (as in the papers: the tail on the extended knots, and
-            zero beyond), "linear" (goes on with the end's slope) or "clamp" (with the end's value). The base is unaffected.
-        uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last knot
-            of each row are then read.
+            zero beyond), "linear" (goes on with the end's slope) or "clamp" (with the end's value). The base is
+            unaffected.
+        uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last
+            knot of each row are then read.
         backend: "native", "reference", or None for the choice that fastkan.backends() explains.
 
     Returns:
@@ -74,10 +75,10 @@ def edge_mean(
     uniform: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """E[i,o] = mean over the rows of x of |phi[i,o]|: the size of every edge, for L1 and entropy regularisation and pruning.
+    """E[i,o] = mean over the rows of x of |phi[i,o]|: the size of every edge, for L1 and entropy penalties and pruning.
 
-    Arguments as in kan_linear. Returns [I, O] in coef's dtype; nothing of size [N, I, O] is ever held. Differentiable; its
-    second derivative runs on the reference backend. The mean of no rows is NaN.
+    Arguments as in kan_linear. Returns [I, O] in coef's dtype; nothing of size [N, I, O] is ever held. Differentiable;
+    its second derivative runs on the reference backend. The mean of no rows is NaN.
 
     Source: Liu et al., KAN (arXiv 2404.19756), eq. 2.17.
     """
@@ -119,7 +120,7 @@ def _rows(grid: Tensor, coef: Tensor) -> Tensor:
 
 
 def _autocast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """What autocast does to a matrix product: its operands in the autocast dtype. x keeps its own, for the coordinate."""
+    """What autocast does to a matrix product: operands in the autocast dtype. x keeps its own, for the coordinate."""
     if not torch.is_autocast_enabled(device_type):
         return tensors
     dtype = torch.get_autocast_dtype(device_type)

@@ -18,6 +18,7 @@ SCHEMAS = {
     "edge_mean": f"(Tensor x, Tensor coef, Tensor? base_weight, {_SPEC}) -> Tensor",
     "edge_mean_backward": f"(Tensor x, Tensor grad_mean, Tensor coef, Tensor? base_weight, {_SPEC})"
     " -> (Tensor, Tensor, Tensor)",
+    "cpu_isa": "() -> int",
 }
 
 for _name, _schema in SCHEMAS.items():

@@ -1,10 +1,11 @@
 """The contractions of the trilinear form in plain PyTorch: the specification, on any device, dtype and order.
 
-    T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] (base_weight[i,o] b^(d)(x[n,i]) + sum_f coef[i,f,o] B^(d)_{i,f}(x[n,i]))
+    T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i])
+    phi_d[i,o] = base_weight[i,o] b^(d) + sum_f coef[i,f,o] B^(d)_{i,f}
 
-Each function below is a partial derivative of T_d. Features are evaluated in float64 and contracted in the wider of float32
-and the operands' dtype. Every function is differentiable by ordinary autograd, which is what the fused calculus is tested
-against.
+Each function below is a partial derivative of T_d. Features are evaluated in float64 and contracted in the wider of
+float32 and the operands' dtype. Every function is differentiable by ordinary autograd, which is what the fused calculus
+is tested against.
 """
 
 from collections.abc import Iterator
@@ -91,9 +92,10 @@ def edge_mean_backward(
     functions = coef.shape[1]
     with_base = base_weight is not None
     grad_phi = grad_mean.to(dtype) / x.shape[0]
+    values = _features(x, grid, spec, 0, with_base, dtype, weight.shape[2])
     slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2])
     grad_x, total = [], 0
-    for (_, phi), (_, slope) in zip(_features(x, grid, spec, 0, with_base, dtype, weight.shape[2]), slopes, strict=True):
+    for (_, phi), (_, slope) in zip(values, slopes, strict=True):
         u = torch.einsum("nif,ifo->nio", phi, weight).sign() * grad_phi  # N I O, a block of rows at a time
         total = total + torch.einsum("nif,nio->ifo", phi, u)
         grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, u))

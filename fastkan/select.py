@@ -22,7 +22,8 @@ BACKENDS: dict[str, ModuleType] = {"native": native, "reference": reference}
 PREFERENCE = {
     "cpu": (("native", "reference"), "native was the fastest in every case of bench/results/cpu"),
 }
-_OTHER_DEVICE = (("reference",), "the only backend with code for this device")
+_OTHER_DEVICE = (("reference",), "")
+_FALLBACK = "nothing faster is here"
 
 # What is asked for now, and by what; process-wide like torch's own switches, so that torch.compile can guard on it.
 _asked: tuple[str | None, str] = (os.environ.get(ENV) or None, ENV)
@@ -70,13 +71,18 @@ def use_backend(backend: str | None) -> Iterator[None]:
 
 
 def backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
-    """What each backend would do for tensors of that device and dtype: name -> 'chosen: why', 'available' or 'missing: why'."""
+    """What each backend would do for tensors of that device and dtype, by name.
+
+    'chosen: why', 'available' or 'missing: why'.
+    """
     device_type = torch.device(device).type
     names, why = PREFERENCE.get(device_type, _OTHER_DEVICE)
     asked, by = _asked
     if asked is not None:
         names, why = (_known(asked, by),), f"asked for by {by}"
     chosen = next((n for n in names if missing(n, device_type, (dtype,)) is None), None)
+    if asked is None and chosen == "reference":
+        why = _FALLBACK
     table = {}
     for name in BACKENDS:
         reason = missing(name, device_type, (dtype,))

@@ -10,8 +10,8 @@
 
 namespace fastkan {
 
-// Distances from x to its neighbouring knots, x in [t_m, t_{m+1}): left(j) = x - t_{m+1-j}, right(j) = t_{m+j} - x, j = 1..K,
-// and the reciprocal of the support that a recurrence step divides by, t_{m+k+1} - t_{m-r+k+1}.
+// Distances from x to its neighbouring knots, x in [t_m, t_{m+1}): left(j) = x - t_{m+1-j}, right(j) = t_{m+j} - x, j
+// = 1..K, and the reciprocal of the support that a recurrence step divides by, t_{m+k+1} - t_{m-r+k+1}.
 
 // Knots one apart: u = x - t_m in units of the knot distance.
 template <class T>

@@ -1,6 +1,6 @@
-// How a contraction is cut: blocks of inputs whose coefficients stay in the first-level cache, chunks of outputs that fit
-// the registers. Coefficients are read in place where they are contiguous in the type computed in, else copied block by
-// block. The sums of one result are taken in the same order whatever the cut.
+// How a contraction is cut: blocks of inputs whose coefficients stay in the first-level cache, chunks of outputs that
+// fit the registers. Coefficients are read in place where they are contiguous in the type computed in, else copied
+// block by block. The sums of one result are taken in the same order whatever the cut.
 #pragma once
 
 #include "features.h"
@@ -39,10 +39,11 @@ class WeightBlocks {
  public:
   // Blocks `width` outputs wide, copied where a row has more than `widest` outputs.
   WeightBlocks(const Problem& p, int64_t width, int64_t widest)
-      : p_(p), width_(padded<T>(width)),
+      : p_(p),
+        width_(padded<T>(width)),
         coef_in_place_(p.coef.dtype == kDtype<T> && p.coef.stride[2] == 1 && p.O % kLanes<T> == 0 && p.O <= widest),
-        base_in_place_(!p.with_base || (p.base_weight.dtype == kDtype<T> && p.base_weight.stride[1] == 1 &&
-                                        p.O % kLanes<T> == 0)) {}
+        base_in_place_(!p.with_base ||
+                       (p.base_weight.dtype == kDtype<T> && p.base_weight.stride[1] == 1 && p.O % kLanes<T> == 0)) {}
 
   size_t bytes(int64_t inputs) const {
     return (coef_in_place_ ? 0 : Scratch::bytes<T>(inputs * p_.F * width_)) +
@@ -62,8 +63,8 @@ class WeightBlocks {
       const int64_t* stride = p_.coef.stride;
       for (int64_t i = 0; i < inputs; ++i)
         for (int64_t f = 0; f < p_.F; ++f)
-          row(coef_ + (i * p_.F + f) * width_, p_.coef, (i0 + i) * stride[0] + f * stride[1] + o0 * stride[2], stride[2],
-              outputs);
+          row(coef_ + (i * p_.F + f) * width_, p_.coef, (i0 + i) * stride[0] + f * stride[1] + o0 * stride[2],
+              stride[2], outputs);
       w.coef = coef_;
       w.coef_row = width_;
       w.coef_input = p_.F * width_;
@@ -99,8 +100,7 @@ template <class T>
 class RowBlocks {
  public:
   RowBlocks(const View& v, int64_t columns)
-      : v_(v), columns_(columns),
-        in_place_(v.dtype == kDtype<T> && v.stride[1] == 1 && columns % kLanes<T> == 0) {}
+      : v_(v), columns_(columns), in_place_(v.dtype == kDtype<T> && v.stride[1] == 1 && columns % kLanes<T> == 0) {}
   size_t bytes(int64_t rows) const { return in_place_ ? 0 : Scratch::bytes<T>(rows * padded<T>(columns_)); }
   void take(Scratch& memory, int64_t rows) {
     if (!in_place_) copy_ = memory.take<T>(rows * padded<T>(columns_));
@@ -141,18 +141,42 @@ inline void chunks(int64_t vectors, int64_t at, const F& f) {
 template <class F>
 inline void by_window(const Problem& p, const F& f) {
   switch (2 * p.K + p.with_base) {
-    case 0: f(Constant<1>{}, Constant<0>{}); break;
-    case 1: f(Constant<1>{}, Constant<1>{}); break;
-    case 2: f(Constant<2>{}, Constant<0>{}); break;
-    case 3: f(Constant<2>{}, Constant<1>{}); break;
-    case 4: f(Constant<3>{}, Constant<0>{}); break;
-    case 5: f(Constant<3>{}, Constant<1>{}); break;
-    case 6: f(Constant<4>{}, Constant<0>{}); break;
-    case 7: f(Constant<4>{}, Constant<1>{}); break;
-    case 8: f(Constant<5>{}, Constant<0>{}); break;
-    case 9: f(Constant<5>{}, Constant<1>{}); break;
-    case 10: f(Constant<6>{}, Constant<0>{}); break;
-    default: f(Constant<6>{}, Constant<1>{}); break;
+    case 0:
+      f(Constant<1>{}, Constant<0>{});
+      break;
+    case 1:
+      f(Constant<1>{}, Constant<1>{});
+      break;
+    case 2:
+      f(Constant<2>{}, Constant<0>{});
+      break;
+    case 3:
+      f(Constant<2>{}, Constant<1>{});
+      break;
+    case 4:
+      f(Constant<3>{}, Constant<0>{});
+      break;
+    case 5:
+      f(Constant<3>{}, Constant<1>{});
+      break;
+    case 6:
+      f(Constant<4>{}, Constant<0>{});
+      break;
+    case 7:
+      f(Constant<4>{}, Constant<1>{});
+      break;
+    case 8:
+      f(Constant<5>{}, Constant<0>{});
+      break;
+    case 9:
+      f(Constant<5>{}, Constant<1>{});
+      break;
+    case 10:
+      f(Constant<6>{}, Constant<0>{});
+      break;
+    default:
+      f(Constant<6>{}, Constant<1>{});
+      break;
   }
 }
 

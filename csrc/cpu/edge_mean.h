@@ -1,5 +1,6 @@
 // E[i,o] = mean_n |phi[i,o](x[n,i])| and its gradients, an input at a time, without ever holding [N, I, O]:
-//   v[n,o] = sign(phi) grad_mean[i,o] / N,   grad_coef[i,start+k,o] = sum_n w_k v[n,o],   grad_x[n,i] = sum_o phi'[n,o] v[n,o]
+//   v[n,o] = sign(phi) grad_mean[i,o] / N,   grad_coef[i,start+k,o] = sum_n w_k v[n,o],   grad_x[n,i] = sum_o phi'[n,o]
+//   v[n,o]
 #pragma once
 
 #include "block.h"
@@ -13,7 +14,8 @@ inline Vec<T> absolute(Vec<T> a) {
 }
 
 template <class T, int NV, int R, bool BASE>
-inline void edge_values(const T* weight, int64_t plane, int64_t n, const T* row, int64_t stride, const T* base, Vec<T>* phi) {
+inline void edge_values(const T* weight, int64_t plane, int64_t n, const T* row, int64_t stride, const T* base,
+                        Vec<T>* phi) {
   constexpr int W = kLanes<T>;
 #pragma GCC unroll 16
   for (int v = 0; v < NV; ++v) phi[v] = splat(weight[n]) * load(row + v * W);
@@ -27,8 +29,8 @@ inline void edge_values(const T* weight, int64_t plane, int64_t n, const T* row,
 }
 
 template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void edge_sum(int64_t rows, const T* weight, int64_t plane, const int32_t* start, const T* coef,
-                                        int64_t stride, const T* base, T* sum) {
+__attribute__((noinline)) void edge_sum(int64_t rows, const T* weight, int64_t plane, const int32_t* start,
+                                        const T* coef, int64_t stride, const T* base, T* sum) {
   Vec<T> total[NV];
   for (int v = 0; v < NV; ++v) total[v] = load(sum + v * kLanes<T>);
   for (int64_t n = 0; n < rows; ++n) {
@@ -82,8 +84,8 @@ void edge_mean_task(const Problem& p, int64_t i) {
   const int planes = p.K + 1 + p.with_base;
   WeightBlocks<T> blocks(p, p.O, p.O);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) + Scratch::bytes<T>(planes * rows_most) +
-                 Scratch::bytes<int32_t>(rows_most) + Scratch::bytes<T>(width));
+  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) +
+                 Scratch::bytes<T>(planes * rows_most) + Scratch::bytes<int32_t>(rows_most) + Scratch::bytes<T>(width));
   blocks.take(memory, 1);
   Column<T> column(p, memory, rows_most);
   Tile<T> x(p.x, memory, 1, rows_most);
@@ -115,9 +117,9 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
   const int planes = p.K + 1 + p.with_base;
   WeightBlocks<T> blocks(p, p.O, p.O);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) + 2 * Scratch::bytes<T>(planes * rows_most) +
-                 Scratch::bytes<int32_t>(rows_most) + Scratch::bytes<T>(width) + Scratch::bytes<T>(rows_most) +
-                 Scratch::bytes<T>((p.F + 1) * width));
+  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) +
+                 2 * Scratch::bytes<T>(planes * rows_most) + Scratch::bytes<int32_t>(rows_most) +
+                 Scratch::bytes<T>(width) + Scratch::bytes<T>(rows_most) + Scratch::bytes<T>((p.F + 1) * width));
   blocks.take(memory, 1);
   Column<T> column(p, memory, rows_most);
   Tile<T> x(p.x, memory, 1, rows_most);
@@ -143,9 +145,9 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
     by_window(p, [&](auto window, auto base) {
       chunks<2>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
         const int64_t o0 = at * kLanes<T>;
-        edge_gradients<T, vectors.value, window.value, base.value>(
-            rows, weight, slope, rows_most, start, w.coef + o0, w.coef_row, w.base + o0, grad_mean + o0, grad_coef + o0,
-            width, grad_base + o0, grad_x);
+        edge_gradients<T, vectors.value, window.value, base.value>(rows, weight, slope, rows_most, start, w.coef + o0,
+                                                                   w.coef_row, w.base + o0, grad_mean + o0,
+                                                                   grad_coef + o0, width, grad_base + o0, grad_x);
       });
     });
     for (int64_t n = 0; n < rows; ++n) store_row(p.grad_x, p.grad_x_dtype, (n0 + n) * p.I + i, grad_x + n, 1);

@@ -1,5 +1,6 @@
 // The features of a block of rows for some inputs: where the window of K+1 functions starts, and their weights.
-// Columns of one input at a time, in passes that the compiler turns into vector code; what is rare is mended afterwards.
+// Columns of one input at a time, in passes that the compiler turns into vector code; what is rare is mended
+// afterwards.
 #pragma once
 
 #include "../basis/bspline.h"
@@ -11,7 +12,8 @@ namespace {
 
 constexpr int kMaxInputs = 16;  // of a block
 
-// Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function last.
+// Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function
+// last.
 template <class T>
 struct Features {
   int planes;
@@ -65,8 +67,9 @@ class Column {
     window_ = memory.take<int32_t>(rows);
   }
 
-  // Finds the window of every row of input i; s weighs its features, where it is given. At orders below the degree neighbouring intervals agree on their
-  // knot, so uniform knots need no exact comparison; from there on the knots decide.
+  // Finds the window of every row of input i; s weighs its features, where it is given. At orders below the degree
+  // neighbouring intervals agree on their knot, so uniform knots need no exact comparison; from there on the knots
+  // decide.
   void locate(int64_t i, const T* x, const T* s, int64_t rows, int top_order, int32_t* start) {
     rows_ = rows;
     start_ = start;
@@ -94,12 +97,24 @@ class Column {
   // The weights of that order into planes w + k * stride.
   void weights(int order, T* w, int64_t stride) {
     switch (p_.K) {
-      case 0: functions<0>(order, w, stride); break;
-      case 1: functions<1>(order, w, stride); break;
-      case 2: functions<2>(order, w, stride); break;
-      case 3: functions<3>(order, w, stride); break;
-      case 4: functions<4>(order, w, stride); break;
-      default: functions<5>(order, w, stride); break;
+      case 0:
+        functions<0>(order, w, stride);
+        break;
+      case 1:
+        functions<1>(order, w, stride);
+        break;
+      case 2:
+        functions<2>(order, w, stride);
+        break;
+      case 3:
+        functions<3>(order, w, stride);
+        break;
+      case 4:
+        functions<4>(order, w, stride);
+        break;
+      default:
+        functions<5>(order, w, stride);
+        break;
     }
     int planes = p_.K + 1;
     if (p_.with_base) base(order, w + stride * planes++);
@@ -305,8 +320,7 @@ class Column {
         w[n] = sigma * (x[n] * a + static_cast<T>(order) * b);
       }
     } else {
-      for (int64_t n = 0; n < rows_; ++n)
-        w[n] = p_.base != Base::identity ? T(0) : order == 0 ? x[n] : T(order == 1);
+      for (int64_t n = 0; n < rows_; ++n) w[n] = p_.base != Base::identity ? T(0) : order == 0 ? x[n] : T(order == 1);
     }
   }
 
@@ -315,8 +329,8 @@ class Column {
   T* u_;
   T* neighbours_[10];
   double* knots_;
-  int32_t* window_;             // where each row's window starts, which may lie beyond the F functions
-  int32_t* start_ = nullptr;    // the same, moved within
+  int32_t* window_;           // where each row's window starts, which may lie beyond the F functions
+  int32_t* start_ = nullptr;  // the same, moved within
   int64_t rows_ = 0, input_ = 0;
   double low_ = 0, high_ = 0, over_h_ = 0;
   bool fast_ = false, special_ = false;

@@ -1,8 +1,8 @@
 // dT/ds at order x_order (the gradient of the input, times s) and dT/dcoef at order, in one launch:
 //   grad_x[n,i]            = s[n,i] sum_o u[n,o] sum_k w'_k coef[i, start + k, o]
 //   grad_coef[i,start+k,o] = sum_n w_k u[n,o]
-// A task owns a block of inputs, so nothing is shared. Rows of an input are chained by the window they fall into: a window's
-// coefficients, and then its gradients, stay in registers while its rows go by.
+// A task owns a block of inputs, so nothing is shared. Rows of an input are chained by the window they fall into: a
+// window's coefficients, and then its gradients, stay in registers while its rows go by.
 #pragma once
 
 #include "block.h"
@@ -10,7 +10,8 @@
 namespace fastkan {
 namespace {
 
-// Rows of one input, chained by the start of their window: head[g] is the first row, next[n] the one after n, -1 the end.
+// Rows of one input, chained by the start of their window: head[g] is the first row, next[n] the one after n, -1 the
+// end.
 struct Chains {
   int32_t *head, *next;
   void build(const int32_t* start, int64_t rows, int64_t windows) {
@@ -24,8 +25,9 @@ struct Chains {
 
 // dots[n] += u[n] * (sum_k w'_k coef[start + k]), lane by lane.
 template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void in_windows(int64_t windows, const Chains& chains, const T* weight, int64_t plane, const T* u,
-                                          int64_t u_stride, const T* coef, int64_t row, const T* base, Vec<T>* dots) {
+__attribute__((noinline)) void in_windows(int64_t windows, const Chains& chains, const T* weight, int64_t plane,
+                                          const T* u, int64_t u_stride, const T* coef, int64_t row, const T* base,
+                                          Vec<T>* dots) {
   constexpr int W = kLanes<T>;
   Vec<T> c[R + BASE][NV];
   if constexpr (BASE)
@@ -137,10 +139,19 @@ template <class T>
 class BackwardTask {
  public:
   BackwardTask(const BackwardPlan<T>& plan, int64_t task)
-      : plan_(plan), p_(plan.p), split_(task % plan.splits), i0_(task / plan.splits * plan.inputs),
-        inputs_(least(plan.inputs, p_.I - i0_)), planes_(p_.K + 1 + p_.with_base), windows_(p_.F - p_.K),
-        blocks_(p_, p_.O, p_.O), u_rows_(p_.u, p_.O), memory_(reserved()), column_(p_, memory_, plan.rows),
-        x_(p_.x, memory_, inputs_, plan.rows), s_(p_.s, memory_, inputs_, plan.rows) {
+      : plan_(plan),
+        p_(plan.p),
+        split_(task % plan.splits),
+        i0_(task / plan.splits * plan.inputs),
+        inputs_(least(plan.inputs, p_.I - i0_)),
+        planes_(p_.K + 1 + p_.with_base),
+        windows_(p_.F - p_.K),
+        blocks_(p_, p_.O, p_.O),
+        u_rows_(p_.u, p_.O),
+        memory_(reserved()),
+        column_(p_, memory_, plan.rows),
+        x_(p_.x, memory_, inputs_, plan.rows),
+        s_(p_.s, memory_, inputs_, plan.rows) {
     if (p_.grad_x) {
       blocks_.take(memory_, 1);
       dots_ = memory_.template take<Vec<T>>(plan_.rows + kLanes<T>);
@@ -179,7 +190,8 @@ class BackwardTask {
   }
 
   static void store_coef(const Problem& p, int64_t i, const T* from, int64_t width) {
-    for (int64_t f = 0; f < p.F; ++f) store_row(p.grad_coef, p.grad_coef_dtype, (i * p.F + f) * p.O, from + f * width, p.O);
+    for (int64_t f = 0; f < p.F; ++f)
+      store_row(p.grad_coef, p.grad_coef_dtype, (i * p.F + f) * p.O, from + f * width, p.O);
     if (p.with_base) store_row(p.grad_base, p.grad_coef_dtype, i * p.O, from + p.F * width, p.O);
   }
 
@@ -189,12 +201,12 @@ class BackwardTask {
   Scratch& reserved() {
     const int64_t rows = plan_.rows;
     Scratch& memory = scratch();
-    memory.reserve((p_.grad_x ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(rows + kLanes<T>) + Scratch::bytes<T>(rows * inputs_)
-                              : 0) +
-                   u_rows_.bytes(rows) + Column<T>::bytes(p_, rows) +
-                   Tile<T>::bytes(p_.x, inputs_, rows) + Tile<T>::bytes(p_.s, inputs_, rows) + Scratch::bytes<T>(planes_ * rows) +
-                   2 * Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(windows_) +
-                   (own() ? Scratch::bytes<T>(plan_.input_size()) : 0));
+    memory.reserve(
+        (p_.grad_x ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(rows + kLanes<T>) + Scratch::bytes<T>(rows * inputs_)
+                   : 0) +
+        u_rows_.bytes(rows) + Column<T>::bytes(p_, rows) + Tile<T>::bytes(p_.x, inputs_, rows) +
+        Tile<T>::bytes(p_.s, inputs_, rows) + Scratch::bytes<T>(planes_ * rows) + 2 * Scratch::bytes<int32_t>(rows) +
+        Scratch::bytes<int32_t>(windows_) + (own() ? Scratch::bytes<T>(plan_.input_size()) : 0));
     return memory;
   }
 
@@ -310,8 +322,9 @@ void kan_backward(const Problem& p, const Pool& pool) {
     plan.partial = static_cast<T*>(aligned_alloc(64, static_cast<size_t>(round_up(static_cast<int64_t>(size), 64))));
     if (!plan.partial) throw std::bad_alloc();
   }
-  pool.run(plan.tasks(), [](int64_t t, const void* c) { BackwardTask<T>(*static_cast<const BackwardPlan<T>*>(c), t).run(); },
-           &plan);
+  pool.run(
+      plan.tasks(), [](int64_t t, const void* c) { BackwardTask<T>(*static_cast<const BackwardPlan<T>*>(c), t).run(); },
+      &plan);
   if (split) {
     pool.run(p.I, [](int64_t i, const void* c) { add_splits(*static_cast<const BackwardPlan<T>*>(c), i); }, &plan);
     free(plan.partial);

@@ -76,8 +76,10 @@ struct OutPlan {
     inputs = block_inputs<T>(p, padded<T>(width));
     rows = least(p.N, 128);
     row_blocks = ceil_div(p.N, rows);
-    // Few rows: let threads share the outputs. Large grids: let a block of rows be long, since it reads all coefficients.
-    while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>) width = round_up(width / 2, kLanes<T>);
+    // Few rows: let threads share the outputs. Large grids: let a block of rows be long, since it reads all
+    // coefficients.
+    while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>)
+      width = round_up(width / 2, kLanes<T>);
     output_blocks = ceil_div(p.O, width);
   }
   int64_t tasks() const { return row_blocks * output_blocks; }
@@ -93,8 +95,8 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
 
   WeightBlocks<T> blocks(p, outputs, kDirectWidth);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) +
-                 Tile<T>::bytes(p.x, plan.inputs, rows) + Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
+  memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Tile<T>::bytes(p.x, plan.inputs, rows) +
+                 Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
                  Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<T>(in_place ? 0 : rows * width));
   blocks.take(memory, plan.inputs);
   Column<T> column(p, memory, rows);
@@ -133,7 +135,8 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
 template <class T>
 void kan_out(const Problem& p, const Pool& pool) {
   const OutPlan<T> plan(p, pool);
-  pool.run(plan.tasks(), [](int64_t task, const void* c) { out_task(*static_cast<const OutPlan<T>*>(c), task); }, &plan);
+  pool.run(
+      plan.tasks(), [](int64_t task, const void* c) { out_task(*static_cast<const OutPlan<T>*>(c), task); }, &plan);
 }
 
 }  // namespace

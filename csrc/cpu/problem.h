@@ -6,8 +6,8 @@
 namespace fastkan {
 
 enum class Dtype : int { f32, f64, bf16, f16 };
-enum class Base : int { zero, identity, silu };          // as in fastkan/basis/base.py
-enum class Outside : int { zero, linear, clamp };        // as in fastkan/basis/bspline.py
+enum class Base : int { zero, identity, silu };    // as in fastkan/basis/base.py
+enum class Outside : int { zero, linear, clamp };  // as in fastkan/basis/bspline.py
 
 // A strided array of up to three dimensions; strides count elements.
 struct View {
@@ -21,15 +21,15 @@ struct View {
 struct Problem {
   int64_t N, I, O;
   int F, K, M;
-  int order, x_order;        // of the features; of those in grad_x
+  int order, x_order;  // of the features; of those in grad_x
   Base base;
   Outside outside;
-  bool uniform;              // equidistant knots, of which the first and the last of a row are read
-  const double* grid;        // [I, M]
-  int64_t grid_stride;       // of its rows; 0 where one row serves all inputs
+  bool uniform;         // equidistant knots, of which the first and the last of a row are read
+  const double* grid;   // [I, M]
+  int64_t grid_stride;  // of its rows; 0 where one row serves all inputs
   bool with_base;
   View x, s, u, coef, base_weight, bias;
-  Dtype compute;             // f32 or f64
+  Dtype compute;  // f32 or f64
   // Results, contiguous; the kernels write all of them.
   void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
   Dtype out_dtype, grad_x_dtype, grad_coef_dtype;

@@ -24,20 +24,19 @@ using Maybe = std::optional<Tensor>;
 // The best that this processor has, or the one that FASTKAN_CPU_ISA names.
 const Kernels& choose() {
   const Kernels* sets[] = {
-#if defined(FASTKAN_HAS_AVX512)
+#if defined(__x86_64__)
       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512vl")
           ? &avx512::kernels
           : nullptr,
-#endif
-#if defined(FASTKAN_HAS_AVX2)
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kernels : nullptr,
 #endif
       &baseline::kernels};
   if (const char* wanted = std::getenv("FASTKAN_CPU_ISA"); wanted && *wanted) {
     for (const Kernels* set : sets)
       if (set && std::strcmp(set->isa, wanted) == 0) return *set;
-    STD_TORCH_CHECK(false, "FASTKAN_CPU_ISA=", wanted, ": expected baseline, avx2 or avx512, as far as this processor has them");
+    STD_TORCH_CHECK(false, "FASTKAN_CPU_ISA=", wanted,
+                    ": expected baseline, avx2 or avx512, as far as this processor has them");
   }
   for (const Kernels* set : sets)
     if (set) return *set;
@@ -69,11 +68,16 @@ Pool pool_for(const Problem& p) {
 
 Dtype dtype_of(const char* name, const Tensor& t) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return Dtype::f32;
-    case ScalarType::Double: return Dtype::f64;
-    case ScalarType::BFloat16: return Dtype::bf16;
-    case ScalarType::Half: return Dtype::f16;
-    default: STD_TORCH_CHECK(false, name, " has an unsupported dtype: expected float32, float64, bfloat16 or float16");
+    case ScalarType::Float:
+      return Dtype::f32;
+    case ScalarType::Double:
+      return Dtype::f64;
+    case ScalarType::BFloat16:
+      return Dtype::bf16;
+    case ScalarType::Half:
+      return Dtype::f16;
+    default:
+      STD_TORCH_CHECK(false, name, " has an unsupported dtype: expected float32, float64, bfloat16 or float16");
   }
 }
 
@@ -104,8 +108,8 @@ void expect(const char* name, const Maybe& t, std::initializer_list<int64_t> sha
 
 bool empty(const Problem& p) { return p.N == 0 || p.I == 0 || p.O == 0; }
 
-// A contiguous result, uninitialised or zero. Straight through the C interface: the way through the dispatcher costs more
-// than the kernel of a small layer.
+// A contiguous result, uninitialised or zero. Straight through the C interface: the way through the dispatcher costs
+// more than the kernel of a small layer.
 Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
   int64_t strides[3], size = 1;
   for (size_t d = shape.size(); d-- > 0;) {
@@ -123,15 +127,15 @@ Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zer
 }
 
 // What all operators share. `grid` outlives the kernels' run, in the caller.
-Problem problem(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base, int64_t outside,
-                bool uniform, int64_t order) {
+Problem problem(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
+                int64_t outside, bool uniform, int64_t order) {
   STD_TORCH_CHECK(x.dim() == 2, "x has ", x.dim(), " dimensions: expected 2");
   STD_TORCH_CHECK(degree >= 0 && degree <= 5, "degree=", degree, ": expected 0 to 5");
   STD_TORCH_CHECK(base >= 0 && base <= 2, "base=", base, ": expected 0 to 2");
   STD_TORCH_CHECK(outside >= 0 && outside <= 2, "outside=", outside, ": expected 0 to 2");
   STD_TORCH_CHECK(order >= 0 && order < kMaxOrder, "order=", order, ": expected 0 to ", kMaxOrder - 1);
-  STD_TORCH_CHECK(grid.dim() == 2 && grid.scalar_type() == ScalarType::Double,
-                  "grid has ", grid.dim(), " dimensions or another dtype than float64: expected float64 [I, M]");
+  STD_TORCH_CHECK(grid.dim() == 2 && grid.scalar_type() == ScalarType::Double, "grid has ", grid.dim(),
+                  " dimensions or another dtype than float64: expected float64 [I, M]");
   Problem p;
   p.N = x.size(0);
   p.I = I;
@@ -222,9 +226,9 @@ std::tuple<Tensor, Tensor> kan_coef(Tensor x, Maybe s, Tensor u, Tensor grid, in
   return {grad_coef, grad_base};
 }
 
-std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Tensor coef, Maybe base_weight, Tensor grid,
-                                                int64_t degree, int64_t base, int64_t outside, bool uniform,
-                                                int64_t order) {
+std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Tensor coef, Maybe base_weight,
+                                                Tensor grid, int64_t degree, int64_t base, int64_t outside,
+                                                bool uniform, int64_t order) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
   Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, order);
   set_weights(p, coef, base_weight);
@@ -241,6 +245,12 @@ std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Ten
   set_coef_results(p, grad_coef, grad_base);
   if (!empty(p)) kernels().kan_backward(p, pool_for(p));
   return {grad_x, grad_coef, grad_base};
+}
+
+// Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
+int64_t cpu_isa() {
+  const std::string isa = kernels().isa;
+  return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
 }
 
 Tensor edge_mean(Tensor x, Tensor coef, Maybe base_weight, Tensor grid, int64_t degree, int64_t base, int64_t outside,
@@ -275,6 +285,8 @@ std::tuple<Tensor, Tensor, Tensor> edge_mean_backward(Tensor x, Tensor grad_mean
 
 }  // namespace
 }  // namespace fastkan
+
+STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa)); }
 
 STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("kan_out", TORCH_BOX(&fastkan::kan_out));

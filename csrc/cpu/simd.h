@@ -60,8 +60,9 @@ inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// Sums of kLanes vectors, as one vector: lane l holds the sum over the lanes of q[l]. Halves the number of vectors in each
-// step; with groups of g lanes, the two halves of a group of x add up to the group's first half, those of y to its second.
+// Sums of kLanes vectors, as one vector: lane l holds the sum over the lanes of q[l]. Halves the number of vectors in
+// each step; with groups of g lanes, the two halves of a group of x add up to the group's first half, those of y to its
+// second.
 template <class T, int G>
 inline void sum_step(Vec<T>* q) {
   constexpr int W = kLanes<T>;
@@ -102,7 +103,8 @@ inline uint16_t round_bf16(float f) {
 }
 
 template <class T>
-__attribute__((always_inline)) inline void load_strided(T* to, const View& from, int64_t offset, int64_t stride, int64_t n) {
+__attribute__((always_inline)) inline void load_strided(T* to, const View& from, int64_t offset, int64_t stride,
+                                                        int64_t n) {
   switch (from.dtype) {
     case Dtype::f32: {
       const float* p = static_cast<const float*>(from.data) + offset;

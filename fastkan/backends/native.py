@@ -14,7 +14,8 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 def _load(name: str) -> str | None:
     path = _LIBRARY / name
     if not path.exists():
-        return f"{name} was not built with this installation (no C++ compiler at the time?)"
+        reason = _LIBRARY / "absent.txt"  # what setup.py ran into
+        return f"{name} was not built: {reason.read_text() if reason.exists() else 'the package was not installed'}"
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
@@ -26,6 +27,11 @@ def _load(name: str) -> str | None:
 ABSENT = {"cpu": _load("libfastkan_cpu.so")}
 
 _ops = torch.ops.fastkan
+
+
+def cpu_isa() -> str | None:
+    """The instruction set of the CPU kernels that serve this machine; None where there are none."""
+    return None if ABSENT["cpu"] else ("baseline", "avx2", "avx512")[_ops.cpu_isa()]
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
