@@ -62,9 +62,8 @@ class WeightBlocks {
     } else {
       const int64_t* stride = p_.coef.stride;
       for (int64_t i = 0; i < inputs; ++i)
-        for (int64_t f = 0; f < p_.F; ++f)
-          row(coef_ + (i * p_.F + f) * width_, p_.coef, (i0 + i) * stride[0] + f * stride[1] + o0 * stride[2],
-              stride[2], outputs);
+        copy(coef_ + i * p_.F * width_, p_.coef, (i0 + i) * stride[0] + o0 * stride[2], stride[1], stride[2], p_.F,
+             outputs);
       w.coef = coef_;
       w.coef_row = width_;
       w.coef_input = p_.F * width_;
@@ -77,16 +76,15 @@ class WeightBlocks {
       w.base_input = stride[0];
       w.base = static_cast<const T*>(p_.base_weight.data) + i0 * stride[0] + o0;
     } else {
-      for (int64_t i = 0; i < inputs; ++i)
-        row(base_ + i * width_, p_.base_weight, (i0 + i) * stride[0] + o0 * stride[1], stride[1], outputs);
+      copy(base_, p_.base_weight, i0 * stride[0] + o0 * stride[1], stride[0], stride[1], inputs, outputs);
     }
     return w;
   }
 
  private:
-  void row(T* to, const View& from, int64_t offset, int64_t stride, int64_t outputs) const {
-    load_row(to, from, offset, stride, outputs);
-    for (int64_t o = outputs; o < width_; ++o) to[o] = T(0);
+  void copy(T* to, const View& from, int64_t offset, int64_t row, int64_t column, int64_t rows, int64_t outputs) const {
+    if (outputs < width_) memset(to, 0, static_cast<size_t>(rows * width_) * sizeof(T));
+    load_block(to, width_, 1, from, offset, row, column, rows, outputs);
   }
 
   const Problem& p_;
@@ -108,10 +106,8 @@ class RowBlocks {
   const T* get(int64_t n0, int64_t rows) {
     if (in_place_) return static_cast<const T*>(v_.data) + n0 * v_.stride[0];
     const int64_t width = padded<T>(columns_);
-    for (int64_t n = 0; n < rows; ++n) {
-      load_row(copy_ + n * width, v_, (n0 + n) * v_.stride[0], v_.stride[1], columns_);
-      for (int64_t o = columns_; o < width; ++o) copy_[n * width + o] = T(0);
-    }
+    if (columns_ < width) memset(copy_, 0, static_cast<size_t>(rows * width) * sizeof(T));
+    load_block(copy_, width, 1, v_, n0 * v_.stride[0], v_.stride[0], v_.stride[1], rows, columns_);
     return copy_;
   }
   int64_t stride() const { return in_place_ ? v_.stride[0] : padded<T>(columns_); }
@@ -127,6 +123,13 @@ template <int V>
 struct Constant {
   static constexpr int value = V;
 };
+
+// The coefficient gradients of input i, base last, [F + 1, width] in the type computed in, into the results.
+template <class T>
+void store_coef(const Problem& p, int64_t i, const T* from, int64_t width) {
+  store_block(p.grad_coef, p.grad_coef_dtype, i * p.F * p.O, p.O, from, width, 1, p.F, p.O);
+  if (p.with_base) store_block(p.grad_base, p.grad_coef_dtype, i * p.O, 0, from + p.F * width, 0, 1, 1, p.O);
+}
 
 // Calls f with the chunk width NV (vectors) as a constant, over all vectors of a row, widest first.
 template <int NV, class F>

@@ -108,7 +108,7 @@ void edge_mean_task(const Problem& p, int64_t i) {
     });
   }
   for (int64_t o = 0; o < p.O; ++o) sum[o] /= static_cast<T>(p.N);
-  store_row(p.out, p.out_dtype, i * p.O, sum, p.O);
+  store_block(p.out, p.out_dtype, i * p.O, 0, sum, 0, 1, 1, p.O);
 }
 
 template <class T>
@@ -132,7 +132,7 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
   T* grad_base = grad_coef + p.F * width;
   memset(grad_coef, 0, static_cast<size_t>((p.F + 1) * width) * sizeof(T));
   const Weights<T> w = blocks.get(i, 1, 0, p.O);
-  load_row(grad_mean, p.u, i * p.u.stride[0], p.u.stride[1], p.O);
+  load_block(grad_mean, 0, 1, p.u, i * p.u.stride[0], 0, p.u.stride[1], 1, p.O);
   for (int64_t o = 0; o < p.O; ++o) grad_mean[o] /= static_cast<T>(p.N);
   for (int64_t o = p.O; o < width; ++o) grad_mean[o] = T(0);
   for (int64_t n0 = 0; n0 < p.N; n0 += rows_most) {
@@ -150,11 +150,9 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
                                                                    grad_coef + o0, width, grad_base + o0, grad_x);
       });
     });
-    for (int64_t n = 0; n < rows; ++n) store_row(p.grad_x, p.grad_x_dtype, (n0 + n) * p.I + i, grad_x + n, 1);
+    store_block(p.grad_x, p.grad_x_dtype, n0 * p.I + i, p.I, grad_x, 1, 1, rows, 1);
   }
-  for (int64_t f = 0; f < p.F; ++f)
-    store_row(p.grad_coef, p.grad_coef_dtype, (i * p.F + f) * p.O, grad_coef + f * width, p.O);
-  if (p.with_base) store_row(p.grad_base, p.grad_coef_dtype, i * p.O, grad_base, p.O);
+  store_coef(p, i, grad_coef, width);
 }
 
 template <class T>

@@ -37,11 +37,8 @@ class Tile {
       : v_(v), stride_(rows), columns_(v ? memory.take<T>(inputs * rows) : nullptr) {}
   void load(int64_t i0, int64_t inputs, int64_t n0, int64_t rows) {
     if (!v_) return;
-    T row[kMaxInputs];
-    for (int64_t n = 0; n < rows; ++n) {
-      load_row(row, v_, (n0 + n) * v_.stride[0] + i0 * v_.stride[1], v_.stride[1], inputs);
-      for (int64_t i = 0; i < inputs; ++i) columns_[i * stride_ + n] = row[i];
-    }
+    const int64_t row = v_.stride[0], column = v_.stride[1];
+    load_block(columns_, 1, stride_, v_, n0 * row + i0 * column, row, column, rows, inputs);
   }
   const T* column(int64_t i) const { return columns_ ? columns_ + i * stride_ : nullptr; }
 
@@ -327,7 +324,7 @@ class Column {
   const Problem& p_;
   const T *x_ = nullptr, *s_ = nullptr;
   T* u_;
-  T* neighbours_[10];
+  T* neighbours_[10] = {};
   double* knots_;
   int32_t* window_;           // where each row's window starts, which may lie beyond the F functions
   int32_t* start_ = nullptr;  // the same, moved within

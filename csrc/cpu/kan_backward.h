@@ -121,6 +121,9 @@ struct BackwardPlan {
     width = padded<T>(p.O);
     inputs = least(p.I, kMaxInputs);
     while (inputs > 1 && ceil_div(p.I, inputs) < 16) inputs = ceil_div(inputs, 2);
+    const bool same = p.grad_coef_dtype == kDtype<T> && p.O == width;
+    if (p.grad_coef && !same)  // gradients add up in scratch
+      inputs = most(1, least(inputs, kSecondLevel / (input_size() * static_cast<int64_t>(sizeof(T)))));
     input_blocks = ceil_div(p.I, inputs);
     rows = least(p.N, p.F > 128 ? 1024 : 256);
     // Few inputs: split the rows too, each part with gradients of its own that are added up in order.
@@ -128,7 +131,7 @@ struct BackwardPlan {
     splits = most(1, least(16 / input_blocks, p.N / worth));
     split_rows = round_up(ceil_div(p.N, splits), rows);
     splits = ceil_div(p.N, split_rows);
-    in_place = p.grad_coef_dtype == kDtype<T> && p.O == width && splits == 1;
+    in_place = same && splits == 1;
   }
   int64_t tasks() const { return input_blocks * splits; }
   int64_t input_size() const { return (p.F + 1) * width; }
@@ -155,73 +158,46 @@ class BackwardTask {
     if (p_.grad_x) {
       blocks_.take(memory_, 1);
       dots_ = memory_.template take<Vec<T>>(plan_.rows + kLanes<T>);
-      tile_ = memory_.template take<T>(plan_.rows * inputs_);
+      tile_ = memory_.template take<T>(tile_stride() * inputs_);
     }
     u_rows_.take(memory_, plan_.rows);
     weights_ = memory_.template take<T>(planes_ * plan_.rows);
     start_ = memory_.template take<int32_t>(plan_.rows);
     chains_.head = memory_.template take<int32_t>(windows_);
     chains_.next = memory_.template take<int32_t>(plan_.rows);
-    if (own()) coef_ = memory_.template take<T>(plan_.input_size());
+    if (own()) coef_ = memory_.template take<T>(inputs_ * plan_.input_size());
   }
 
   void run() {
     const int64_t begin = split_ * plan_.split_rows, end = least(p_.N, begin + plan_.split_rows);
-    if (!own()) {
-      for (int64_t n0 = begin; n0 < end; n0 += plan_.rows) {
-        rows_of(n0, end);
-        for (int64_t i = 0; i < inputs_; ++i) input(i);
-        finish_rows();
-      }
-      return;
+    for (n0_ = begin; n0_ < end; n0_ += plan_.rows) {
+      rows_ = least(plan_.rows, end - n0_);
+      u_ = u_rows_.get(n0_, rows_);
+      x_.load(i0_, inputs_, n0_, rows_);
+      s_.load(i0_, inputs_, n0_, rows_);
+      for (int64_t i = 0; i < inputs_; ++i) input(i);
+      if (p_.grad_x)
+        store_block(p_.grad_x, p_.grad_x_dtype, n0_ * p_.I + i0_, p_.I, tile_, 1, tile_stride(), rows_, inputs_);
     }
-    // Gradients in scratch, one input's at a time: the rows go by once for each input.
-    for (int64_t i = 0; i < inputs_; ++i) {
-      memset(coef_, 0, static_cast<size_t>(plan_.input_size()) * sizeof(T));
-      for (int64_t n0 = begin; n0 < end; n0 += plan_.rows) {
-        rows_of(n0, end);
-        input(i);
-        if (p_.grad_x)
-          for (int64_t n = 0; n < rows_; ++n)
-            store_row(p_.grad_x, p_.grad_x_dtype, (n0_ + n) * p_.I + i0_ + i, tile_ + n * inputs_ + i, 1);
-      }
-      store_coef(p_, i0_ + i, coef_, plan_.width);
-    }
-  }
-
-  static void store_coef(const Problem& p, int64_t i, const T* from, int64_t width) {
-    for (int64_t f = 0; f < p.F; ++f)
-      store_row(p.grad_coef, p.grad_coef_dtype, (i * p.F + f) * p.O, from + f * width, p.O);
-    if (p.with_base) store_row(p.grad_base, p.grad_coef_dtype, i * p.O, from + p.F * width, p.O);
+    for (int64_t i = 0; own() && i < inputs_; ++i) store_coef(p_, i0_ + i, coef_ + i * plan_.input_size(), plan_.width);
   }
 
  private:
+  // Whether the coefficient gradients add up in scratch: their type or width is not the results'.
   bool own() const { return p_.grad_coef && !plan_.in_place && !plan_.partial; }
+  int64_t tile_stride() const { return padded<T>(plan_.rows); }
 
   Scratch& reserved() {
     const int64_t rows = plan_.rows;
     Scratch& memory = scratch();
     memory.reserve(
-        (p_.grad_x ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(rows + kLanes<T>) + Scratch::bytes<T>(rows * inputs_)
-                   : 0) +
+        (p_.grad_x
+             ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(rows + kLanes<T>) + Scratch::bytes<T>(tile_stride() * inputs_)
+             : 0) +
         u_rows_.bytes(rows) + Column<T>::bytes(p_, rows) + Tile<T>::bytes(p_.x, inputs_, rows) +
         Tile<T>::bytes(p_.s, inputs_, rows) + Scratch::bytes<T>(planes_ * rows) + 2 * Scratch::bytes<int32_t>(rows) +
-        Scratch::bytes<int32_t>(windows_) + (own() ? Scratch::bytes<T>(plan_.input_size()) : 0));
+        Scratch::bytes<int32_t>(windows_) + (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0));
     return memory;
-  }
-
-  void rows_of(int64_t n0, int64_t end) {
-    n0_ = n0;
-    rows_ = least(plan_.rows, end - n0);
-    u_ = u_rows_.get(n0, rows_);
-    x_.load(i0_, inputs_, n0, rows_);
-    s_.load(i0_, inputs_, n0, rows_);
-  }
-
-  void finish_rows() {
-    if (!p_.grad_x) return;
-    for (int64_t n = 0; n < rows_; ++n)
-      store_row(p_.grad_x, p_.grad_x_dtype, (n0_ + n) * p_.I + i0_, tile_ + n * inputs_, inputs_);
   }
 
   void input(int64_t i) {
@@ -253,26 +229,24 @@ class BackwardTask {
     });
     for (int64_t n = 0; n < rows_; n += kLanes<T>) {
       sum_step<T, kLanes<T>>(dots_ + n);
-      const int64_t count = least(kLanes<T>, rows_ - n);
-      for (int64_t l = 0; l < count; ++l) tile_[(n + l) * inputs_ + i] = dots_[n][l];
+      store(tile_ + i * tile_stride() + n, dots_[n]);
     }
   }
 
   void grad_coef(int64_t i) {
     const int64_t width = plan_.width;
-    T *coef = coef_, *base = coef_ ? coef_ + p_.F * width : nullptr;
-    const bool first = n0_ == split_ * plan_.split_rows;
+    T *coef, *base;
     if (plan_.in_place) {
       coef = static_cast<T*>(p_.grad_coef) + (i0_ + i) * p_.F * width;
       base = static_cast<T*>(p_.grad_base) + (i0_ + i) * width;
-      if (first) {
-        memset(coef, 0, static_cast<size_t>(p_.F * width) * sizeof(T));
-        if (p_.with_base) memset(base, 0, static_cast<size_t>(width) * sizeof(T));
-      }
-    } else if (plan_.partial) {
-      coef = plan_.partial + (split_ * p_.I + i0_ + i) * plan_.input_size();
+    } else {
+      coef =
+          (plan_.partial ? plan_.partial + (split_ * p_.I + i0_) * plan_.input_size() : coef_) + i * plan_.input_size();
       base = coef + p_.F * width;
-      if (first) memset(coef, 0, static_cast<size_t>(plan_.input_size()) * sizeof(T));
+    }
+    if (n0_ == split_ * plan_.split_rows) {
+      memset(coef, 0, static_cast<size_t>(p_.F * width) * sizeof(T));
+      if (p_.with_base) memset(base, 0, static_cast<size_t>(width) * sizeof(T));
     }
     by_window(p_, [&](auto window, auto with_base) {
       chunks<window_vectors(window.value + with_base.value)>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
@@ -310,7 +284,7 @@ void add_splits(const BackwardPlan<T>& plan, int64_t i) {
     const T* part = plan.partial + (split * p.I + i) * plan.input_size();
     for (int64_t k = 0; k < plan.input_size(); ++k) first[k] += part[k];
   }
-  BackwardTask<T>::store_coef(p, i, first, plan.width);
+  store_coef(p, i, first, plan.width);
 }
 
 template <class T>

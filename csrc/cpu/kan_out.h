@@ -106,13 +106,8 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
   T* y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
   const int64_t y_stride = in_place ? p.O : width;
 
-  for (int64_t n = 0; n < rows; ++n) {
-    if (p.bias)
-      load_row(y + n * y_stride, p.bias, o0 * p.bias.stride[0], p.bias.stride[0], outputs);
-    else
-      for (int64_t o = 0; o < outputs; ++o) y[n * y_stride + o] = T(0);
-    for (int64_t o = outputs; o < width; ++o) y[n * y_stride + o] = T(0);
-  }
+  for (int64_t n = 0; n < rows; ++n) memset(y + n * y_stride, 0, static_cast<size_t>(width) * sizeof(T));
+  if (p.bias) load_block(y, y_stride, 1, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
   for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
     const int64_t inputs = least(plan.inputs, p.I - i0);
     x.load(i0, inputs, n0, rows);
@@ -128,8 +123,7 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
       });
     });
   }
-  if (!in_place)
-    for (int64_t n = 0; n < rows; ++n) store_row(p.out, p.out_dtype, (n0 + n) * p.O + o0, y + n * width, outputs);
+  if (!in_place) store_block(p.out, p.out_dtype, n0 * p.O + o0, p.O, y, width, 1, rows, outputs);
 }
 
 template <class T>

@@ -103,64 +103,102 @@ inline uint16_t round_bf16(float f) {
 }
 
 template <class T>
-__attribute__((always_inline)) inline void load_strided(T* to, const View& from, int64_t offset, int64_t stride,
-                                                        int64_t n) {
-  switch (from.dtype) {
-    case Dtype::f32: {
-      const float* p = static_cast<const float*>(from.data) + offset;
-      for (int64_t k = 0; k < n; ++k) to[k] = static_cast<T>(p[k * stride]);
-      break;
-    }
-    case Dtype::f64: {
-      const double* p = static_cast<const double*>(from.data) + offset;
-      for (int64_t k = 0; k < n; ++k) to[k] = static_cast<T>(p[k * stride]);
-      break;
-    }
-    case Dtype::bf16: {
-      const uint16_t* p = static_cast<const uint16_t*>(from.data) + offset;
-      for (int64_t k = 0; k < n; ++k) to[k] = static_cast<T>(widen_bf16(p[k * stride]));
-      break;
-    }
-    case Dtype::f16: {
-      const _Float16* p = static_cast<const _Float16*>(from.data) + offset;
-      for (int64_t k = 0; k < n; ++k) to[k] = static_cast<T>(static_cast<float>(p[k * stride]));
-      break;
-    }
+inline T widen(float v) {
+  return static_cast<T>(v);
+}
+template <class T>
+inline T widen(double v) {
+  return static_cast<T>(v);
+}
+template <class T>
+inline T widen(uint16_t v) {
+  return static_cast<T>(widen_bf16(v));
+}
+template <class T>
+inline T widen(_Float16 v) {
+  return static_cast<T>(static_cast<float>(v));
+}
+template <class T>
+inline void narrow(T v, float* to) {
+  *to = static_cast<float>(v);
+}
+template <class T>
+inline void narrow(T v, double* to) {
+  *to = static_cast<double>(v);
+}
+template <class T>
+inline void narrow(T v, uint16_t* to) {
+  *to = round_bf16(static_cast<float>(v));
+}
+template <class T>
+inline void narrow(T v, _Float16* to) {
+  *to = static_cast<_Float16>(static_cast<float>(v));
+}
+
+// Calls f(n, c) for a block of rows by columns: along the rows where they are contiguous or long, else along the
+// columns.
+template <class F>
+__attribute__((always_inline)) inline void each(int64_t rows, int64_t columns, const F& f) {
+  if (columns < 4) {
+    for (int64_t c = 0; c < columns; ++c)
+      for (int64_t n = 0; n < rows; ++n) f(n, c);
+  } else {
+    for (int64_t n = 0; n < rows; ++n)
+      for (int64_t c = 0; c < columns; ++c) f(n, c);
   }
 }
 
-// The common case has stride 1, and then these loops are vector code.
-template <class T>
-inline void load_row(T* to, const View& from, int64_t offset, int64_t stride, int64_t n) {
-  if (stride == 1)
-    load_strided(to, from, offset, 1, n);
+template <class T, class S>
+void load_typed(T* to, int64_t to_row, int64_t to_column, const S* from, int64_t row, int64_t column, int64_t rows,
+                int64_t columns) {
+  if (column == 1 && to_column == 1)
+    each(rows, columns, [=](int64_t n, int64_t c) { to[n * to_row + c] = widen<T>(from[n * row + c]); });
   else
-    load_strided(to, from, offset, stride, n);
+    each(rows, columns,
+         [=](int64_t n, int64_t c) { to[n * to_row + c * to_column] = widen<T>(from[n * row + c * column]); });
 }
 
+// to[n * to_row + c * to_column] = from[offset + n * row + c * column], of any storage type.
 template <class T>
-inline void store_row(void* to, Dtype dtype, int64_t offset, const T* from, int64_t n) {
+void load_block(T* to, int64_t to_row, int64_t to_column, const View& from, int64_t offset, int64_t row, int64_t column,
+                int64_t rows, int64_t columns) {
+  switch (from.dtype) {
+    case Dtype::f32:
+      return load_typed(to, to_row, to_column, static_cast<const float*>(from.data) + offset, row, column, rows,
+                        columns);
+    case Dtype::f64:
+      return load_typed(to, to_row, to_column, static_cast<const double*>(from.data) + offset, row, column, rows,
+                        columns);
+    case Dtype::bf16:
+      return load_typed(to, to_row, to_column, static_cast<const uint16_t*>(from.data) + offset, row, column, rows,
+                        columns);
+    case Dtype::f16:
+      return load_typed(to, to_row, to_column, static_cast<const _Float16*>(from.data) + offset, row, column, rows,
+                        columns);
+  }
+}
+
+template <class T, class S>
+void store_typed(S* to, int64_t to_row, const T* from, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  if (column == 1)
+    each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c], to + n * to_row + c); });
+  else
+    each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); });
+}
+
+// to[offset + n * to_row + c] = from[n * row + c * column], in any storage type.
+template <class T>
+void store_block(void* to, Dtype dtype, int64_t offset, int64_t to_row, const T* from, int64_t row, int64_t column,
+                 int64_t rows, int64_t columns) {
   switch (dtype) {
-    case Dtype::f32: {
-      float* p = static_cast<float*>(to) + offset;
-      for (int64_t k = 0; k < n; ++k) p[k] = static_cast<float>(from[k]);
-      break;
-    }
-    case Dtype::f64: {
-      double* p = static_cast<double*>(to) + offset;
-      for (int64_t k = 0; k < n; ++k) p[k] = static_cast<double>(from[k]);
-      break;
-    }
-    case Dtype::bf16: {
-      uint16_t* p = static_cast<uint16_t*>(to) + offset;
-      for (int64_t k = 0; k < n; ++k) p[k] = round_bf16(static_cast<float>(from[k]));
-      break;
-    }
-    case Dtype::f16: {
-      _Float16* p = static_cast<_Float16*>(to) + offset;
-      for (int64_t k = 0; k < n; ++k) p[k] = static_cast<_Float16>(static_cast<float>(from[k]));
-      break;
-    }
+    case Dtype::f32:
+      return store_typed(static_cast<float*>(to) + offset, to_row, from, row, column, rows, columns);
+    case Dtype::f64:
+      return store_typed(static_cast<double*>(to) + offset, to_row, from, row, column, rows, columns);
+    case Dtype::bf16:
+      return store_typed(static_cast<uint16_t*>(to) + offset, to_row, from, row, column, rows, columns);
+    case Dtype::f16:
+      return store_typed(static_cast<_Float16*>(to) + offset, to_row, from, row, column, rows, columns);
   }
 }
 
