@@ -1,0 +1,103 @@
+"""What only the CPU kernels have: an instruction set chosen at run time, and offsets beyond 32 bits."""
+
+import mmap
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import skip_if_missing
+
+from fastkan.backends import native
+from fastkan.basis.bspline import uniform_knots
+from fastkan.spec import Spec
+
+SETS = {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+
+# Every contraction, degree and type, with windows, chunks of outputs and blocks of inputs that are not full.
+CHECK = """
+import sys
+from itertools import product
+import torch
+from fastkan.backends import native
+from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference
+torch.set_num_threads(1)
+assert native.cpu_isa() == sys.argv[1], native.cpu_isa()
+shapes = ((1, 1, 1), (33, 17, 65), (130, 5, 12), (20, 3, 300))
+dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+for seed, (degree, dtype) in enumerate(product(range(6), dtypes)):
+    shape, knots = shapes[seed % 4], KNOTS[seed % len(KNOTS)]
+    p = Problem.random(*shape, (2, 7, 40)[seed % 3], degree, knots=knots, order=seed % 3, dtype=dtype, seed=seed)
+    for contraction in CONTRACTIONS:
+        assert_matches_reference(native, contraction, p)
+print("matched")
+"""
+
+
+def flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo") as text:
+            return set(next(line for line in text if line.startswith("flags")).split())
+    except (OSError, StopIteration):
+        return set()
+
+
+def run(isa: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "FASTKAN_CPU_ISA": isa}
+    return subprocess.run([sys.executable, "-c", CHECK, isa], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_every_instruction_set_matches_the_reference(isa):
+    skip_if_missing("native")
+    if not SETS[isa] <= flags():
+        pytest.skip(f"this processor has no {isa}")
+    done = run(isa)
+    assert done.stdout.strip() == "matched", done.stderr[-2000:]
+
+
+def test_an_unknown_instruction_set_is_an_error_that_names_it():
+    skip_if_missing("native")
+    done = run("mmx")
+    assert done.returncode != 0
+    assert "FASTKAN_CPU_ISA=mmx: expected baseline, avx2 or avx512" in done.stderr
+
+
+def test_the_best_instruction_set_is_chosen():
+    skip_if_missing("native")
+    if os.environ.get("FASTKAN_CPU_ISA"):
+        pytest.skip("FASTKAN_CPU_ISA chooses")
+    best = [isa for isa, needed in SETS.items() if needed <= flags()][-1]
+    assert native.cpu_isa() == best
+
+
+def sparse(*shape: int, strides: tuple[int, ...]) -> torch.Tensor:
+    """A float32 tensor of zeros that spans gigabytes of addresses, of which only the pages it touches exist."""
+    size = 4 * (sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1)
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0))
+    except (OSError, ValueError) as error:
+        pytest.skip(f"no {size >> 30} GiB of addresses: {error}")
+    return torch.from_numpy(np.frombuffer(memory, dtype=np.float32)).as_strided(shape, strides)
+
+
+def test_offsets_beyond_32_bits():
+    """x, u and coef whose elements lie more than 2^31 elements apart give what their copies give."""
+    skip_if_missing("native")
+    far, inputs, outputs, functions = 2**30 + 3, 3, 32, 9
+    x, u = sparse(3, inputs, strides=(far, 1)), sparse(3, outputs, strides=(far, 1))
+    coef = sparse(inputs, functions, outputs, strides=(far, 2**28, 1))
+    for t in (x, u, coef):
+        assert (t.shape[0] - 1) * t.stride(0) > 2**31
+        t.copy_(torch.randn(t.shape).clamp(-1, 1))
+    grid = uniform_knots(-1, 1, functions - 3, 3).expand(inputs, -1)
+    spec = Spec.of(3, "zero", "zero", True)
+    near = [t.contiguous() for t in (x, u, coef)]
+    found = native.kan_out(x, None, coef, None, None, grid, spec, 0)
+    assert torch.equal(found, native.kan_out(near[0], None, near[2], None, None, grid, spec, 0))
+    found = native.kan_backward(x, None, u, coef, None, grid, spec, 0)
+    expected = native.kan_backward(near[0], None, near[1], near[2], None, grid, spec, 0)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    assert found[0].abs().sum() > 0 and found[1].abs().sum() > 0
