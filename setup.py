@@ -41,7 +41,7 @@ def compile_library() -> Path:
         record.write_text(made_with)
     for command in configure, [cmake, "--build", str(folder), "--target", "fastkan_cpu"]:
         if subprocess.call(command, stdin=subprocess.DEVNULL):
-            raise RuntimeError(f"{' '.join(command[:2])} failed, its output is above")
+            raise RuntimeError("CMake failed (is there a C++20 compiler?), pip install -v shows how")
     return folder / LIBRARY
 
 
@@ -60,13 +60,13 @@ class build_native(Command):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             if os.environ.get("FASTKAN_NO_NATIVE", "0") != "0":
-                raise RuntimeError("FASTKAN_NO_NATIVE was set")
+                raise RuntimeError("FASTKAN_NO_NATIVE is set")
             library = compile_library()
         except (RuntimeError, OSError) as why:
             target.unlink(missing_ok=True)
             reason.write_text(str(why))
             if os.environ.get("FASTKAN_REQUIRE_NATIVE", "0") != "0":
-                raise SystemExit(f"fastkan: the kernels were not built: {why}") from None
+                raise SystemExit(f"fastkan: the compiled kernels were not built: {why}") from None
             print(f"fastkan: WARNING: installed without compiled kernels, on plain PyTorch: {why}", file=sys.stderr)
             return
         reason.unlink(missing_ok=True)

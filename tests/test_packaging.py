@@ -133,7 +133,7 @@ def test_without_a_compiler(pure):
     assert not (pure / LIBRARY).exists() and (pure / "fastkan/py.typed").exists()
     assert "Tag: py3-none-any" in next(pure.glob("fastkan-*.dist-info/WHEEL")).read_text()
     state = json.loads(python(STATE, pure))
-    assert state["native"].startswith("missing: libfastkan_cpu.so was not built")
+    assert state["native"].startswith("missing: libfastkan_cpu.so was not built: CMake failed")
     assert state["reference"].startswith("chosen")
     python(FORWARD, pure)
 
@@ -155,7 +155,7 @@ def test_no_native_switch(source, tmp_path):
 
 def test_library_that_does_not_load(pure, tmp_path):
     shutil.copytree(pure / "fastkan", tmp_path / "fastkan")
-    (tmp_path / "fastkan/lib").mkdir()
+    (tmp_path / "fastkan/lib").mkdir(exist_ok=True)
     (tmp_path / LIBRARY).write_text("not a library")
     state = json.loads(python(STATE, tmp_path))
     assert state["native"].startswith("missing: libfastkan_cpu.so does not load: ")
