@@ -6,22 +6,10 @@
 #pragma once
 
 #include "block.h"
+#include "order.h"
 
 namespace fastkan {
 namespace {
-
-// Rows of one input, chained by the start of their window: head[g] is the first row, next[n] the one after n, -1 the
-// end.
-struct Chains {
-  int32_t *head, *next;
-  void build(const int32_t* start, int64_t rows, int64_t windows) {
-    for (int64_t g = 0; g < windows; ++g) head[g] = -1;
-    for (int64_t n = rows - 1; n >= 0; --n) {
-      next[n] = head[start[n]];
-      head[start[n]] = static_cast<int32_t>(n);
-    }
-  }
-};
 
 // dots[n] += u[n] * (sum_k w'_k coef[start + k]), lane by lane.
 template <class T, int NV, int R, bool BASE>
@@ -103,6 +91,62 @@ __attribute__((noinline)) void coef_windows(int64_t windows, const Chains& chain
     for (int v = 0; v < NV; ++v) store(grad_base + v * W, load(grad_base + v * W) + base[v]);
 }
 
+// in_windows and coef_windows, row by row in sorted order.
+template <class T, int NV, int R, bool BASE>
+__attribute__((noinline)) void in_sorted(int64_t rows, const int32_t* order, const int32_t* start, const T* weight,
+                                         int64_t plane, const T* u, int64_t u_stride, const T* coef, int64_t row,
+                                         const T* base, Vec<T>* dots) {
+  constexpr int W = kLanes<T>;
+  for (int64_t at = 0; at < rows; ++at) {
+    const int64_t n = order[at];
+    const T* c = coef + start[n] * row;
+    Vec<T> slope[NV];
+    const Vec<T> first = splat(weight[n]);
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) slope[v] = first * load(c + v * W);
+#pragma GCC unroll 8
+    for (int k = 1; k < R + BASE; ++k) {
+      const Vec<T> a = splat(weight[k * plane + n]);
+      const T* from = k < R ? c + k * row : base;
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) slope[v] += a * load(from + v * W);
+    }
+    Vec<T> dot = dots[n];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) dot += slope[v] * load(u + n * u_stride + v * W);
+    dots[n] = dot;
+  }
+}
+
+template <class T, int NV, int R, bool BASE>
+__attribute__((noinline)) void coef_sorted(int64_t rows, const int32_t* order, const int32_t* start, const T* weight,
+                                           int64_t plane, const T* u, int64_t u_stride, T* grad_coef, int64_t row,
+                                           T* grad_base) {
+  constexpr int W = kLanes<T>;
+  Vec<T> base[NV];
+  for (int v = 0; v < NV; ++v) base[v] = Vec<T>{};
+  for (int64_t at = 0; at < rows; ++at) {
+    const int64_t n = order[at];
+    T* to = grad_coef + start[n] * row;
+    Vec<T> un[NV];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) un[v] = load(u + n * u_stride + v * W);
+#pragma GCC unroll 8
+    for (int k = 0; k < R; ++k) {
+      const Vec<T> a = splat(weight[k * plane + n]);
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) store(to + k * row + v * W, load(to + k * row + v * W) + a * un[v]);
+    }
+    if constexpr (BASE) {
+      const Vec<T> a = splat(weight[R * plane + n]);
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) base[v] += a * un[v];
+    }
+  }
+  if constexpr (BASE)
+    for (int v = 0; v < NV; ++v) store(grad_base + v * W, load(grad_base + v * W) + base[v]);
+}
+
 // The widest power of two of vectors for which all sums of a window stay in registers.
 constexpr int window_vectors(int sums) {
   int nv = 1;
@@ -114,7 +158,7 @@ template <class T>
 struct BackwardPlan {
   const Problem& p;
   int64_t inputs, rows, input_blocks, splits, split_rows, width;
-  bool in_place;
+  bool in_place, sorted;
   T* partial = nullptr;  // [splits, I, F + 1, width] where a block of inputs is split over the rows
 
   explicit BackwardPlan(const Problem& problem) : p(problem) {
@@ -125,7 +169,10 @@ struct BackwardPlan {
     if (p.grad_coef && !same)  // gradients add up in scratch
       inputs = most(1, least(inputs, kSecondLevel / (input_size() * static_cast<int64_t>(sizeof(T)))));
     input_blocks = ceil_div(p.I, inputs);
-    rows = least(p.N, p.F > 128 ? 1024 : 256);
+    // Many windows: many rows at a time, as far as their u stays in the second-level cache.
+    const int64_t cached = kSecondLevel / (width * static_cast<int64_t>(sizeof(T))) / 256 * 256;
+    rows = least(p.N, p.F > 32 ? most(256, least(1024, cached)) : 256);
+    sorted = rows < kSparse * (p.F - p.K);
     // Few inputs: split the rows too, each part with gradients of its own that are added up in order.
     const int64_t worth = p.grad_coef ? most(4 * p.F, 1024) : rows;
     splits = most(1, least(16 / input_blocks, p.N / worth));
@@ -163,8 +210,8 @@ class BackwardTask {
     u_rows_.take(memory_, plan_.rows);
     weights_ = memory_.template take<T>(planes_ * plan_.rows);
     start_ = memory_.template take<int32_t>(plan_.rows);
-    chains_.head = memory_.template take<int32_t>(windows_);
-    chains_.next = memory_.template take<int32_t>(plan_.rows);
+    windows_memory_ = memory_.template take<int32_t>(windows_ + 1);
+    rows_memory_ = memory_.template take<int32_t>(plan_.rows);
     if (own()) coef_ = memory_.template take<T>(inputs_ * plan_.input_size());
   }
 
@@ -196,7 +243,7 @@ class BackwardTask {
              : 0) +
         u_rows_.bytes(rows) + Column<T>::bytes(p_, rows) + Tile<T>::bytes(p_.x, inputs_, rows) +
         Tile<T>::bytes(p_.s, inputs_, rows) + Scratch::bytes<T>(planes_ * rows) + 2 * Scratch::bytes<int32_t>(rows) +
-        Scratch::bytes<int32_t>(windows_) + (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0));
+        Scratch::bytes<int32_t>(windows_ + 1) + (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0));
     return memory;
   }
 
@@ -206,15 +253,24 @@ class BackwardTask {
     column_.locate(i0_ + i, x_.column(i), s_.column(i), rows_, top, start_);
     if (p_.grad_x) {
       column_.weights(p_.x_order, weights_, plan_.rows);
-      chains_.build(start_, rows_, windows_);
+      arrange();
       grad_x(i);
     }
     if (p_.grad_coef) {
       column_.weights(p_.order, weights_, plan_.rows);
-      if (!p_.grad_x) chains_.build(start_, rows_, windows_);
+      if (!p_.grad_x) arrange();
       grad_coef(i);
     }
   }
+
+  void arrange() {
+    if (plan_.sorted)
+      sorted().build(start_, rows_, windows_);
+    else
+      chains().build(start_, rows_, windows_);
+  }
+  Sorted sorted() const { return {rows_memory_, windows_memory_}; }
+  Chains chains() const { return {windows_memory_, rows_memory_}; }
 
   void grad_x(int64_t i) {
     const Weights<T> w = blocks_.get(i0_ + i, 1, 0, p_.O);
@@ -222,9 +278,14 @@ class BackwardTask {
     by_window(p_, [&](auto window, auto base) {
       chunks<window_vectors(window.value + base.value)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
         const int64_t o0 = at * kLanes<T>;
-        in_windows<T, vectors.value, window.value, base.value>(windows_, chains_, weights_, plan_.rows, u_ + o0,
-                                                               u_rows_.stride(), w.coef + o0, w.coef_row, w.base + o0,
-                                                               dots_);
+        if (plan_.sorted)
+          in_sorted<T, vectors.value, window.value, base.value>(rows_, rows_memory_, start_, weights_, plan_.rows,
+                                                                u_ + o0, u_rows_.stride(), w.coef + o0, w.coef_row,
+                                                                w.base + o0, dots_);
+        else
+          in_windows<T, vectors.value, window.value, base.value>(windows_, chains(), weights_, plan_.rows, u_ + o0,
+                                                                 u_rows_.stride(), w.coef + o0, w.coef_row, w.base + o0,
+                                                                 dots_);
       });
     });
     for (int64_t n = 0; n < rows_; n += kLanes<T>) {
@@ -251,8 +312,13 @@ class BackwardTask {
     by_window(p_, [&](auto window, auto with_base) {
       chunks<window_vectors(window.value + with_base.value)>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
         const int64_t o0 = at * kLanes<T>;
-        coef_windows<T, vectors.value, window.value, with_base.value>(windows_, chains_, weights_, plan_.rows, u_ + o0,
-                                                                      u_rows_.stride(), coef + o0, width, base + o0);
+        if (plan_.sorted)
+          coef_sorted<T, vectors.value, window.value, with_base.value>(rows_, rows_memory_, start_, weights_,
+                                                                       plan_.rows, u_ + o0, u_rows_.stride(), coef + o0,
+                                                                       width, base + o0);
+        else
+          coef_windows<T, vectors.value, window.value, with_base.value>(
+              windows_, chains(), weights_, plan_.rows, u_ + o0, u_rows_.stride(), coef + o0, width, base + o0);
       });
     });
   }
@@ -267,7 +333,7 @@ class BackwardTask {
   Scratch& memory_;
   Column<T> column_;
   Tile<T> x_, s_;
-  Chains chains_;
+  int32_t *windows_memory_, *rows_memory_;
   Vec<T>* dots_ = nullptr;
   T *tile_ = nullptr, *weights_, *coef_ = nullptr;
   int32_t* start_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "block.h"
+#include "order.h"
 
 namespace fastkan {
 namespace {
@@ -66,18 +67,47 @@ __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Feat
   for (; n < rows; ++n) out_row_group<T, NV, R, BASE, 1>(n, inputs, f, start, w, o0, y, y_stride);
 }
 
+// One input, its rows in sorted order: for grids whose coefficients do not stay in a cache between rows.
+template <class T, int NV, int R, bool BASE>
+__attribute__((noinline)) void out_sorted(int64_t rows, const int32_t* order, const int32_t* start, const T* weight,
+                                          int64_t plane, const T* coef, int64_t row, const T* base, T* y,
+                                          int64_t y_stride) {
+  constexpr int W = kLanes<T>;
+  for (int64_t at = 0; at < rows; ++at) {
+    const int64_t n = order[at];
+    const T* c = coef + start[n] * row;
+    T* to = y + n * y_stride;
+    Vec<T> sum[NV];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) sum[v] = load(to + v * W);
+#pragma GCC unroll 8
+    for (int k = 0; k < R + BASE; ++k) {
+      const Vec<T> a = splat(weight[k * plane + n]);
+      const T* from = k < R ? c + k * row : base;
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) sum[v] += a * load(from + v * W);
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(to + v * W, sum[v]);
+  }
+}
+
+// Bytes of an input's coefficients above which its rows are sorted.
+constexpr int64_t kSortedFrom = 128 * 1024;
+
 template <class T>
 struct OutPlan {
   const Problem& p;
   int64_t inputs, rows, width, row_blocks, output_blocks;
+  bool sorted;
 
   OutPlan(const Problem& problem, const Pool& pool) : p(problem) {
     width = least(p.O, kDirectWidth);
     inputs = block_inputs<T>(p, padded<T>(width));
-    rows = least(p.N, 128);
+    sorted = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)) > kSortedFrom;
+    rows = least(p.N, sorted ? 1024 : 128);
     row_blocks = ceil_div(p.N, rows);
-    // Few rows: let threads share the outputs. Large grids: let a block of rows be long, since it reads all
-    // coefficients.
+    // Few rows: let threads share the outputs.
     while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>)
       width = round_up(width / 2, kLanes<T>);
     output_blocks = ceil_div(p.O, width);
@@ -97,7 +127,8 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Tile<T>::bytes(p.x, plan.inputs, rows) +
                  Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
-                 Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<T>(in_place ? 0 : rows * width));
+                 Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<T>(in_place ? 0 : rows * width) +
+                 (plan.sorted ? Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(p.F - p.K + 1) : 0));
   blocks.take(memory, plan.inputs);
   Column<T> column(p, memory, rows);
   Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
@@ -108,6 +139,8 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
 
   for (int64_t n = 0; n < rows; ++n) memset(y + n * y_stride, 0, static_cast<size_t>(width) * sizeof(T));
   if (p.bias) load_block(y, y_stride, 1, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
+  Sorted sorted{};
+  if (plan.sorted) sorted = {memory.take<int32_t>(rows), memory.take<int32_t>(p.F - p.K + 1)};
   for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
     const int64_t inputs = least(plan.inputs, p.I - i0);
     x.load(i0, inputs, n0, rows);
@@ -117,6 +150,18 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
       column.weights(p.order, f.w + i * planes * rows, rows);
     }
     const Weights<T> w = blocks.get(i0, inputs, o0, outputs);
+    for (int64_t i = 0; plan.sorted && i < inputs; ++i) {
+      sorted.build(start + i * rows, rows, p.F - p.K);
+      by_window(p, [&](auto window, auto base) {
+        chunks<kRegisters / 8>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
+          const int64_t o = at * kLanes<T>;
+          out_sorted<T, vectors.value, window.value, base.value>(rows, sorted.order, start + i * rows, f.of(i, 0), rows,
+                                                                 w.rows(i) + o, w.coef_row,
+                                                                 w.base + i * w.base_input + o, y + o, y_stride);
+        });
+      });
+    }
+    if (plan.sorted) continue;
     by_window(p, [&](auto window, auto base) {
       chunks<kRegisters / 2>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
         out_rows<T, vectors.value, window.value, base.value>(rows, inputs, f, start, w, at * kLanes<T>, y, y_stride);
