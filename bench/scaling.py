@@ -16,7 +16,7 @@ from .peers import PEERS
 FULL, TINY = cases.SCALING, cases.TINY
 
 # Above this a layer that holds all features of all rows is left out, for its memory.
-DENSE_FEATURES = 1 << 26
+DENSE_FEATURES = 1 << 24
 
 
 class ZeroFill(Contestant):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import autograd, select
+from .basis.bspline import uniform_knots
 from .spec import Spec
 
 
@@ -54,7 +55,7 @@ def kan_linear(
     Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.10-2.12.
     """
     spec = Spec.of(degree, base if isinstance(base, str) else "zero", outside, uniform)
-    _check(x, coef, grid, base_weight, bias, scale, degree)
+    _check(x, coef, grid, base_weight, bias, scale, degree, uniform)
     if isinstance(base, str):
         return apply(x, coef, _rows(grid, coef), base_weight, bias, scale, spec, backend)
     if not callable(base):
@@ -83,7 +84,7 @@ def edge_mean(
     Source: Liu et al., KAN (arXiv 2404.19756), eq. 2.17.
     """
     spec = Spec.of(degree, base, outside, uniform)
-    _check(x, coef, grid, base_weight, None, None, degree)
+    _check(x, coef, grid, base_weight, None, None, degree, uniform)
     return apply_edge_mean(x, coef, _rows(grid, coef), base_weight, spec, backend)
 
 
@@ -132,16 +133,13 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def _check(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None,
-    degree: int,
+    degree: int, uniform: bool,
 ) -> None:  # fmt: skip
     optional = {"base_weight": base_weight, "bias": bias, "scale": scale}
     for name, t in {"x": x, "coef": coef, "grid": grid, **optional}.items():
         if t is None and name in optional:
             continue
-        if not isinstance(t, Tensor):
-            raise TypeError(f"{name} is a {type(t).__name__}: expected a tensor")
-        if t.dtype not in _DTYPES:
-            raise TypeError(f"{name}.dtype is {t.dtype}: expected float32, float64, bfloat16 or float16")
+        _check_tensor(name, t)
         if t.device != x.device:
             raise ValueError(f"{name} is on {t.device}: expected x's device, {x.device}")
     if coef.dim() != 3:
@@ -153,6 +151,7 @@ def _check(
     knots = functions + degree + 1
     if _shape(grid) not in ([knots], [inputs, knots]):
         raise ValueError(f"grid has shape {_shape(grid)}: expected [{knots}] or [{inputs}, {knots}], to go with coef")
+    _check_knots(grid, degree, uniform)
     if grid.requires_grad:
         raise ValueError("grid.requires_grad is True: the result is not differentiable by the grid; pass grid.detach()")
     for name, t in optional.items():
@@ -165,10 +164,34 @@ def _check(
             raise TypeError(f"{name}.dtype is {t.dtype}: expected coef's, {coef.dtype}")
 
 
+def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
+    """Of a CPU's grid the values too; a GPU would have to be waited for, and a traced grid has none."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if grid.device.type != "cpu" or type(grid) not in (Tensor, torch.nn.Parameter) or traced:
+        return
+    knots = grid.detach().double()
+    ascends = (knots[..., 1:] >= knots[..., :-1]).all() & knots.isfinite().all()
+    if not bool(ascends & (knots[..., degree] < knots[..., -degree - 1]).all()):
+        raise ValueError("grid does not ascend: expected sorted finite knots and a grid range that is not empty")
+    if uniform:
+        even = uniform_knots(knots[..., 0], knots[..., -1], knots.shape[-1] - 1, 0)
+        rounding = 4 * torch.finfo(torch.float32).eps * knots.abs().amax(-1, keepdim=True)
+        if bool(((knots - even).abs() > rounding).any()):
+            raise ValueError("uniform=True: expected equidistant knots in grid, or uniform=False")
+
+
 def check_input(x: Tensor, inputs: int) -> None:
-    """x must be [..., in_features]."""
+    """x must be a tensor of floating-point numbers, [..., in_features]."""
+    _check_tensor("x", x)
     if x.dim() == 0 or x.shape[-1] != inputs:
         raise ValueError(f"x has shape {_shape(x)}: expected [..., {inputs}], the number of in_features last")
+
+
+def _check_tensor(name: str, t: Tensor) -> None:
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name} is a {type(t).__name__}: expected a tensor")
+    if t.dtype not in _DTYPES:
+        raise TypeError(f"{name}.dtype is {t.dtype}: expected float32, float64, bfloat16 or float16")
 
 
 def _shape(t: Tensor) -> list[int]:

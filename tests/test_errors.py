@@ -20,6 +20,9 @@ RIGHT = {
 }  # fmt: skip
 FLOATS = "expected float32, float64, bfloat16 or float16"
 
+ASCENDING = "grid does not ascend: expected sorted finite knots and a grid range that is not empty"
+UNEVEN = "uniform=True: expected equidistant knots in grid, or uniform=False"
+
 # what is wrong with the arguments -> the error and its whole message
 WRONG = [
     ({"degree": 6}, ValueError, "degree=6: expected 0 to 5"),
@@ -59,6 +62,10 @@ WRONG = [
         {"grid": P.grid.clone().requires_grad_()}, ValueError,
         "grid.requires_grad is True: the result is not differentiable by the grid; pass grid.detach()",
     ),
+    ({"grid": P.grid.flip(-1)}, ValueError, ASCENDING),
+    ({"grid": torch.zeros(12)}, ValueError, ASCENDING),
+    ({"grid": P.grid * torch.nan}, ValueError, ASCENDING),
+    ({"grid": P.grid**3, "uniform": True}, ValueError, UNEVEN),
     ({"base_weight": torch.ones(2, 3)}, ValueError, "base_weight has shape [2, 3]: expected [3, 2], to go with coef"),
     ({"bias": torch.ones(3)}, ValueError, "bias has shape [3]: expected [2], to go with coef"),
     ({"scale": torch.ones(2)}, ValueError, "scale has shape [2]: expected [3, 2], to go with coef"),

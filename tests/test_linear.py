@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -477,3 +478,15 @@ def test_input_errors(method):
 
 def test_exports():
     assert fastkan.KANLinear is fastkan.nn.KANLinear
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([1.0, 2.0], "x is a list: expected a tensor"),
+        (torch.ones(3, 2, dtype=torch.int64), "x.dtype is torch.int64: expected float32, float64, bfloat16 or float16"),
+    ],
+)
+def test_an_input_that_is_no_floating_point_tensor_is_named(x, message):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        KANLinear(2, 3)(x)
