@@ -8,7 +8,8 @@
 namespace fastkan {
 namespace {
 
-// P rows at a time, so that enough sums are under way to hide the latency of a multiply-add.
+// y += the sum over a block of inputs, which is taken on its own: rounding errors grow with the length of a sum. P rows
+// at a time, so that enough sums are under way to hide the latency of a multiply-add.
 template <class T, int NV, int R, bool BASE, int P>
 __attribute__((always_inline)) inline void out_row_group(int64_t n, int64_t inputs, const Features<T>& f,
                                                          const int32_t* start, const Weights<T>& w, int64_t o0, T* y,
@@ -20,7 +21,7 @@ __attribute__((always_inline)) inline void out_row_group(int64_t n, int64_t inpu
 #pragma GCC unroll 8
   for (int q = 0; q < P; ++q)
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) sum[q][v] = load(to + q * y_stride + v * W);
+    for (int v = 0; v < NV; ++v) sum[q][v] = Vec<T>{};
   const T* weight = f.w + n;
   const int32_t* begin = start + n;
   const T* rows_of = w.coef + o0;
@@ -55,7 +56,7 @@ __attribute__((always_inline)) inline void out_row_group(int64_t n, int64_t inpu
 #pragma GCC unroll 8
   for (int q = 0; q < P; ++q)
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) store(to + q * y_stride + v * W, sum[q][v]);
+    for (int v = 0; v < NV; ++v) store(to + q * y_stride + v * W, load(to + q * y_stride + v * W) + sum[q][v]);
 }
 
 template <class T, int NV, int R, bool BASE>
@@ -79,7 +80,7 @@ __attribute__((noinline)) void out_sorted(int64_t rows, const int32_t* order, co
     T* to = y + n * y_stride;
     Vec<T> sum[NV];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) sum[v] = load(to + v * W);
+    for (int v = 0; v < NV; ++v) sum[v] = Vec<T>{};
 #pragma GCC unroll 8
     for (int k = 0; k < R + BASE; ++k) {
       const Vec<T> a = splat(weight[k * plane + n]);
@@ -88,7 +89,7 @@ __attribute__((noinline)) void out_sorted(int64_t rows, const int32_t* order, co
       for (int v = 0; v < NV; ++v) sum[v] += a * load(from + v * W);
     }
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) store(to + v * W, sum[v]);
+    for (int v = 0; v < NV; ++v) store(to + v * W, load(to + v * W) + sum[v]);
   }
 }
 
