@@ -174,7 +174,7 @@ struct BackwardPlan {
     rows = least(p.N, p.F > 32 ? most(256, least(1024, cached)) : 256);
     sorted = rows < kSparse * (p.F - p.K);
     // Few inputs: split the rows too, each part with gradients of its own that are added up in order.
-    const int64_t worth = p.grad_coef ? most(4 * p.F, 1024) : rows;
+    const int64_t worth = p.grad_coef ? most(4 * p.F, 256) : rows;
     splits = most(1, least(16 / input_blocks, p.N / worth));
     split_rows = round_up(ceil_div(p.N, splits), rows);
     splits = ceil_div(p.N, split_rows);
@@ -357,16 +357,20 @@ template <class T>
 void kan_backward(const Problem& p, const Pool& pool) {
   BackwardPlan<T> plan(p);
   const bool split = p.grad_coef && plan.splits > 1;
+  const int64_t size = plan.splits * p.I * plan.input_size() * static_cast<int64_t>(sizeof(T));
   if (split) {
-    const size_t size = static_cast<size_t>(plan.splits * p.I * plan.input_size()) * sizeof(T);
-    plan.partial = static_cast<T*>(aligned_alloc(64, static_cast<size_t>(round_up(static_cast<int64_t>(size), 64))));
+    plan.partial = static_cast<T*>(aligned_alloc(64, static_cast<size_t>(round_up(size, 64))));
     if (!plan.partial) throw std::bad_alloc();
   }
   pool.run(
       plan.tasks(), [](int64_t t, const void* c) { BackwardTask<T>(*static_cast<const BackwardPlan<T>*>(c), t).run(); },
       &plan);
   if (split) {
-    pool.run(p.I, [](int64_t i, const void* c) { add_splits(*static_cast<const BackwardPlan<T>*>(c), i); }, &plan);
+    const auto add = [](int64_t i, const void* c) { add_splits(*static_cast<const BackwardPlan<T>*>(c), i); };
+    if (size < kSecondLevel)  // sooner done than shared
+      for (int64_t i = 0; i < p.I; ++i) add(i, &plan);
+    else
+      pool.run(p.I, add, &plan);
     free(plan.partial);
   }
 }
