@@ -166,8 +166,9 @@ def _check(
 
 def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
     """Of a CPU's grid the values too; a GPU would have to be waited for, and a traced grid has none."""
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if grid.device.type != "cpu" or type(grid) not in (Tensor, torch.nn.Parameter) or traced:
+    if torch.compiler.is_compiling() or grid.device.type != "cpu" or type(grid) not in (Tensor, torch.nn.Parameter):
+        return
+    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0:
         return
     knots = grid.detach().double()
     ascends = (knots[..., 1:] >= knots[..., :-1]).all() & knots.isfinite().all()

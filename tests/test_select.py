@@ -166,7 +166,7 @@ def test_the_environment_variable_is_read_at_import():
 def test_a_wrong_name_in_the_environment_is_an_error_at_the_first_call():
     code = (
         "import fastkan, torch;"
-        "fastkan.functional.kan_linear(torch.ones(1, 1), torch.ones(1, 1, 1), torch.ones(2), degree=0)"
+        "fastkan.functional.kan_linear(torch.ones(1, 1), torch.ones(1, 1, 1), torch.arange(2.), degree=0)"
     )
     result = in_process(code, FASTKAN_BACKEND="fast")
     assert result.returncode != 0
