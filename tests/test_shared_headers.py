@@ -48,7 +48,7 @@ def test_functions_on_any_knots(kind, degree, order, steps, u):
     assert found == pytest.approx(expected.tolist(), rel=0, abs=64 * EPS[kind] * size)
 
 
-@pytest.mark.parametrize("order", range(8))
+@pytest.mark.parametrize("order", range(12))
 def test_sigmoid_polynomials(order):
     assert shared.sigmoid_polynomial(order) == sigmoid_derivative(order)
 

@@ -226,6 +226,19 @@ std::tuple<Tensor, Tensor> kan_coef(Tensor x, Maybe s, Tensor u, Tensor grid, in
   return {grad_coef, grad_base};
 }
 
+// Runs a kernel for the gradients of x, coef and base_weight together.
+std::tuple<Tensor, Tensor, Tensor> all_gradients(Problem& p, const Tensor& x, const Tensor& coef,
+                                                 void (*kernel)(const Problem&, const Pool&)) {
+  Tensor grad_x = result(x, {p.N, p.I}, empty(p));
+  Tensor grad_coef = result(coef, {p.I, p.F, p.O}, empty(p));
+  Tensor grad_base = result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
+  p.grad_x = grad_x.mutable_data_ptr();
+  p.grad_x_dtype = p.x.dtype;
+  set_coef_results(p, grad_coef, grad_base);
+  if (!empty(p)) kernel(p, pool_for(p));
+  return {grad_x, grad_coef, grad_base};
+}
+
 std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Tensor coef, Maybe base_weight,
                                                 Tensor grid, int64_t degree, int64_t base, int64_t outside,
                                                 bool uniform, int64_t order) {
@@ -237,14 +250,7 @@ std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Ten
   p.u = view("u", u);
   p.s = view("s", s);
   p.x_order = p.order + 1;
-  Tensor grad_x = result(x, {p.N, p.I}, empty(p));
-  Tensor grad_coef = result(coef, {p.I, p.F, p.O}, empty(p));
-  Tensor grad_base = result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
-  p.grad_x = grad_x.mutable_data_ptr();
-  p.grad_x_dtype = p.x.dtype;
-  set_coef_results(p, grad_coef, grad_base);
-  if (!empty(p)) kernels().kan_backward(p, pool_for(p));
-  return {grad_x, grad_coef, grad_base};
+  return all_gradients(p, x, coef, kernels().kan_backward);
 }
 
 // Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
@@ -273,14 +279,7 @@ std::tuple<Tensor, Tensor, Tensor> edge_mean_backward(Tensor x, Tensor grad_mean
   set_weights(p, coef, base_weight);
   expect("grad_mean", grad_mean, {p.I, p.O});
   p.u = view("grad_mean", grad_mean);
-  Tensor grad_x = result(x, {p.N, p.I}, empty(p));
-  Tensor grad_coef = result(coef, {p.I, p.F, p.O}, empty(p));
-  Tensor grad_base = result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
-  p.grad_x = grad_x.mutable_data_ptr();
-  p.grad_x_dtype = p.x.dtype;
-  set_coef_results(p, grad_coef, grad_base);
-  if (!empty(p)) kernels().edge_mean_backward(p, pool_for(p));
-  return {grad_x, grad_coef, grad_base};
+  return all_gradients(p, x, coef, kernels().edge_mean_backward);
 }
 
 }  // namespace

@@ -28,13 +28,11 @@ template <>
 struct Simd<float> {
   typedef float vec __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(4), may_alias));
   typedef int32_t mask __attribute__((vector_size(FASTKAN_VECTOR_BYTES)));
-  typedef int32_t index;
 };
 template <>
 struct Simd<double> {
   typedef double vec __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(8), may_alias));
   typedef int64_t mask __attribute__((vector_size(FASTKAN_VECTOR_BYTES)));
-  typedef int64_t index;
 };
 
 template <class T>
