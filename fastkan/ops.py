@@ -1,11 +1,18 @@
-"""The contract of the compiled kernels: schemas and shapes, registered when fastkan is imported.
+"""The contract of the fused kernels: schemas and shapes, registered when fastkan is imported.
 
-C++ registers implementations of these for CPU and CUDA; nothing else calls them. Arguments and results are those of the
-functions of the same names in reference.py, with a Spec spread into its four fields.
+One namespace of operators for the compiled kernels, one for those in Triton; backends register the implementations and
+nothing else calls them. Arguments and results are those of the functions of the same names in reference.py, with a Spec
+spread into its fields.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .spec import Spec
+
+NAMESPACES = ("fastkan", "fastkan_triton")
 
 _SPEC = "Tensor grid, int degree, int base, int outside, bool uniform"
 
@@ -18,11 +25,10 @@ SCHEMAS = {
     "edge_mean": f"(Tensor x, Tensor coef, Tensor? base_weight, {_SPEC}) -> Tensor",
     "edge_mean_backward": f"(Tensor x, Tensor grad_mean, Tensor coef, Tensor? base_weight, {_SPEC})"
     " -> (Tensor, Tensor, Tensor)",
-    "cpu_isa": "() -> int",
 }
+CONTRACTIONS = tuple(SCHEMAS)
 
-for _name, _schema in SCHEMAS.items():
-    torch.library.define(f"fastkan::{_name}", _schema)
+torch.library.define("fastkan::cpu_isa", "() -> int")
 
 
 def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
@@ -30,34 +36,66 @@ def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
     return like.new_empty(inputs if wanted else 0, outputs)
 
 
-@torch.library.register_fake("fastkan::kan_out")
-def _(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, order):
+def _kan_out(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, order):
     return coef.new_empty(x.shape[0], coef.shape[2])
 
 
-@torch.library.register_fake("fastkan::kan_in")
-def _(x, u, coef, base_weight, grid, degree, base, outside, uniform, order):
+def _kan_in(x, u, coef, base_weight, grid, degree, base, outside, uniform, order):
     return x.new_empty(x.shape)
 
 
-@torch.library.register_fake("fastkan::kan_coef")
-def _(x, s, u, grid, degree, base, outside, uniform, order, with_base):
+def _kan_coef(x, s, u, grid, degree, base, outside, uniform, order, with_base):
     inputs, outputs = x.shape[1], u.shape[1]
     return u.new_empty(inputs, grid.shape[1] - degree - 1, outputs), _base(u, inputs, outputs, with_base)
 
 
-@torch.library.register_fake("fastkan::kan_backward")
-def _(x, s, u, coef, base_weight, grid, degree, base, outside, uniform, order):
+def _kan_backward(x, s, u, coef, base_weight, grid, degree, base, outside, uniform, order):
     inputs, _, outputs = coef.shape
     return x.new_empty(x.shape), coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 
 
-@torch.library.register_fake("fastkan::edge_mean")
-def _(x, coef, base_weight, grid, degree, base, outside, uniform):
+def _edge_mean(x, coef, base_weight, grid, degree, base, outside, uniform):
     return coef.new_empty(coef.shape[0], coef.shape[2])
 
 
-@torch.library.register_fake("fastkan::edge_mean_backward")
-def _(x, grad_mean, coef, base_weight, grid, degree, base, outside, uniform):
+def _edge_mean_backward(x, grad_mean, coef, base_weight, grid, degree, base, outside, uniform):
     inputs, _, outputs = coef.shape
     return x.new_empty(x.shape), coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
+
+
+_FAKES = dict(
+    zip(CONTRACTIONS, (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_mean, _edge_mean_backward), strict=True)
+)
+
+for _namespace in NAMESPACES:
+    for _name in CONTRACTIONS:
+        torch.library.define(f"{_namespace}::{_name}", SCHEMAS[_name])
+        torch.library.register_fake(f"{_namespace}::{_name}", _FAKES[_name])
+
+
+def functions(namespace: str) -> tuple[Callable, ...]:
+    """The operators of a namespace as the functions that a backend has, in the order of CONTRACTIONS."""
+    ops = getattr(torch.ops, namespace)
+
+    def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int) -> Tensor:
+        return ops.kan_out(x, s, coef, base_weight, bias, grid, *spec, order)
+
+    def kan_in(x, u, coef, base_weight, grid, spec: Spec, order: int) -> Tensor:
+        return ops.kan_in(x, u, coef, base_weight, grid, *spec, order)
+
+    def kan_coef(x, s, u, grid, spec: Spec, order: int, with_base: bool) -> tuple[Tensor, Tensor | None]:
+        grad_coef, grad_base = ops.kan_coef(x, s, u, grid, *spec, order, with_base)
+        return grad_coef, grad_base if with_base else None
+
+    def kan_backward(x, s, u, coef, base_weight, grid, spec: Spec, order: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        grad_x, grad_coef, grad_base = ops.kan_backward(x, s, u, coef, base_weight, grid, *spec, order)
+        return grad_x, grad_coef, None if base_weight is None else grad_base
+
+    def edge_mean(x, coef, base_weight, grid, spec: Spec) -> Tensor:
+        return ops.edge_mean(x, coef, base_weight, grid, *spec)
+
+    def edge_mean_backward(x, grad_mean, coef, base_weight, grid, spec: Spec) -> tuple[Tensor, Tensor, Tensor | None]:
+        grad_x, grad_coef, grad_base = ops.edge_mean_backward(x, grad_mean, coef, base_weight, grid, *spec)
+        return grad_x, grad_coef, None if base_weight is None else grad_base
+
+    return kan_out, kan_in, kan_coef, kan_backward, edge_mean, edge_mean_backward

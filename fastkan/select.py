@@ -13,10 +13,10 @@ from types import ModuleType
 import torch
 
 from . import reference
-from .backends import native
+from .backends import native, triton
 
 ENV = "FASTKAN_BACKEND"
-BACKENDS: dict[str, ModuleType] = {"native": native, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
 
 # device type -> backends, best first, and the measurement that says so.
 PREFERENCE = {

@@ -34,7 +34,7 @@ WRONG = [
     ({"base": None}, TypeError, "base=None: expected a name or a callable"),
     ({"outside": "mirror"}, ValueError, "outside='mirror': expected one of 'zero', 'linear', 'clamp'"),
     ({"outside": None}, ValueError, "outside=None: expected one of 'zero', 'linear', 'clamp'"),
-    ({"backend": "cuda"}, ValueError, "backend='cuda': expected one of 'native', 'reference'"),
+    ({"backend": "cuda"}, ValueError, "backend='cuda': expected one of 'native', 'triton', 'reference'"),
     ({"x": [1.0]}, TypeError, "x is a list: expected a tensor"),
     ({"x": None}, TypeError, "x is a NoneType: expected a tensor"),
     ({"coef": 1.0}, TypeError, "coef is a float: expected a tensor"),
@@ -119,9 +119,9 @@ def test_a_spec_is_checked_where_it_is_made():
 
 
 def test_a_backend_is_checked_where_it_is_named():
-    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'reference'$"):
+    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
         choose("x", "cpu", ())
-    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'reference'$"):
+    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
         use_backend("x").__enter__()
 
 

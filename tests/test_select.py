@@ -124,7 +124,7 @@ def test_native_says_which_dtype_or_device_it_lacks(native, dtype):
 
 @pytest.mark.parametrize("by", [layer, lambda name: use_backend(name).__enter__()], ids=["argument", "context"])
 def test_unknown_names_are_refused_with_the_known_ones(by):
-    with pytest.raises(ValueError, match="backend='cuda': expected one of 'native', 'reference'"):
+    with pytest.raises(ValueError, match="backend='cuda': expected one of 'native', 'triton', 'reference'"):
         by("cuda")
 
 
@@ -170,7 +170,7 @@ def test_a_wrong_name_in_the_environment_is_an_error_at_the_first_call():
     )
     result = in_process(code, FASTKAN_BACKEND="fast")
     assert result.returncode != 0
-    assert "FASTKAN_BACKEND='fast': expected one of 'native', 'reference'" in result.stderr
+    assert "FASTKAN_BACKEND='fast': expected one of 'native', 'triton', 'reference'" in result.stderr
 
 
 def test_without_a_compiled_library_the_package_says_so_and_runs(tmp_path):

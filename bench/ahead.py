@@ -1,0 +1,187 @@
+"""Every Triton kernel in every shipped configuration, compiled for GPUs that need not be here: what each takes.
+
+    python -m bench.ahead [--out DIR]
+
+Registers, shared memory, spills and matrix instructions are read off the machine code and the assembly.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from fastkan.backends.triton import launch
+from fastkan.cli.record import write_csv
+from fastkan.testing import Problem, call
+
+RESULTS = Path(__file__).parent / "results" / "ahead"
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+MATRIX = {
+    "sm_80": r"mma\.sync",
+    "sm_90": r"wgmma\.mma_async|mma\.sync",
+    "sm_100": r"tcgen05\.mma|mma\.sync",
+    "gfx942": r"v_mfma",
+}
+KERNELS = ("kan_out", "kan_backward", "edge_mean", "edge_mean_backward")
+# name -> (type of the tensors, torch.get_float32_matmul_precision())
+TYPES = {
+    "bf16": (torch.bfloat16, "highest"), "fp16": (torch.float16, "highest"), "tf32": (torch.float32, "high"),
+    "fp32": (torch.float32, "highest"), "fp64": (torch.float64, "highest"),
+}  # fmt: skip
+SHAPES = {"large": (2048, 512, 512, 5), "small": (128, 64, 64, 5), "gather": (2048, 64, 256, 500)}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as it would have been launched."""
+
+    kernel: object
+    args: tuple
+    constants: dict
+    options: dict
+
+    def source(self) -> ASTSource:
+        """As Triton's launcher specialises arguments: ones and absent tensors are constants, multiples of 16 known."""
+        signature, constants, attributes = {}, dict(self.constants), {}
+        for k, (name, value) in enumerate(zip(self.kernel.arg_names, self.args, strict=False)):
+            if isinstance(value, torch.Tensor):
+                signature[name] = "*" + _NAMES[value.dtype]
+                attributes[(k,)] = [["tt.divisibility", 16]]
+            elif value is None or value == 1:
+                signature[name], constants[name] = "constexpr", value
+            else:
+                signature[name] = "i32" if abs(value) < 2**31 else "i64"
+                if value % 16 == 0:
+                    attributes[(k,)] = [["tt.divisibility", 16]]
+        signature.update(dict.fromkeys(self.constants, "constexpr"))
+        return ASTSource(self.kernel, signature, constants, attributes)
+
+
+_NAMES = {
+    torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32",
+}  # fmt: skip
+
+
+def launches(contraction: str, kind: str, shape: str, hip: bool) -> list[Launch]:
+    """What one call of a contraction would launch."""
+    dtype, precision = TYPES[kind]
+    rows, inputs, outputs, grid_size = SHAPES[shape]
+    grid = torch.empty(inputs, grid_size + 7, dtype=torch.float64, device="meta")
+    small = Problem.random(2, 2, 2, 5, dtype=dtype, knots="promised")
+    meta = {"dtype": dtype, "device": "meta"}
+    p = Problem(
+        x=torch.empty(rows, inputs, **meta), s=None, u=torch.empty(rows, outputs, **meta),
+        coef=torch.empty(inputs, grid_size + 3, outputs, **meta), base_weight=torch.empty(inputs, outputs, **meta),
+        bias=torch.empty(outputs, **meta), grid=grid, grad_mean=torch.empty(inputs, outputs, **meta), spec=small.spec,
+    )  # fmt: skip
+    seen: list[Launch] = []
+    original, hip_before, precision_before = launch._launch, torch.version.hip, torch.get_float32_matmul_precision()
+    launch._launch = lambda kernel, programs, device, args, constants, options: seen.append(
+        Launch(kernel, args, constants, options)
+    )
+    torch.version.hip = "meta" if hip else None
+    torch.set_float32_matmul_precision(precision)
+    try:
+        call(_Direct, contraction, p)
+    finally:
+        launch._launch, torch.version.hip = original, hip_before
+        torch.set_float32_matmul_precision(precision_before)
+    return seen
+
+
+class _Direct:
+    """The launching functions without the operators before them, which would not call them for tensors without data."""
+
+
+def _direct(contraction: str):
+    function = getattr(launch, contraction)
+    return staticmethod(lambda *args: function(*(item for a in args for item in (a if _is_spec(a) else (a,)))))
+
+
+def _is_spec(a: object) -> bool:
+    return isinstance(a, tuple)
+
+
+for _name in KERNELS:
+    setattr(_Direct, _name, _direct(_name))
+
+
+def cases() -> Iterator[tuple[str, str, str]]:
+    for contraction in KERNELS:
+        for kind in TYPES:
+            for shape in SHAPES:
+                if contraction.startswith("edge") and shape != "gather":
+                    continue
+                if kind == "fp16" and shape != "large":
+                    continue
+                yield contraction, kind, shape
+
+
+def compiled(case: tuple[str, str, str, str]) -> list[dict[str, object]]:
+    """One row for each kernel of the case."""
+    contraction, kind, shape, target = case
+    rows = []
+    for one in launches(contraction, kind, shape, target.startswith("gfx")):
+        options = {**one.options, "enable_fp_fusion": True}
+        kernel = triton.compile(one.source(), target=TARGETS[target], options=options)
+        assembly = kernel.asm.get("ptx") or kernel.asm["amdgcn"]
+        blocks = {k: v for k, v in one.constants.items() if len(k) <= 2 and k.isupper()}
+        rows.append({
+            "target": target, "kernel": f"{one.kernel.__module__.rpartition('.')[2]}.{one.kernel.__name__}",
+            "operands": kind, "shape": shape, "tiles": " ".join(f"{k}={v}" for k, v in blocks.items()),
+            "warps": one.options.get("num_warps", 4), "shared_bytes": kernel.metadata.shared,
+            **_resources(kernel, target), "matrix_instructions": len(re.findall(MATRIX[target], assembly)),
+        })  # fmt: skip
+    return rows
+
+
+def _resources(kernel, target: str) -> dict[str, int]:
+    """Registers of a thread, and bytes or registers that did not fit."""
+    if target.startswith("gfx"):
+        text = kernel.asm["amdgcn"]
+        found = {name: int(re.search(rf"\.{name}:\s+(\d+)", text)[1]) for name in ("vgpr_count", "vgpr_spill_count")}
+        return {"registers": found["vgpr_count"], "spills": found["vgpr_spill_count"]}
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return {"registers": int(re.search(r"REG:(\d+)", text)[1]), "spills": int(re.search(r"LOCAL:(\d+)", text)[1])
+            + int(re.search(r"STACK:(\d+)", text)[1])}  # fmt: skip
+
+
+def table(targets: list[str], workers: int = 2) -> list[dict[str, object]]:
+    work = [(*case, target) for target in targets for case in cases()]
+    with ProcessPoolExecutor(workers) as pool:
+        return [row for rows in pool.map(compiled, work, chunksize=4) for row in rows]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.ahead", description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--targets", nargs="*", default=list(TARGETS), choices=list(TARGETS))
+    args = parser.parse_args()
+    rows = table(args.targets)
+    for row in rows:
+        print(*row.values(), sep="\t")
+    write_csv(args.out / "ahead.csv", rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

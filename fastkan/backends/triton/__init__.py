@@ -1,0 +1,43 @@
+"""Kernels in Triton, for any GPU that it serves, and for a CPU in its interpreter (TRITON_INTERPRET=1).
+
+Triton itself is imported when a kernel is first called.
+"""
+
+import importlib.util
+import os
+
+import torch
+
+from ... import ops
+
+_NAMESPACE = "fastkan_triton"
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def missing(device_type: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
+    """Why this backend cannot serve tensors of that device and those dtypes; None if it can."""
+    if device_type not in ("cuda", "cpu"):
+        return f"no Triton kernels for device {device_type!r}"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device_type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton runs on GPUs, on a CPU only in its interpreter (TRITON_INTERPRET=1)"
+    for dtype in dtypes:
+        if dtype not in _DTYPES:
+            return f"no Triton kernels for {dtype}"
+    return None
+
+
+def _implementation(contraction: str):
+    def implementation(*args):
+        from . import launch
+
+        return getattr(launch, contraction)(*args)
+
+    return implementation
+
+
+for _contraction in ops.CONTRACTIONS:
+    torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
+
+kan_out, kan_in, kan_coef, kan_backward, edge_mean, edge_mean_backward = ops.functions(_NAMESPACE)

@@ -1,0 +1,229 @@
+"""B-splines in Triton: where a tile of x lies on its knots, and the value of any function there.
+
+`prepare` does what depends on x alone and `feature` what depends on the function f too; both are elementwise, so a tile
+may have any shape and x stays in registers while f goes by. Names and conventions are those of csrc/basis/bspline.h.
+"""
+
+import triton
+import triton.language as tl
+
+from .family import Family
+
+# OUTSIDE, as in fastkan/basis/bspline.py
+_ZERO = tl.constexpr(0)
+_LINEAR = tl.constexpr(1)
+# A coordinate at which every function is zero.
+_FAR = tl.constexpr(-1e6)
+# max(c (2 - |t|), 0)^3 - max(d (1 - |t|), 0)^3 is the uniform cubic spline: c^3 = 1/6, d^3 = 4/6
+_C = tl.constexpr(0.5503212081491045)
+_D = tl.constexpr(0.8735804647362989)
+
+
+@triton.constexpr_function
+def _is_closed(ORDER, SPEC):
+    """Uniform cubics are evaluated in closed form, below the order at which they jump at their knots."""
+    return SPEC.uniform and SPEC.degree == 3 and ORDER < 3
+
+
+@triton.jit
+def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
+    """The state from which `feature` evaluates derivatives of that order: x in the type of the coordinate, knots a
+    pointer to the first knot of each element's row, F + degree + 1 of them."""
+    if _is_closed(ORDER, SPEC):
+        z, over_h = _coordinate(x, knots, F + SPEC.degree)
+        if SPEC.outside == _ZERO:
+            return z, over_h
+        end = tl.minimum(tl.maximum(z, SPEC.degree), F)
+        beyond = z - end
+        if ORDER >= (2 if SPEC.outside == _LINEAR else 1):
+            end = tl.where(beyond == 0, end, _FAR)
+        if SPEC.outside == _LINEAR and ORDER == 0:
+            return end, over_h, beyond
+        return end, over_h
+    else:
+        return window(x, knots, F, ORDER, SPEC)
+
+
+@triton.jit
+def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
+    """d^ORDER/dx^ORDER of function f. A NaN in x is for the caller to put into the first degree + 1 functions."""
+    if _is_closed(ORDER, SPEC):
+        t = state[0] - (f + 2)
+        y = _cubic(t, ORDER)
+        if SPEC.outside == _LINEAR and ORDER == 0:
+            slope = _cubic(t, 1)
+            y += tl.where(slope == 0, 0.0, state[2] * slope)
+        for _ in tl.static_range(ORDER):
+            y *= state[1]
+        return y
+    else:
+        k = f - state[0]
+        y = tl.where(k == 0, state[1], 0.0)
+        for j in tl.static_range(1, SPEC.degree + 1):
+            y = tl.where(k == j, state[j + 1], y)
+        return y
+
+
+@triton.jit
+def _coordinate(x, knots, intervals):
+    """(x - first knot) / h, and 1 / h; the first knot as a sum of two, since its rounding would move every x."""
+    first = tl.load(knots)
+    over_h = (intervals / (tl.load(knots + intervals) - first)).to(x.dtype)
+    high = first.to(x.dtype)
+    low = (first - high.to(tl.float64)).to(x.dtype)
+    return ((x - high) - low) * over_h, over_h
+
+
+@triton.jit
+def _cubic(t, ORDER: tl.constexpr):
+    a = tl.abs(t)
+    if ORDER == 0:
+        p = tl.maximum(2 * _C - _C * a, 0.0)
+        q = tl.maximum(_D - _D * a, 0.0)
+        return p * p * p - q * q * q
+    else:
+        p = tl.maximum(2 - a, 0.0)
+        q = tl.maximum(1 - a, 0.0)
+        if ORDER == 1:
+            slope = 2 * q * q - 0.5 * p * p
+            return tl.where(t < 0, -slope, slope)
+        else:
+            return p - 4 * q
+
+
+@triton.jit
+def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
+    """The start of the window and the values of its functions, those that may be non-zero at x.
+
+    In the tail some of them lie outside 0..F-1 and are none. A NaN in x has start 0 and NaN values.
+    """
+    intervals = F + SPEC.degree
+    if SPEC.uniform:
+        z, over_h = _coordinate(x, knots, intervals)
+        inside = (z >= 0) & (z < intervals)
+        if SPEC.outside == _ZERO:
+            end = tl.minimum(tl.maximum(z, 0), intervals)
+        else:
+            end = tl.minimum(tl.maximum(z, SPEC.degree), F)
+        at_end = (z if SPEC.outside == _ZERO else end) == F
+        last = tl.where(at_end, F - 1, intervals - 1)
+        m = tl.minimum(end.to(tl.int32), last)
+        beyond = (z - end) / over_h
+        u = end - m
+        w = _uniform_functions(u, over_h, ORDER, SPEC.degree)
+        if SPEC.outside == _LINEAR and ORDER == 0:
+            slope = _uniform_functions(u, over_h, 1, SPEC.degree)
+    else:
+        low = tl.load(knots + SPEC.degree).to(x.dtype)
+        high = tl.load(knots + F).to(x.dtype)
+        inside = (x >= tl.load(knots).to(x.dtype)) & (x < tl.load(knots + intervals).to(x.dtype))
+        end = x
+        if SPEC.outside != _ZERO:
+            end = tl.minimum(tl.maximum(x, low), high)
+        at_end = end == high
+        beyond = x - end
+        m = _interval(end, at_end, knots, intervals, SPEC.search)
+        w = _functions(end, m, knots, intervals, ORDER, SPEC.degree)
+        if SPEC.outside == _LINEAR and ORDER == 0:
+            slope = _functions(end, m, knots, intervals, 1, SPEC.degree)
+    if SPEC.outside == _ZERO:
+        keep = inside | at_end
+    elif ORDER >= (2 if SPEC.outside == _LINEAR else 1):
+        keep = beyond == 0
+    else:
+        keep = x == x
+    nan = x != x
+    state = (tl.where(nan, 0, m - SPEC.degree),)
+    for k in tl.static_range(SPEC.degree + 1):
+        value = tl.where(keep, w[k], 0.0)
+        if SPEC.outside == _LINEAR and ORDER == 0:
+            value += tl.where(slope[k] == 0, 0.0, beyond * slope[k])
+        state = state + (tl.where(nan, x, value),)
+    return state
+
+
+@triton.jit
+def _interval(x, at_end, knots, intervals, SEARCH: tl.constexpr):
+    """The last knot but the last at or below x; strictly below where the grid range ends."""
+    m = (x * 0).to(tl.int32)
+    for step in tl.static_range(SEARCH):
+        probe = m + (1 << (SEARCH - 1 - step))
+        within = probe < intervals
+        t = tl.load(knots + tl.where(within, probe, 0)).to(x.dtype)
+        m = tl.where(within & tl.where(at_end, x > t, x >= t), probe, m)
+    return m
+
+
+# The local recurrence, r = 1..DEGREE, its last ORDER steps derivatives:
+#   q_k = w_k / (t_{m+k+1} - t_{m-r+k+1})
+#   value:      w_k <- left(r-k+1) q_{k-1} + right(k+1) q_k
+#   derivative: w_k <- r (q_{k-1} - q_k)
+
+
+@triton.jit
+def _uniform_functions(u, over_h, ORDER: tl.constexpr, DEGREE: tl.constexpr):
+    """left(j) = u + j - 1, right(j) = j - u, every support r, in units of h."""
+    one = u * 0 + 1
+    w = (one,)
+    for r in tl.static_range(1, DEGREE + 1):
+        below = one * 0
+        v = ()
+        for k in tl.static_range(r):
+            q = w[k] * (1 / r)
+            if r > DEGREE - ORDER:
+                v = v + (r * (below - q),)
+            else:
+                v = v + ((u + (r - k)) * below + ((k + 1) - u) * q,)
+            below = q
+        if r > DEGREE - ORDER:
+            w = v + (r * below,)
+        else:
+            w = v + (u * below,)
+    v = ()
+    for k in tl.static_range(DEGREE + 1):
+        y = w[k]
+        if ORDER > DEGREE:
+            y = one * 0
+        for _ in tl.static_range(ORDER if ORDER <= DEGREE else 0):
+            y = y * over_h
+        v = v + (y,)
+    return v
+
+
+@triton.jit
+def _functions(x, m, knots, intervals, ORDER: tl.constexpr, DEGREE: tl.constexpr):
+    """Any knots: left(j) = x - t_{m+1-j}, right(j) = t_{m+j} - x; indices past the ends belong to no function."""
+    left = ()
+    right = ()
+    for j in tl.static_range(1, DEGREE + 1):
+        left = left + (x - tl.load(knots + tl.maximum(m + 1 - j, 0)).to(x.dtype),)
+        right = right + (tl.load(knots + tl.minimum(m + j, intervals)).to(x.dtype) - x,)
+    one = x * 0 + 1
+    w = (one,)
+    for r in tl.static_range(1, DEGREE + 1):
+        below = one * 0
+        v = ()
+        for k in tl.static_range(r):
+            support = right[k] + left[r - k - 1]
+            q = tl.where(support > 0, w[k] / support, 0.0)
+            if r > DEGREE - ORDER:
+                v = v + (r * (below - q),)
+            elif k == 0:
+                v = v + (right[k] * q,)
+            else:
+                v = v + (left[r - k] * below + right[k] * q,)
+            below = q
+        if r > DEGREE - ORDER:
+            w = v + (r * below,)
+        else:
+            w = v + (left[0] * below,)
+    if ORDER > DEGREE:
+        w = (one * 0,)
+        for _ in tl.static_range(DEGREE):
+            w = w + (one * 0,)
+        return w
+    else:
+        return w
+
+
+FAMILY = Family.of(prepare, feature, window)

@@ -1,0 +1,36 @@
+"""What a basis family has to bring to the kernels: functions of tiles, and what they are compiled for."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    """The parts of a Spec that a kernel is compiled for; 2^search is at least the number of knots."""
+
+    degree: int
+    outside: int
+    uniform: bool
+    search: int
+
+
+class Family(NamedTuple):
+    """Device functions of one family of features Phi_f(x); SPEC is a Shape.
+
+    prepare(x, knots, F, ORDER, SPEC) -> state: what depends on x alone; knots points to the first knot of each row.
+    feature(state, f, ORDER, SPEC): d^ORDER/dx^ORDER of function f.
+    window(x, knots, F, ORDER, SPEC) -> start, values...: the degree + 1 neighbours that may be non-zero at x, or None
+        where a family has no local support.
+
+    All are elementwise. A NaN in x makes the window's values NaN; `feature` may lose it. `version` tells Triton's cache
+    on disk that one of the functions changed.
+    """
+
+    prepare: Callable
+    feature: Callable
+    window: Callable | None
+    version: str
+
+    @classmethod
+    def of(cls, prepare: Callable, feature: Callable, window: Callable | None = None) -> "Family":
+        functions = [f for f in (prepare, feature, window) if f is not None]
+        return cls(prepare, feature, window, "".join(getattr(f, "cache_key", "") for f in functions))

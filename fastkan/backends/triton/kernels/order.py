@@ -1,0 +1,31 @@
+"""The rows of every input in the order of the windows they fall into, chunk by chunk."""
+
+import triton
+import triton.language as tl
+
+from .tile import block
+
+LAST = tl.constexpr(0x7FFFFFFF)
+
+
+@triton.jit
+def order(x_data, grid, keys, ranges, N, I, F, x_n, x_i, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr,
+          INDEX: tl.constexpr, COORDINATE: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr):  # fmt: skip
+    """keys[i, chunk]: (start + degree) CHUNK + row within the chunk, ascending; ranges[i, chunk, j]: the first and the
+    last but one of the keys whose windows meet the functions j BF .. j BF + BF - 1."""
+    chunks = tl.cdiv(N, CHUNK)
+    i = tl.full([], tl.program_id(0) // chunks, INDEX)
+    chunk = tl.program_id(0) % chunks
+    n = block(chunk * CHUNK, CHUNK, INDEX)
+    x = tl.load(x_data + n * x_n + i * x_i, n < N, 0.0).to(COORDINATE)
+    start = FAMILY.window(x, grid + i * grid_i, F, 0, SPEC)[0] + SPEC.degree
+    row = tl.arange(0, CHUNK)
+    key = tl.sort(tl.where(n < N, start * CHUNK + row, LAST))
+    at = i * chunks + chunk
+    tl.store(keys + at * CHUNK + row, key)
+    blocks = tl.cdiv(F, BF)
+    for j in range(blocks):
+        before = tl.sum((key < j * BF * CHUNK).to(tl.int32))
+        end = tl.sum((key < (j * BF + BF + SPEC.degree) * CHUNK).to(tl.int32))
+        tl.store(ranges + (at * blocks + j) * 2, before)
+        tl.store(ranges + (at * blocks + j) * 2 + 1, end)

@@ -1,0 +1,253 @@
+"""From tensors to launches: which kernel, which tiles, and the results.
+
+The functions are the operators of fastkan/ops.py, a Spec spread into its fields. Kernels go to the current stream of
+the tensors' device; nothing here waits for a device or allocates more than the results and, where the gradient of the
+coefficients is split over the rows, its parts.
+"""
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...spec import Spec
+from . import plan
+from .kernels import edge_mean as edge_kernels
+from .kernels import kan_backward as backward_kernels
+from .kernels import kan_out as out_kernels
+from .kernels.base import MAX_ORDER
+from .kernels.bspline import FAMILY
+from .kernels.family import Family, Shape
+from .kernels.order import order as order_kernel
+
+_TYPES = {
+    torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
+}  # fmt: skip
+INTERPRETED = triton.knobs.runtime.interpret
+
+
+class Contraction(NamedTuple):
+    """What every kernel of a call is compiled for."""
+
+    family: Family
+    shape: Shape
+    base: int
+    index: tl.dtype
+    accumulator: tl.dtype
+    operand: tl.dtype
+    precision: str
+
+    @classmethod
+    def of(cls, spec: Spec, order: int, grid: Tensor, *tensors: Tensor | None) -> "Contraction":
+        if not 0 <= order <= MAX_ORDER:
+            raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
+        present = [t for t in tensors if t is not None]
+        double = any(t.dtype == torch.float64 for t in present)
+        narrow = present[-1].dtype
+        # In float16 a derivative may overflow: its features have the magnitude of h^-order.
+        operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
+        return cls(
+            family=FAMILY,
+            shape=Shape(spec.degree, spec.outside, spec.uniform, (grid.shape[1] - 1).bit_length()),
+            base=spec.base,
+            index=index_type(*present),
+            accumulator=tl.float64 if double else tl.float32,
+            operand=_TYPES[operand],
+            precision=plan.precision(operand),
+        )
+
+    def constants(self) -> dict:
+        return {
+            "FAMILY": self.family, "SPEC": self.shape, "BASE": self.base, "INDEX": self.index,
+            "COORDINATE": self.accumulator, "ACCUMULATOR": self.accumulator,
+        }  # fmt: skip
+
+    def matrix_constants(self) -> dict:
+        return {"OPERAND": self.operand, "PRECISION": self.precision}
+
+
+def index_type(*tensors: Tensor) -> tl.dtype:
+    """int64 where an offset into one of the tensors, or into a contiguous tensor of its shape, needs it."""
+    for t in tensors:
+        reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+        if max(reach, t.numel()) >= 2**31:
+            return tl.int64
+    return tl.int32
+
+
+def _strides(t: Tensor | None, dimensions: int) -> tuple[int, ...]:
+    return (0,) * dimensions if t is None else t.stride()
+
+
+def _launch(kernel, programs: int, device: torch.device, args: tuple, constants: dict, launch: dict) -> None:
+    guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    options = {} if INTERPRETED else {"enable_fp_fusion": True, **launch}
+    with guard:
+        kernel[(programs,)](*args, **constants, **options)
+
+
+def kan_out(
+    x: Tensor, s: Tensor | None, coef: Tensor, base_weight: Tensor | None, bias: Tensor | None, grid: Tensor,
+    degree: int, base: int, outside: int, uniform: bool, order: int,
+) -> Tensor:  # fmt: skip
+    rows, (inputs, functions, outputs) = x.shape[0], coef.shape
+    y = coef.new_empty(rows, outputs)
+    if 0 in (rows, inputs, outputs):
+        return y.zero_() if bias is None else y.copy_(bias.expand_as(y))
+    spec = Spec(degree, base, outside, uniform)
+    c = Contraction.of(spec, order, grid, x, s, base_weight, bias, y, coef)
+    args = (
+        x, s, coef, base_weight, bias, grid, y, rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2),
+        *coef.stride(), *_strides(base_weight, 2), *_strides(bias, 1), grid.stride(0),
+    )  # fmt: skip
+    if plan.gathers(c.family, spec, functions, c.operand):
+        tiles = plan.gather_out(rows, outputs)
+        programs = triton.cdiv(rows, tiles.BN) * triton.cdiv(outputs, tiles.BO)
+        constants = {**c.constants(), "ORDER": order, **tiles.blocks()}
+        _launch(out_kernels.gather, programs, x.device, args, constants, tiles.options())
+    else:
+        tiles = plan.matrix_out(x.device, c.operand, c.precision, rows, inputs, outputs)
+        programs = triton.cdiv(rows, tiles.BN) * triton.cdiv(outputs, tiles.BO)
+        constants = {**c.constants(), **c.matrix_constants(), "ORDER": order, **tiles.blocks()}
+        _launch(out_kernels.matrix, programs, x.device, args, constants, tiles.options())
+    return y
+
+
+def kan_in(
+    x: Tensor, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int,
+    outside: int, uniform: bool, order: int,
+) -> Tensor:  # fmt: skip
+    spec = Spec(degree, base, outside, uniform)
+    return _backward(x, None, u, coef, base_weight, grid, spec, order, order, True, False, False)[0]
+
+
+def kan_coef(
+    x: Tensor, s: Tensor | None, u: Tensor, grid: Tensor, degree: int, base: int, outside: int, uniform: bool,
+    order: int, with_base: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    spec = Spec(degree, base, outside, uniform)
+    return _backward(x, s, u, None, None, grid, spec, order, order, False, True, with_base)[1:]
+
+
+def kan_backward(
+    x: Tensor, s: Tensor | None, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int,
+    base: int, outside: int, uniform: bool, order: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    spec = Spec(degree, base, outside, uniform)
+    with_base = base_weight is not None
+    return _backward(x, s, u, coef, base_weight, grid, spec, order + 1, order, True, True, with_base)
+
+
+def _backward(
+    x: Tensor, s: Tensor | None, u: Tensor, coef: Tensor | None, base_weight: Tensor | None, grid: Tensor,
+    spec: Spec, x_order: int, order: int, with_x: bool, with_coef: bool, with_base: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    rows, inputs, outputs = *x.shape, u.shape[1]
+    functions = grid.shape[1] - spec.degree - 1
+    like = u if coef is None else coef
+    grad_x = x.new_empty(x.shape) if with_x else x.new_empty(0)
+    grad_coef = like.new_empty(inputs, functions, outputs) if with_coef else like.new_empty(0)
+    grad_base = like.new_empty(inputs if with_base else 0, outputs)
+    results = grad_x, grad_coef, grad_base
+    if 0 in (rows, inputs, outputs):
+        return tuple(t.zero_() for t in results)
+    c = Contraction.of(spec, order, grid, x, s, base_weight, u, grad_coef, like)
+    gather = plan.gathers(c.family, spec, functions, c.operand)
+    tiles = plan.backward(x.device, c.operand, c.precision, gather, rows, inputs, outputs)
+    x_tiles = triton.cdiv(rows, tiles.XN) * triton.cdiv(inputs, tiles.XI) if with_x else 0
+    columns = triton.cdiv(outputs, tiles.CO)
+    is_sorted = with_coef and gather and plan.sorts(rows, functions)
+    keys = ranges = parts = arrived = None
+    splits, coef_tiles = 1, 0
+    if is_sorted:
+        keys, ranges = _order(x, grid, functions, c, tiles.BF)
+        coef_tiles = programs = inputs * triton.cdiv(functions, tiles.BF) * columns
+        if with_base:
+            programs += triton.cdiv(inputs, tiles.CI) * columns
+    elif with_coef:
+        programs = triton.cdiv(inputs, tiles.CI) * (functions + with_base) * columns
+        splits = plan.splits(x.device, programs, triton.cdiv(rows, tiles.CN))
+        if splits > 1:
+            dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
+            parts = x.new_empty(splits * inputs * (functions + with_base) * outputs, dtype=dtype)
+            arrived = x.new_zeros(programs, dtype=torch.int32)
+            if parts.numel() >= 2**31:
+                c = c._replace(index=tl.int64)
+        programs *= splits
+    else:
+        programs = 0
+    args = (
+        x, s, u, coef, base_weight, grid, grad_x if with_x else None, grad_coef if with_coef else None,
+        grad_base if with_base else None, parts, arrived, keys, ranges, rows, inputs, outputs, functions, x_tiles,
+        coef_tiles, *x.stride(), *_strides(s, 2), *u.stride(), *_strides(coef, 3), *_strides(base_weight, 2),
+        grid.stride(0),
+    )  # fmt: skip
+    constants = {
+        **c.constants(), **c.matrix_constants(), "X_ORDER": x_order, "ORDER": order, "GATHER": gather,
+        "SORTED": is_sorted, "SPLITS": splits, "CHUNK": plan.CHUNK, **tiles.blocks(),
+    }  # fmt: skip
+    _launch(backward_kernels.backward, x_tiles + programs, x.device, args, constants, tiles.options())
+    return results
+
+
+def _order(x: Tensor, grid: Tensor, functions: int, c: Contraction, block: int) -> tuple[Tensor, Tensor]:
+    rows, inputs = x.shape
+    chunks, blocks = triton.cdiv(rows, plan.CHUNK), triton.cdiv(functions, block)
+    keys = x.new_empty(inputs, chunks, plan.CHUNK, dtype=torch.int32)
+    ranges = x.new_empty(inputs, chunks, blocks, 2, dtype=torch.int32)
+    args = (x, grid, keys, ranges, rows, inputs, functions, *x.stride(), grid.stride(0))
+    constants = {
+        "FAMILY": c.family, "SPEC": c.shape, "INDEX": c.index, "COORDINATE": c.accumulator, "CHUNK": plan.CHUNK,
+        "BF": block,
+    }  # fmt: skip
+    _launch(order_kernel, inputs * chunks, x.device, args, constants, {"num_warps": 8})
+    return keys, ranges
+
+
+def edge_mean(
+    x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int, outside: int,
+    uniform: bool,
+) -> Tensor:  # fmt: skip
+    rows, (inputs, functions, outputs) = x.shape[0], coef.shape
+    if 0 in (rows, inputs, outputs):
+        return coef.new_full((inputs, outputs), torch.nan)
+    c = Contraction.of(Spec(degree, base, outside, uniform), 0, grid, x, base_weight, coef)
+    tiles = plan.edge(rows, outputs)
+    programs = inputs * triton.cdiv(outputs, tiles.BO)
+    splits = plan.splits(x.device, programs, triton.cdiv(rows, tiles.BN))
+    dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
+    parts = x.new_empty(splits, inputs, outputs, dtype=dtype)
+    args = (
+        x, coef, base_weight, grid, parts, rows, inputs, outputs, functions, splits, *x.stride(), *coef.stride(),
+        *_strides(base_weight, 2), grid.stride(0),
+    )  # fmt: skip
+    blocks = {"BN": tiles.BN, "BO": tiles.BO}
+    _launch(edge_kernels.mean, programs * splits, x.device, args, {**c.constants(), **blocks}, tiles.options())
+    return parts.sum(0).to(coef.dtype)
+
+
+def edge_mean_backward(
+    x: Tensor, grad_mean: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int,
+    outside: int, uniform: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    rows, (inputs, functions, outputs) = x.shape[0], coef.shape
+    grad_x, grad_coef = x.new_empty(x.shape), coef.new_empty(coef.shape)
+    grad_base = coef.new_empty(0 if base_weight is None else inputs, outputs)
+    if 0 in (rows, inputs, outputs):
+        return grad_x.zero_(), grad_coef.zero_(), grad_base.zero_()
+    c = Contraction.of(Spec(degree, base, outside, uniform), 0, grid, x, base_weight, grad_mean, grad_coef, coef)
+    if c.operand in (tl.float16, tl.bfloat16):  # a cotangent is as small as 1 / N
+        c = c._replace(operand=tl.float32, precision=plan.precision(torch.float32))
+    tiles = plan.edge(rows, outputs)
+    x_tiles = inputs * triton.cdiv(rows, tiles.BN)
+    programs = x_tiles + inputs * triton.cdiv(functions, tiles.BF) * triton.cdiv(outputs, tiles.BO)
+    args = (
+        x, grad_mean, coef, base_weight, grid, grad_x, grad_coef, grad_base, rows, inputs, outputs, functions, x_tiles,
+        *x.stride(), *grad_mean.stride(), *coef.stride(), *_strides(base_weight, 2), grid.stride(0),
+    )  # fmt: skip
+    constants = {**c.constants(), **c.matrix_constants(), **tiles.blocks()}
+    _launch(edge_kernels.backward, programs, x.device, args, constants, tiles.options())
+    return grad_x, grad_coef, grad_base
