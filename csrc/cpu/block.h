@@ -8,7 +8,7 @@
 namespace fastkan {
 namespace {
 
-constexpr int64_t kFirstLevel = 24 * 1024, kSecondLevel = 512 * 1024;
+constexpr int64_t kFirstLevel = 24 * 1024, kSecondLevel = 512 * 1024, kLastLevel = 4 * 1024 * 1024;
 constexpr int64_t kDirectWidth = 256;  // outputs above which rows of coefficients alias in the cache when read in place
 
 // Outputs in whole vectors.

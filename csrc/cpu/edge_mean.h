@@ -85,11 +85,13 @@ void edge_mean_task(const Problem& p, int64_t i) {
   WeightBlocks<T> blocks(p, p.O, p.O);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) +
-                 Scratch::bytes<T>(planes * rows_most) + Scratch::bytes<int32_t>(rows_most) + Scratch::bytes<T>(width));
+                 Scratch::bytes<T>(planes * rows_most) + 2 * Scratch::bytes<int32_t>(rows_most) +
+                 Scratch::bytes<T>(width));
   blocks.take(memory, 1);
   Column<T> column(p, memory, rows_most);
   Tile<T> x(p.x, memory, 1, rows_most);
   T* weight = memory.take<T>(planes * rows_most);
+  int32_t* found = memory.take<int32_t>(rows_most);
   int32_t* start = memory.take<int32_t>(rows_most);
   T* sum = memory.take<T>(width);
   memset(sum, 0, static_cast<size_t>(width) * sizeof(T));
@@ -97,7 +99,8 @@ void edge_mean_task(const Problem& p, int64_t i) {
   for (int64_t n0 = 0; n0 < p.N; n0 += rows_most) {
     const int64_t rows = least(rows_most, p.N - n0);
     x.load(i, 1, n0, rows);
-    column.locate(i, x.column(0), nullptr, rows, 0, start);
+    column.find(i, x.column(0), rows, 0, found);
+    column.place(x.column(0), nullptr, found, rows, start);
     column.weights(0, weight, rows_most);
     by_window(p, [&](auto window, auto base) {
       chunks<4>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
@@ -118,13 +121,14 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
   WeightBlocks<T> blocks(p, p.O, p.O);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, rows_most) + Tile<T>::bytes(p.x, 1, rows_most) +
-                 2 * Scratch::bytes<T>(planes * rows_most) + Scratch::bytes<int32_t>(rows_most) +
+                 2 * Scratch::bytes<T>(planes * rows_most) + 2 * Scratch::bytes<int32_t>(rows_most) +
                  Scratch::bytes<T>(width) + Scratch::bytes<T>(rows_most) + Scratch::bytes<T>((p.F + 1) * width));
   blocks.take(memory, 1);
   Column<T> column(p, memory, rows_most);
   Tile<T> x(p.x, memory, 1, rows_most);
   T* weight = memory.take<T>(planes * rows_most);
   T* slope = memory.take<T>(planes * rows_most);
+  int32_t* found = memory.take<int32_t>(rows_most);
   int32_t* start = memory.take<int32_t>(rows_most);
   T* grad_mean = memory.take<T>(width);
   T* grad_x = memory.take<T>(rows_most);
@@ -138,7 +142,8 @@ void edge_mean_backward_task(const Problem& p, int64_t i) {
   for (int64_t n0 = 0; n0 < p.N; n0 += rows_most) {
     const int64_t rows = least(rows_most, p.N - n0);
     x.load(i, 1, n0, rows);
-    column.locate(i, x.column(0), nullptr, rows, 1, start);
+    column.find(i, x.column(0), rows, 1, found);
+    column.place(x.column(0), nullptr, found, rows, start);
     column.weights(0, weight, rows_most);
     column.weights(1, slope, rows_most);
     memset(grad_x, 0, static_cast<size_t>(rows) * sizeof(T));

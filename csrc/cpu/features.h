@@ -28,13 +28,22 @@ __attribute__((noinline)) double uniform_knot(const double* grid, int M, int j) 
   return grid[0] + offset;
 }
 
+// A stride for columns of that many rows: whole lines, and not so many that lines of a row's columns share a cache set.
+template <class T>
+inline int64_t column_stride(int64_t rows) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  return (ceil_div(rows, kLine) | 1) * kLine;
+}
+
 // Columns of a matrix [N, I] in the type computed in: read row by row, since rows are what lies together in memory.
 template <class T>
 class Tile {
  public:
-  static size_t bytes(const View& v, int64_t inputs, int64_t rows) { return v ? Scratch::bytes<T>(inputs * rows) : 0; }
+  static size_t bytes(const View& v, int64_t inputs, int64_t rows) {
+    return v ? Scratch::bytes<T>(inputs * column_stride<T>(rows)) : 0;
+  }
   Tile(const View& v, Scratch& memory, int64_t inputs, int64_t rows)
-      : v_(v), stride_(rows), columns_(v ? memory.take<T>(inputs * rows) : nullptr) {}
+      : v_(v), stride_(column_stride<T>(rows)), columns_(v ? memory.take<T>(inputs * stride_) : nullptr) {}
   void load(int64_t i0, int64_t inputs, int64_t n0, int64_t rows) {
     if (!v_) return;
     const int64_t row = v_.stride[0], column = v_.stride[1];
@@ -48,33 +57,30 @@ class Tile {
   T* columns_;
 };
 
-// One input's column of x, located on its knots.
+// One input's column of x on its knots: find() tells the windows of its rows, which may lie beyond the F functions,
+// place() takes rows in any order, with the windows found for them, and weights() gives their features.
 template <class T>
 class Column {
  public:
   static size_t bytes(const Problem& p, int64_t rows) {
-    return Scratch::bytes<T>(rows) * static_cast<size_t>(1 + 2 * p.K) + Scratch::bytes<double>(p.M) +
-           Scratch::bytes<int32_t>(rows);
+    return Scratch::bytes<T>(rows) * static_cast<size_t>(2 + 2 * p.K) + Scratch::bytes<double>(p.M);
   }
 
   Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p) {
     u_ = memory.take<T>(rows);
+    sigma_ = memory.take<T>(rows);
     for (int j = 0; j < 2 * p.K; ++j) neighbours_[j] = memory.take<T>(rows);
     knots_ = memory.take<double>(p.M);
-    window_ = memory.take<int32_t>(rows);
   }
 
-  // Finds the window of every row of input i; s weighs its features, where it is given. At orders below the degree
-  // neighbouring intervals agree on their knot, so uniform knots need no exact comparison; from there on the knots
-  // decide.
-  void locate(int64_t i, const T* x, const T* s, int64_t rows, int top_order, int32_t* start) {
-    rows_ = rows;
-    start_ = start;
-    input_ = i;
-    x_ = x;
-    s_ = s;
+  // Windows of input i, of which M - 1 start at -K. At orders below the degree neighbouring intervals agree on their
+  // knot, so uniform knots need no exact comparison; from there on the knots decide.
+  void find(int64_t i, const T* x, int64_t rows, int top_order, int32_t* window) {
     const double* grid = p_.grid + i * p_.grid_stride;
     fast_ = p_.uniform && top_order < p_.K;
+    whole_ = p_.outside == Outside::zero;
+    first_ = grid[0];
+    last_ = grid[p_.M - 1];
     if (p_.uniform) {
       low_ = uniform_knot(grid, p_.M, p_.K);
       high_ = uniform_knot(grid, p_.M, p_.F);
@@ -83,12 +89,32 @@ class Column {
       high_ = grid[p_.F];
     }
     if (fast_) {
-      locate_uniform(grid);
+      over_h_ = (p_.M - 1) / (last_ - first_);
+      find_uniform(x, rows, window);
     } else {
       for (int j = 0; j < p_.M; ++j) knots_[j] = p_.uniform ? uniform_knot(grid, p_.M, j) : grid[j];
-      locate_among();
+      last_ = knots_[p_.M - 1];
+      find_among(x, rows, window);
     }
-    memcpy(start, window_, static_cast<size_t>(rows) * sizeof(int32_t));
+  }
+
+  // The rows whose weights are wanted next; s weighs their features, where it is given. Where the K + 1 functions start
+  // that a row's weights are of goes to `start`: the window, moved within the F functions.
+  void place(const T* x, const T* s, const int32_t* window, int64_t rows, int32_t* start) {
+    x_ = x;
+    s_ = s;
+    window_ = window;
+    rows_ = rows;
+    with_sigma_ = false;
+    const int32_t top = p_.F - p_.K - 1;
+    for (int64_t n = 0; n < rows; ++n) {
+      const int32_t above = window[n] > 0 ? window[n] : 0;
+      start[n] = above < top ? above : top;
+    }
+    if (fast_)
+      place_uniform();
+    else
+      place_among();
   }
 
   // The weights of that order into planes w + k * stride.
@@ -121,40 +147,48 @@ class Column {
   }
 
  private:
-  void locate_uniform(const double* grid) {
-    const double origin = grid[0];
-    over_h_ = (p_.M - 1) / (grid[p_.M - 1] - origin);
-    const bool whole = p_.outside == Outside::zero;
-    const double lowest = whole ? 0 : p_.K, highest = whole ? p_.M - 1 : p_.F;
-    const int top = static_cast<int>(highest) - 1, K = p_.K;
-    const double over_h = over_h_, inner_low = p_.K, inner_high = p_.F;
+  // The coordinate of x in knots from the first, within the knots that windows are looked for among; of a NaN the
+  // lowest.
+  double lowest() const { return whole_ ? 0 : p_.K; }
+  double highest() const { return whole_ ? p_.M - 1 : p_.F; }
+
+  void find_uniform(const T* x, int64_t rows, int32_t* window) const {
+    const double origin = first_, over_h = over_h_, low = lowest(), high = highest();
+    const int top = static_cast<int>(high) - 1, K = p_.K;
+    for (int64_t n = 0; n < rows; ++n) {
+      const double z = (static_cast<double>(x[n]) - origin) * over_h;
+      double c = z > low ? z : low;
+      c = c < high ? c : high;
+      const int m = static_cast<int>(c);
+      window[n] = (m < top ? m : top) - K;
+    }
+  }
+
+  void place_uniform() {
+    const double origin = first_, over_h = over_h_, low = lowest(), high = highest();
+    const double inner_low = p_.K, inner_high = p_.F;
+    const int K = p_.K;
     const T* x = x_;
     T* u = u_;
-    int32_t* window = window_;
+    const int32_t* window = window_;
     int special = 0;
     for (int64_t n = 0; n < rows_; ++n) {
       const double z = (static_cast<double>(x[n]) - origin) * over_h;
-      double c = z > lowest ? z : lowest;  // a NaN goes to the lowest
-      c = c < highest ? c : highest;
-      int m = static_cast<int>(c);
-      m = m < top ? m : top;
-      u[n] = static_cast<T>(c - m);
-      window[n] = m - K;
+      double c = z > low ? z : low;
+      c = c < high ? c : high;
+      u[n] = static_cast<T>(c - (window[n] + K));
       special |= !(z >= inner_low) | !(z < inner_high);
     }
     special_ = special != 0;
   }
 
-  void locate_among() {
+  void find_among(const T* column, int64_t rows, int32_t* window) const {
     const double* t = knots_;
     int last = p_.F - 1;  // the interval that the right end of the grid range closes
     while (last > 0 && !(t[last] < high_)) --last;
-    const bool whole = p_.outside == Outside::zero;
-    special_ = false;
-    for (int64_t n = 0; n < rows_; ++n) {
-      double x = static_cast<double>(x_[n]);
-      if (!whole) x = x < low_ ? low_ : x > high_ ? high_ : x;
-      int m = 0;  // the last knot at or below x, but the last
+    for (int64_t n = 0; n < rows; ++n) {
+      const double x = limited(column[n]);
+      int m = 0;  // the last knot at or below x, but the last; of a NaN the first
       for (int step = p_.M - 2; step > 0;) {
         const int half = step / 2, probe = m + half + 1;
         const bool above = x >= t[probe];
@@ -162,8 +196,16 @@ class Column {
         step = above ? step - half - 1 : half;
       }
       if (x == high_) m = last;
-      if (x != x) m = last;
-      window_[n] = m - p_.K;
+      window[n] = m - p_.K;
+    }
+  }
+
+  void place_among() {
+    const double* t = knots_;
+    special_ = false;
+    for (int64_t n = 0; n < rows_; ++n) {
+      const double x = limited(x_[n]);
+      const int m = window_[n] + p_.K;
       for (int j = 1; j <= p_.K; ++j) {
         const int l = m + 1 - j, r = m + j;
         neighbours_[j - 1][n] = static_cast<T>(x - t[l > 0 ? l : 0]);
@@ -171,6 +213,11 @@ class Column {
       }
       special_ |= !(x_[n] >= low_ && x_[n] <= high_);
     }
+  }
+
+  double limited(T at) const {
+    const double x = static_cast<double>(at);
+    return whole_ ? x : x < low_ ? low_ : x > high_ ? high_ : x;
   }
 
   template <int K>
@@ -233,7 +280,6 @@ class Column {
       const T x = x_[n];
       if (x >= low_ && x <= high_ && window_[n] >= 0 && window_[n] <= p_.F - K - 1) continue;
       if (x != x) {
-        start_[n] = 0;
         for (int k = 0; k <= K; ++k) w[k * stride + n] = x;
       } else if (p_.outside == Outside::zero) {
         tail<K>(n, w, stride);
@@ -253,16 +299,13 @@ class Column {
   template <int K>
   void tail(int64_t n, T* w, int64_t stride) {
     T v[K + 1];
-    const double first = fast_ ? p_.grid[input_ * p_.grid_stride] : knots_[0];
-    const double last = fast_ ? p_.grid[input_ * p_.grid_stride + p_.M - 1] : knots_[p_.M - 1];
-    const bool within = x_[n] >= first && x_[n] < last;
+    const bool within = x_[n] >= first_ && x_[n] < last_;
     const int begin = window_[n];
     const int start = static_cast<int>(most(0, least(begin, p_.F - K - 1)));
     for (int k = 0; k <= K; ++k) {
       const int from = start + k - begin;
       v[k] = within && from >= 0 && from <= K ? w[from * stride + n] : T(0);
     }
-    start_[n] = start;
     for (int k = 0; k <= K; ++k) w[k * stride + n] = v[k];
   }
 
@@ -298,39 +341,51 @@ class Column {
     local_functions<K, 1>(knots, w);
   }
 
-  void base(int order, T* w) const {
+  void base(int order, T* w) {
+    if (p_.base != Base::silu) {
+      const bool identity = p_.base == Base::identity;
+      for (int64_t n = 0; n < rows_; ++n) w[n] = !identity ? T(0) : order == 0 ? x_[n] : T(order == 1);
+      return;
+    }
     const T* x = x_;
-    if (p_.base == Base::silu && order == 0) {
-      for (int64_t n = 0; n < rows_; ++n) w[n] = x[n] * sigmoid(x[n]);
-    } else if (p_.base == Base::silu) {
-      double upper[kMaxOrder + 2], lower[kMaxOrder + 2];  // silu^(d) = x sigma^(d) + d sigma^(d-1)
-      sigmoid_derivative(order, upper);
-      sigmoid_derivative(order - 1, lower);
-      for (int64_t n = 0; n < rows_; ++n) w[n] = sigmoid(x[n]);
-      for (int64_t n = 0; n < rows_; ++n) {
-        const T sigma = w[n];
-        T a = T(0), b = T(0);
-        for (int k = order + 1; k > 0; --k) {
-          a = a * sigma + static_cast<T>(upper[k]);
-          b = b * sigma + static_cast<T>(k <= order ? lower[k] : 0.0);
-        }
-        w[n] = sigma * (x[n] * a + static_cast<T>(order) * b);
-      }
+    T* sigma = sigma_;
+    if (!with_sigma_)
+      for (int64_t n = 0; n < rows_; ++n) sigma[n] = sigmoid(x[n]);
+    with_sigma_ = true;
+    if (order == 0) {
+      for (int64_t n = 0; n < rows_; ++n) w[n] = x[n] * sigma[n];
+    } else if (order == 1) {
+      for (int64_t n = 0; n < rows_; ++n) w[n] = sigma[n] * (T(1) + x[n] * (T(1) - sigma[n]));
     } else {
-      for (int64_t n = 0; n < rows_; ++n) w[n] = p_.base != Base::identity ? T(0) : order == 0 ? x[n] : T(order == 1);
+      silu_derivative(order, w);
+    }
+  }
+
+  // silu^(d) = x sigma^(d) + d sigma^(d-1)
+  void silu_derivative(int order, T* w) const {
+    double upper[kMaxOrder + 2], lower[kMaxOrder + 2];
+    sigmoid_derivative(order, upper);
+    sigmoid_derivative(order - 1, lower);
+    for (int64_t n = 0; n < rows_; ++n) {
+      const T sigma = sigma_[n];
+      T a = T(0), b = T(0);
+      for (int k = order + 1; k > 0; --k) {
+        a = a * sigma + static_cast<T>(upper[k]);
+        b = b * sigma + static_cast<T>(k <= order ? lower[k] : 0.0);
+      }
+      w[n] = sigma * (x_[n] * a + static_cast<T>(order) * b);
     }
   }
 
   const Problem& p_;
   const T *x_ = nullptr, *s_ = nullptr;
-  T* u_;
+  const int32_t* window_ = nullptr;
+  T *u_, *sigma_;
   T* neighbours_[10] = {};
   double* knots_;
-  int32_t* window_;           // where each row's window starts, which may lie beyond the F functions
-  int32_t* start_ = nullptr;  // the same, moved within
-  int64_t rows_ = 0, input_ = 0;
-  double low_ = 0, high_ = 0, over_h_ = 0;
-  bool fast_ = false, special_ = false;
+  int64_t rows_ = 0;
+  double first_ = 0, last_ = 0, low_ = 0, high_ = 0, over_h_ = 0;
+  bool fast_ = false, whole_ = false, special_ = false, with_sigma_ = false;
 };
 
 }  // namespace

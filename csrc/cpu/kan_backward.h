@@ -1,8 +1,9 @@
 // dT/ds at order x_order (the gradient of the input, times s) and dT/dcoef at order, in one launch:
 //   grad_x[n,i]            = s[n,i] sum_o u[n,o] sum_k w'_k coef[i, start + k, o]
 //   grad_coef[i,start+k,o] = sum_n w_k u[n,o]
-// A task owns a block of inputs, so nothing is shared. Rows of an input are chained by the window they fall into: a
-// window's coefficients, and then its gradients, stay in registers while its rows go by.
+// A task owns a block of inputs, so nothing is shared. Rows of an input are visited in the order of the windows they
+// fall into: the coefficients of a window and their gradients stay in registers while its rows go by, and move on with
+// it.
 #pragma once
 
 #include "block.h"
@@ -11,146 +12,99 @@
 namespace fastkan {
 namespace {
 
-// dots[n] += u[n] * (sum_k w'_k coef[start + k]), lane by lane.
-template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void in_windows(int64_t windows, const Chains& chains, const T* weight, int64_t plane,
-                                          const T* u, int64_t u_stride, const T* coef, int64_t row, const T* base,
-                                          Vec<T>* dots) {
-  constexpr int W = kLanes<T>;
-  Vec<T> c[R + BASE][NV];
-  if constexpr (BASE)
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) c[R][v] = load(base + v * W);
-  for (int64_t g = 0; g < windows; ++g, coef += row) {
-    int32_t n = chains.head[g];
-    if (n < 0) continue;
-#pragma GCC unroll 8
-    for (int k = 0; k < R; ++k)
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) c[k][v] = load(coef + k * row + v * W);
-    do {
-      Vec<T> slope[NV];
-      const Vec<T> first = splat(weight[n]);
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) slope[v] = first * c[0][v];
-#pragma GCC unroll 8
-      for (int k = 1; k < R + BASE; ++k) {
-        const Vec<T> a = splat(weight[k * plane + n]);
-#pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) slope[v] += a * c[k][v];
-      }
-      Vec<T> dot = dots[n];
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) dot += slope[v] * load(u + n * u_stride + v * W);
-      dots[n] = dot;
-      n = chains.next[n];
-    } while (n >= 0);
-  }
-}
+// Rows of one input in sorted order.
+template <class T>
+struct Visit {
+  int64_t rows;
+  const int32_t *order, *start;
+  const T* features;  // w', w, as far as wanted: [planes, kVisit]
+};
 
-template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void coef_windows(int64_t windows, const Chains& chains, const T* weight, int64_t plane,
-                                            const T* u, int64_t u_stride, T* grad_coef, int64_t row, T* grad_base) {
-  constexpr int W = kLanes<T>;
-  Vec<T> base[NV];
-  for (int v = 0; v < NV; ++v) base[v] = Vec<T>{};
-  for (int64_t g = 0; g < windows; ++g, grad_coef += row) {
-    int32_t n = chains.head[g];
-    if (n < 0) continue;
-    Vec<T> sum[R][NV];
+// dots[at] (+)= u[n] * (sum_k w'_k coef[start + k]), lane by lane, if X; grad_coef[start + k] += w_k u[n], if C; for
+// the row n = order[at].
+template <class T, int NV, int R, bool BASE, bool X, bool C>
+__attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u_stride, const T* coef, int64_t row,
+                                     const T* base, bool first, Vec<T>* dots, T* grad_coef, int64_t grad_row,
+                                     T* grad_base) {
+  constexpr int W = kLanes<T>, kPlanes = R + BASE;
+  const int32_t *order = rows.order, *start = rows.start;
+  const T* w = rows.features;
+  Vec<T> sum[kPlanes][NV];
 #pragma GCC unroll 8
-    for (int k = 0; k < R; ++k)
+  for (int k = 0; k < kPlanes; ++k)
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sum[k][v] = Vec<T>{};
-    do {
-      Vec<T> un[NV];
+    for (int v = 0; v < NV; ++v) sum[k][v] = Vec<T>{};
+  int64_t g = start[0];
+  const auto leave = [&](int k) __attribute__((always_inline)) {
+    T* to = grad_coef + (g + k) * grad_row;
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) un[v] = load(u + n * u_stride + v * W);
+    for (int v = 0; v < NV; ++v) {
+      store(to + v * W, load(to + v * W) + sum[k][v]);
+      sum[k][v] = Vec<T>{};
+    }
+  };
+  for (int64_t at = 0, end = rows.rows; at < end; ++at, ++w) {
+    const int64_t to = start[at];
+    if (to >= g + R) {
 #pragma GCC unroll 8
-      for (int k = 0; k < R; ++k) {
-        const Vec<T> a = splat(weight[k * plane + n]);
+      for (int k = 0; C && k < R; ++k) leave(k);
+      g = to;
+    }
+    for (; g < to; ++g) {
+#pragma GCC unroll 16
+      for (int v = 0; X && v < NV; ++v) __builtin_prefetch(coef + (g + R + kCoefAhead) * row + v * W);
+      if constexpr (C) {
+        leave(0);
+#pragma GCC unroll 8
+        for (int k = 0; k + 1 < R; ++k)
+#pragma GCC unroll 16
+          for (int v = 0; v < NV; ++v) sum[k][v] = sum[k + 1][v];
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[R - 1][v] = Vec<T>{};
+      }
+    }
+    const T *from = u + order[at] * u_stride, *ahead = u + order[at + kAhead] * u_stride;
+    const T* c = coef + to * row;
+    Vec<T> un[NV], slope[NV];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) {
+      un[v] = load(from + v * W);
+      __builtin_prefetch(ahead + v * W);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < kPlanes; ++k) {
+      if constexpr (X) {
+        const Vec<T> a = splat(w[k * kVisit]);
+        const T* weights = k < R ? c + k * row : base;
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v)
+          slope[v] = k == 0 ? a * load(weights + v * W) : slope[v] + a * load(weights + v * W);
+      }
+      if constexpr (C) {
+        const Vec<T> a = splat(w[(X * kPlanes + k) * kVisit]);
 #pragma GCC unroll 16
         for (int v = 0; v < NV; ++v) sum[k][v] += a * un[v];
       }
-      if constexpr (BASE) {
-        const Vec<T> a = splat(weight[R * plane + n]);
-#pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) base[v] += a * un[v];
-      }
-      n = chains.next[n];
-    } while (n >= 0);
-#pragma GCC unroll 8
-    for (int k = 0; k < R; ++k)
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) {
-        T* to = grad_coef + k * row + v * W;
-        store(to, load(to) + sum[k][v]);
-      }
-  }
-  if constexpr (BASE)
-    for (int v = 0; v < NV; ++v) store(grad_base + v * W, load(grad_base + v * W) + base[v]);
-}
-
-// in_windows and coef_windows, row by row in sorted order.
-template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void in_sorted(int64_t rows, const int32_t* order, const int32_t* start, const T* weight,
-                                         int64_t plane, const T* u, int64_t u_stride, const T* coef, int64_t row,
-                                         const T* base, Vec<T>* dots) {
-  constexpr int W = kLanes<T>;
-  for (int64_t at = 0; at < rows; ++at) {
-    const int64_t n = order[at];
-    const T* c = coef + start[n] * row;
-    Vec<T> slope[NV];
-    const Vec<T> first = splat(weight[n]);
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) slope[v] = first * load(c + v * W);
-#pragma GCC unroll 8
-    for (int k = 1; k < R + BASE; ++k) {
-      const Vec<T> a = splat(weight[k * plane + n]);
-      const T* from = k < R ? c + k * row : base;
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) slope[v] += a * load(from + v * W);
     }
-    Vec<T> dot = dots[n];
+    if constexpr (X) {
+      Vec<T> dot = first ? Vec<T>{} : dots[at];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) dot += slope[v] * load(u + n * u_stride + v * W);
-    dots[n] = dot;
+      for (int v = 0; v < NV; ++v) dot += slope[v] * un[v];
+      dots[at] = dot;
+    }
+  }
+  if constexpr (C) {
+#pragma GCC unroll 8
+    for (int k = 0; k < R; ++k) leave(k);
+    if constexpr (BASE)
+      for (int v = 0; v < NV; ++v) store(grad_base + v * W, load(grad_base + v * W) + sum[R][v]);
   }
 }
 
-template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void coef_sorted(int64_t rows, const int32_t* order, const int32_t* start, const T* weight,
-                                           int64_t plane, const T* u, int64_t u_stride, T* grad_coef, int64_t row,
-                                           T* grad_base) {
-  constexpr int W = kLanes<T>;
-  Vec<T> base[NV];
-  for (int v = 0; v < NV; ++v) base[v] = Vec<T>{};
-  for (int64_t at = 0; at < rows; ++at) {
-    const int64_t n = order[at];
-    T* to = grad_coef + start[n] * row;
-    Vec<T> un[NV];
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) un[v] = load(u + n * u_stride + v * W);
-#pragma GCC unroll 8
-    for (int k = 0; k < R; ++k) {
-      const Vec<T> a = splat(weight[k * plane + n]);
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) store(to + k * row + v * W, load(to + k * row + v * W) + a * un[v]);
-    }
-    if constexpr (BASE) {
-      const Vec<T> a = splat(weight[R * plane + n]);
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) base[v] += a * un[v];
-    }
-  }
-  if constexpr (BASE)
-    for (int v = 0; v < NV; ++v) store(grad_base + v * W, load(grad_base + v * W) + base[v]);
-}
-
-// The widest power of two of vectors for which all sums of a window stay in registers.
+// The widest power of two of vectors for which a window's `sums` stay in registers, beside u and the slope.
 constexpr int window_vectors(int sums) {
   int nv = 1;
-  while ((sums + 1) * nv * 2 <= kRegisters - 2) nv *= 2;
+  while ((sums + 2) * nv * 2 + 2 <= kRegisters) nv *= 2;
   return nv;
 }
 
@@ -158,24 +112,24 @@ template <class T>
 struct BackwardPlan {
   const Problem& p;
   int64_t inputs, rows, input_blocks, splits, split_rows, width;
-  bool in_place, sorted;
+  bool in_place;
   T* partial = nullptr;  // [splits, I, F + 1, width] where a block of inputs is split over the rows
 
-  explicit BackwardPlan(const Problem& problem) : p(problem) {
+  BackwardPlan(const Problem& problem, const Pool& pool) : p(problem) {
     width = padded<T>(p.O);
     inputs = least(p.I, kMaxInputs);
-    while (inputs > 1 && ceil_div(p.I, inputs) < 16) inputs = ceil_div(inputs, 2);
+    while (inputs > 1 && ceil_div(p.I, inputs) < 2 * pool.threads) inputs = ceil_div(inputs, 2);
     const bool same = p.grad_coef_dtype == kDtype<T> && p.O == width;
     if (p.grad_coef && !same)  // gradients add up in scratch
       inputs = most(1, least(inputs, kSecondLevel / (input_size() * static_cast<int64_t>(sizeof(T)))));
     input_blocks = ceil_div(p.I, inputs);
-    // Many windows: many rows at a time, as far as their u stays in the second-level cache.
-    const int64_t cached = kSecondLevel / (width * static_cast<int64_t>(sizeof(T))) / 256 * 256;
-    rows = least(p.N, p.F > 32 ? most(256, least(1024, cached)) : 256);
-    sorted = rows < kSparse * (p.F - p.K);
     // Few inputs: split the rows too, each part with gradients of its own that are added up in order.
-    const int64_t worth = p.grad_coef ? most(4 * p.F, 256) : rows;
-    splits = most(1, least(16 / input_blocks, p.N / worth));
+    const int64_t worth = p.grad_coef ? most(4 * p.F, kVisit) : kVisit;
+    splits = most(1, least(16 / p.I, p.N / worth));
+    // Many windows: many rows at a time, so that each row of coefficients is visited few times.
+    const int64_t cached = kLastLevel / (width * static_cast<int64_t>(sizeof(T)));
+    rows = p.F > 32 ? most(kVisit, least(cached, kSortedRows) / kVisit * kVisit) : kVisit;
+    rows = least(rows, ceil_div(p.N, splits));
     split_rows = round_up(ceil_div(p.N, splits), rows);
     splits = ceil_div(p.N, split_rows);
     in_place = same && splits == 1;
@@ -195,23 +149,22 @@ class BackwardTask {
         i0_(task / plan.splits * plan.inputs),
         inputs_(least(plan.inputs, p_.I - i0_)),
         planes_(p_.K + 1 + p_.with_base),
-        windows_(p_.F - p_.K),
         blocks_(p_, p_.O, p_.O),
         u_rows_(p_.u, p_.O),
         memory_(reserved()),
-        column_(p_, memory_, plan.rows),
+        column_(p_, memory_, kVisit),
         x_(p_.x, memory_, inputs_, plan.rows),
-        s_(p_.s, memory_, inputs_, plan.rows) {
+        s_(p_.s, memory_, inputs_, plan.rows),
+        sorted_(p_, memory_, plan.rows) {
+    u_rows_.take(memory_, plan_.rows);
+    found_ = memory_.template take<int32_t>(plan_.rows);
+    start_ = memory_.template take<int32_t>(kVisit);
+    features_ = memory_.template take<T>(2 * planes_ * kVisit);
     if (p_.grad_x) {
       blocks_.take(memory_, 1);
-      dots_ = memory_.template take<Vec<T>>(plan_.rows + kLanes<T>);
+      dots_ = memory_.template take<Vec<T>>(kVisit);
       tile_ = memory_.template take<T>(tile_stride() * inputs_);
     }
-    u_rows_.take(memory_, plan_.rows);
-    weights_ = memory_.template take<T>(planes_ * plan_.rows);
-    start_ = memory_.template take<int32_t>(plan_.rows);
-    windows_memory_ = memory_.template take<int32_t>(windows_ + 1);
-    rows_memory_ = memory_.template take<int32_t>(plan_.rows);
     if (own()) coef_ = memory_.template take<T>(inputs_ * plan_.input_size());
   }
 
@@ -232,94 +185,91 @@ class BackwardTask {
  private:
   // Whether the coefficient gradients add up in scratch: their type or width is not the results'.
   bool own() const { return p_.grad_coef && !plan_.in_place && !plan_.partial; }
-  int64_t tile_stride() const { return padded<T>(plan_.rows); }
+
+  int64_t tile_stride() const { return column_stride<T>(plan_.rows); }
 
   Scratch& reserved() {
     const int64_t rows = plan_.rows;
     Scratch& memory = scratch();
-    memory.reserve(
-        (p_.grad_x
-             ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(rows + kLanes<T>) + Scratch::bytes<T>(tile_stride() * inputs_)
-             : 0) +
-        u_rows_.bytes(rows) + Column<T>::bytes(p_, rows) + Tile<T>::bytes(p_.x, inputs_, rows) +
-        Tile<T>::bytes(p_.s, inputs_, rows) + Scratch::bytes<T>(planes_ * rows) + 2 * Scratch::bytes<int32_t>(rows) +
-        Scratch::bytes<int32_t>(windows_ + 1) + (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0));
+    memory.reserve((p_.grad_x
+                        ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_)
+                        : 0) +
+                   (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) + u_rows_.bytes(rows) +
+                   Column<T>::bytes(p_, kVisit) + Tile<T>::bytes(p_.x, inputs_, rows) +
+                   Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) + Scratch::bytes<int32_t>(rows) +
+                   Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
     return memory;
   }
 
   void input(int64_t i) {
-    const bool both = p_.grad_x && p_.grad_coef;
-    const int top = both ? static_cast<int>(most(p_.order, p_.x_order)) : p_.grad_x ? p_.x_order : p_.order;
-    column_.locate(i0_ + i, x_.column(i), s_.column(i), rows_, top, start_);
-    if (p_.grad_x) {
-      column_.weights(p_.x_order, weights_, plan_.rows);
-      arrange();
-      grad_x(i);
+    const int top = static_cast<int>(!p_.grad_coef ? p_.x_order : !p_.grad_x ? p_.order : most(p_.order, p_.x_order));
+    column_.find(i0_ + i, x_.column(i), rows_, top, found_);
+    sorted_.build(found_, x_.column(i), s_.column(i), rows_);
+    if (p_.grad_x) w_ = blocks_.get(i0_ + i, 1, 0, p_.O);
+    if (p_.grad_coef) aim(i);
+    const bool first = n0_ == split_ * plan_.split_rows;
+    int64_t ready = first ? 0 : p_.F;  // rows of the gradient that have a value
+    if (first && p_.grad_coef && p_.with_base) zero(grad_base_, 1);
+    for (int64_t at = 0; at < rows_; at += kVisit) {
+      const Visit<T> rows = prepare(at);
+      if (p_.grad_coef) {
+        const int64_t needed = rows.start[rows.rows - 1] + p_.K + 1;
+        if (ready < needed) zero(grad_coef_ + ready * plan_.width, needed - ready);
+        ready = most(ready, needed);
+      }
+      visit_rows(rows);
+      if (p_.grad_x) store_dots(rows, tile_ + i * tile_stride());
     }
-    if (p_.grad_coef) {
-      column_.weights(p_.order, weights_, plan_.rows);
-      if (!p_.grad_x) arrange();
-      grad_coef(i);
-    }
+    if (p_.grad_coef && ready < p_.F) zero(grad_coef_ + ready * plan_.width, p_.F - ready);
   }
 
-  void arrange() {
-    if (plan_.sorted)
-      sorted().build(start_, rows_, windows_);
-    else
-      chains().build(start_, rows_, windows_);
-  }
-  Sorted sorted() const { return {rows_memory_, windows_memory_}; }
-  Chains chains() const { return {windows_memory_, rows_memory_}; }
-
-  void grad_x(int64_t i) {
-    const Weights<T> w = blocks_.get(i0_ + i, 1, 0, p_.O);
-    memset(static_cast<void*>(dots_), 0, static_cast<size_t>(rows_ + kLanes<T>) * sizeof(Vec<T>));
-    by_window(p_, [&](auto window, auto base) {
-      chunks<window_vectors(window.value + base.value)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-        const int64_t o0 = at * kLanes<T>;
-        if (plan_.sorted)
-          in_sorted<T, vectors.value, window.value, base.value>(rows_, rows_memory_, start_, weights_, plan_.rows,
-                                                                u_ + o0, u_rows_.stride(), w.coef + o0, w.coef_row,
-                                                                w.base + o0, dots_);
-        else
-          in_windows<T, vectors.value, window.value, base.value>(windows_, chains(), weights_, plan_.rows, u_ + o0,
-                                                                 u_rows_.stride(), w.coef + o0, w.coef_row, w.base + o0,
-                                                                 dots_);
-      });
-    });
-    for (int64_t n = 0; n < rows_; n += kLanes<T>) {
-      sum_step<T, kLanes<T>>(dots_ + n);
-      store(tile_ + i * tile_stride() + n, dots_[n]);
-    }
-  }
-
-  void grad_coef(int64_t i) {
-    const int64_t width = plan_.width;
-    T *coef, *base;
+  // Where the coefficient gradients of input i add up.
+  void aim(int64_t i) {
     if (plan_.in_place) {
-      coef = static_cast<T*>(p_.grad_coef) + (i0_ + i) * p_.F * width;
-      base = static_cast<T*>(p_.grad_base) + (i0_ + i) * width;
+      grad_coef_ = static_cast<T*>(p_.grad_coef) + (i0_ + i) * p_.F * plan_.width;
+      grad_base_ = static_cast<T*>(p_.grad_base) + (i0_ + i) * plan_.width;
     } else {
-      coef =
-          (plan_.partial ? plan_.partial + (split_ * p_.I + i0_) * plan_.input_size() : coef_) + i * plan_.input_size();
-      base = coef + p_.F * width;
+      T* of_task = plan_.partial ? plan_.partial + (split_ * p_.I + i0_) * plan_.input_size() : coef_;
+      grad_coef_ = of_task + i * plan_.input_size();
+      grad_base_ = grad_coef_ + p_.F * plan_.width;
     }
-    if (n0_ == split_ * plan_.split_rows) {
-      memset(coef, 0, static_cast<size_t>(p_.F * width) * sizeof(T));
-      if (p_.with_base) memset(base, 0, static_cast<size_t>(width) * sizeof(T));
+  }
+
+  void zero(T* rows, int64_t count) const { memset(rows, 0, static_cast<size_t>(count * plan_.width) * sizeof(T)); }
+
+  // The features of the rows from `at` of the sorted order.
+  Visit<T> prepare(int64_t at) {
+    const int64_t rows = least(kVisit, rows_ - at);
+    column_.place(sorted_.x + at, p_.s ? sorted_.s + at : nullptr, sorted_.window + at, rows, start_);
+    if (p_.grad_x) column_.weights(p_.x_order, features_, kVisit);
+    if (p_.grad_coef) column_.weights(p_.order, features_ + (p_.grad_x ? planes_ * kVisit : 0), kVisit);
+    return {rows, sorted_.order + at, start_, features_};
+  }
+
+  void visit_rows(const Visit<T>& rows) {
+    by_window(p_, [&](auto window, auto base) {
+      if (p_.grad_x && p_.grad_coef)
+        visit_chunks<window.value, base.value, true, true>(rows);
+      else if (p_.grad_x)
+        visit_chunks<window.value, base.value, true, false>(rows);
+      else
+        visit_chunks<window.value, base.value, false, true>(rows);
+    });
+  }
+
+  void store_dots(const Visit<T>& rows, T* to) {
+    for (int64_t n = 0; n < rows.rows; n += kLanes<T>) {
+      sum_step<T, kLanes<T>>(dots_ + n);
+      for (int64_t l = 0; l < least(kLanes<T>, rows.rows - n); ++l) to[rows.order[n + l]] = dots_[n][l];
     }
-    by_window(p_, [&](auto window, auto with_base) {
-      chunks<window_vectors(window.value + with_base.value)>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-        const int64_t o0 = at * kLanes<T>;
-        if (plan_.sorted)
-          coef_sorted<T, vectors.value, window.value, with_base.value>(rows_, rows_memory_, start_, weights_,
-                                                                       plan_.rows, u_ + o0, u_rows_.stride(), coef + o0,
-                                                                       width, base + o0);
-        else
-          coef_windows<T, vectors.value, window.value, with_base.value>(
-              windows_, chains(), weights_, plan_.rows, u_ + o0, u_rows_.stride(), coef + o0, width, base + o0);
-      });
+  }
+
+  template <int R, bool BASE, bool X, bool C>
+  void visit_chunks(const Visit<T>& rows) {
+    chunks<window_vectors(R + BASE)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
+      const int64_t o0 = chunk * kLanes<T>;
+      visit<T, vectors.value, R, BASE, X, C>(rows, u_ + o0, u_rows_.stride(), w_.coef + o0, w_.coef_row, w_.base + o0,
+                                             chunk == 0, dots_, grad_coef_ + o0, plan_.width, grad_base_ + o0);
     });
   }
 
@@ -327,16 +277,17 @@ class BackwardTask {
   const Problem& p_;
   const int64_t split_, i0_, inputs_;
   const int planes_;
-  const int64_t windows_;
   WeightBlocks<T> blocks_;
   RowBlocks<T> u_rows_;
   Scratch& memory_;
   Column<T> column_;
   Tile<T> x_, s_;
-  int32_t *windows_memory_, *rows_memory_;
+  Sorted<T> sorted_;
+  Weights<T> w_{};
+  int32_t *found_, *start_;
+  T *features_, *tile_ = nullptr, *coef_ = nullptr;
+  T *grad_coef_ = nullptr, *grad_base_ = nullptr;
   Vec<T>* dots_ = nullptr;
-  T *tile_ = nullptr, *weights_, *coef_ = nullptr;
-  int32_t* start_;
   const T* u_ = nullptr;
   int64_t n0_ = 0, rows_ = 0;
 };
@@ -355,7 +306,7 @@ void add_splits(const BackwardPlan<T>& plan, int64_t i) {
 
 template <class T>
 void kan_backward(const Problem& p, const Pool& pool) {
-  BackwardPlan<T> plan(p);
+  BackwardPlan<T> plan(p, pool);
   const bool split = p.grad_coef && plan.splits > 1;
   const int64_t size = plan.splits * p.I * plan.input_size() * static_cast<int64_t>(sizeof(T));
   if (split) {

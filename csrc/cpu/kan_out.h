@@ -68,25 +68,29 @@ __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Feat
   for (; n < rows; ++n) out_row_group<T, NV, R, BASE, 1>(n, inputs, f, start, w, o0, y, y_stride);
 }
 
-// One input, its rows in sorted order: for grids whose coefficients do not stay in a cache between rows.
+// Rows of one input in sorted order: for grids whose coefficients do not stay in a cache between rows.
 template <class T, int NV, int R, bool BASE>
-__attribute__((noinline)) void out_sorted(int64_t rows, const int32_t* order, const int32_t* start, const T* weight,
-                                          int64_t plane, const T* coef, int64_t row, const T* base, T* y,
-                                          int64_t y_stride) {
+__attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, const int32_t* start, const T* w,
+                                         const T* coef, int64_t row, const T* base, T* y, int64_t y_stride) {
   constexpr int W = kLanes<T>;
-  for (int64_t at = 0; at < rows; ++at) {
-    const int64_t n = order[at];
-    const T* c = coef + start[n] * row;
-    T* to = y + n * y_stride;
+  Vec<T> b[NV];
+#pragma GCC unroll 16
+  for (int v = 0; v < NV; ++v) b[v] = BASE ? load(base + v * W) : Vec<T>{};
+  for (int64_t at = 0; at < rows; ++at, ++w) {
+    const T* c = coef + start[at] * row;
+    T *to = y + order[at] * y_stride, *ahead = y + order[at + kAhead] * y_stride;
     Vec<T> sum[NV];
 #pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) sum[v] = Vec<T>{};
+    for (int v = 0; v < NV; ++v) {
+      sum[v] = BASE ? splat(w[R * kVisit]) * b[v] : Vec<T>{};
+      __builtin_prefetch(ahead + v * W, 1);
+    }
+    __builtin_prefetch(c + (R + kCoefAhead) * row + at % NV * W);  // a line at a time: windows have a few rows each
 #pragma GCC unroll 8
-    for (int k = 0; k < R + BASE; ++k) {
-      const Vec<T> a = splat(weight[k * plane + n]);
-      const T* from = k < R ? c + k * row : base;
+    for (int k = 0; k < R; ++k) {
+      const Vec<T> a = splat(w[k * kVisit]);
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sum[v] += a * load(from + v * W);
+      for (int v = 0; v < NV; ++v) sum[v] += a * load(c + k * row + v * W);
     }
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) store(to + v * W, load(to + v * W) + sum[v]);
@@ -94,7 +98,7 @@ __attribute__((noinline)) void out_sorted(int64_t rows, const int32_t* order, co
 }
 
 // Bytes of an input's coefficients above which its rows are sorted.
-constexpr int64_t kSortedFrom = 128 * 1024;
+constexpr int64_t kSortedFrom = 48 * 1024;
 
 template <class T>
 struct OutPlan {
@@ -106,7 +110,10 @@ struct OutPlan {
     width = least(p.O, kDirectWidth);
     inputs = block_inputs<T>(p, padded<T>(width));
     sorted = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)) > kSortedFrom;
-    rows = least(p.N, sorted ? 1024 : 128);
+    if (sorted) inputs = least(p.I, kMaxInputs);
+    // Sorted: many rows of each window, as far as y stays in the second-level cache and threads have work.
+    const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit));
+    rows = least(p.N, sorted ? many : 128);
     row_blocks = ceil_div(p.N, rows);
     // Few rows: let threads share the outputs.
     while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>)
@@ -116,67 +123,126 @@ struct OutPlan {
   int64_t tasks() const { return row_blocks * output_blocks; }
 };
 
+// The block of rows and outputs of one task, where its sums are taken.
+template <class T>
+struct OutBlock {
+  const Problem& p;
+  int64_t n0, o0, rows, outputs, width, stride;
+  bool in_place;
+  T* y = nullptr;
+
+  OutBlock(const OutPlan<T>& plan, int64_t task)
+      : p(plan.p),
+        n0(task / plan.output_blocks * plan.rows),
+        o0(task % plan.output_blocks * plan.width),
+        rows(least(plan.rows, p.N - n0)),
+        outputs(least(plan.width, p.O - o0)),
+        width(padded<T>(outputs)),
+        in_place(p.out_dtype == kDtype<T> && outputs == width) {
+    stride = in_place ? p.O : width;
+  }
+  size_t bytes() const { return in_place ? 0 : Scratch::bytes<T>(rows * width); }
+  void begin(Scratch& memory) {
+    y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
+    for (int64_t n = 0; n < rows; ++n) memset(y + n * stride, 0, static_cast<size_t>(width) * sizeof(T));
+    if (p.bias) load_block(y, stride, 1, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
+  }
+  void end() const {
+    if (!in_place) store_block(p.out, p.out_dtype, n0 * p.O + o0, p.O, y, width, 1, rows, outputs);
+  }
+};
+
 template <class T>
 void out_task(const OutPlan<T>& plan, int64_t task) {
   const Problem& p = plan.p;
-  const int64_t n0 = task / plan.output_blocks * plan.rows, o0 = task % plan.output_blocks * plan.width;
-  const int64_t rows = least(plan.rows, p.N - n0), outputs = least(plan.width, p.O - o0), width = padded<T>(outputs);
+  OutBlock<T> out(plan, task);
+  const int64_t rows = out.rows;
   const int planes = p.K + 1 + p.with_base;
-  const bool in_place = p.out_dtype == kDtype<T> && outputs == width;
-
-  WeightBlocks<T> blocks(p, outputs, kDirectWidth);
+  WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Tile<T>::bytes(p.x, plan.inputs, rows) +
                  Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
-                 Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<T>(in_place ? 0 : rows * width) +
-                 (plan.sorted ? Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(p.F - p.K + 1) : 0));
+                 Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<int32_t>(rows) + out.bytes());
   blocks.take(memory, plan.inputs);
   Column<T> column(p, memory, rows);
   Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
   Features<T> f{planes, rows, memory.take<T>(plan.inputs * planes * rows)};
-  int32_t* start = memory.take<int32_t>(plan.inputs * rows);
-  T* y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
-  const int64_t y_stride = in_place ? p.O : width;
-
-  for (int64_t n = 0; n < rows; ++n) memset(y + n * y_stride, 0, static_cast<size_t>(width) * sizeof(T));
-  if (p.bias) load_block(y, y_stride, 1, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
-  Sorted sorted{};
-  if (plan.sorted) sorted = {memory.take<int32_t>(rows), memory.take<int32_t>(p.F - p.K + 1)};
+  int32_t *start = memory.take<int32_t>(plan.inputs * rows), *window = memory.take<int32_t>(rows);
+  out.begin(memory);
   for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
     const int64_t inputs = least(plan.inputs, p.I - i0);
-    x.load(i0, inputs, n0, rows);
-    s.load(i0, inputs, n0, rows);
+    x.load(i0, inputs, out.n0, rows);
+    s.load(i0, inputs, out.n0, rows);
     for (int64_t i = 0; i < inputs; ++i) {
-      column.locate(i0 + i, x.column(i), s.column(i), rows, p.order, start + i * rows);
+      column.find(i0 + i, x.column(i), rows, p.order, window);
+      column.place(x.column(i), s.column(i), window, rows, start + i * rows);
       column.weights(p.order, f.w + i * planes * rows, rows);
     }
-    const Weights<T> w = blocks.get(i0, inputs, o0, outputs);
-    for (int64_t i = 0; plan.sorted && i < inputs; ++i) {
-      sorted.build(start + i * rows, rows, p.F - p.K);
-      by_window(p, [&](auto window, auto base) {
-        chunks<kRegisters / 8>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-          const int64_t o = at * kLanes<T>;
-          out_sorted<T, vectors.value, window.value, base.value>(rows, sorted.order, start + i * rows, f.of(i, 0), rows,
-                                                                 w.rows(i) + o, w.coef_row,
-                                                                 w.base + i * w.base_input + o, y + o, y_stride);
-        });
-      });
-    }
-    if (plan.sorted) continue;
+    const Weights<T> w = blocks.get(i0, inputs, out.o0, out.outputs);
     by_window(p, [&](auto window, auto base) {
-      chunks<kRegisters / 2>(width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-        out_rows<T, vectors.value, window.value, base.value>(rows, inputs, f, start, w, at * kLanes<T>, y, y_stride);
+      chunks<kRegisters / 2>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
+        out_rows<T, vectors.value, window.value, base.value>(rows, inputs, f, start, w, at * kLanes<T>, out.y,
+                                                             out.stride);
       });
     });
   }
-  if (!in_place) store_block(p.out, p.out_dtype, n0 * p.O + o0, p.O, y, width, 1, rows, outputs);
+  out.end();
+}
+
+template <class T>
+void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
+  const Problem& p = plan.p;
+  OutBlock<T> out(plan, task);
+  const int64_t rows = out.rows;
+  const int planes = p.K + 1 + p.with_base;
+  WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
+  Scratch& memory = scratch();
+  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, kVisit) + Tile<T>::bytes(p.x, plan.inputs, rows) +
+                 Tile<T>::bytes(p.s, plan.inputs, rows) + Sorted<T>::bytes(p, rows) +
+                 Scratch::bytes<T>(planes * kVisit) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(kVisit) +
+                 out.bytes());
+  blocks.take(memory, 1);
+  Column<T> column(p, memory, kVisit);
+  Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
+  Sorted<T> sorted(p, memory, rows);
+  T* features = memory.take<T>(planes * kVisit);
+  int32_t *window = memory.take<int32_t>(rows), *start = memory.take<int32_t>(kVisit);
+  out.begin(memory);
+  for (int64_t i = 0; i < p.I; ++i) {
+    const int64_t of_tile = i % plan.inputs;
+    if (of_tile == 0) {
+      x.load(i, least(plan.inputs, p.I - i), out.n0, rows);
+      s.load(i, least(plan.inputs, p.I - i), out.n0, rows);
+    }
+    column.find(i, x.column(of_tile), rows, p.order, window);
+    sorted.build(window, x.column(of_tile), s.column(of_tile), rows);
+    const Weights<T> w = blocks.get(i, 1, out.o0, out.outputs);
+    for (int64_t at = 0; at < rows; at += kVisit) {
+      const int64_t visited = least(kVisit, rows - at);
+      column.place(sorted.x + at, p.s ? sorted.s + at : nullptr, sorted.window + at, visited, start);
+      column.weights(p.order, features, kVisit);
+      by_window(p, [&](auto window, auto base) {
+        chunks<kRegisters / 8>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
+          const int64_t o = chunk * kLanes<T>;
+          out_visit<T, vectors.value, window.value, base.value>(visited, sorted.order + at, start, features, w.coef + o,
+                                                                w.coef_row, w.base + o, out.y + o, out.stride);
+        });
+      });
+    }
+  }
+  out.end();
 }
 
 template <class T>
 void kan_out(const Problem& p, const Pool& pool) {
   const OutPlan<T> plan(p, pool);
   pool.run(
-      plan.tasks(), [](int64_t task, const void* c) { out_task(*static_cast<const OutPlan<T>*>(c), task); }, &plan);
+      plan.tasks(),
+      [](int64_t task, const void* c) {
+        const OutPlan<T>& plan = *static_cast<const OutPlan<T>*>(c);
+        plan.sorted ? out_sorted_task(plan, task) : out_task(plan, task);
+      },
+      &plan);
 }
 
 }  // namespace

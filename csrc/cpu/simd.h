@@ -133,17 +133,20 @@ inline void narrow(T v, _Float16* to) {
   *to = static_cast<_Float16>(static_cast<float>(v));
 }
 
-// Calls f(n, c) for a block of rows by columns: along the rows where they are contiguous or long, else along the
-// columns.
+// Calls f(n, c) for a block of rows by columns, along the rows.
 template <class F>
 __attribute__((always_inline)) inline void each(int64_t rows, int64_t columns, const F& f) {
-  if (columns < 4) {
+  for (int64_t n = 0; n < rows; ++n)
+    for (int64_t c = 0; c < columns; ++c) f(n, c);
+}
+
+// The same along the columns, for arrays whose rows do not go together: as many rows at a time as are fetched together.
+template <class F>
+__attribute__((always_inline)) inline void each_transposed(int64_t rows, int64_t columns, const F& f) {
+  constexpr int64_t kTogether = 32;
+  for (int64_t n0 = 0; n0 < rows; n0 += kTogether)
     for (int64_t c = 0; c < columns; ++c)
-      for (int64_t n = 0; n < rows; ++n) f(n, c);
-  } else {
-    for (int64_t n = 0; n < rows; ++n)
-      for (int64_t c = 0; c < columns; ++c) f(n, c);
-  }
+      for (int64_t n = n0; n < least(rows, n0 + kTogether); ++n) f(n, c);
 }
 
 template <class T, class S>
@@ -152,8 +155,9 @@ void load_typed(T* to, int64_t to_row, int64_t to_column, const S* from, int64_t
   if (column == 1 && to_column == 1)
     each(rows, columns, [=](int64_t n, int64_t c) { to[n * to_row + c] = widen<T>(from[n * row + c]); });
   else
-    each(rows, columns,
-         [=](int64_t n, int64_t c) { to[n * to_row + c * to_column] = widen<T>(from[n * row + c * column]); });
+    each_transposed(rows, columns, [=](int64_t n, int64_t c) {
+      to[n * to_row + c * to_column] = widen<T>(from[n * row + c * column]);
+    });
 }
 
 // to[n * to_row + c * to_column] = from[offset + n * row + c * column], of any storage type.
@@ -181,7 +185,8 @@ void store_typed(S* to, int64_t to_row, const T* from, int64_t row, int64_t colu
   if (column == 1)
     each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c], to + n * to_row + c); });
   else
-    each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); });
+    each_transposed(rows, columns,
+                    [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); });
 }
 
 // to[offset + n * to_row + c] = from[n * row + c * column], in any storage type.
