@@ -94,7 +94,7 @@ def apply(
 ) -> Tensor:  # fmt: skip
     """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
     coef, base_weight, bias, scale = _autocast(x.device.type, coef, base_weight, bias, scale)
-    backend = select.choose(backend, x.device.type, (x.dtype, coef.dtype))
+    backend = select.choose(backend, x.device, (x.dtype, coef.dtype))
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -106,7 +106,7 @@ def apply_edge_mean(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
     """edge_mean behind its checks."""
-    backend = select.choose(backend, x.device.type, (x.dtype, coef.dtype))
+    backend = select.choose(backend, x.device, (x.dtype, coef.dtype))
     return autograd.edge_mean(_flat(x), coef, base_weight, grid, spec, backend)
 
 

@@ -6,6 +6,7 @@ BackendError says why it cannot.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from types import ModuleType
@@ -18,10 +19,14 @@ from .backends import native, triton
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
 
-# device type -> backends, best first, and the measurement that says so.
+# device type -> backends, best first, and what says so.
 PREFERENCE = {
     "cpu": (("native", "reference"), "native was the fastest in every case of bench/results/cpu"),
+    "cuda": (("native", "triton", "reference"), "the first whose tests passed on this architecture"),
 }
+# (backend, architecture) -> the run of the GPU tests that passed there. The automatic choice takes no other kernels on
+# a GPU: what never ran may be wrong.
+PROVEN: dict[tuple[str, str], str] = {}
 _OTHER_DEVICE = (("reference",), "")
 _FALLBACK = "nothing faster is here"
 
@@ -40,17 +45,43 @@ def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...]) -> str
     return BACKENDS[name].missing(device_type, dtypes)
 
 
-def choose(backend: str | None, device_type: str, dtypes: tuple[torch.dtype, ...]) -> str:
+def architecture(device: torch.device) -> str:
+    """What a GPU is called in PROVEN: 'sm_90', 'gfx942'; '' where torch sees none."""
+    return _architecture(device) if torch.compiler.is_compiling() else _cached_architecture(device)
+
+
+def _architecture(device: torch.device) -> str:
+    if not torch.cuda.is_available():
+        return ""
+    gpu = torch.cuda.get_device_properties(device)
+    return gpu.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{gpu.major}{gpu.minor}"
+
+
+_cached_architecture = functools.cache(_architecture)
+
+
+def unproven(name: str, device: torch.device) -> str | None:
+    """Why the automatic choice passes over a backend that could serve that device; None if it does not."""
+    if device.type != "cuda" or name == "reference" or (name, architecture(device)) in PROVEN:
+        return None
+    return f"its tests never passed on {architecture(device) or 'a GPU here'}; choose it by name"
+
+
+def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype, ...]) -> str:
     """The name of the backend that serves this call."""
     asked, by = _asked if backend is None else (backend, "backend")
     if asked is not None:
-        reason = missing(_known(asked, by), device_type, dtypes)
+        reason = missing(_known(asked, by), device.type, dtypes)
         if reason:
             raise BackendError(f"{by}={asked!r} cannot run here: {reason}")
         return asked
-    names, _ = PREFERENCE.get(device_type, _OTHER_DEVICE)
+    return _automatic(device, dtypes)
+
+
+def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> str:
+    names, _ = PREFERENCE.get(device.type, _OTHER_DEVICE)
     for name in names:
-        if missing(name, device_type, dtypes) is None:
+        if unproven(name, device) is None and missing(name, device.type, dtypes) is None:
             return name
     return "reference"
 
@@ -73,20 +104,30 @@ def use_backend(backend: str | None) -> Iterator[None]:
 def backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
     """What each backend would do for tensors of that device and dtype, by name.
 
-    'chosen: why', 'available' or 'missing: why'.
+    'chosen: why', 'available', 'unproven: why' or 'missing: why'.
     """
-    device_type = torch.device(device).type
-    names, why = PREFERENCE.get(device_type, _OTHER_DEVICE)
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
     asked, by = _asked
     if asked is not None:
-        names, why = (_known(asked, by),), f"asked for by {by}"
-    chosen = next((n for n in names if missing(n, device_type, (dtype,)) is None), None)
-    if asked is None and chosen == "reference":
-        why = _FALLBACK
+        chosen = asked if missing(_known(asked, by), device.type, (dtype,)) is None else None
+        why = f"asked for by {by}"
+    else:
+        chosen = _automatic(device, (dtype,))
+        why = _FALLBACK if chosen == "reference" else PREFERENCE[device.type][1]
+        if device.type == "cuda" and chosen != "reference":
+            why = f"{why}: {PROVEN[chosen, architecture(device)]}"
     table = {}
     for name in BACKENDS:
-        reason = missing(name, device_type, (dtype,))
-        table[name] = f"missing: {reason}" if reason else f"chosen: {why}" if name == chosen else "available"
+        if reason := missing(name, device.type, (dtype,)):
+            table[name] = f"missing: {reason}"
+        elif name == chosen:
+            table[name] = f"chosen: {why}"
+        elif reason := unproven(name, device):
+            table[name] = f"unproven: {reason}"
+        else:
+            table[name] = "available"
     return table
 
 

@@ -120,7 +120,7 @@ def test_a_spec_is_checked_where_it_is_made():
 
 def test_a_backend_is_checked_where_it_is_named():
     with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
-        choose("x", "cpu", ())
+        choose("x", torch.device("cpu"), ())
     with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
         use_backend("x").__enter__()
 

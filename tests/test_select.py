@@ -62,7 +62,7 @@ def test_the_automatic_choice_is_the_first_that_can(run, calls, native):
 @pytest.mark.parametrize("run", [layer, edges])
 def test_the_automatic_choice_passes_over_what_is_missing(run, without_native):
     run()
-    assert select.choose(None, "cpu", (torch.float32,)) == "reference"
+    assert select.choose(None, torch.device("cpu"), (torch.float32,)) == "reference"
 
 
 @pytest.mark.parametrize("run", [layer, edges])
@@ -136,7 +136,9 @@ def test_backends_explains_the_choice(native):
 
 
 def test_backends_explains_an_absence(without_native):
-    assert backends() == {"native": f"missing: {REASON}", "reference": "chosen: nothing faster is here"}
+    table = backends()
+    assert table["native"] == f"missing: {REASON}"
+    assert table["reference"] == "chosen: nothing faster is here"
 
 
 def test_backends_explains_a_wish():
@@ -149,6 +151,72 @@ def test_backends_explains_another_device():
     table = backends("meta")
     assert table["native"].startswith("missing: no compiled kernels for device 'meta'")
     assert table["reference"].startswith("chosen")
+
+
+# On a GPU: what was proven on its architecture, or what is named.
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """As on a machine with an sm_90, whose native kernels are absent and whose Triton kernels are there."""
+    monkeypatch.setattr(select, "architecture", lambda device: "sm_90")
+    monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes: REASON))
+    monkeypatch.setitem(select.BACKENDS, "triton", SimpleNamespace(missing=lambda device_type, dtypes: None))
+    monkeypatch.setattr(select, "PROVEN", {})
+    return monkeypatch
+
+
+def test_kernels_that_never_passed_on_an_architecture_are_not_chosen(gpu):
+    select.PROVEN["triton", "sm_80"] = "elsewhere"
+    assert select.choose(None, GPU, (torch.float32,)) == "reference"
+    assert backends("cuda") == {
+        "native": f"missing: {REASON}",
+        "triton": "unproven: its tests never passed on sm_90; choose it by name",
+        "reference": "chosen: nothing faster is here",
+    }
+
+
+def test_proven_kernels_are_chosen_and_the_run_is_named(gpu):
+    select.PROVEN["triton", "sm_90"] = "make gpu at abc"
+    assert select.choose(None, GPU, (torch.float32,)) == "triton"
+    table = backends("cuda")
+    assert table["triton"].startswith("chosen: ") and table["triton"].endswith(": make gpu at abc")
+    assert table["reference"] == "available"
+
+
+def test_the_best_of_the_proven_is_chosen(gpu):
+    gpu.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes: None))
+    select.PROVEN["triton", "sm_90"] = "a run"
+    assert select.choose(None, GPU, (torch.float32,)) == "triton"
+    select.PROVEN["native", "sm_90"] = "a run"
+    assert select.choose(None, GPU, (torch.float32,)) == "native"
+
+
+def test_unproven_kernels_run_where_they_are_named(gpu):
+    assert select.choose("triton", GPU, (torch.float32,)) == "triton"
+    with use_backend("triton"):
+        assert select.choose(None, GPU, (torch.float32,)) == "triton"
+        assert backends("cuda")["triton"] == "chosen: asked for by use_backend"
+    with pytest.raises(BackendError, match=REASON):
+        select.choose("native", GPU, (torch.float32,))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_nothing_is_proven():
+    assert select.architecture(GPU) == ""
+    assert backends("cuda")["reference"].startswith("chosen")
+    assert backends("cuda")["triton"].startswith(("unproven: its tests never passed on a GPU here", "missing"))
+
+
+@pytest.mark.parametrize(("hip", "name"), [(None, "sm_90"), ("7.0", "gfx942")])
+def test_what_architectures_are_called(monkeypatch, hip, name):
+    properties = SimpleNamespace(major=9, minor=0, gcnArchName="gfx942:sramecc+:xnack-")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert select._architecture(GPU) == name
 
 
 def test_backends_chooses_what_runs(calls):
@@ -185,7 +253,7 @@ def test_without_a_compiled_library_the_package_says_so_and_runs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    where, native, reference = result.stdout.splitlines()
+    where, native, _, reference = result.stdout.splitlines()
     assert where.startswith(str(tmp_path))
     assert native.startswith("missing: libfastkan_cpu.so was not built")
     assert reference.startswith("chosen")
