@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fastkan.backends.triton import launch
+from fastkan.backends.triton import launch, plan
 from fastkan.cli.record import write_csv
+from fastkan.spec import Spec
 from fastkan.testing import Problem, call
 
 RESULTS = Path(__file__).parent / "results" / "ahead"
@@ -43,7 +46,7 @@ TYPES = {
     "bf16": (torch.bfloat16, "highest"), "fp16": (torch.float16, "highest"), "tf32": (torch.float32, "high"),
     "fp32": (torch.float32, "highest"), "fp64": (torch.float64, "highest"),
 }  # fmt: skip
-SHAPES = {"large": (2048, 512, 512, 5), "small": (128, 64, 64, 5), "gather": (2048, 64, 256, 500)}
+SHAPES = {"large": (2048, 512, 512, 5), "small": (32, 64, 64, 5), "gather": (2048, 64, 256, 500)}
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def launches(contraction: str, kind: str, shape: str, hip: bool) -> list[Launch]:
+def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launch]:
     """What one call of a contraction would launch."""
     dtype, precision = TYPES[kind]
     rows, inputs, outputs, grid_size = SHAPES[shape]
@@ -90,35 +93,33 @@ def launches(contraction: str, kind: str, shape: str, hip: bool) -> list[Launch]
         bias=torch.empty(outputs, **meta), grid=grid, grad_mean=torch.empty(inputs, outputs, **meta), spec=small.spec,
     )  # fmt: skip
     seen: list[Launch] = []
-    original, hip_before, precision_before = launch._launch, torch.version.hip, torch.get_float32_matmul_precision()
-    launch._launch = lambda kernel, programs, device, args, constants, options: seen.append(
-        Launch(kernel, args, constants, options)
-    )
-    torch.version.hip = "meta" if hip else None
+
+    def record(kernel, programs, device, *rest):
+        seen.append(Launch(kernel, *rest))
+
+    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        call(_Direct, contraction, p)
+        with (
+            mock.patch.object(
+                launch, "_launch", lambda kernel, programs, device, *rest: seen.append(Launch(kernel, *rest))
+            ),
+            mock.patch.object(plan, "architecture", lambda device: target),
+            mock.patch.object(torch.version, "hip", "ahead of time" if target.startswith("gfx") else None),
+        ):
+            call(SimpleNamespace(**{contraction: _without_dispatch(contraction)}), contraction, p)
     finally:
-        launch._launch, torch.version.hip = original, hip_before
-        torch.set_float32_matmul_precision(precision_before)
+        torch.set_float32_matmul_precision(before)
     return seen
 
 
-class _Direct:
-    """The launching functions without the operators before them, which would not call them for tensors without data."""
+def _without_dispatch(contraction: str):
+    """The launching function behind the operator, which would not be called for tensors without data."""
 
+    def function(*args):
+        return getattr(launch, contraction)(*(item for a in args for item in (a if isinstance(a, Spec) else (a,))))
 
-def _direct(contraction: str):
-    function = getattr(launch, contraction)
-    return staticmethod(lambda *args: function(*(item for a in args for item in (a if _is_spec(a) else (a,)))))
-
-
-def _is_spec(a: object) -> bool:
-    return isinstance(a, tuple)
-
-
-for _name in KERNELS:
-    setattr(_Direct, _name, _direct(_name))
+    return function
 
 
 def cases() -> Iterator[tuple[str, str, str]]:
@@ -136,7 +137,7 @@ def compiled(case: tuple[str, str, str, str]) -> list[dict[str, object]]:
     """One row for each kernel of the case."""
     contraction, kind, shape, target = case
     rows = []
-    for one in launches(contraction, kind, shape, target.startswith("gfx")):
+    for one in launches(contraction, kind, shape, target):
         options = {**one.options, "enable_fp_fusion": True}
         kernel = triton.compile(one.source(), target=TARGETS[target], options=options)
         assembly = kernel.asm.get("ptx") or kernel.asm["amdgcn"]

@@ -104,12 +104,12 @@ def kan_out(
         *coef.stride(), *_strides(base_weight, 2), *_strides(bias, 1), grid.stride(0),
     )  # fmt: skip
     if plan.gathers(c.family, spec, functions, c.operand):
-        tiles = plan.gather_out(rows, outputs)
+        tiles = plan.gather_out(c.accumulator, rows, outputs)
         programs = triton.cdiv(rows, tiles.BN) * triton.cdiv(outputs, tiles.BO)
         constants = {**c.constants(), "ORDER": order, **tiles.blocks()}
         _launch(out_kernels.gather, programs, x.device, args, constants, tiles.options())
     else:
-        tiles = plan.matrix_out(x.device, c.operand, c.precision, rows, inputs, outputs)
+        tiles = plan.matrix_out(x.device, c.operand, rows, inputs, outputs)
         programs = triton.cdiv(rows, tiles.BN) * triton.cdiv(outputs, tiles.BO)
         constants = {**c.constants(), **c.matrix_constants(), "ORDER": order, **tiles.blocks()}
         _launch(out_kernels.matrix, programs, x.device, args, constants, tiles.options())
@@ -156,10 +156,13 @@ def _backward(
         return tuple(t.zero_() for t in results)
     c = Contraction.of(spec, order, grid, x, s, base_weight, u, grad_coef, like)
     gather = plan.gathers(c.family, spec, functions, c.operand)
-    tiles = plan.backward(x.device, c.operand, c.precision, gather, rows, inputs, outputs)
+    if gather:
+        tiles = plan.gather_backward(c.accumulator, rows, inputs, outputs)
+    else:
+        tiles = plan.matrix_backward(x.device, c.operand, rows, inputs, outputs)
     x_tiles = triton.cdiv(rows, tiles.XN) * triton.cdiv(inputs, tiles.XI) if with_x else 0
     columns = triton.cdiv(outputs, tiles.CO)
-    is_sorted = with_coef and gather and plan.sorts(rows, functions)
+    is_sorted = with_coef and gather
     keys = ranges = parts = arrived = None
     splits, coef_tiles = 1, 0
     if is_sorted:
@@ -215,7 +218,7 @@ def edge_mean(
     if 0 in (rows, inputs, outputs):
         return coef.new_full((inputs, outputs), torch.nan)
     c = Contraction.of(Spec(degree, base, outside, uniform), 0, grid, x, base_weight, coef)
-    tiles = plan.edge(rows, outputs)
+    tiles = plan.edge(c.accumulator, rows, outputs)
     programs = inputs * triton.cdiv(outputs, tiles.BO)
     splits = plan.splits(x.device, programs, triton.cdiv(rows, tiles.BN))
     dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
@@ -241,7 +244,7 @@ def edge_mean_backward(
     c = Contraction.of(Spec(degree, base, outside, uniform), 0, grid, x, base_weight, grad_mean, grad_coef, coef)
     if c.operand in (tl.float16, tl.bfloat16):  # a cotangent is as small as 1 / N
         c = c._replace(operand=tl.float32, precision=plan.precision(torch.float32))
-    tiles = plan.edge(rows, outputs)
+    tiles = plan.edge(c.accumulator, rows, outputs)
     x_tiles = inputs * triton.cdiv(rows, tiles.BN)
     programs = x_tiles + inputs * triton.cdiv(functions, tiles.BF) * triton.cdiv(outputs, tiles.BO)
     args = (

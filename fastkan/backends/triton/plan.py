@@ -1,11 +1,12 @@
 """Which algorithm, and in which tiles: tables by device and by the type of the operands.
 
 Nothing here was measured on a GPU yet: the tables follow from operation counts and from what the compiler reports of
-registers and shared memory (tests/test_triton_compile.py).
+registers and shared memory (bench/ahead.py).
 """
 
 import functools
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import triton
@@ -17,7 +18,7 @@ from .kernels.family import Family
 CHUNK = 1024  # rows that are sorted together
 # F / (K + 2) from which gathering K + 2 rows of coefficients on the ordinary cores beats a product over all F on the
 # matrix cores: about the ratio of their rates.
-GATHER_FROM = {tl.bfloat16: 24.0, tl.float16: 24.0, tl.float32: 8.0, tl.float64: 0.0}
+GATHER_FROM = {tl.bfloat16: 24.0, tl.float16: 24.0, tl.float32: 8.0, tl.float64: 2.0}
 # Where no device says how many programs it runs at once.
 PROCESSORS = 8
 
@@ -68,26 +69,83 @@ class EdgeTiles(Tiles):
     BF: int = 16
 
 
-# (type of the operands, large or small) -> tiles; small is where large tiles would leave processors idle.
+# architecture -> (bits of an operand, size) -> tiles; "small" is where large tiles would leave processors idle. Extents
+# are as large as the registers allow: none of these spills, see bench/results/ahead.
 OUT = {
-    (16, "large"): OutTiles(8, 3, 128, 64, 256),
-    (16, "small"): OutTiles(4, 3, 64, 32, 64),
-    (32, "large"): OutTiles(8, 3, 128, 32, 128),
-    (32, "small"): OutTiles(4, 3, 64, 32, 64),
-    (64, "large"): OutTiles(4, 2, 64, 16, 64),
-    (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    "sm_80": {
+        (16, "large"): OutTiles(8, 3, 128, 16, 256),
+        (16, "small"): OutTiles(4, 3, 64, 32, 64),
+        (32, "large"): OutTiles(8, 3, 128, 16, 128),
+        (32, "small"): OutTiles(4, 3, 64, 16, 64),
+        (64, "large"): OutTiles(8, 2, 64, 16, 64),
+        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    },
+    "sm_90": {
+        (16, "large"): OutTiles(8, 4, 128, 16, 256),
+        (16, "small"): OutTiles(4, 3, 64, 32, 64),
+        (32, "large"): OutTiles(8, 3, 128, 32, 128),
+        (32, "small"): OutTiles(4, 3, 64, 32, 64),
+        (64, "large"): OutTiles(8, 2, 64, 16, 64),
+        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    },
+    "sm_100": {
+        (16, "large"): OutTiles(8, 3, 128, 64, 128),
+        (16, "small"): OutTiles(4, 3, 64, 32, 64),
+        (32, "large"): OutTiles(8, 3, 128, 32, 128),
+        (32, "small"): OutTiles(4, 3, 64, 32, 64),
+        (64, "large"): OutTiles(8, 2, 64, 16, 64),
+        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    },
+    "gfx942": {
+        (16, "large"): OutTiles(8, 2, 128, 32, 128),
+        (16, "small"): OutTiles(4, 2, 64, 32, 64),
+        (32, "large"): OutTiles(8, 2, 128, 32, 128),
+        (32, "small"): OutTiles(4, 2, 64, 32, 64),
+        (64, "large"): OutTiles(8, 2, 64, 16, 64),
+        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    },
 }
 BACKWARD = {
-    (16, "large"): BackwardTiles(8, 3, 128, 128, 64, 64, 128, 128),
-    (16, "small"): BackwardTiles(4, 3, 64, 64, 32, 32, 64, 64),
-    (32, "large"): BackwardTiles(8, 3, 128, 64, 32, 32, 64, 128),
-    (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
-    (64, "large"): BackwardTiles(4, 2, 64, 16, 32, 16, 32, 64),
-    (64, "small"): BackwardTiles(4, 2, 32, 16, 32, 16, 32, 32),
+    "sm_80": {
+        (16, "large"): BackwardTiles(8, 3, 128, 64, 64, 64, 64, 128),
+        (16, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
+        (32, "large"): BackwardTiles(8, 3, 64, 64, 32, 32, 64, 64),
+        (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 32, 64),
+        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
+        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    },
+    "sm_90": {
+        (16, "large"): BackwardTiles(8, 3, 128, 64, 64, 64, 64, 256),
+        (16, "small"): BackwardTiles(4, 3, 64, 64, 32, 32, 64, 64),
+        (32, "large"): BackwardTiles(8, 2, 128, 64, 32, 32, 64, 128),
+        (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
+        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
+        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    },
+    "sm_100": {
+        (16, "large"): BackwardTiles(8, 3, 128, 64, 64, 64, 64, 128),
+        (16, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
+        (32, "large"): BackwardTiles(8, 2, 128, 64, 32, 32, 64, 128),
+        (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
+        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
+        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    },
+    "gfx942": {
+        (16, "large"): BackwardTiles(8, 2, 128, 64, 64, 64, 64, 128),
+        (16, "small"): BackwardTiles(4, 2, 64, 64, 32, 32, 64, 64),
+        (32, "large"): BackwardTiles(8, 2, 128, 64, 32, 32, 64, 128),
+        (32, "small"): BackwardTiles(4, 2, 64, 32, 32, 32, 64, 64),
+        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
+        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    },
 }
-GATHER_BACKWARD = BackwardTiles(4, 2, 32, 16, 64, 32, 64, 64)
-GATHER_OUT = GatherTiles(4, 2, 32, 64)
-EDGE = EdgeTiles(4, 2, 32, 64)
+# bits of the accumulator -> tiles
+GATHER_OUT = {32: GatherTiles(4, 2, 32, 64), 64: GatherTiles(8, 2, 32, 64)}
+GATHER_BACKWARD = {
+    32: BackwardTiles(4, 2, 16, 16, 64, 32, 32, 64),
+    64: BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+}  # fmt: skip
+EDGE = {32: EdgeTiles(4, 2, 32, 64), 64: EdgeTiles(4, 2, 16, 32)}
 
 # Set to True or False to overrule `gathers`, for tests and measurements.
 gather: bool | None = None
@@ -102,11 +160,6 @@ def gathers(family: Family, spec: Spec, functions: int, operand: tl.dtype) -> bo
     return functions + 1 > GATHER_FROM[operand] * (spec.degree + 2)
 
 
-def sorts(rows: int, functions: int) -> bool:
-    """Whether rows are sorted by their windows for the gradient of the coefficients."""
-    return True
-
-
 def precision(operand: torch.dtype) -> str:
     """How float32 operands are multiplied, by torch.get_float32_matmul_precision()."""
     if operand != torch.float32:
@@ -116,39 +169,48 @@ def precision(operand: torch.dtype) -> str:
     return "tf32"
 
 
-def matrix_out(
-    device: torch.device, operand: tl.dtype, precision: str, rows: int, inputs: int, outputs: int
-) -> OutTiles:
-    bits = operand.primitive_bitwidth
-    large = OUT[bits, "large"]
-    enough = triton.cdiv(rows, large.BN) * triton.cdiv(outputs, large.BO) >= processors(device)
-    t = large if enough else OUT[bits, "small"]
-    return OutTiles(
-        t.num_warps, t.num_stages, _fit(t.BN, rows), _fit(t.BI, inputs), _fit(t.BO, outputs), t.GROUP
-    )  # fmt: skip
+def matrix_out(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> OutTiles:
+    t = _sized(OUT, device, operand, lambda t: triton.cdiv(rows, t.BN) * triton.cdiv(outputs, t.BO))
+    return _fitted(t, BN=rows, BI=inputs, BO=outputs)
 
 
-def backward(
-    device: torch.device, operand: tl.dtype, precision: str, gather: bool, rows: int, inputs: int, outputs: int
-) -> BackwardTiles:
-    bits = operand.primitive_bitwidth
-    large = BACKWARD[bits, "large"]
-    enough = triton.cdiv(rows, large.XN) * triton.cdiv(inputs, large.XI) >= processors(device)
-    t = GATHER_BACKWARD if gather else large if enough else BACKWARD[bits, "small"]
-    return BackwardTiles(
-        t.num_warps, t.num_stages, _fit(t.XN, rows), _fit(t.XI, inputs), _fit(t.XO, outputs), _fit(t.CN, rows),
-        _fit(t.CI, inputs), _fit(t.CO, outputs), t.BF,
-    )  # fmt: skip
+def matrix_backward(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> BackwardTiles:
+    t = _sized(BACKWARD, device, operand, lambda t: triton.cdiv(rows, t.XN) * triton.cdiv(inputs, t.XI))
+    return _fitted(t, XN=rows, XI=inputs, XO=outputs, CN=rows, CI=inputs, CO=outputs)
 
 
-def gather_out(rows: int, outputs: int) -> GatherTiles:
-    t = GATHER_OUT
-    return GatherTiles(t.num_warps, t.num_stages, _fit(t.BN, rows), _fit(t.BO, outputs))
+def gather_out(accumulator: tl.dtype, rows: int, outputs: int) -> GatherTiles:
+    return _fitted(GATHER_OUT[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
 
 
-def edge(rows: int, outputs: int) -> EdgeTiles:
-    t = EDGE
-    return EdgeTiles(t.num_warps, t.num_stages, _fit(t.BN, rows), _fit(t.BO, outputs), t.BF)
+def gather_backward(accumulator: tl.dtype, rows: int, inputs: int, outputs: int) -> BackwardTiles:
+    t = GATHER_BACKWARD[accumulator.primitive_bitwidth]
+    return _fitted(t, XN=rows, XI=inputs, XO=outputs, CN=rows, CI=inputs, CO=outputs)
+
+
+def edge(accumulator: tl.dtype, rows: int, outputs: int) -> EdgeTiles:
+    return _fitted(EDGE[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
+
+
+def _sized(table: dict, device: torch.device, operand: tl.dtype, programs: Callable[[Tiles], int]) -> Tiles:
+    tiles, bits = table[architecture(device)], operand.primitive_bitwidth
+    large = tiles[bits, "large"]
+    return large if programs(large) >= processors(device) else tiles[bits, "small"]
+
+
+def _fitted(tiles: Tiles, **sizes: int) -> Tiles:
+    """Extents no larger than a dimension of that size needs, but 16 for a matrix product."""
+    fit = {name: min(getattr(tiles, name), max(16, triton.next_power_of_2(size))) for name, size in sizes.items()}
+    return replace(tiles, **fit)
+
+
+@functools.cache
+def architecture(device: torch.device) -> str:
+    """The row of the tables for a device: its own, else that of the nearest relative."""
+    if torch.version.hip:
+        return "gfx942"
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
 
 
 def splits(device: torch.device, programs: int, steps: int) -> int:
@@ -160,8 +222,3 @@ def splits(device: torch.device, programs: int, steps: int) -> int:
 @functools.cache
 def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else PROCESSORS
-
-
-def _fit(extent: int, size: int) -> int:
-    """The extent of a tile, but no larger than a dimension of that size needs, and 16 for a matrix product."""
-    return min(extent, max(16, triton.next_power_of_2(size)))
