@@ -12,7 +12,8 @@ own terms (`absolute_features`); eps_t, eps_a and eps_r are the machine epsilons
 rounded to the operands' type; a feature takes K + 1 stages of at most 8 roundings, and a sum of n terms wanders by
 sqrt(n) roundings (Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the coordinate x - t, made with 4 roundings of
 numbers up to D = max |t| + |x|, moves a feature by its derivative; the result is rounded, at most four times
-(s in_{d+1} is a product of rounded numbers).
+(s in_{d+1} is a product of rounded numbers). Where a matrix product rounds both its operands to a coarser type than
+they are stored in, as tf32 does to float32, twice that type's epsilon (`Problem.operand_epsilon`) adds to eps_t.
 """
 
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ from .spec import Spec
 
 CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward", "edge_mean", "edge_mean_backward")
 KNOTS = ("promised", "even", "uneven")
+
+# The machine epsilon of tf32, 10 bits after the point: a rounding is off by half of it, a truncation by all of it.
+TF32 = 2.0**-10
 
 # No x lies closer to a knot than this share of a mean interval: there float32 may see it on either side.
 MARGIN = 1e-3
@@ -47,6 +51,7 @@ class Problem:
     grad_mean: Tensor
     spec: Spec
     order: int = 0
+    operand_epsilon: float = 0.0  # of a matrix product's operands, where they are rounded further than to their dtype
 
     @classmethod
     def random(
@@ -86,6 +91,13 @@ class Problem:
         """The same values in another dtype."""
         tensors = {name: value.to(dtype) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{**tensors, "grid": self.grid})
+
+    def on(self, device: torch.device | str) -> "Problem":
+        """The same values on another device; a grid row that all inputs share stays one."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if self.grid.stride(0) == 0:
+            tensors["grid"] = self.grid[:1].to(device).expand(self.grid.shape)
+        return replace(self, **tensors)
 
 
 def random_grid(
@@ -237,7 +249,8 @@ def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
     moved = absolute_features(x, p.grid, p.spec, order + 1, with_base, flat_from=p.order)
     if with_base:
         moved[..., -1] = 0  # the base function is of x itself
-    finished = torch.finfo(p.coef.dtype).eps * reference.features(x, p.grid, p.spec, order, with_base).abs()
+    operands = torch.finfo(p.coef.dtype).eps + 2 * p.operand_epsilon
+    finished = operands * reference.features(x, p.grid, p.spec, order, with_base).abs()
     return finished + rounding * absolute_features(x, p.grid, p.spec, order, with_base) + 4 * eps * reach * moved
 
 
@@ -269,7 +282,7 @@ def _absolute_splines(x: Tensor, grid: Tensor, degree: int, order: int) -> Tenso
     if order > degree:
         return x.new_zeros(*x.shape, functions)
     closed = torch.where((x == grid[:, -degree - 1])[..., None], x[..., None] > grid, x[..., None] >= grid)
-    b = (closed.sum(-1, keepdim=True) - 1 == torch.arange(grid.shape[-1] - 1)).double()
+    b = (closed.sum(-1, keepdim=True) - 1 == torch.arange(grid.shape[-1] - 1, device=x.device)).double()
     for k in range(1, degree + 1):
         if k <= degree - order:
             b = torch.maximum(b[..., :-1], b[..., 1:])

@@ -1,7 +1,9 @@
 """Fixtures of every test: memory that nobody wrote shows, and a test that names a backend ran on it."""
 
 import ctypes
+import os
 from collections import Counter
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -9,6 +11,12 @@ import torch
 
 from fastkan import select
 from fastkan.testing import CONTRACTIONS
+
+# Without it cuBLAS does not repeat itself; it is read when the first product runs.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+if not torch.cuda.is_available():  # read when a kernel is first called
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # glibc's mallopt: memory comes filled with the complement of this byte, 0x7f7f7f7f = 3.4e38 as a float32.
 M_PERTURB, PERTURB = -6, 0x80
@@ -18,10 +26,9 @@ M_PERTURB, PERTURB = -6, 0x80
 def poison():
     """torch.empty holds NaN, and memory that a kernel allocates past torch.empty holds huge numbers."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    deterministic, fill = (
-        torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory,
-    )  # fmt: skip
-    torch.use_deterministic_algorithms(True)
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)  # on a GPU some of torch's own operators have no such form
     torch.utils.deterministic.fill_uninitialized_memory = True
     if mallopt:
         mallopt(M_PERTURB, PERTURB)
@@ -29,7 +36,7 @@ def poison():
     if mallopt:
         mallopt(M_PERTURB, 0)
     torch.utils.deterministic.fill_uninitialized_memory = fill
-    torch.use_deterministic_algorithms(deterministic)
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -77,7 +84,7 @@ def skip_if_missing(name: str) -> None:
         pytest.skip(f"{name}: {reason}")
 
 
-@pytest.fixture(params=sorted(select.BACKENDS))
+@pytest.fixture(params=sorted(set(select.BACKENDS) - {"triton"}))  # its interpreter has tests of its own, short ones
 def backend_name(request) -> str:
     """The name of each backend that runs here, the others skipped with their reason; for tests that trace."""
     skip_if_missing(request.param)
@@ -103,7 +110,29 @@ def backend(backend_name: str, calls: dict[str, Counter]):
 
 
 @pytest.fixture
+def interpreted() -> None:
+    """Skips where Triton's interpreter does not run."""
+    skip_if_missing("triton")
+
+
+@pytest.fixture
 def native() -> ModuleType:
     """The compiled backend's module, or a skip with the reason."""
     skip_if_missing("native")
     return select.BACKENDS["native"]
+
+
+@pytest.fixture
+def plan(monkeypatch) -> Callable[[bool | None, bool | None], None]:
+    """Overrules the algorithm and the size of tiles that fastkan.backends.triton.plan would choose."""
+
+    def overrule(gather: bool | None, large: bool | None = None) -> None:
+        if gather is None:  # a backend without the choice
+            return
+        from fastkan.backends.triton import plan
+
+        monkeypatch.setattr(plan, "gather", gather)
+        if large is not None:  # large tiles are for problems that keep every processor busy with them
+            monkeypatch.setattr(plan, "processors", lambda device: 1 if large else 1 << 30)
+
+    return overrule

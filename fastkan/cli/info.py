@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from .. import __version__, backends
+from .. import __version__, backends, select
 from ..backends import native
 from . import record
 from .table import table
@@ -37,11 +37,17 @@ def facts() -> dict[str, str]:
         "instruction set": f"{record.instruction_set()} (as torch's kernels use it)",
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
-        "gpu": ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())) or "none",
+        "gpu": ", ".join(gpus()) or "none",
     }
     for device, absent in native.ABSENT.items():
         found[f"compiled library, {device}"] = f"absent: {absent}" if absent else "loaded"
     return found
+
+
+def gpus() -> list[str]:
+    """Each by its name and its architecture."""
+    found = (torch.device("cuda", k) for k in range(torch.cuda.device_count()))
+    return [f"{torch.cuda.get_device_name(gpu)} ({select.architecture(gpu)})" for gpu in found]
 
 
 def devices() -> list[str]:

@@ -1,0 +1,70 @@
+"""What the tests on a GPU share. Without a GPU each of their modules is skipped by the import of this one.
+
+FASTKAN_TEST_DEVICE=cpu with TRITON_INTERPRET=1 runs them on a CPU, which proves the tests and no GPU.
+"""
+
+import itertools
+import os
+import random
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from fastkan import select
+from fastkan.testing import CONTRACTIONS
+
+DEVICE = torch.device(os.environ.get("FASTKAN_TEST_DEVICE", "cuda:0"))
+IS_GPU = DEVICE.type == "cuda"
+if IS_GPU and not torch.cuda.is_available():
+    pytest.skip("torch sees no GPU here", allow_module_level=True)
+
+# The compiled backends that serve the device, and the namespaces of their operators.
+OPERATORS = {"native": "fastkan", "triton": "fastkan_triton"}
+BACKENDS = [name for name in OPERATORS if select.missing(name, DEVICE.type, (torch.float32,)) is None]
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
+on_gpu = pytest.mark.skipif(not IS_GPU, reason="a dry run on a CPU")
+
+
+def algorithms() -> list[tuple[str, bool | None]]:
+    """Every backend in every algorithm that it can be told to take."""
+    return [(name, gather) for name in BACKENDS for gather in ((False, True) if name == "triton" else (None,))]
+
+
+each_algorithm = pytest.mark.parametrize(
+    ("backend", "gather"), algorithms(), ids=lambda v: {False: "matrix", True: "gather", None: "only"}.get(v, v)
+)
+
+
+def at_precision(backend: ModuleType, level: str) -> SimpleNamespace:
+    """A backend whose float32 products, and no one else's, have that precision."""
+
+    def function(contraction: str):
+        def run(*args):
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision(level)
+            try:
+                return getattr(backend, contraction)(*args)
+            finally:
+                torch.set_float32_matmul_precision(before)
+
+        return run
+
+    return SimpleNamespace(**{contraction: function(contraction) for contraction in CONTRACTIONS})
+
+
+def pairwise(factors: dict[str, tuple], tries: int = 40) -> list[dict]:
+    """Cases that hold every pair of values of two factors, about as few as a greedy choice among draws finds."""
+    draw = random.Random(0)
+    names = list(factors)
+    missing = {
+        ((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in factors[a] for y in factors[b]
+    }  # fmt: skip
+    found = []
+    while missing:
+        seed = dict(draw.choice(sorted(missing, key=str)))
+        drawn = [{n: seed.get(n, draw.choice(factors[n])) for n in names} for _ in range(tries)]
+        case = max(drawn, key=lambda c: len(missing & set(itertools.combinations(c.items(), 2))))
+        missing -= set(itertools.combinations(case.items(), 2))
+        found.append(case)
+    return found
