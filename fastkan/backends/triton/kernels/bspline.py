@@ -145,7 +145,7 @@ def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
 @triton.jit
 def _interval(x, at_end, knots, intervals, SEARCH: tl.constexpr):
     """The last knot but the last at or below x; strictly below where the grid range ends."""
-    m = (x * 0).to(tl.int32)
+    m = tl.zeros(x.shape, tl.int32)
     for step in tl.static_range(SEARCH):
         probe = m + (1 << (SEARCH - 1 - step))
         within = probe < intervals

@@ -1,0 +1,314 @@
+"""The Triton kernels in Triton's interpreter: every contraction by both algorithms against the reference.
+
+The interpreter runs one program after the other in NumPy: shapes are small here. What it cannot show, races, compiled
+arithmetic and speed, is tests/test_gpu.py's.
+"""
+
+import itertools
+import random
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from test_autograd import arguments, derivatives, layer, plain
+from test_compile import Graphs, forward_and_backward
+from test_layout import QUICK, problems
+from test_ops import FACTORS, label, on_knots, operator_arguments
+from test_ops import problem as problem_of
+from torch.autograd import gradcheck
+
+from fastkan import select
+from fastkan.basis.bspline import OUTSIDE
+from fastkan.functional import edge_mean
+from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
+
+DOUBLE, SINGLE, BRAIN = torch.float64, torch.float32, torch.bfloat16
+
+
+@pytest.fixture
+def triton(interpreted):
+    return select.BACKENDS["triton"]
+
+
+@pytest.fixture
+def plan(triton, monkeypatch):
+    """The tables of the backend, its sorted chunks short enough for the interpreter."""
+    from fastkan.backends.triton import plan
+
+    monkeypatch.setattr(plan, "CHUNK", 32)
+    return plan
+
+
+@pytest.fixture(params=[False, True], ids=["matrix", "gather"])
+def algorithm(request, plan, monkeypatch) -> bool:
+    monkeypatch.setattr(plan, "gather", request.param)
+    return request.param
+
+
+@pytest.fixture
+def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
+    """The kernels that the test launches, with what they are compiled for."""
+    from fastkan.backends.triton import launch
+
+    seen, original = [], launch._launch
+
+    def record(kernel, programs, device, args, constants, options):
+        seen.append((kernel.__name__, {**constants, "programs": programs}))
+        original(kernel, programs, device, args, constants, options)
+
+    monkeypatch.setattr(launch, "_launch", record)
+    return seen
+
+
+def cases() -> list[dict]:
+    """Every (degree, order, outside), the other factors and the algorithm drawn once and for all from a fixed seed."""
+    draw = random.Random(3)
+    factors = {
+        **FACTORS, "shape": ((1, 1, 1), (3, 5, 7), (33, 17, 19), (50, 3, 70)), "grid_size": (1, 2, 5, 9),
+        "gather": (False, True),
+    }  # fmt: skip
+    rest = {name: values for name, values in factors.items() if name not in ("degree", "order", "outside")}
+    full = itertools.product(*(FACTORS[name] for name in ("degree", "order", "outside")))
+    return [
+        {"degree": d, "order": k, "outside": o, **{name: draw.choice(values) for name, values in rest.items()}}
+        for d, k, o in full
+    ]
+
+
+def name_of(case: dict) -> str:
+    return f"{'gather' if case['gather'] else 'matrix'}-{label(case)}"
+
+
+@pytest.mark.parametrize("case", cases(), ids=name_of)
+def test_every_contraction_is_the_reference(triton, plan, monkeypatch, case):
+    case = dict(case)
+    monkeypatch.setattr(plan, "gather", case.pop("gather"))
+    p = problem_of(case)
+    for contraction in CONTRACTIONS:
+        assert_matches_reference(triton, contraction, p)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_on_the_knots(triton, algorithm, degree, outside):
+    for order, knots in itertools.product({0, degree}, ("promised", "even")):
+        for contraction in ("kan_out", "kan_in", "kan_coef"):
+            assert_matches_reference(triton, contraction, on_knots(degree, order, outside, knots, SINGLE))
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("degree", [0, 2, 3])
+def test_on_repeated_knots(triton, algorithm, degree, outside):
+    for order in {0, degree}:
+        p = Problem.random(20, 3, 5, 6, degree, order=order, outside=outside, knots="uneven", dtype=DOUBLE)
+        grid = p.grid.clone()
+        grid[:, degree + 2] = grid[:, degree + 3]
+        grid[:, :degree], grid[:, grid.shape[1] - degree :] = grid[:, degree, None], grid[:, -degree - 1, None]
+        x = torch.cat([p.x, grid[:, degree : grid.shape[1] - degree].T])
+        p = replace(p, grid=grid, x=x, u=torch.randn(len(x), 5, dtype=DOUBLE))
+        for contraction in ("kan_out", "kan_backward"):
+            assert_matches_reference(triton, contraction, p)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
+def test_empty_tensors(triton, shape):
+    for base, contraction in itertools.product((None, "silu"), CONTRACTIONS):
+        p = Problem.random(*shape, 5, base=base, weighted=True)
+        found, expected = call(triton, contraction, p), call(select.BACKENDS["reference"], contraction, p)
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+def test_a_nan_comes_out_where_the_reference_has_it(triton, algorithm, outside):
+    for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
+        p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, weighted=True)
+        p.x[3, 2] = torch.nan
+        results = call(triton, contraction, p), call(select.BACKENDS["reference"], contraction, p)
+        for got, expected in zip(*results, strict=True):
+            assert got.isnan().any()
+            if contraction == "edge_mean_backward" and got.dim() == 3:  # dense: 0 times the NaN of the sign
+                got, expected = got[:, : p.spec.degree + 1], expected[:, : p.spec.degree + 1]
+            assert torch.equal(got.isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("outside", ["zero", "clamp"])
+def test_infinity_is_the_references(triton, algorithm, outside):
+    for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
+        p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, base=None)
+        p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
+        results = call(triton, contraction, p), call(select.BACKENDS["reference"], contraction, p)
+        for got, expected in zip(*results, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_any_layout(triton, plan, monkeypatch, contraction):
+    @settings(QUICK, max_examples=12)
+    @given(problems(smallest=1))
+    def check(p):
+        monkeypatch.setattr(plan, "gather", p.order % 2 == 0)
+        assert_matches_reference(triton, contraction, p)
+
+    check()
+
+
+@pytest.mark.parametrize("gather", [False, True], ids=["matrix", "gather"])
+@pytest.mark.parametrize("splits", [1, 2, 3, 7])
+def test_shares_of_the_rows_add_up_in_their_order(triton, plan, monkeypatch, launches, splits, gather):
+    """However many shares, and however few rows the last has; twice the same, bit for bit."""
+    monkeypatch.setattr(plan, "gather", gather)
+    monkeypatch.setattr(plan, "splits", lambda device, programs, steps: splits)
+    p = Problem.random(70, 3, 5, 4, weighted=True)
+    for contraction in ("kan_coef", "kan_backward", "edge_mean"):
+        assert_matches_reference(triton, contraction, p)
+        assert all(map(torch.equal, call(triton, contraction, p), call(triton, contraction, p)))
+    if not gather:
+        assert {constants["SPLITS"] for name, constants in launches if name == "backward"} == {splits}
+
+
+def test_one_launch_each_way(triton, plan, launches):
+    p = Problem.random(40, 3, 5, 5)
+    for contraction, gather, kernels in (
+        ("kan_out", False, ["matrix"]), ("kan_backward", False, ["backward"]), ("kan_in", False, ["backward"]),
+        ("kan_coef", False, ["backward"]), ("kan_out", True, ["gather"]), ("kan_in", True, ["backward"]),
+        ("kan_backward", True, ["order", "backward"]), ("edge_mean", None, ["mean"]),
+        ("edge_mean_backward", None, ["backward"]),
+    ):  # fmt: skip
+        launches.clear()
+        plan.gather = gather
+        call(triton, contraction, p)
+        plan.gather = None
+        assert [name for name, _ in launches] == kernels, contraction
+
+
+def test_offsets_past_two_to_the_31(triton, plan, monkeypatch, launches):
+    """The type of the indices by the tensors' reach; and all kernels with the wide one."""
+    from fastkan.backends.triton import launch
+
+    near = torch.empty(1).expand(2**31 - 1)
+    assert launch.index_type(near) == launch.tl.int32
+    far = torch.empty(1, device="meta").expand(2, 2)
+    for t in (far.as_strided((2, 2), (2**31, 1)), torch.empty(2**16, 2**15, device="meta")):
+        assert launch.index_type(near, t) == launch.tl.int64
+    monkeypatch.setattr(launch, "index_type", lambda *tensors: launch.tl.int64)
+    p = Problem.random(40, 3, 5, 5, weighted=True)
+    for gather, contraction in itertools.product((False, True), CONTRACTIONS):
+        monkeypatch.setattr(plan, "gather", gather)
+        assert_matches_reference(triton, contraction, p)
+    assert {constants["INDEX"] for _, constants in launches} == {launch.tl.int64}
+
+
+def test_the_choice_of_algorithm(triton, plan, launches):
+    """By the number of functions, for each type of operand; the boundaries are those of the table."""
+    from fastkan.backends.triton.launch import FAMILY, tl
+
+    spec = Problem.random(2, 2, 2, 5).spec
+    for operand, ratio in plan.GATHER_FROM.items():
+        boundary = int(ratio * (spec.degree + 2)) - 1
+        assert not plan.gathers(FAMILY, spec, boundary, operand)
+        assert plan.gathers(FAMILY, spec, boundary + 1, operand)
+    assert not plan.gathers(FAMILY._replace(window=None), spec, 10**6, tl.float64)
+
+
+def test_float32_follows_torchs_switch(plan, monkeypatch):
+    try:
+        found = {}
+        for name in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(name)
+            found[name] = plan.precision(SINGLE), plan.precision(BRAIN)
+        assert found == {"highest": ("tf32x3", "ieee"), "high": ("tf32", "ieee"), "medium": ("tf32", "ieee")}
+        torch.set_float32_matmul_precision("highest")
+        monkeypatch.setattr(torch.version, "hip", "7.0")
+        assert plan.precision(SINGLE) == "ieee"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_every_shape_has_tiles(plan):
+    from fastkan.backends.triton.launch import tl
+
+    device = torch.device("cpu")
+    for operand, rows, size in itertools.product((tl.bfloat16, tl.float32, tl.float64), (1, 100, 10**6), (1, 40, 5000)):
+        for tiles in (
+            plan.matrix_out(device, operand, rows, size, size), plan.matrix_backward(device, operand, rows, size, size),
+        ):  # fmt: skip
+            assert all(
+                16 <= extent and extent & (extent - 1) == 0 for n, extent in tiles.blocks().items() if n != "GROUP"
+            )
+    assert plan.splits(device, 1, 1) == 1 and plan.splits(device, 10**6, 100) == 1
+    assert plan.splits(device, 1, 100) == 2 * plan.PROCESSORS
+
+
+@pytest.mark.parametrize("knots", ["promised", "uneven"])
+def test_three_orders_are_ordinary_autograds(triton, algorithm, knots, monkeypatch):
+    p = Problem.random(3, 2, 2, 3, 3, dtype=DOUBLE, knots=knots)
+    tensors = arguments(p)
+    monkeypatch.setattr(select.BACKENDS["reference"], "features", None)  # nothing may leave the kernels
+    found = derivatives(layer(p, tensors, "triton"), tensors, 3)
+    monkeypatch.undo()
+    expected = derivatives(plain(p, tensors), tensors, 3)
+    for got, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8 * float(want.abs().max() + 1))
+
+
+def test_gradcheck_with_tangents(triton, algorithm):
+    p = Problem.random(2, 2, 1, 2, dtype=DOUBLE)
+    tensors = arguments(p)
+    run = layer(p, tensors, "triton")
+    assert gradcheck(run, tuple(tensors.values()), fast_mode=True)
+    x, rest = p.x, [t.detach() for t in list(tensors.values())[1:]]
+    for transform in (torch.func.jacfwd, lambda f: torch.func.vmap(torch.func.hessian(lambda v: f(v[None]).sum()))):
+        found = transform(lambda v: run(v, *rest))(x)
+        expected = transform(lambda v: plain(p, tensors)(v, *rest))(x)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_edge_mean_gradients(triton, algorithm):
+    p = Problem.random(7, 2, 2, 3, dtype=DOUBLE)
+    leaves = [t.clone().requires_grad_() for t in (p.x, p.coef, p.base_weight)]
+    run = lambda x, coef, base: edge_mean(x, coef, p.grid, base, degree=3, backend="triton")  # noqa: E731
+    assert gradcheck(run, leaves, fast_mode=True)
+
+
+def test_compiles_in_one_graph_each_way(triton, plan):
+    torch._dynamo.reset()
+    p = Problem.random(6, 3, 4, 5, dtype=DOUBLE)
+    tensors, graphs = list(arguments(p).values()), Graphs()
+    run = layer(p, arguments(p), "triton")
+    compiled = torch.compile(run, fullgraph=True, backend=graphs.backend)
+    for got, want in zip(forward_and_backward(compiled, tensors), forward_and_backward(run, tensors), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    fused = [{name for name in names if name.startswith("fastkan")} for names in graphs.operators]
+    assert fused == [{"fastkan_triton.kan_out.default"}, {"fastkan_triton.kan_backward.default"}]
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_opcheck(triton, plan, contraction):
+    op = getattr(torch.ops.fastkan_triton, contraction).default
+    torch.library.opcheck(op, operator_arguments(contraction, Problem.random(5, 3, 4, 4, weighted=True)))
+
+
+def test_orders_beyond_the_table_are_refused(triton):
+    p = Problem.random(3, 2, 2, 3, order=12)
+    with pytest.raises(ValueError, match="^order=12: expected 0 to 11$"):
+        call(triton, "kan_out", p)
+
+
+def test_why_it_is_missing(triton, monkeypatch):
+    assert triton.missing("cpu", (SINGLE,)) is None
+    assert triton.missing("cpu", (torch.int32,)) == "no Triton kernels for torch.int32"
+    assert triton.missing("mps", (SINGLE,)) == "no Triton kernels for device 'mps'"
+    monkeypatch.delenv("TRITON_INTERPRET")
+    assert "only in its interpreter" in triton.missing("cpu", (SINGLE,))
+    monkeypatch.setattr(triton, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    assert triton.missing("cuda", (SINGLE,)) == "triton is not installed"
+
+
+def test_all_factors_are_drawn():
+    drawn = cases()
+    for name in ("shape", "grid_size", "dtypes", "knots", "base", "gather"):
+        assert len({str(case[name]) for case in drawn}) > 1
+    assert {case["knots"] for case in drawn} == set(KNOTS)
