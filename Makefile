@@ -1,12 +1,13 @@
 # Everything runs in .venv, which the first call makes; later calls redo only what a change asks for.
 PYTHON ?= python3
 WHAT ?= all
+OUT ?= build/gpu
 BIN := .venv/bin
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
 WITHIN := $(if $(shell command -v timeout),timeout 890)
 
-.PHONY: build demo test bench lint format clean
+.PHONY: build demo test bench gpu lint format clean
 
 build: .venv/installed
 
@@ -18,6 +19,10 @@ test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
 
 bench: build
 	$(BIN)/python -m bench $(WHAT)
+
+# On a machine with a GPU, by its own Python and torch; nothing is installed or fetched.
+gpu:
+	PYTHON=$(PYTHON) bench/gpu.sh $(OUT)
 
 lint: .venv/requirements
 	$(BIN)/ruff check

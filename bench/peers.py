@@ -21,7 +21,7 @@ def pykan(problem: Problem) -> Contestant:
     _fill(layer.coef, problem.coef.transpose(1, 2))
     _fill(layer.scale_base, problem.base_weight)
     layer.scale_sp.data.fill_(1)
-    nn.Module.to(layer, c.dtype)  # its own `to` takes a device only
+    nn.Module.to(layer, problem.x.device, c.dtype)  # its own `to` takes a device only
     return Contestant(
         lambda x: layer(x)[0], problem.x, problem.grad_out, (layer.coef, layer.scale_base),
         lambda: (layer.coef.grad.transpose(1, 2), layer.scale_base.grad), (layer.grid, layer.mask, layer.scale_sp),
@@ -33,7 +33,7 @@ def inkan(problem: Problem) -> Contestant:
     c = problem.case
     _cubic(problem)
     layer = installed("inkan", "inkan").KANLayer(c.in_features, c.out_features, grid_size=c.grid_size, grid_range=RANGE)
-    layer.to(c.dtype)
+    layer.to(problem.x.device, c.dtype)
     splines = c.in_features * c.functions
     _fill(layer.weight[:, :splines], problem.coef.permute(2, 0, 1).flatten(1))
     _fill(layer.weight[:, splines:], problem.base_weight.T)
@@ -52,7 +52,7 @@ def flashkan(problem: Problem) -> Contestant:
     layer = installed("flashkan", "flashkan").KANLayer(
         c.in_features, c.out_features, grid_size=c.grid_size, grid_range=RANGE
     )
-    layer.to(c.dtype)
+    layer.to(problem.x.device, c.dtype)
     _fill(layer.spline_weight, problem.coef.permute(2, 0, 1))
     _fill(layer.base_weight, problem.base_weight.T)
     return Contestant(
@@ -90,6 +90,9 @@ PEERS: dict[str, Peer] = {
     "inkan": Peer("inkan, compiled", inkan),
     "flashkan": Peer("flashkan, compiled", flashkan),
 }
+
+
+ON_GPU: dict[str, Peer] = {**PEERS, "triton": Peer("fastkan triton", shipped.fastkan("triton"))}
 
 
 def versions() -> dict[str, str]:

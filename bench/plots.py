@@ -14,6 +14,7 @@ Rows = list[dict[str, str]]
 # Colour and marker stand for a peer in every plot; one formula has one colour, and is hollow where it is not compiled.
 STYLES = {
     "native": ("#d62728", "D"),
+    "triton": ("#b2182b", "*"),
     "linear": ("#444444", "|"),
     "linear-same-shape": ("#999999", "|"),
     "efficient-kan": ("#1f77b4", "o"),
@@ -29,6 +30,7 @@ STYLES = {
     "reference": ("#d6a0a0", "D"),
 }
 LEFT_OUT = ("reference",)
+OURS = ("native", "triton")
 
 
 def layers(rows: Rows, labels: dict[str, str], path: Path) -> None:
@@ -47,8 +49,8 @@ def layers(rows: Rows, labels: dict[str, str], path: Path) -> None:
         filled = "white" if marker == "o" else colour
         axes.plot(
             [float(r["ratio"]) for r in own], [cases.index(_case(r)) for r in own], linestyle="none", marker=marker,
-            color=colour, markerfacecolor=filled, markersize=9 if peer == "native" else 7,
-            markeredgewidth=1.5, label=labels[peer], zorder=3 if peer == "native" else 2,
+            color=colour, markerfacecolor=filled, markersize=9 if peer in OURS else 7,
+            markeredgewidth=1.5, label=labels[peer], zorder=3 if peer in OURS else 2,
         )  # fmt: skip
     axes.set_yticks(range(len(cases)), cases)
     axes.set_ylim(len(cases) - 0.5, -0.5)
@@ -69,7 +71,7 @@ def scaling(rows: Rows, labels: dict[str, str], path: Path) -> None:
         colour, marker = STYLES[peer]
         axes.plot(
             [int(r["grid_size"]) for r in own], [1e3 * float(r["seconds"]) for r in own], color=colour,
-            marker="." if marker == "|" else marker, linewidth=2 if peer == "native" else 1.3, label=labels[peer],
+            marker="." if marker == "|" else marker, linewidth=2 if peer in OURS else 1.3, label=labels[peer],
         )  # fmt: skip
     grids = sorted({int(r["grid_size"]) for r in rows})
     axes.set_xscale("log")
@@ -99,11 +101,11 @@ def _finish(figure: plt.Figure, axes: plt.Axes, path: Path) -> None:
 
 
 def _case(row: dict[str, str]) -> str:
-    return f"{row['batch']}, {row['in_features']}→{row['out_features']}, G={row['grid_size']}"
+    dtype = "" if row["dtype"] == "float32" else f", {row['dtype']}"
+    return f"{row['batch']}, {row['in_features']}→{row['out_features']}, G={row['grid_size']}{dtype}"
 
 
 def _where(rows: Rows) -> str:
     r = rows[0]
-    return (
-        f"{r['dtype']}; {r['cpu']}, {r['threads']} threads; torch {r['torch']}, fastkan {r['fastkan']} ({r['commit']})"
-    )
+    where = r.get("gpu") or f"{r['dtype']}; {r['cpu']}, {r['threads']} threads"
+    return f"{where}; torch {r['torch']}, fastkan {r['fastkan']} ({r['commit']})"

@@ -8,10 +8,10 @@ from fastkan.cli.record import read_csv
 from fastkan.cli.table import digits, duration, table
 
 from . import plots
-from .peers import PEERS
+from .peers import ON_GPU
 
 Rows = list[dict[str, str]]
-LABELS = {name: peer.label for name, peer in PEERS.items()} | {"zero-fill": "zeros into the gradient of coef, alone"}
+LABELS = {name: peer.label for name, peer in ON_GPU.items()} | {"zero-fill": "zeros into the gradient of coef, alone"}
 
 
 def write(folder: Path) -> list[Path]:
@@ -33,25 +33,29 @@ def write(folder: Path) -> list[Path]:
 
 def provenance(rows: Rows) -> str:
     """Where the rows come from, each distinct run in one line."""
-    runs = {
-        f"{r['cpu']} ({r['isa']}), {r['cores']} cores, {r['threads']} threads; {r['system']}, Python {r['python']}, "
-        f"torch {r['torch']}, fastkan {r['fastkan']} at {r['commit'] or 'no commit'}; {r['date']}; `{r['command']}`"
-        for r in rows
-    }
-    return "\n\n".join(sorted(runs))
+    return "\n\n".join(sorted({_run(r) for r in rows}))
 
 
-def layers(rows: Rows) -> str:
-    """Ratios to the baseline, contestants down, cases across; one table a phase."""
-    cases = list(dict.fromkeys(_case(r) for r in rows))
-    parts = [f"## A layer's time over that of {LABELS[BASELINE]}"]
+def _run(r: dict[str, str]) -> str:
+    gpu, triton = (f"{r['gpu']}; ", f"Triton {r['triton']}, ") if r.get("gpu") else ("", "")
+    return (
+        f"{gpu}{r['cpu']} ({r['isa']}), {r['cores']} cores, {r['threads']} threads; {r['system']}, "
+        f"Python {r['python']}, torch {r['torch']}, {triton}fastkan {r['fastkan']} at {r['commit'] or 'no commit'}; "
+        f"{r['date']}; `{r['command']}`"
+    )
+
+
+def layers(rows: Rows, where: str = "") -> str:
+    """Ratios to the baseline, contestants down, cases across; one table a phase. `where` ends the title."""
+    cases = list(dict.fromkeys(case(r) for r in rows))
+    parts = [f"## A layer's time over that of {LABELS[BASELINE]}{where}"]
     for phase in dict.fromkeys(r["phase"] for r in rows):
-        cells = {(r["peer"], _case(r)): _ratio(r) for r in rows if r["phase"] == phase}
+        cells = {(r["peer"], case(r)): _ratio(r) for r in rows if r["phase"] == phase}
         peers = list(dict.fromkeys(peer for peer, _ in cells))
         lines = [[LABELS[peer], *(cells.get((peer, case), "") for case in cases)] for peer in peers]
         parts.append(f"### {phase.capitalize()}\n\n{table(['', *cases], lines)}")
     parts.append(_baseline_times(rows, cases))
-    parts.append(_reasons(rows, _case))
+    parts.append(reasons(rows, case))
     return "\n\n".join(filter(None, parts))
 
 
@@ -60,10 +64,9 @@ def _ratio(row: dict[str, str]) -> str:
 
 
 def _baseline_times(rows: Rows, cases: Sequence[str]) -> str:
-    base = [r for r in rows if r["peer"] == BASELINE]
+    base = {(r["phase"], case(r)): r for r in rows if r["peer"] == BASELINE}
     lines = [
-        [phase, *(duration(float(r["seconds"])) for r in base if r["phase"] == phase)]
-        for phase in dict.fromkeys(r["phase"] for r in base)
+        [phase, *(_time(base.get((phase, c))) for c in cases)] for phase in dict.fromkeys(phase for phase, _ in base)
     ]
     return f"{LABELS[BASELINE]} itself took\n\n{table(['', *cases], lines)}"
 
@@ -81,7 +84,7 @@ def scaling(rows: Rows) -> str:
         title,
         table(["G", *(LABELS[p] for p in peers)], lines),
         _growth(cells, grids),
-        _reasons(rows, lambda r: f"G={r['grid_size']}"),
+        reasons(rows, lambda r: f"G={r['grid_size']}"),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -113,16 +116,16 @@ def accuracy(rows: Rows) -> str:
     for key, title in titles.items():
         lines = [[LABELS[p], *(rows_of[p, g][key] or "-" for g in grids)] for p in peers]
         parts.append(f"{title.capitalize()}\n\n{table(['', *(f'G={g}' for g in grids)], lines)}")
-    return "\n\n".join(filter(None, [*parts, _reasons(rows, lambda r: f"G={r['grid_size']}")]))
+    return "\n\n".join(filter(None, [*parts, reasons(rows, lambda r: f"G={r['grid_size']}")]))
 
 
 def memory(rows: Rows) -> str:
     """KiB kept for backward, contestants down, cases across."""
-    cases = list(dict.fromkeys(_case(r) for r in rows))
-    cells = {(r["peer"], _case(r)): f"{int(r['saved_bytes']) / 1024:,.1f}" if r["saved_bytes"] else "-" for r in rows}
+    cases = list(dict.fromkeys(case(r) for r in rows))
+    cells = {(r["peer"], case(r)): f"{int(r['saved_bytes']) / 1024:,.1f}" if r["saved_bytes"] else "-" for r in rows}
     lines = [[LABELS[p], *(cells[p, case] for case in cases)] for p in dict.fromkeys(r["peer"] for r in rows)]
     title = "## KiB kept for backward beyond input, parameters and constants"
-    return "\n\n".join(filter(None, [title, table(["", *cases], lines), _reasons(rows, _case)]))
+    return "\n\n".join(filter(None, [title, table(["", *cases], lines), reasons(rows, case)]))
 
 
 def startup(rows: Rows) -> str:
@@ -139,7 +142,7 @@ SECTIONS: dict[str, Callable[[Rows], str]] = {
 }  # fmt: skip
 
 
-def _case(row: dict[str, str]) -> str:
+def case(row: dict[str, str]) -> str:
     return f"{row['batch']}, {row['in_features']}->{row['out_features']}, G={row['grid_size']}"
 
 
@@ -147,7 +150,7 @@ def _time(row: dict[str, str] | None) -> str:
     return duration(float(row["seconds"])) if row and row["seconds"] else "-"
 
 
-def _reasons(rows: Iterable[dict[str, str]], where: Callable[[dict[str, str]], str]) -> str:
+def reasons(rows: Iterable[dict[str, str]], where: Callable[[dict[str, str]], str]) -> str:
     """One line for each contestant and reason, with where it holds."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for r in rows:

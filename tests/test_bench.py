@@ -202,3 +202,60 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     before = text
     report.write(tmp_path)
     assert paths[0].read_text() == before
+
+
+def test_a_gpu_is_measured_on_a_gpu_alone(bench, tmp_path, capsys):
+    from bench import gpu
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert gpu.main(["--out", str(tmp_path)]) == 1
+    assert "torch sees no GPU here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gpus_program_runs_dry(bench, tmp_path, monkeypatch):
+    from bench import gpu
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # in which this would take minutes
+    assert gpu.main(["--out", str(tmp_path), "--dry"]) == 0
+    out = tmp_path / "dry-run"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "layers.csv", "layers.png", "limits.csv", "report.md", "steps.csv",
+    ]  # fmt: skip
+    text = (out / "report.md").read_text()
+    assert text.startswith("# Dry run on a CPU: these are no measurements")
+    assert "fastkan reference" in text and "tf32" in text and "second derivatives" in text
+    rows = read_csv(out / "layers.csv")
+    assert all(float(r["floor_seconds"]) > 0 for r in rows if r["seconds"])
+    assert not [r["reason"] for r in rows if r["reason"].startswith(("wrong", "fails"))]
+
+
+def test_what_the_time_does_not_allow_is_said(bench):
+    from bench import gpu
+
+    session = gpu.Session(torch.device("cpu"), 1, seconds=0)
+    (row, _) = session.layer(gpu.TINY[0])
+    assert row["reason"] == "left out: the 0 s were spent" and not row["seconds"]
+
+
+def test_the_limit_of_a_kan_layer_counts_its_windows(bench):
+    from bench.device import floor_seconds
+
+    rates = {"float32": 1e12, "tf32": 1e13, "copy": 1e12}
+    case = Case(1 << 14, 64, 64, 200)
+    assert floor_seconds(case, "triton", "forward", case.parameters, rates) == 2 * 2**14 * 64 * 64 * 5 / 1e12
+    narrow = Case(1 << 14, 4, 4, 5, tf32=True)
+    numbers = 2**14 * 8 + narrow.parameters
+    assert floor_seconds(narrow, "triton", "forward", narrow.parameters, rates) == numbers * 4 / 1e12
+
+
+def test_contestants_take_other_inputs_in_turn(problem):
+    contestant = formula(problem, "reference")
+    x = contestant.x.detach()
+    contestant.rotate(2)
+    seen = []
+    for _ in range(3):
+        contestant.train()
+        seen.append(contestant.x.detach())
+    assert torch.equal(seen[0], x) and torch.equal(seen[2], x) and torch.equal(seen[1], x.roll(1, 0))

@@ -96,7 +96,7 @@ def _csv_row(r: Result) -> dict[str, object]:
         "out_features": c.out_features,
         "grid_size": c.grid_size,
         "degree": c.degree,
-        "dtype": str(c.dtype).removeprefix("torch."),
+        "dtype": c.arithmetic,
         "phase": r.phase,
         "peer": r.peer,
         "parameters": r.parameters,

@@ -3,8 +3,9 @@
 A contestant that computes a KAN layer but not within the tolerance gets a reason instead of a number.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..basis.bspline import uniform_knots
 from ..functional import kan_linear
+from ..testing import TF32
 
 RANGE = (-1.0, 1.0)
 FEATURES = 1 << 23
@@ -27,6 +29,7 @@ class Case:
     grid_size: int
     degree: int = 3
     dtype: torch.dtype = torch.float32
+    tf32: bool = False  # products may round float32 to tf32: torch.set_float32_matmul_precision("high")
 
     def __post_init__(self):
         for name in ("batch", "in_features", "out_features", "grid_size"):
@@ -41,6 +44,11 @@ class Case:
     def parameters(self) -> int:
         """Of a KAN layer without bias: F coefficients and one base weight on every edge."""
         return self.in_features * self.out_features * (self.functions + 1)
+
+    @property
+    def arithmetic(self) -> str:
+        """The dtype, or tf32."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
 
     def __str__(self) -> str:
         return f"{self.batch}, {self.in_features}->{self.out_features}, G={self.grid_size}"
@@ -58,19 +66,19 @@ class Problem:
     knots: Tensor
 
     @classmethod
-    def of(cls, case: Case, seed: int = 0) -> "Problem":
-        g = torch.Generator().manual_seed(seed)
+    def of(cls, case: Case, seed: int = 0, device: torch.device | str = "cpu") -> "Problem":
+        drawn = {"generator": torch.Generator(device).manual_seed(seed), "device": device}
         shape = (case.batch, case.in_features)
         # 2 % of an interval away from every knot: where a derivative jumps, the rounding of x would decide the value.
-        cell = torch.randint(case.grid_size, shape, generator=g) + 0.02 + 0.96 * torch.rand(shape, generator=g).double()
+        cell = torch.randint(case.grid_size, shape, **drawn) + 0.02 + 0.96 * torch.rand(shape, **drawn).double()
         x = RANGE[0] + (RANGE[1] - RANGE[0]) * cell / case.grid_size
         return cls(
             case,
             x.to(case.dtype),
-            torch.randn(case.in_features, case.functions, case.out_features, generator=g).to(case.dtype),
-            torch.randn(case.in_features, case.out_features, generator=g).to(case.dtype),
-            torch.randn(case.batch, case.out_features, generator=g).to(case.dtype),
-            uniform_knots(*RANGE, case.grid_size, case.degree),
+            torch.randn(case.in_features, case.functions, case.out_features, **drawn).to(case.dtype),
+            torch.randn(case.in_features, case.out_features, **drawn).to(case.dtype),
+            torch.randn(case.batch, case.out_features, **drawn).to(case.dtype),
+            uniform_knots(*RANGE, case.grid_size, case.degree, device=device),
         )
 
     def double(self) -> "Problem":
@@ -105,17 +113,29 @@ class Contestant:
 
     def __post_init__(self):
         self.x = self.x.detach().clone().requires_grad_()
+        self._inputs: Iterator[tuple[Tensor, Tensor]] | None = None
+
+    def rotate(self, count: int) -> None:
+        """From now on every call takes the next of `count` inputs and cotangents, so that no cache holds them."""
+        sets = [(self.x.detach().roll(k, 0).requires_grad_(), self.grad_out.roll(k, 0)) for k in range(count)]
+        self._inputs = itertools.cycle(sets)
+
+    def _turn(self) -> None:
+        if self._inputs is not None:
+            self.x, self.grad_out = next(self._inputs)
 
     @property
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters)
 
     def infer(self) -> Tensor:
+        self._turn()
         with torch.no_grad():
             return self.forward(self.x)
 
     def train(self) -> Tensor:
         """Forward and backward, to x and to every parameter."""
+        self._turn()
         self.x.grad = None
         for p in self.parameters:
             p.grad = None
@@ -158,7 +178,8 @@ class Gate:
     tolerance = 2 e + 6 s: e is the error that the reference makes in the case's dtype, s the standard deviation of the
     result when every feature B_f(x) is off by delta = u + 4 u_c (G + 2K), where u and u_c are the roundings of the
     dtype and of the coordinate's dtype (float32 or better): a coordinate counted in intervals has the magnitude G + 2K,
-    and four roundings cover the ways in which it is formed. A slope is off by 2 delta / h. Six standard deviations: no
+    and four roundings cover the ways in which it is formed. Where products round to tf32, its epsilon for
+    each of their two operands adds to delta. A slope is off by 2 delta / h. Six standard deviations: no
     more than one of 10^8 normal samples lies beyond. Unlike the worst case of testing.py this takes no memory and does
     not grow slack with the number of terms.
 
@@ -167,7 +188,7 @@ class Gate:
     """
 
     def __init__(self, problem: Problem):
-        self.rows = _sample(problem.case)
+        self.rows = _sample(problem.case).to(problem.x.device)
         sample = problem.only(self.rows)
         self.truth = formula(sample.double(), "reference").results()
         rounded = formula(sample, "reference").results()
@@ -176,7 +197,8 @@ class Gate:
             name: 2 * (rounded[name].double() - truth).abs().max().item() + 6 * spread[name]
             for name, truth in self.truth.items()
         }
-        self.truth["grad_x"] = torch.zeros(problem.x.shape).double().index_copy_(0, self.rows, self.truth["grad_x"])
+        nothing = torch.zeros_like(problem.x, dtype=torch.float64)
+        self.truth["grad_x"] = nothing.index_copy_(0, self.rows, self.truth["grad_x"])
 
     def check(self, contestant: Contestant) -> tuple[float, str]:
         """The largest error as a share of its tolerance, and what is wrong ('' if nothing is)."""
@@ -208,7 +230,7 @@ def _spread(c: Case) -> dict[str, float]:
     """Standard deviations of the results when every feature is off by delta; weights and cotangents have variance 1."""
     u = torch.finfo(c.dtype).eps / 2
     u_coordinate = min(u, torch.finfo(torch.float32).eps / 2)
-    delta = u + 4 * u_coordinate * (c.grid_size + 2 * c.degree)
+    delta = u + 4 * u_coordinate * (c.grid_size + 2 * c.degree) + 2 * TF32 * c.tf32
     slope = 2 * delta * c.grid_size / (RANGE[1] - RANGE[0])
     near = c.degree + 1
     return {

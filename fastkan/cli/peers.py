@@ -41,11 +41,11 @@ def linear_equal_shape(problem: Problem) -> Contestant:
 
 
 def _linear(problem: Problem, in_features: int, out_features: int) -> Contestant:
-    batch, dtype = problem.case.batch, problem.case.dtype
-    layer = nn.Linear(in_features, out_features, bias=False, dtype=dtype)
-    g = torch.Generator().manual_seed(0)
-    x = torch.rand(batch, in_features, generator=g) * 2 - 1
-    grad_out = torch.randn(batch, out_features, generator=g)
+    batch, dtype, device = problem.case.batch, problem.case.dtype, problem.x.device
+    layer = nn.Linear(in_features, out_features, bias=False, dtype=dtype, device=device)
+    drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
+    x = torch.rand(batch, in_features, **drawn) * 2 - 1
+    grad_out = torch.randn(batch, out_features, **drawn)
     return Contestant(layer, x.to(dtype), grad_out.to(dtype), tuple(layer.parameters()))
 
 
@@ -53,13 +53,14 @@ def fastkan(backend: str) -> Build:
     """KANLinear on that backend."""
 
     def build(problem: Problem) -> Contestant:
-        c = problem.case
-        reason = select.missing(backend, problem.x.device.type, (c.dtype,))
+        c, device = problem.case, problem.x.device
+        reason = select.missing(backend, device.type, (c.dtype,))
         if reason:
             raise Unavailable(reason)
         layer = KANLinear(
-            c.in_features, c.out_features, c.grid_size, c.degree, grid_range=RANGE, backend=backend, dtype=c.dtype
-        )
+            c.in_features, c.out_features, c.grid_size, c.degree, grid_range=RANGE, backend=backend, dtype=c.dtype,
+            device=device,
+        )  # fmt: skip
         parameters = (layer.coef, layer.base_weight)
         layer.coef.data.copy_(problem.coef)
         layer.base_weight.data.copy_(problem.base_weight)
@@ -153,7 +154,7 @@ def dense(layer: type[Dense], *, compiled: bool = False, exact: bool = True) -> 
     """A contestant of that class, optionally through torch.compile."""
 
     def build(problem: Problem) -> Contestant:
-        module = layer(problem)
+        module = layer(problem).to(problem.x.device)
         forward = torch.compile(module, dynamic=False) if compiled else module
         gradients = module.gradients if exact else None
         return Contestant(

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
+import torch
+
 from .gate import Build, Case, Contestant, Gate, Problem, Unavailable
 
 SAMPLE_SECONDS = 5e-3
@@ -55,19 +57,31 @@ def silent(items: Iterable[int], label: str) -> Iterable[int]:
     return items
 
 
+def wall_clock(run: Callable[[], object], repeats: int) -> float:
+    """Seconds a call, the mean of so many in a row."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - start) / repeats
+
+
+Sample = Callable[[Callable[[], object], int], float]
+
+
 def race(
     runs: dict[str, Callable[[], object]],
     rounds: int,
     sample_seconds: float = SAMPLE_SECONDS,
     progress: Progress = silent,
     label: str = "",
+    sample: Sample = wall_clock,
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Time each run once a round, the order rotated by one from round to round.
 
     A sample is the mean of as many calls as last `sample_seconds`. Returns name -> samples in seconds a call, and
     name -> calls a sample.
     """
-    repeats = {name: _calibrate(run, sample_seconds) for name, run in runs.items()}
+    repeats = {name: _calibrate(run, sample_seconds, sample) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     collecting = gc.isenabled()
@@ -77,27 +91,20 @@ def race(
         for r in progress(range(rounds), label):
             shift = r % len(names)
             for name in names[shift:] + names[:shift]:
-                times[name].append(_sample(runs[name], repeats[name]))
+                times[name].append(sample(runs[name], repeats[name]))
     finally:
         if collecting:
             gc.enable()
     return times, repeats
 
 
-def _calibrate(run: Callable[[], object], sample_seconds: float) -> int:
+def _calibrate(run: Callable[[], object], sample_seconds: float, sample: Sample) -> int:
     """Calls that last sample_seconds, found by doubling; these calls are the warm-up too."""
-    _sample(run, 1)
+    sample(run, 1)
     repeats = 1
-    while (seconds := repeats * _sample(run, repeats)) < sample_seconds:
+    while (seconds := repeats * sample(run, repeats)) < sample_seconds:
         repeats = max(2 * repeats, min(math.ceil(repeats * sample_seconds / seconds), 16 * repeats))
     return repeats
-
-
-def _sample(run: Callable[[], object], repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    return (time.perf_counter() - start) / repeats
 
 
 def measure(
@@ -109,13 +116,19 @@ def measure(
     sample_seconds: float = SAMPLE_SECONDS,
     progress: Progress = silent,
     seed: int = 0,
+    device: torch.device | str = "cpu",
+    sample: Sample = wall_clock,
+    prepare: Callable[[str, Contestant], None] | None = None,
 ) -> list[Result]:
-    """Gate, then race, all peers at one case. Ratios are to the first peer, which must be able to run."""
-    problem = Problem.of(case, seed)
+    """Gate, then race, all peers at one case. Ratios are to the first peer, which must be able to run.
+
+    `prepare` gets every contestant that the gate let through before its race.
+    """
+    problem = Problem.of(case, seed, device)
     gate = Gate(problem)
     entries, failed = {}, {}
     for name, build in peers.items():
-        contestant, error, reason = _admit(build, problem, gate)
+        contestant, error, reason = _admit(name, build, problem, gate, prepare)
         if reason:
             failed[name] = (error, reason)
         else:
@@ -124,7 +137,7 @@ def measure(
     results = []
     for phase in phases:
         runs = {name: c.infer if phase == "forward" else c.train for name, (c, _) in entries.items()}
-        times, repeats = race(runs, rounds, sample_seconds, progress, f"{case}, {phase}")
+        times, repeats = race(runs, rounds, sample_seconds, progress, f"{case}, {phase}", sample)
         for name in peers:
             if name in failed:
                 error, reason = failed[name]
@@ -141,14 +154,19 @@ def measure(
     return results
 
 
-def _admit(build: Build, problem: Problem, gate: Gate) -> tuple[Contestant | None, float | None, str]:
+def _admit(
+    name: str, build: Build, problem: Problem, gate: Gate, prepare: Callable[[str, Contestant], None] | None
+) -> tuple[Contestant | None, float | None, str]:
     """The contestant, its error, and why it may not run ('' if it may)."""
     try:
         contestant = build(problem)
         if contestant.gradients is None:
             contestant.train()
-            return contestant, None, ""
-        error, reason = gate.check(contestant)
+            error, reason = None, ""
+        else:
+            error, reason = gate.check(contestant)
+        if prepare and not reason:
+            prepare(name, contestant)
     except Unavailable as absent:
         return None, None, str(absent)
     except Exception as failure:  # another library's failure is a row of the table, not the end of the run

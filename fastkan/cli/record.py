@@ -27,13 +27,24 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def gpu() -> str:
+    """The current GPU's name, and what runs it; '' where there is none."""
+    if not torch.cuda.is_available():
+        return ""
+    runtime = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    return f"{torch.cuda.get_device_name()}, {runtime}"
+
+
 def instruction_set() -> str:
     """The widest that torch's own kernels use here: DEFAULT, AVX2, AVX512, ..."""
     return torch.backends.cpu.get_cpu_capability()
 
 
 def commit() -> str:
-    """Of the checkout that fastkan is imported from, with a '+' if files of it differ; '' for an installed package."""
+    """Of the checkout that fastkan is imported from, with a '+' if files of it differ; '' for an installed package.
+
+    A copy of a checkout without its history has what FASTKAN_COMMIT says.
+    """
     package = Path(__file__).parent.parent
 
     def git(*args: str) -> str:
@@ -45,7 +56,7 @@ def commit() -> str:
         head = git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("FASTKAN_COMMIT", "")
 
 
 def version_of(package: str) -> str:
@@ -59,6 +70,7 @@ def version_of(package: str) -> str:
 def circumstances() -> dict[str, str]:
     """Where, with what and how this process measures."""
     return {
+        "gpu": gpu(),
         "cpu": cpu_model(),
         "isa": instruction_set(),
         "cores": str(os.cpu_count()),
@@ -66,6 +78,7 @@ def circumstances() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "triton": version_of("triton"),
         "fastkan": __version__,
         "commit": commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# make gpu: tests, sanitizers and measurements on a GPU, each with its own limit of time; fails if one of them fails.
+# Everything is written under $1. FASTKAN_COMMIT names the commit where the tree has no history.
+set -uo pipefail
+out=${1:?a folder to write to}
+python=${PYTHON:-python3}
+export PYTHONPATH=. PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+mkdir -p "$out"
+log=$out/gpu.log
+summary=()
+failed=0
+
+part() { # part NAME SECONDS COMMAND...
+    local name=$1 limit=$2 start=$SECONDS status
+    shift 2
+    echo "== $name: $*" | tee -a "$log"
+    timeout --kill-after=10 "$limit" "$@" 2>&1 | tee -a "$log"
+    status=${PIPESTATUS[0]}
+    case $status in
+        0) summary+=("passed  $name, $((SECONDS - start)) s") ;;
+        124 | 137) summary+=("TIMEOUT $name, after $limit s") ;;
+        *) summary+=("FAILED  $name, status $status, $((SECONDS - start)) s") ;;
+    esac
+    [ "$status" -eq 0 ] || failed=1
+}
+
+: >"$log"
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "make gpu: torch sees no GPU here ($python)" | tee -a "$log"
+    exit 1
+fi
+part info 60 "$python" -m fastkan info
+
+workers=()
+"$python" -c 'import xdist' 2>/dev/null && workers=(-n "$(nproc)" --dist worksteal)
+part tests 270 "$python" -m pytest tests -m gpu -q -rs -p no:cacheprovider --junitxml="$out/junit.xml" \
+    --durations=10 "${workers[@]}" --ignore-glob='tests/test_[!g]*' --ignore-glob='tests/test_grid.py'
+
+if command -v compute-sanitizer >/dev/null; then
+    "$python" -m bench.sanitize >/dev/null 2>&1 # compiles, so that only the kernels are watched
+    for tool in memcheck racecheck initcheck synccheck; do
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            "$python" -m bench.sanitize
+    done
+else
+    summary+=("SKIPPED the sanitizers: no compute-sanitizer here")
+fi
+
+part bench 300 "$python" -m bench.gpu --out "$out" --seconds "${SECONDS_TO_MEASURE:-200}"
+
+printf '%s\n' "== summary" "${summary[@]}" | tee -a "$log"
+exit "$failed"

@@ -1,0 +1,173 @@
+"""Training steps of small networks, one of them on a differential equation, eager and as a CUDA graph."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from fastkan import KANLinear, select
+from fastkan.cli.gate import RANGE, Case, Problem
+from fastkan.cli.peers import BASELINE, EfficientKAN
+from fastkan.cli.race import quartiles, race
+
+from .device import clock
+
+GRID_SIZE = 5
+# Of a gradient, by its norm: float32 lands far below; what is wrong does not.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Network:
+    """Sizes of the layers, rows, and whether the loss holds second derivatives by the input."""
+
+    sizes: tuple[int, ...]
+    batch: int
+    pde: bool = False
+
+    def __str__(self) -> str:
+        loss = ", second derivatives" if self.pde else ""
+        return f"{'-'.join(map(str, self.sizes))}, {self.batch} rows{loss}"
+
+
+FULL = (
+    Network((2, 10, 1), 1000, pde=True), Network((784, 64, 10), 512), Network((2, 5, 1), 1000),
+    Network((784, 64, 10), 8192), Network((2, 10, 1), 10_000, pde=True), Network((4, 10, 10, 1), 1000),
+)  # fmt: skip
+TINY = (Network((2, 3, 1), 8), Network((2, 3, 1), 8, pde=True))
+
+
+def kan(network: Network, device: torch.device, backend: str, **options) -> nn.Module:
+    torch.manual_seed(0)
+    layers = (
+        KANLinear(i, o, GRID_SIZE, backend=backend, device=device, **options)
+        for i, o in itertools.pairwise(network.sizes)
+    )
+    return nn.Sequential(*layers)
+
+
+def perceptron(network: Network, device: torch.device) -> nn.Module:
+    """As many parameters as the KAN has, in hidden layers of one width w: q w^2 + p w + c = parameters."""
+    first, *hidden, last = network.sizes
+    parameters = sum(i * o * (GRID_SIZE + 4) for i, o in itertools.pairwise(network.sizes))
+    q, p, c = len(hidden) - 1, first + len(hidden) + last, last - parameters
+    width = max(1, round((math.sqrt(p * p - 4 * q * c) - p) / (2 * q) if q else -c / p))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for i, o in itertools.pairwise((first, *(width for _ in hidden), last)):
+        layers += [nn.Linear(i, o, device=device), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def efficient_kan(network: Network, device: torch.device) -> nn.Module:
+    cases = (Case(network.batch, i, o, GRID_SIZE) for i, o in itertools.pairwise(network.sizes))
+    layers = [EfficientKAN(Problem.of(case, device=device)).to(device) for case in cases]
+    for layer in layers:
+        layer.spline_weight.data *= 0.1  # or the first layer's outputs would all lie outside the second's grid
+    return nn.Sequential(*layers)
+
+
+PEERS: dict[str, Callable[[Network, torch.device], nn.Module]] = {
+    BASELINE: perceptron,
+    "native": lambda network, device: kan(network, device, "native"),
+    "triton": lambda network, device: kan(network, device, "triton"),
+    "efficient-kan": efficient_kan,
+}
+
+
+class Training:
+    """A network, data and Adam."""
+
+    def __init__(self, network: Network, model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
+        drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
+        low, high = RANGE
+        self.model, self.pde = model, network.pde
+        self.x = (low + (high - low) * torch.rand(network.batch, network.sizes[0], **drawn)).to(dtype)
+        self.y = torch.randn(network.batch, network.sizes[-1], **drawn).to(dtype)
+        self.x.requires_grad_(network.pde)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, capturable=device.type == "cuda")
+
+    def loss(self) -> Tensor:
+        u = self.model(self.x)
+        if not self.pde:
+            return nn.functional.mse_loss(u, self.y)
+        (slope,) = torch.autograd.grad(u.sum(), self.x, create_graph=True)
+        curves = (
+            torch.autograd.grad(slope[:, k].sum(), self.x, create_graph=True)[0][:, k] for k in range(slope.shape[1])
+        )  # fmt: skip
+        return (sum(curves) + 1).square().mean() + u.square().mean()
+
+    def gradients(self) -> list[Tensor]:
+        return list(torch.autograd.grad(self.loss(), list(self.model.parameters())))
+
+    def step(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss().backward(inputs=list(self.model.parameters()))
+        self.optimizer.step()
+
+    def captured(self) -> Callable[[], None]:
+        """The step as a CUDA graph."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        return graph.replay
+
+
+def wrong(network: Network, backend: str, device: torch.device) -> str:
+    """What is wrong with the gradients of a network on that backend, by the reference in float64; '' if nothing is."""
+    found = Training(network, kan(network, device, backend), device)
+    exact = kan(network, device, "reference").double()
+    truth = Training(network, exact, device, torch.float64)
+    truth.x = found.x.detach().double().requires_grad_(network.pde)
+    truth.y = found.y.double()
+    for k, (got, want) in enumerate(zip(found.gradients(), truth.gradients(), strict=True)):
+        error = float((got.double() - want).norm() / want.norm())
+        if not error <= TOLERANCE:
+            return f"wrong: the gradient of parameter {k} is off by {error:.1e} of its norm, tolerance {TOLERANCE:.0e}"
+    return ""
+
+
+def _absence(network: Network, peer: str, device: torch.device) -> str:
+    """Why a peer may not take part; '' if it may."""
+    if peer not in select.BACKENDS:
+        return ""
+    return select.missing(peer, device.type, (torch.float32,)) or wrong(network, peer, device)
+
+
+def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str, object]]:
+    """One row a peer and mode."""
+    runs, failed, count = {}, {}, {}
+    modes = ("eager", "graph") if device.type == "cuda" else ("eager",)
+    for peer, mode in itertools.product(PEERS, modes):
+        try:
+            reason = _absence(which, peer, device)
+            if not reason:
+                training = Training(which, PEERS[peer](which, device), device)
+                count[peer] = sum(p.numel() for p in training.model.parameters())
+                runs[peer, mode] = training.captured() if mode == "graph" else training.step
+        except Exception as failure:  # a row of the table
+            reason = f"fails: {type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
+        failed[peer, mode] = reason
+    times, _ = race(runs, rounds, 2e-3, label=str(which), sample=clock(device))
+    for peer, mode in failed:
+        row = {
+            "network": str(which), "peer": peer, "mode": mode, "parameters": count.get(peer, ""), "seconds": "",
+            "seconds_q1": "", "seconds_q3": "", "ratio": "", "reason": failed[peer, mode],
+        }  # fmt: skip
+        if samples := times.get((peer, mode)):
+            low, high = quartiles(samples)
+            row |= {"seconds": f"{median(samples):.4g}", "seconds_q1": f"{low:.4g}", "seconds_q3": f"{high:.4g}"}
+            if base := times.get((BASELINE, mode)):
+                row["ratio"] = f"{median(a / b for a, b in zip(samples, base, strict=True)):.4g}"
+        yield row
