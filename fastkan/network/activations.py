@@ -1,0 +1,113 @@
+"""get_act: a forward pass that keeps what flows through the network, and the size of every edge.
+
+The sizes are what pykan prunes and regularises by: standard deviations over the data. They are computed without a
+tensor [N, O, I]; the functions' values on every edge are made only when they are read.
+"""
+
+import torch
+from torch import Tensor
+
+from .layer import safe_sqrt
+
+
+class Activations:
+    """What one forward pass leaves: lists over the layers l of edges, each differentiable unless detached.
+
+    acts[l] [N, width_in[l]], depth + 1 of them, with the network's output at the end; sums[l] [N, width_out[l + 1]]
+    before, acts_premult[l] after the affine of the subnodes.
+    """
+
+    def __init__(self, model, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0):
+        self.options = {"singularity_avoiding": singularity_avoiding, "y_th": y_th}
+        self.acts, self.sums, self.acts_premult = [model.rows(x)], [], []
+        for l in range(model.depth):
+            sums = model.sums(l, self.acts[-1], **self.options)
+            self.sums.append(sums)
+            self.acts_premult.append((sums * model.subnode_scale[l] + model.subnode_bias[l]).detach())
+            self.acts.append(model.nodes(l, sums))
+
+    def scale_up(self, model) -> "Activations":
+        """Also the sizes, as pykan defines them: standard deviations over the N rows.
+
+        subnode_actscale[l] [width_out[l + 1]] of the sums; edge_actscale[l] [O, I] of the edges, acts_scale[l] that
+        over the input's standard deviation + 0.1, acts_scale_spline[l] the same of the numeric branch alone.
+        """
+        self.subnode_actscale = [std(s.detach()) for s in self.sums]
+        self.edge_actscale, self.acts_scale, self.acts_scale_spline = [], [], []
+        for l, x in enumerate(self.acts[:-1]):
+            numeric, every = edge_std(model, l, x, self.options)
+            input_range = std(x) + 0.1
+            self.edge_actscale.append(every)
+            self.acts_scale.append((every / input_range).detach())
+            self.acts_scale_spline.append(numeric / input_range)
+        return self
+
+    def spline_preacts(self, model) -> list[Tensor]:
+        """Every edge's input, [N, O, I]: views of acts."""
+        return [x[:, None].expand(-1, model.width_out[l + 1], -1) for l, x in enumerate(self.acts[:-1])]
+
+    def spline_postacts(self, model) -> list[Tensor]:
+        """Every edge's output, [N, O, I], with the parameters that the model now has."""
+        return [_postacts(model, l, x, self.options) for l, x in enumerate(self.acts[:-1])]
+
+    def spline_postsplines(self, model) -> list[Tensor]:
+        """Every edge's spline without scale and mask, [N, O, I], with the parameters that the model now has."""
+        return [model.act_fun[l].postspline(x) for l, x in enumerate(self.acts[:-1])]
+
+
+def std(x: Tensor) -> Tensor:
+    """The standard deviation of the columns of x [N, I], with the gradient 0 where it is 0."""
+    x = x - x.mean(0)
+    return safe_sqrt(x.square().sum(0) / (len(x) - 1))
+
+
+def edge_std(model, l: int, x: Tensor, options: dict) -> tuple[Tensor, Tensor]:
+    """The standard deviation of the numeric branch of every edge of layer l, and of both branches: [O, I] each."""
+    numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
+    if numeric.active:
+        alone = numeric.edge_std(x)
+    else:
+        alone = numeric.linear.coef.new_zeros(numeric.out_dim, numeric.in_dim)
+    if not (model.symbolic_enabled and symbolic.active):
+        return alone, alone
+    outputs, inputs, values = symbolic.edges(x, **options)
+    if bool(numeric.edge_mask[inputs, outputs].any()):
+        values = values + numeric.edge_values(x, inputs, outputs)
+    return alone, alone.index_put((outputs, inputs), std(values).to(alone.dtype))
+
+
+@torch.no_grad()
+def get_act(model, x: Tensor | dict | None = None, singularity_avoiding: bool = False, y_th: float = 10.0) -> None:
+    """Run x through the network and keep what flows: acts, acts_scale, edge_actscale, ..., by pykan's names.
+
+    x: [..., in_features], or a dataset whose "train_input" is meant, or None for what was given last. It is kept as
+    cache_data. Memory is that of the activations of the nodes. spline_postacts and spline_postsplines, [N, O, I], are
+    computed when they are read.
+    """
+    x = x["train_input"] if isinstance(x, dict) else model.cache_data if x is None else x
+    if x is None:
+        raise ValueError("x=None: expected data, since this model has seen none yet; call get_act(x) once")
+    model.cache_data = x.detach()
+    record = Activations(model, model.cache_data, singularity_avoiding, y_th)
+    model._record = record.scale_up(model)
+
+
+def recorded(name: str) -> property:
+    """A property of the model that reads one of Activations' lists; None before get_act."""
+
+    @torch.no_grad()
+    def read(model):
+        if model._record is None:
+            return None
+        value = getattr(model._record, name)
+        return value(model) if callable(value) else value
+
+    return property(read, doc=f"{name} of the last get_act, see activations.Activations; None before.")
+
+
+def _postacts(model, l: int, x: Tensor, options: dict) -> Tensor:
+    values = model.act_fun[l].postacts(x)
+    if model.symbolic_enabled and model.symbolic_fun[l].active:
+        outputs, inputs, part = model.symbolic_fun[l].edges(x, **options)
+        values[:, outputs, inputs] += part.to(values.dtype)
+    return values

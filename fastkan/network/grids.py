@@ -1,0 +1,110 @@
+"""Grids of a network: knots that follow the data, refinement, and functions read off its edges."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..nn.grid import refit, resized_knots
+from .structure import index, per_layer
+
+
+@torch.no_grad()
+def update_grid_from_samples(model, x: Tensor) -> None:
+    """Move every layer's knots to where its inputs are, from the first to the last: one forward pass of x.
+
+    Functions are kept by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
+    distinct values. Layers whose edges are all symbolic or pruned are left alone. Raises ValueError where x, or what
+    becomes of it in a layer, is empty or not finite.
+    """
+    x = model.rows(x)
+    for l in range(model.depth):
+        if model.act_fun[l].active:
+            model.act_fun[l].linear.update_grid(x, margin=0.0)
+        if l + 1 < model.depth:
+            x = model.nodes(l, model.sums(l, x))
+
+
+def refine(model, new_grid: int | list[int]):
+    """A copy of the model with other numbers of grid intervals, one for all layers or a list.
+
+    On multiples of the present numbers it is the same function to rounding inside the grid ranges, else the closest by
+    least squares over them. Needs no data, and leaves the model as it is.
+    """
+    sizes = per_layer("new_grid", new_grid, model.depth, 1)
+    refined = copy.deepcopy(model)
+    for layer, size in zip(refined.act_fun, sizes, strict=True):
+        if size != layer.num:
+            layer.linear.extend_grid(size)
+    refined._record = None
+    return refined
+
+
+@torch.no_grad()
+def initialize_grid_from_another_model(model, another, x: Tensor | None = None) -> None:
+    """Take over another model's grid ranges and the density of its knots, with this model's numbers of intervals.
+
+    The splines become the other's, by least squares over the range. x, which pykan needs, is not used.
+    """
+    _same_shape(model, another)
+    for mine, other in zip(model.act_fun, another.act_fun, strict=True):
+        grid, coef = other.linear.grid.to(model.device), other.linear.coef.to(model.device)
+        knots = resized_knots(grid, other.k, mine.num)
+        mine.linear.set_grid(knots, refit(coef, grid, knots, other.k, mine.linear.outside))
+
+
+@torch.no_grad()
+def initialize_from_another_model(model, another, x: Tensor | None = None):
+    """Become another model's function on this model's numbers of grid intervals; returns the model.
+
+    Both need the same width, arities and k. Everything is copied: nothing is shared with the other model.
+    """
+    initialize_grid_from_another_model(model, another, x)
+    for mine, other in zip(model.act_fun, another.act_fun, strict=True):
+        mine.scale_base, mine.scale_sp, mine.mask = other.scale_base, other.scale_sp, other.edge_mask
+    for mine, other in zip(model.symbolic_fun, another.symbolic_fun, strict=True):
+        mine.funs_name, mine.mask = other.funs_name, other.edge_mask
+        mine.affine.copy_(other.affine)
+    for name in ("node_bias", "node_scale", "subnode_bias", "subnode_scale"):
+        for mine, other in zip(getattr(model, name), getattr(another, name), strict=True):
+            mine.copy_(other)
+    model.input_id, model.in_features = another.input_id.to(model.device).clone(), another.in_features
+    return model
+
+
+def get_range(model, l: int, i: int, j: int, verbose: bool = True) -> tuple[float, float, float, float]:
+    """The least and largest input and output of edge (l, i, j) on the data of get_act: x_min, x_max, y_min, y_max."""
+    x, y = get_fun(model, l, i, j)
+    found = x.min().item(), x.max().item(), y.min().item(), y.max().item()
+    if verbose:
+        print("x range: [{:.2f}, {:.2f}]\ny range: [{:.2f}, {:.2f}]".format(*found))
+    return found
+
+
+@torch.no_grad()
+def get_fun(model, l: int, i: int, j: int) -> tuple[Tensor, Tensor]:
+    """The function on the edge from node i of layer l to subnode j of layer l + 1, at the data of get_act, in order.
+
+    Returns inputs and outputs, [N] each, on the CPU. Both branches count.
+    """
+    index("l", l, model.depth)
+    index("i", i, model.width_in[l])
+    index("j", j, model.width_out[l + 1])
+    if model._record is None:
+        model.get_act()
+    numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
+    rows = model._record.acts[l]
+    edge = torch.tensor([i], device=rows.device), torch.tensor([j], device=rows.device)
+    y = numeric.edge_values(rows, *edge)[:, 0]
+    if model.symbolic_enabled and symbolic.active and bool(symbolic.edge_mask[j, i]):
+        outputs, inputs, values = symbolic.edges(rows, **model._record.options)
+        y = y + values[:, (outputs == j) & (inputs == i)][:, 0].to(y.dtype)
+    x, order = rows[:, i].sort()
+    return x.cpu(), y[order].cpu()
+
+
+def _same_shape(model, another) -> None:
+    for name in ("width", "mult_arity", "k"):
+        mine, other = getattr(model, name), getattr(another, name)
+        if mine != other:
+            raise ValueError(f"another.{name} is {other}: expected that of the model, {mine}")

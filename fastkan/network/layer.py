@@ -1,0 +1,308 @@
+"""KANLayer: the numeric branch of a layer, in pykan's names and shapes, on the fused one."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from ..basis.bspline import bspline_features, uniform_knots
+from ..nn import KANLinear
+
+
+class KANLayer(nn.Module):
+    """y[n,o] = sum_i mask[i,o] (scale_base[i,o] b(x[n,i]) + scale_sp[i,o] sum_f coef[i,o,f] B_{i,f}(x[n,i])).
+
+    One fused call, with the mask in the weights: autograd sees it, and nothing of size [N, I, O] is held. Inputs and
+    outputs that have no edge with a mask other than 0 are left out of the call.
+
+    The parameters are those of `linear`, a KANLinear. pykan's views of them share their memory: `coef` [I, O, G + k],
+    `scale_base`, `scale_sp` [I, O]; `grid` [I, G + 2k + 1]. `mask` [I, O] may be changed in place. After a change
+    through a reference that was kept across a forward pass by `.data`, which PyTorch can't see, call `refresh`.
+
+    Args:
+        in_dim, out_dim: I and O.
+        num, k: number of grid intervals, degree of the splines (0 to 5).
+        noise_scale: splines start as ones through uniform noise of +-noise_scale / (2 num) at the knots.
+        scale_base_mu, scale_base_sigma: scale_base starts at (mu + sigma * uniform(-1, 1)) / sqrt(I).
+        scale_sp: scale_sp starts at scale_sp / sqrt(I) where the mask is not 0.
+        base_fun: "silu", "identity", "zero", or any elementwise function of a tensor.
+        sparse_init: start with edges between nearest neighbours only.
+        generator: source of the random start, on the CPU; the start is the same on every device.
+        others: as in KANLinear.
+
+    Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        num: int = 5,
+        k: int = 3,
+        noise_scale: float = 0.5,
+        scale_base_mu: float = 0.0,
+        scale_base_sigma: float = 1.0,
+        scale_sp: float = 1.0,
+        base_fun: str | Callable[[Tensor], Tensor] = "silu",
+        grid_eps: float = 0.02,
+        grid_range: tuple[float, float] = (-1, 1),
+        sp_trainable: bool = True,
+        sb_trainable: bool = True,
+        sparse_init: bool = False,
+        *,
+        outside: str = "zero",
+        backend: str | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        device = torch.get_default_device() if device is None else torch.device(device)
+        unused = None if device.type == "meta" else torch.Generator(device)  # instead of torch's own
+        self.linear = KANLinear(
+            in_dim, out_dim, num, k, enable_standalone_scale_spline=True, base_activation=base_fun, grid_eps=grid_eps,
+            grid_range=grid_range, outside=outside, backend=backend, generator=unused, device=device, dtype=dtype,
+        )  # fmt: skip
+        mask = _nearest(in_dim, out_dim) if sparse_init else torch.ones(in_dim, out_dim)
+        self.register_buffer("edge_mask", mask.to(self.linear.coef))
+        self._plan, self._version = None, -1
+        self._start(noise_scale, scale_base_mu, scale_base_sigma, scale_sp, generator)
+        self._asleep = None
+        self.linear.spline_scale.requires_grad_(bool(sp_trainable))
+        if self.linear.base_weight is not None:
+            self.linear.base_weight.requires_grad_(bool(sb_trainable))
+
+    @torch.no_grad()
+    def _start(self, noise_scale: float, mu: float, sigma: float, scale_sp: float, generator) -> None:
+        # Random numbers in the order and the precision in which pykan draws them: its seed gives its network.
+        inputs, outputs, linear = self.in_dim, self.out_dim, self.linear
+        noise = (torch.rand(self.num + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * noise_scale
+        grid = uniform_knots(*linear.grid_range, self.num, self.k, device="cpu")[None]
+        phi = bspline_features(grid[:, self.k : self.k + self.num + 1].T, grid, self.k, "zero")[:, 0]  # P F
+        linear.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / self.num))
+        draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
+        if linear.base_weight is not None:
+            linear.base_weight.copy_((mu + sigma * draw) / math.sqrt(inputs))
+        linear.spline_scale.copy_(scale_sp / math.sqrt(inputs) * self.edge_mask)
+
+    # What it computes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, I] -> [N, O] in the parameters' dtype."""
+        functional.check_input(x, self.in_dim)
+        plan = self._current_plan()
+        if plan is None:  # while a compiler traces: right for every mask
+            return self._call(x, self.linear.coef, self.linear.grid, *self._masked())
+        if plan.full:
+            return self._call(x, self.linear.coef, self.linear.grid, self.linear.base_weight, self.linear.spline_scale)
+        base, scale = self._masked()
+        if plan.inputs is None and plan.outputs is None:
+            return self._call(x, self.linear.coef, self.linear.grid, base, scale)
+        if not plan.active:
+            return x.new_zeros(x.shape[0], self.out_dim, dtype=self.linear.coef.dtype)
+        coef, grid = self.linear.coef, self.linear.grid
+        if plan.inputs is not None:
+            x, coef, grid = x[:, plan.inputs], coef[plan.inputs], grid[plan.inputs]
+            base, scale = None if base is None else base[plan.inputs], scale[plan.inputs]
+        if plan.outputs is None:
+            return self._call(x, coef, grid, base, scale)
+        coef, base = coef[:, :, plan.outputs], None if base is None else base[:, plan.outputs]
+        y = self._call(x, coef, grid, base, scale[:, plan.outputs])
+        return y.new_zeros(y.shape[0], self.out_dim).index_copy(1, plan.outputs, y)
+
+    def _call(self, x: Tensor, coef: Tensor, grid: Tensor, base: Tensor | None, scale: Tensor) -> Tensor:
+        linear = self.linear
+        fused = base if linear._fused else None
+        y = functional.apply(x, coef, grid, fused, None, scale, linear._spec, linear.backend)
+        if linear._fused or base is None:
+            return y
+        return y + torch.matmul(linear.base_activation(x).to(base.dtype), base).to(y.dtype)
+
+    def _masked(self) -> tuple[Tensor | None, Tensor]:
+        base, mask = self.linear.base_weight, self.edge_mask
+        return None if base is None else base * mask, self.linear.spline_scale * mask
+
+    def weights(self, masked: bool = True) -> Tensor:
+        """What an edge multiplies its features with, [I, F + 1, O]: splines, then the base function. See features."""
+        base, scale = self._masked() if masked else (self.linear.base_weight, self.linear.spline_scale)
+        base = torch.zeros_like(scale) if base is None else base
+        return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64."""
+        x = x.double()
+        activation = self.linear.base_activation
+        base = torch.zeros_like(x) if activation is None else activation(x)
+        return torch.cat([self.linear.b_splines(x), base[..., None].to(x)], -1)
+
+    def postacts(self, x: Tensor) -> Tensor:
+        """Every edge on its own, [N, O, I]: for looking at, not for training."""
+        return torch.einsum("nif,ifo->noi", self.features(x), self.weights().double()).to(self.linear.coef.dtype)
+
+    def postspline(self, x: Tensor) -> Tensor:
+        """Every edge's spline without its scale and mask, [N, O, I]: for looking at."""
+        phi = self.features(x)[..., :-1]
+        return torch.einsum("nif,ifo->noi", phi, self.linear.coef.double()).to(self.linear.coef.dtype)
+
+    def edge_values(self, x: Tensor, inputs: Tensor, outputs: Tensor, masked: bool = True) -> Tensor:
+        """Some edges on their own: edge e from inputs[e] to outputs[e], x [N, I] -> [N, E]."""
+        phi = self.features(x)[:, inputs]  # N E F
+        weights = self.weights(masked)[inputs, :, outputs].double()  # E F
+        return torch.einsum("nef,ef->ne", phi, weights).to(self.linear.coef.dtype)
+
+    def edge_std(self, x: Tensor) -> Tensor:
+        """The standard deviation of every edge over the rows of x [N, I]: [O, I], differentiable, no [N, I, O].
+
+        With C[i] the covariance of input i's features, the variance of an edge is w C w. In float64, whose rounding
+        then appears as its square root: an edge that is constant has 1e-8 of its weights.
+        """
+        phi = self.features(x)
+        phi = phi - phi.mean(0)
+        covariance = torch.einsum("nif,nig->ifg", phi, phi) / (len(phi) - 1)
+        weights = self.weights().double()
+        variance = torch.einsum("ifo,ifg,igo->oi", weights, covariance, weights)
+        return safe_sqrt(variance).to(self.linear.coef.dtype)
+
+    # The mask
+
+    @property
+    def mask(self) -> Tensor:
+        """[I, O], 0 where an edge is switched off; may be changed in place or set."""
+        self.refresh()
+        return self.edge_mask
+
+    @mask.setter
+    def mask(self, mask: Tensor) -> None:
+        with torch.no_grad():
+            self.edge_mask.copy_(torch.as_tensor(mask))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the mask again before the next forward pass."""
+        self._plan = None
+
+    def _current_plan(self) -> "_Plan | None":
+        if torch.compiler.is_compiling() or self.edge_mask.is_meta:
+            return self._plan
+        if self._plan is None or self._version != self.edge_mask._version:
+            self._plan, self._version = _Plan(self.edge_mask), self.edge_mask._version
+            self._train_if(self._plan.active)
+        return self._plan
+
+    @property
+    def active(self) -> bool:
+        """Whether any edge has a mask other than 0."""
+        plan = self._current_plan()
+        return True if plan is None else plan.active
+
+    def _train_if(self, active: bool) -> None:
+        """Parameters that no edge uses get no gradient: DistributedDataParallel would wait for it."""
+        parameters = [p for p in (self.linear.coef, self.linear.base_weight, self.linear.spline_scale) if p is not None]
+        if not active and self._asleep is None:
+            self._asleep = [p.requires_grad for p in parameters]
+            for p in parameters:
+                p.requires_grad_(False)
+        elif active and self._asleep is not None:
+            for p, trainable in zip(parameters, self._asleep, strict=True):
+                p.requires_grad_(trainable)
+            self._asleep = None
+
+    def _apply(self, fn, recurse: bool = True):
+        self.refresh()  # its indices are on a device
+        return super()._apply(fn, recurse)
+
+    # pykan's names
+
+    def __setattr__(self, name: str, value) -> None:
+        if name in ("mask", "coef", "scale_base", "scale_sp") and isinstance(value, nn.Parameter):
+            value = value.detach()  # which nn.Module would register in the property's place
+        super().__setattr__(name, value)
+
+    @property
+    def in_dim(self) -> int:
+        return self.linear.in_features
+
+    @property
+    def out_dim(self) -> int:
+        return self.linear.out_features
+
+    @property
+    def num(self) -> int:
+        """G, the number of grid intervals."""
+        return self.linear.grid_size
+
+    @property
+    def k(self) -> int:
+        return self.linear.spline_order
+
+    @property
+    def grid(self) -> Tensor:
+        """[I, G + 2k + 1], in float64; change it by linear.set_grid."""
+        return self.linear.grid
+
+    @property
+    def coef(self) -> Tensor:
+        """[I, O, G + k], sharing the memory of linear.coef [I, G + k, O]."""
+        return self.linear.coef.transpose(1, 2)
+
+    @coef.setter
+    def coef(self, coef: Tensor) -> None:
+        with torch.no_grad():
+            self.linear.coef.copy_(coef.transpose(1, 2))
+
+    @property
+    def scale_base(self) -> Tensor:
+        """[I, O]; zeros where there is no base function."""
+        return (
+            torch.zeros_like(self.linear.spline_scale) if self.linear.base_weight is None else self.linear.base_weight
+        )
+
+    @scale_base.setter
+    def scale_base(self, scale: Tensor) -> None:
+        if self.linear.base_weight is not None:
+            with torch.no_grad():
+                self.linear.base_weight.copy_(scale)
+
+    @property
+    def scale_sp(self) -> Tensor:
+        """[I, O]."""
+        return self.linear.spline_scale
+
+    @scale_sp.setter
+    def scale_sp(self, scale: Tensor) -> None:
+        with torch.no_grad():
+            self.linear.spline_scale.copy_(scale)
+
+
+class _Plan:
+    """What a forward pass may leave out, by the mask."""
+
+    def __init__(self, mask: Tensor):
+        self.full = bool((mask == 1).all())
+        used = mask != 0
+        self.active = bool(used.any())
+        self.inputs, self.outputs = (
+            None if bool(u.all()) else u.nonzero().flatten() for u in (used.any(1), used.any(0))
+        )
+
+
+def _places(used: Tensor) -> Tensor | None:
+    return None if bool(used.all()) else used.nonzero().flatten()
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """sqrt with the gradient 0 where x is 0, or below by rounding."""
+    positive = x > 0
+    return torch.where(positive, x, 1.0).sqrt() * positive
+
+
+def _nearest(inputs: int, outputs: int) -> Tensor:
+    """A mask [I, O] that joins every input to the output that lies nearest on [0, 1], and the other way round."""
+    at = [(torch.arange(n) + 0.5) / n for n in (inputs, outputs)]
+    distance = (at[0][:, None] - at[1]).abs()
+    mask = torch.zeros(inputs, outputs)
+    mask[torch.arange(inputs), distance.argmin(1)] = 1.0
+    mask[distance.argmin(0), torch.arange(outputs)] = 1.0
+    return mask

@@ -1,0 +1,232 @@
+"""KAN: the network of the KAN papers, in pykan's names, on the fused layer."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import activations, grids
+from .layer import KANLayer
+from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
+from .symbolic import SymbolicLayer
+
+
+class KAN(nn.Module):
+    """A Kolmogorov-Arnold network of any depth and width, with multiplication nodes and a symbolic branch.
+
+    From layer l to l + 1, with phi the numeric and psi the symbolic functions of the edges:
+
+        s[j] = subnode_scale[j] sum_i (phi[i,j] + psi[i,j])(x[i]) + subnode_bias[j]
+        y[m] = node_scale[m] prod_{j in subnodes of m} s[j] + node_bias[m]
+
+    where a summing node has one subnode and a multiplying one as many as its arity.
+
+    Args:
+        width: the nodes of every layer, from the inputs to the outputs, as integers or [n_sum, n_mult].
+        grid: number of grid intervals, one for all layers or a list; k: degree of the splines (0 to 5), likewise.
+        mult_arity: of the multiplication nodes: one for all, or for every entry of width the list of its nodes'.
+        noise_scale, scale_base_mu, scale_base_sigma, base_fun, sparse_init: the start, see KANLayer.
+        symbolic_enabled: whether the symbolic branch takes part; while no edge is symbolic it costs nothing.
+        affine_trainable: train node_scale, node_bias, subnode_scale and subnode_bias.
+        grid_eps: share of the uniform grid in a grid update, 0 to 1; grid_range: the grid at the start.
+        sp_trainable, sb_trainable: train scale_sp, scale_base.
+        seed: of the start, which does not touch torch's own random numbers. It is the start that pykan has with it.
+        outside: what a spline is outside its grid range, "zero", "linear" or "clamp", see functional.kan_linear.
+        backend: the backend that has to be used, or None for the choice that fastkan.backends() explains.
+        device, dtype: of the parameters.
+
+    Attributes, by pykan's names: act_fun (KANLayer), symbolic_fun (SymbolicLayer); node_bias, node_scale, subnode_bias,
+    subnode_scale (biases is node_bias); width, width_in, width_out, mult_arity, depth, grid, k, base_fun; input_id, the
+    columns of x that are read. Nothing is written to disk, and no activations are kept, unless asked: see get_act.
+
+    Raises TypeError or ValueError that name the argument, its value and what was expected.
+
+    Source: Liu et al., KAN (arXiv 2404.19756), section 2, and KAN 2.0 (arXiv 2408.10205), section 3.
+    """
+
+    def __init__(
+        self,
+        width: Sequence,
+        grid: int | Sequence[int] = 3,
+        k: int | Sequence[int] = 3,
+        mult_arity: int | Sequence[Sequence[int]] = 2,
+        noise_scale: float = 0.3,
+        scale_base_mu: float = 0.0,
+        scale_base_sigma: float = 1.0,
+        base_fun: str | Callable[[Tensor], Tensor] = "silu",
+        symbolic_enabled: bool = True,
+        affine_trainable: bool = False,
+        grid_eps: float = 0.02,
+        grid_range: tuple[float, float] = (-1, 1),
+        sp_trainable: bool = True,
+        sb_trainable: bool = True,
+        seed: int = 1,
+        sparse_init: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        backend: str | None = None,
+        *,
+        outside: str = "zero",
+    ):
+        super().__init__()
+        self.width = parse_width(width)
+        self.mult_arity = parse_arity(mult_arity, self.width)
+        grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0)
+        self.base_fun = base_fun
+        self.symbolic_enabled, self.affine_trainable = bool(symbolic_enabled), bool(affine_trainable)
+        self.sp_trainable, self.sb_trainable = bool(sp_trainable), bool(sb_trainable)
+        scales = {
+            "noise_scale": number("noise_scale", noise_scale),
+            "scale_base_mu": number("scale_base_mu", scale_base_mu),
+            "scale_base_sigma": number("scale_base_sigma", scale_base_sigma),
+        }
+        generator = torch.Generator("cpu").manual_seed(integer("seed", seed, 0))
+        place = {"device": device, "dtype": dtype}
+        self.act_fun, self.symbolic_fun = nn.ModuleList(), nn.ModuleList()
+        for l in range(self.depth):
+            inputs, outputs = self.width_in[l], self.width_out[l + 1]
+            numeric = KANLayer(
+                inputs, outputs, grids_[l], degrees[l], base_fun=base_fun, grid_eps=grid_eps, grid_range=grid_range,
+                sp_trainable=sp_trainable, sb_trainable=sb_trainable, sparse_init=sparse_init, generator=generator,
+                outside=outside, backend=backend, **scales, **place,
+            )  # fmt: skip
+            self.act_fun.append(numeric)
+            self.symbolic_fun.append(SymbolicLayer(inputs, outputs, **place))
+        nodes, sub = self.width_in[1:], self.width_out[1:]
+        self.node_bias, self.node_scale = self._affine(torch.zeros, nodes), self._affine(torch.ones, nodes)
+        self.subnode_bias, self.subnode_scale = self._affine(torch.zeros, sub), self._affine(torch.ones, sub)
+        self.in_features = self.width_in[0]
+        self.register_buffer("input_id", torch.arange(self.in_features, device=device))
+        self._record, self.cache_data = None, None
+
+    def _affine(self, fill: Callable, sizes: list[int]) -> nn.ParameterList:
+        like = self.act_fun[0].linear.coef
+        made = [fill(n, device=like.device, dtype=like.dtype) for n in sizes]
+        return nn.ParameterList([nn.Parameter(t, requires_grad=self.affine_trainable) for t in made])
+
+    @classmethod
+    def kolmogorov(cls, n: int, **options) -> "KAN":
+        """The shape of the Kolmogorov-Arnold theorem for functions of n variables, [n, 2n + 1, 1]."""
+        n = integer("n", n, 1)
+        return cls([n, 2 * n + 1, 1], **options)
+
+    # What it computes
+
+    def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
+        """x [..., in_features] -> [..., width_in[-1]]; a row with a NaN is NaN wherever an edge reads it.
+
+        singularity_avoiding bounds the symbolic functions near their singularities by about y_th.
+        """
+        y = rows = self.rows(x)
+        for l in range(self.depth):
+            y = self.nodes(l, self.sums(l, y, singularity_avoiding, y_th))
+        return y if rows is x else y.unflatten(0, x.shape[:-1]) if x.dim() > 1 else y[0]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """What enters the first layer: x [..., in_features] -> [N, width_in[0]]."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is a {type(x).__name__}: expected a tensor")
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x has shape {list(x.shape)}: expected [..., {self.in_features}], the number of inputs")
+        if x.dim() != 2:
+            x = x.reshape(-1 if x.numel() else x.shape[:-1].numel(), x.shape[-1])
+        return x if self.in_features == self.width[0][0] else x[:, self.input_id]
+
+    def sums(self, l: int, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
+        """The sums over the edges of layer l: x [N, width_in[l]] -> [N, width_out[l + 1]]."""
+        numeric, symbolic = self.act_fun[l], self.symbolic_fun[l]
+        if not (self.symbolic_enabled and symbolic.active):
+            return numeric(x)
+        y = symbolic(x, singularity_avoiding, y_th)
+        return y + numeric(x) if numeric.active else y
+
+    def nodes(self, l: int, sums: Tensor) -> Tensor:
+        """What goes from layer l into layer l + 1: sums [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
+        s = sums * self.subnode_scale[l] + self.subnode_bias[l]
+        y = node_values(s, self.width[l + 1][0], self.mult_arity[l + 1])
+        return y * self.node_scale[l] + self.node_bias[l]
+
+    # Its shape
+
+    @property
+    def depth(self) -> int:
+        """The number of layers of edges."""
+        return len(self.width) - 1
+
+    @property
+    def width_in(self) -> list[int]:
+        """The nodes of every layer."""
+        return [n_sum + n_mult for n_sum, n_mult in self.width]
+
+    @property
+    def width_out(self) -> list[int]:
+        """The subnodes of every layer: a multiplication node has as many as its arity."""
+        return [n_sum + sum(arity) for (n_sum, _), arity in zip(self.width, self.mult_arity, strict=True)]
+
+    @property
+    def n_sum(self) -> list[int]:
+        """Summing nodes of the hidden layers."""
+        return [n for n, _ in self.width[1:-1]]
+
+    @property
+    def n_mult(self) -> list[int]:
+        """Multiplication nodes of the hidden layers."""
+        return [n for _, n in self.width[1:-1]]
+
+    @property
+    def grid(self) -> int | list[int]:
+        """Grid intervals, one number or a list with that of every layer."""
+        return common([layer.num for layer in self.act_fun])
+
+    @property
+    def k(self) -> int | list[int]:
+        """Degree of the splines, likewise."""
+        return common([layer.k for layer in self.act_fun])
+
+    @property
+    def grid_eps(self) -> float:
+        return self.act_fun[0].linear.grid_eps
+
+    @property
+    def grid_range(self) -> tuple[float, float]:
+        return self.act_fun[0].linear.grid_range
+
+    @property
+    def biases(self) -> nn.ParameterList:
+        """node_bias, by its earlier name."""
+        return self.node_bias
+
+    @property
+    def device(self) -> torch.device:
+        return self.input_id.device
+
+    @property
+    def n_edge(self) -> int:
+        """Edges with a function, numeric or symbolic."""
+        pairs = zip(self.act_fun, self.symbolic_fun, strict=True)
+        return sum(int(((a.edge_mask != 0) | (s.edge_mask.T != 0)).sum()) for a, s in pairs)
+
+    def subnodes(self, l: int) -> list[list[int]]:
+        """The subnodes of every node of layer l."""
+        return subnodes(self.width[l][0], self.mult_arity[l])
+
+    def extra_repr(self) -> str:
+        return f"width={self.width}, grid={self.grid}, k={self.k}, mult_arity={self.mult_arity}"
+
+    # Activations
+
+    get_act = activations.get_act
+    acts, acts_premult = activations.recorded("acts"), activations.recorded("acts_premult")
+    spline_preacts = activations.recorded("spline_preacts")
+    spline_postacts = activations.recorded("spline_postacts")
+    spline_postsplines = activations.recorded("spline_postsplines")
+    acts_scale, acts_scale_spline = activations.recorded("acts_scale"), activations.recorded("acts_scale_spline")
+    edge_actscale, subnode_actscale = activations.recorded("edge_actscale"), activations.recorded("subnode_actscale")
+
+    # Grids
+
+    update_grid_from_samples = update_grid = grids.update_grid_from_samples
+    refine = grids.refine
+    initialize_from_another_model = grids.initialize_from_another_model
+    initialize_grid_from_another_model = grids.initialize_grid_from_another_model
+    get_range, get_fun = grids.get_range, grids.get_fun

@@ -1,0 +1,138 @@
+"""KAN against pykan 0.2.8 itself: same parameters, same outputs, gradients and statistics, to rounding in float64."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from fastkan import KAN
+from fastkan.network.pykan import from_pykan
+
+kan = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
+SHAPES = [
+    {"width": [2, 3, 1]},
+    {"width": [4, 5, 3], "grid": 10, "k": 2, "base_fun": "identity"},
+    {"width": [2, [2, 2], 1], "grid": [3, 6], "k": [3, 1], "mult_arity": 3},
+    {"width": [3, [2, 2], [1, 1], 2], "mult_arity": [[], [3, 2], [2], []], "base_fun": "zero"},
+]
+
+
+def pykan_model(seed: int = 5, symbolic: bool = False, **options):
+    """A model of pykan in float64 with no parameter at its start. Global random numbers are left as they were."""
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    model = kan.KAN(**copy.deepcopy(options), seed=seed, auto_save=False, affine_trainable=True).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "grid" not in name and "mask" not in name:
+                p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+        for layer in model.act_fun:
+            layer.mask *= torch.rand(layer.mask.shape, generator=generator) > 0.2
+    if symbolic:
+        for l in range(model.depth):
+            for i, j, name in ((0, 0, "sin"), (1, 0, "x^2"), (1, 0, "exp")):
+                model.fix_symbolic(l, i, j, name, fit_params_bool=False, verbose=False, log_history=False)
+            model.set_mode(l, 0, 0, "ns")
+    torch.set_rng_state(state), np.random.set_state(numpy_state)
+    return model
+
+
+def data(inputs: int, rows: int = 40) -> torch.Tensor:
+    return 2.6 * torch.rand(rows, inputs, generator=torch.Generator().manual_seed(2), dtype=torch.float64) - 1.3
+
+
+@pytest.fixture(params=[False, True], ids=["numeric", "symbolic"])
+def symbolic(request) -> bool:
+    return request.param
+
+
+@pytest.fixture(params=SHAPES, ids=lambda s: str(s["width"]))
+def pair(request, symbolic):
+    theirs = pykan_model(symbolic=symbolic, **request.param)
+    return from_pykan(theirs, exact=True), theirs, data(theirs.width_in[0])
+
+
+def test_outputs_and_gradients(pair):
+    mine, theirs, x = pair
+    x = x.requires_grad_()
+    y, truth = mine(x), theirs(x)
+    torch.testing.assert_close(y, truth, **CLOSE)
+    grad, expected = (torch.autograd.grad(z.sin().sum(), x, retain_graph=True)[0] for z in (y, truth))
+    torch.testing.assert_close(grad, expected, **CLOSE)
+    y.sin().sum().backward()
+    truth.sin().sum().backward()
+
+    def same(found, expected):
+        found, expected = (torch.zeros(()) if g is None else g for g in (found, expected))
+        assert found.shape == expected.shape or not (found.any() or expected.any())
+        torch.testing.assert_close(*torch.broadcast_tensors(found, expected), **CLOSE, check_dtype=False)
+
+    for a, b in zip(mine.act_fun, theirs.act_fun, strict=True):
+        same(a.linear.coef.grad.transpose(1, 2), b.coef.grad)
+        same(a.scale_sp.grad, b.scale_sp.grad)
+        if a.linear.base_weight is not None:
+            same(a.linear.base_weight.grad, b.scale_base.grad)
+    for a, b in zip(mine.symbolic_fun, theirs.symbolic_fun, strict=True):
+        same(a.affine.grad, b.affine.grad)
+    for name in ("node_bias", "node_scale", "subnode_bias", "subnode_scale"):
+        for a, b in zip(getattr(mine, name), getattr(theirs, name), strict=True):
+            same(a.grad, b.grad)
+
+
+def test_what_get_act_keeps(pair):
+    mine, theirs, x = pair
+    theirs(x)
+    assert mine.acts is None and mine.edge_actscale is None
+    mine.get_act(x)
+    names = (
+        "acts", "acts_premult", "spline_preacts", "spline_postacts", "spline_postsplines", "acts_scale",
+        "acts_scale_spline", "edge_actscale", "subnode_actscale",
+    )  # fmt: skip
+    for name in names:
+        for a, b in zip(getattr(mine, name), getattr(theirs, name), strict=True):
+            torch.testing.assert_close(
+                a, b.detach(), rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def test_functions_of_edges(pair, capsys):
+    mine, theirs, x = pair
+    theirs(x)
+    mine.get_act(x)
+    import matplotlib.pyplot as plt
+
+    for edge in ((0, 0, 0), (0, 1, 0), (1, 1, 0)):
+        for a, b in zip(mine.get_fun(*edge), theirs.get_fun(*edge), strict=True):
+            np.testing.assert_allclose(a.numpy(), b, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(mine.get_range(*edge), theirs.get_range(*edge), rtol=1e-9, atol=1e-9)
+    plt.close("all")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+
+
+@pytest.mark.parametrize("options", [{"k": 3}, {"k": 1, "grid": 7}, {"sparse_init": True}, {"base_fun": "identity"}])
+def test_the_same_seed_gives_the_same_start(options):
+    theirs = kan.KAN([3, 4, 2], seed=7, auto_save=False, **options)
+    mine = KAN([3, 4, 2], seed=7, **options)
+    for a, b in zip(mine.act_fun, theirs.act_fun, strict=True):
+        torch.testing.assert_close(a.coef, b.coef, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(a.scale_base, b.scale_base)
+        torch.testing.assert_close(a.scale_sp, b.scale_sp)
+        assert torch.equal(a.mask, b.mask)
+
+
+def test_single_precision_knots_become_equidistant():
+    theirs = kan.KAN([2, 3, 1], grid=50, auto_save=False)
+    mine = from_pykan(theirs)
+    assert all(layer.linear.uniform for layer in mine.act_fun)
+    torch.testing.assert_close(mine(data(2).float()), theirs(data(2).float()), rtol=1e-4, atol=1e-4)
+
+
+def test_pruned_inputs():
+    theirs = pykan_model(width=[3, 2, 1])
+    smaller = theirs.prune_input(active_inputs=[0, 2], log_history=False).double()
+    mine = from_pykan(smaller, exact=True)
+    torch.testing.assert_close(mine(data(3)), smaller(data(3)), **CLOSE)
