@@ -1,0 +1,132 @@
+"""Grids of a KAN: they follow the data and are refined, and the function stays."""
+
+import copy
+
+import pytest
+import torch
+from test_network_model import CLOSE, MIXED, inputs, shaken
+
+from fastkan import KAN
+
+
+def model_of(**options) -> KAN:
+    return shaken(KAN(**{**MIXED, **options}, dtype=torch.float64), symbolic=0.3, off=0.1)
+
+
+def inside(model: KAN, rows: int = 50) -> torch.Tensor:
+    """Data of which the model's grids hold every activation."""
+    x = inputs(rows, model.in_features, scale=1.0)
+    model.update_grid(x)
+    return x
+
+
+@pytest.mark.parametrize("new", [30, [6, 5, 8]])
+def test_refinement_keeps_the_function(new):
+    model = model_of(grid=[3, 5, 2])
+    x = inside(model)
+    y = model(x)
+    fine = model.refine(new)
+    assert fine.grid == new and model.grid == [3, 5, 2]
+    torch.testing.assert_close(fine(x), y, rtol=1e-9, atol=1e-9 * y.abs().max().item())
+    assert torch.equal(model(x), y)
+    assert fine.symbolic_fun[0].funs_name == model.symbolic_fun[0].funs_name
+    with torch.no_grad():
+        fine.act_fun[0].linear.coef.zero_()
+    assert torch.equal(model(x), y)
+
+
+def test_refinement_to_any_size_is_close():
+    model = KAN([2, 3, 1], grid=8, dtype=torch.float64)
+    x = inputs(100, 2, scale=0.9)
+    assert (model.refine(21)(x) - model(x)).abs().max() < 0.05 * model(x).std()
+
+
+def test_refinement_that_can_not_be():
+    with pytest.raises(ValueError, match="new_grid=0"):
+        KAN([2, 1]).refine(0)
+    with pytest.raises(ValueError, match="expected an integer, or 1 of them"):
+        KAN([2, 1]).refine([3, 4])
+
+
+def test_grids_follow_the_data():
+    model = KAN([2, 3, 1], grid=5, dtype=torch.float64)
+    x = torch.tensor([3.0, -2.0]).double() + 2 * inputs(200, 2, scale=1.0)
+    y = model(x)
+    model.update_grid_from_samples(x)
+    model.get_act(x)
+    for layer, acts in zip(model.act_fun, model.acts, strict=False):
+        k = layer.k
+        torch.testing.assert_close(layer.grid[:, k], acts.amin(0), **CLOSE)
+        torch.testing.assert_close(layer.grid[:, -k - 1], acts.amax(0), **CLOSE)
+    assert torch.isfinite(y).all() and torch.isfinite(model(x)).all()
+
+
+def test_a_grid_that_follows_hardly_changes_the_function():
+    model = KAN([2, 3, 1], grid=20, dtype=torch.float64)
+    x = inputs(500, 2, scale=0.95)
+    model.update_grid(x)
+    y = model(x)
+    model.update_grid(x[:400])
+    assert (model(x[:400]) - y[:400]).abs().max() < 1e-2 * y.std()
+
+
+@pytest.mark.parametrize("column", ["constant", "binary", "few"])
+def test_degenerate_data(column):
+    model = KAN([2, 3, 1], grid=10)
+    x = inputs(50, 2).float()
+    x[:, 1] = {"constant": x[:, 1] * 0, "binary": (x[:, 1] > 0).float(), "few": x[:, 1].round()}[column]
+    model.update_grid(x)
+    assert model(x).isfinite().all()
+
+
+def test_layers_without_numeric_edges_are_left_alone():
+    model = KAN([2, 2, 1])
+    model.act_fun[1].mask.zero_()
+    model.symbolic_fun[1].set_edge(0, 0, "log")
+    grid = model.act_fun[1].grid.clone()
+    model.update_grid(inputs(20, 2).float())
+    assert torch.equal(model.act_fun[1].grid, grid)
+
+
+def test_bad_data():
+    with pytest.raises(ValueError, match="NaN"):
+        KAN([2, 1]).update_grid(torch.full((3, 2), torch.nan))
+    with pytest.raises(ValueError, match="empty"):
+        KAN([2, 1]).update_grid(torch.zeros(0, 2))
+
+
+def test_becoming_another_model():
+    other = model_of(grid=[3, 5, 2])
+    x = inside(other)
+    y = other(x)
+    model = KAN(**{**MIXED, "grid": [6, 5, 8]}, dtype=torch.float64, seed=9)
+    assert model.initialize_from_another_model(other, x) is model
+    torch.testing.assert_close(model(x), y, rtol=1e-8, atol=1e-8 * y.abs().max().item())
+    assert model.grid == [6, 5, 8]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert torch.equal(other(x), y)
+    with pytest.raises(ValueError, match=r"another.width is \[\[2, 0\], \[1, 0\]\]: expected that of the model"):
+        model.initialize_from_another_model(KAN([2, 1]))
+
+
+def test_grids_of_another_model():
+    other = KAN([2, 1], grid=4, grid_range=(-3, 5))
+    model = KAN([2, 1], grid=8)
+    base = copy.deepcopy(model.act_fun[0].scale_base)
+    model.initialize_grid_from_another_model(other)
+    assert model.act_fun[0].grid[0, 3] == -3 and model.grid == 8 and torch.equal(base, model.act_fun[0].scale_base)
+
+
+def test_functions_of_edges_need_data_once(capsys):
+    model = model_of()
+    with pytest.raises(ValueError, match="expected data"):
+        model.get_fun(0, 0, 0)
+    model.get_act({"train_input": inputs(30, 3)})
+    x, y = model.get_fun(0, 2, 1)
+    assert x.shape == y.shape == (30,) and (x.diff() >= 0).all()
+    assert model.get_range(0, 2, 1) == (x.min().item(), x.max().item(), y.min().item(), y.max().item())
+    assert "x range" in capsys.readouterr().out
+    with pytest.raises(IndexError, match="j=7: expected an integer from 0 to 6"):
+        model.get_fun(0, 0, 7)
