@@ -23,6 +23,7 @@ def kan_linear(
     base: str | Callable[[Tensor], Tensor] = "silu",
     outside: str = "zero",
     uniform: bool = False,
+    family: str = "bspline",
     backend: str | None = None,
 ) -> Tensor:
     """y[n,o] = sum_i (base_weight[i,o] b(x[n,i]) + scale[i,o] sum_f coef[i,f,o] B_{i,f}(x[n,i])) + bias[o].
@@ -42,7 +43,10 @@ def kan_linear(
             unaffected.
         uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last
             knot of each row are then read.
-        backend: "native", "reference", or None for the choice that fastkan.backends() explains.
+        family: of the functions B_{i,f}: "bspline"; "rbf", Gaussians centred in the intervals of a grid of F + 1
+            knots; "chebyshev", polynomials on its range, clamped outside (outside="clamp"). The latter two take degree
+            0 and uniform=True.
+        backend: "native", "triton", "reference", or None for the choice that fastkan.backends() explains.
 
     Returns:
         [..., O] in coef's dtype. A row with a NaN is NaN. Differentiable to every order, forward and backward, by x,
@@ -54,7 +58,7 @@ def kan_linear(
 
     Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.10-2.12.
     """
-    spec = Spec.of(degree, base if isinstance(base, str) else "zero", outside, uniform)
+    spec = Spec.of(degree, base if isinstance(base, str) else "zero", outside, uniform, family)
     _check(x, coef, grid, base_weight, bias, scale, degree, uniform)
     if isinstance(base, str):
         return apply(x, coef, _rows(grid, coef), base_weight, bias, scale, spec, backend)
@@ -74,6 +78,7 @@ def edge_mean(
     base: str = "silu",
     outside: str = "zero",
     uniform: bool = False,
+    family: str = "bspline",
     backend: str | None = None,
 ) -> Tensor:
     """E[i,o] = mean over the rows of x of |phi[i,o]|: the size of every edge, for L1 and entropy penalties and pruning.
@@ -83,7 +88,7 @@ def edge_mean(
 
     Source: Liu et al., KAN (arXiv 2404.19756), eq. 2.17.
     """
-    spec = Spec.of(degree, base, outside, uniform)
+    spec = Spec.of(degree, base, outside, uniform, family)
     _check(x, coef, grid, base_weight, None, None, degree, uniform)
     return apply_edge_mean(x, coef, _rows(grid, coef), base_weight, spec, backend)
 
@@ -94,7 +99,7 @@ def apply(
 ) -> Tensor:  # fmt: skip
     """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
     coef, base_weight, bias, scale = _autocast(x.device.type, coef, base_weight, bias, scale)
-    backend = select.choose(backend, x.device, (x.dtype, coef.dtype))
+    backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -106,7 +111,7 @@ def apply_edge_mean(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
     """edge_mean behind its checks."""
-    backend = select.choose(backend, x.device, (x.dtype, coef.dtype))
+    backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
     return autograd.edge_mean(_flat(x), coef, base_weight, grid, spec, backend)
 
 

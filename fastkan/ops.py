@@ -14,7 +14,7 @@ from .spec import Spec
 
 NAMESPACES = ("fastkan", "fastkan_triton")
 
-_SPEC = "Tensor grid, int degree, int base, int outside, bool uniform"
+_SPEC = "Tensor grid, int degree, int base, int outside, bool uniform, int family"
 
 SCHEMAS = {
     "kan_out": f"(Tensor x, Tensor? s, Tensor coef, Tensor? base_weight, Tensor? bias, {_SPEC}, int order) -> Tensor",
@@ -36,29 +36,29 @@ def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
     return like.new_empty(inputs if wanted else 0, outputs)
 
 
-def _kan_out(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, order):
+def _kan_out(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, family, order):
     return coef.new_empty(x.shape[0], coef.shape[2])
 
 
-def _kan_in(x, u, coef, base_weight, grid, degree, base, outside, uniform, order):
+def _kan_in(x, u, coef, base_weight, grid, degree, base, outside, uniform, family, order):
     return x.new_empty(x.shape)
 
 
-def _kan_coef(x, s, u, grid, degree, base, outside, uniform, order, with_base):
+def _kan_coef(x, s, u, grid, degree, base, outside, uniform, family, order, with_base):
     inputs, outputs = x.shape[1], u.shape[1]
     return u.new_empty(inputs, grid.shape[1] - degree - 1, outputs), _base(u, inputs, outputs, with_base)
 
 
-def _kan_backward(x, s, u, coef, base_weight, grid, degree, base, outside, uniform, order):
+def _kan_backward(x, s, u, coef, base_weight, grid, degree, base, outside, uniform, family, order):
     inputs, _, outputs = coef.shape
     return x.new_empty(x.shape), coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 
 
-def _edge_mean(x, coef, base_weight, grid, degree, base, outside, uniform):
+def _edge_mean(x, coef, base_weight, grid, degree, base, outside, uniform, family):
     return coef.new_empty(coef.shape[0], coef.shape[2])
 
 
-def _edge_mean_backward(x, grad_mean, coef, base_weight, grid, degree, base, outside, uniform):
+def _edge_mean_backward(x, grad_mean, coef, base_weight, grid, degree, base, outside, uniform, family):
     inputs, _, outputs = coef.shape
     return x.new_empty(x.shape), coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from .basis.base import BASES, base_feature
 from .basis.bspline import OUTSIDE, bspline_features, num_functions, uniform_knots
-from .spec import Spec
+from .basis.chebyshev import chebyshev_features
+from .basis.rbf import rbf_features
+from .spec import FAMILIES, Spec
 
 # Rows are taken in blocks of at most this many features, so that memory does not grow with N I F.
 BLOCK = 1 << 24
@@ -107,6 +109,13 @@ def edge_mean_backward(
     )
 
 
+_FEATURES = {
+    "bspline": lambda x, grid, spec, order: bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order),
+    "rbf": lambda x, grid, spec, order: rbf_features(x, grid, order),
+    "chebyshev": lambda x, grid, spec, order: chebyshev_features(x, grid, order),
+}
+
+
 def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -> Tensor:
     """Phi^(order): x [N, I], grid [I, M] -> [N, I, F], or [N, I, F + 1] with the base function last; float64."""
     x = x.double()
@@ -114,7 +123,7 @@ def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -
     if spec.uniform:
         intervals = grid.shape[-1] - 1
         grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)
-    phi = bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order)
+    phi = _FEATURES[FAMILIES[spec.family]](x, grid, spec, order)
     if with_base:
         phi = torch.cat([phi, base_feature(x, BASES[spec.base], order)[..., None]], -1)
     return phi

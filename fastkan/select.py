@@ -38,11 +38,11 @@ class BackendError(RuntimeError):
     """The backend that was asked for by name cannot do what was asked."""
 
 
-def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
-    """Why backend `name` cannot serve that device and those dtypes; None if it can."""
+def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    """Why backend `name` cannot serve that device, those dtypes and that family of features; None if it can."""
     if name == "reference":
         return None
-    return BACKENDS[name].missing(device_type, dtypes)
+    return BACKENDS[name].missing(device_type, dtypes, family)
 
 
 def architecture(device: torch.device) -> str:
@@ -67,21 +67,21 @@ def unproven(name: str, device: torch.device) -> str | None:
     return f"its tests never passed on {architecture(device) or 'a GPU here'}; choose it by name"
 
 
-def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype, ...]) -> str:
+def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
     """The name of the backend that serves this call."""
     asked, by = _asked if backend is None else (backend, "backend")
     if asked is not None:
-        reason = missing(_known(asked, by), device.type, dtypes)
+        reason = missing(_known(asked, by), device.type, dtypes, family)
         if reason:
             raise BackendError(f"{by}={asked!r} cannot run here: {reason}")
         return asked
-    return _automatic(device, dtypes)
+    return _automatic(device, dtypes, family)
 
 
-def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> str:
+def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
     names, _ = PREFERENCE.get(device.type, _OTHER_DEVICE)
     for name in names:
-        if unproven(name, device) is None and missing(name, device.type, dtypes) is None:
+        if unproven(name, device) is None and missing(name, device.type, dtypes, family) is None:
             return name
     return "reference"
 

@@ -34,6 +34,13 @@ WRONG = [
     ({"base": None}, TypeError, "base=None: expected a name or a callable"),
     ({"outside": "mirror"}, ValueError, "outside='mirror': expected one of 'zero', 'linear', 'clamp'"),
     ({"outside": None}, ValueError, "outside=None: expected one of 'zero', 'linear', 'clamp'"),
+    ({"family": "fourier"}, ValueError, "family='fourier': expected one of 'bspline', 'rbf', 'chebyshev'"),
+    ({"family": "rbf", "outside": "clamp"}, ValueError, "outside='clamp': expected 'zero' with family='rbf'"),
+    ({"family": "rbf", "degree": 2}, ValueError, "degree=2: expected 0 with family='rbf'"),
+    (
+        {"family": "rbf", "degree": 0, "uniform": False}, ValueError,
+        "uniform=False: expected True with family='rbf', whose knots are equidistant",
+    ),
     ({"backend": "cuda"}, ValueError, "backend='cuda': expected one of 'native', 'triton', 'reference'"),
     ({"x": [1.0]}, TypeError, "x is a list: expected a tensor"),
     ({"x": None}, TypeError, "x is a NoneType: expected a tensor"),

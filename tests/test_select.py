@@ -27,7 +27,7 @@ def nobody_asked(monkeypatch):
 
 @pytest.fixture
 def without_native(monkeypatch):
-    monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes: REASON))
+    monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes, family: REASON))
 
 
 def layer(backend: str | None = None) -> torch.Tensor:
@@ -162,8 +162,8 @@ GPU = torch.device("cuda", 0)
 def gpu(monkeypatch):
     """As on a machine with an sm_90, whose native kernels are absent and whose Triton kernels are there."""
     monkeypatch.setattr(select, "architecture", lambda device: "sm_90")
-    monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes: REASON))
-    monkeypatch.setitem(select.BACKENDS, "triton", SimpleNamespace(missing=lambda device_type, dtypes: None))
+    monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes, family: REASON))
+    monkeypatch.setitem(select.BACKENDS, "triton", SimpleNamespace(missing=lambda device_type, dtypes, family: None))
     monkeypatch.setattr(select, "PROVEN", {})
     return monkeypatch
 
@@ -187,7 +187,7 @@ def test_proven_kernels_are_chosen_and_the_run_is_named(gpu):
 
 
 def test_the_best_of_the_proven_is_chosen(gpu):
-    gpu.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes: None))
+    gpu.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes, family: None))
     select.PROVEN["triton", "sm_90"] = "a run"
     assert select.choose(None, GPU, (torch.float32,)) == "triton"
     select.PROVEN["native", "sm_90"] = "a run"

@@ -128,7 +128,8 @@ Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zer
 
 // What all operators share. `grid` outlives the kernels' run, in the caller.
 Problem problem(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
-                int64_t outside, bool uniform, int64_t order) {
+                int64_t outside, bool uniform, int64_t family, int64_t order) {
+  STD_TORCH_CHECK(family == 0, "family=", family, ": expected 0, B-splines");
   STD_TORCH_CHECK(x.dim() == 2, "x has ", x.dim(), " dimensions: expected 2");
   STD_TORCH_CHECK(degree >= 0 && degree <= 5, "degree=", degree, ": expected 0 to 5");
   STD_TORCH_CHECK(base >= 0 && base <= 2, "base=", base, ": expected 0 to 2");
@@ -173,9 +174,9 @@ void set_weights(Problem& p, const Tensor& coef, const Maybe& base_weight) {
 }
 
 Tensor kan_out(Tensor x, Maybe s, Tensor coef, Maybe base_weight, Maybe bias, Tensor grid, int64_t degree, int64_t base,
-               int64_t outside, bool uniform, int64_t order) {
+               int64_t outside, bool uniform, int64_t family, int64_t order) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
-  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, order);
+  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, order);
   set_weights(p, coef, base_weight);
   expect("s", s, {p.N, p.I});
   expect("bias", bias, {p.O});
@@ -189,9 +190,9 @@ Tensor kan_out(Tensor x, Maybe s, Tensor coef, Maybe base_weight, Maybe bias, Te
 }
 
 Tensor kan_in(Tensor x, Tensor u, Tensor coef, Maybe base_weight, Tensor grid, int64_t degree, int64_t base,
-              int64_t outside, bool uniform, int64_t order) {
+              int64_t outside, bool uniform, int64_t family, int64_t order) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
-  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, order);
+  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, order);
   set_weights(p, coef, base_weight);
   expect("u", u, {p.N, p.O});
   p.u = view("u", u);
@@ -209,10 +210,10 @@ void set_coef_results(Problem& p, const Tensor& grad_coef, const Tensor& grad_ba
 }
 
 std::tuple<Tensor, Tensor> kan_coef(Tensor x, Maybe s, Tensor u, Tensor grid, int64_t degree, int64_t base,
-                                    int64_t outside, bool uniform, int64_t order, bool with_base) {
+                                    int64_t outside, bool uniform, int64_t family, int64_t order, bool with_base) {
   STD_TORCH_CHECK(u.dim() == 2, "u has ", u.dim(), " dimensions: expected 2");
   STD_TORCH_CHECK(x.dim() == 2, "x has ", x.dim(), " dimensions: expected 2");
-  Problem p = problem(x, x.size(1), u.size(1), grid, degree, base, outside, uniform, order);
+  Problem p = problem(x, x.size(1), u.size(1), grid, degree, base, outside, uniform, family, order);
   expect("u", u, {p.N, p.O});
   expect("s", s, {p.N, p.I});
   p.u = view("u", u);
@@ -241,9 +242,9 @@ std::tuple<Tensor, Tensor, Tensor> all_gradients(Problem& p, const Tensor& x, co
 
 std::tuple<Tensor, Tensor, Tensor> kan_backward(Tensor x, Maybe s, Tensor u, Tensor coef, Maybe base_weight,
                                                 Tensor grid, int64_t degree, int64_t base, int64_t outside,
-                                                bool uniform, int64_t order) {
+                                                bool uniform, int64_t family, int64_t order) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
-  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, order);
+  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, order);
   set_weights(p, coef, base_weight);
   expect("u", u, {p.N, p.O});
   expect("s", s, {p.N, p.I});
@@ -260,9 +261,9 @@ int64_t cpu_isa() {
 }
 
 Tensor edge_mean(Tensor x, Tensor coef, Maybe base_weight, Tensor grid, int64_t degree, int64_t base, int64_t outside,
-                 bool uniform) {
+                 bool uniform, int64_t family) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
-  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, 0);
+  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, 0);
   set_weights(p, coef, base_weight);
   Tensor mean = result(coef, {p.I, p.O});
   p.out = mean.mutable_data_ptr();
@@ -273,9 +274,9 @@ Tensor edge_mean(Tensor x, Tensor coef, Maybe base_weight, Tensor grid, int64_t 
 
 std::tuple<Tensor, Tensor, Tensor> edge_mean_backward(Tensor x, Tensor grad_mean, Tensor coef, Maybe base_weight,
                                                       Tensor grid, int64_t degree, int64_t base, int64_t outside,
-                                                      bool uniform) {
+                                                      bool uniform, int64_t family) {
   STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
-  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, 0);
+  Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, 0);
   set_weights(p, coef, base_weight);
   expect("grad_mean", grad_mean, {p.I, p.O});
   p.u = view("grad_mean", grad_mean);

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from .. import ops
+from ..spec import FAMILIES
 
 _LIBRARY = Path(__file__).parent.parent / "lib"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -31,8 +32,8 @@ def cpu_isa() -> str | None:
     return None if ABSENT["cpu"] else ("baseline", "avx2", "avx512")[torch.ops.fastkan.cpu_isa()]
 
 
-def missing(device_type: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
-    """Why this backend cannot serve tensors of that device and those dtypes; None if it can."""
+def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    """Why this backend cannot serve that device, those dtypes and that family of features; None if it can."""
     if device_type not in ABSENT:
         return f"no compiled kernels for device {device_type!r}"
     if ABSENT[device_type]:
@@ -40,6 +41,8 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no compiled kernels for {dtype}"
+    if family != 0:
+        return f"no compiled kernels for family {FAMILIES[family]!r}"
     return None
 
 

@@ -14,8 +14,8 @@ _NAMESPACE = "fastkan_triton"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def missing(device_type: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
-    """Why this backend cannot serve tensors of that device and those dtypes; None if it can."""
+def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    """Why this backend cannot serve that device and those dtypes, of any family of features; None if it can."""
     if device_type not in ("cuda", "cpu"):
         return f"no Triton kernels for device {device_type!r}"
     if importlib.util.find_spec("triton") is None:

@@ -13,19 +13,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...spec import Spec
+from ...spec import FAMILIES, Spec
 from . import plan
 from .kernels import edge_mean as edge_kernels
 from .kernels import kan_backward as backward_kernels
 from .kernels import kan_out as out_kernels
 from .kernels.base import MAX_ORDER
-from .kernels.bspline import FAMILY
+from .kernels.bspline import FAMILY as BSPLINE
+from .kernels.chebyshev import FAMILY as CHEBYSHEV
 from .kernels.family import Family, Shape
 from .kernels.order import order as order_kernel
+from .kernels.rbf import FAMILY as RBF
 
 _TYPES = {
     torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
 }  # fmt: skip
+_FAMILIES = {"bspline": BSPLINE, "rbf": RBF, "chebyshev": CHEBYSHEV}
 INTERPRETED = triton.knobs.runtime.interpret
 
 
@@ -50,7 +53,7 @@ class Contraction(NamedTuple):
         # In float16 a derivative may overflow: its features have the magnitude of h^-order.
         operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
         return cls(
-            family=FAMILY,
+            family=_FAMILIES[FAMILIES[spec.family]],
             shape=Shape(spec.degree, spec.outside, spec.uniform, (grid.shape[1] - 1).bit_length()),
             base=spec.base,
             index=index_type(*present),
@@ -91,13 +94,13 @@ def _launch(kernel, programs: int, device: torch.device, args: tuple, constants:
 
 def kan_out(
     x: Tensor, s: Tensor | None, coef: Tensor, base_weight: Tensor | None, bias: Tensor | None, grid: Tensor,
-    degree: int, base: int, outside: int, uniform: bool, order: int,
+    degree: int, base: int, outside: int, uniform: bool, family: int, order: int,
 ) -> Tensor:  # fmt: skip
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
     y = coef.new_empty(rows, outputs)
     if 0 in (rows, inputs, outputs):
         return y.zero_() if bias is None else y.copy_(bias.expand_as(y))
-    spec = Spec(degree, base, outside, uniform)
+    spec = Spec(degree, base, outside, uniform, family)
     c = Contraction.of(spec, order, grid, x, s, base_weight, bias, y, coef)
     args = (
         x, s, coef, base_weight, bias, grid, y, rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2),
@@ -118,25 +121,25 @@ def kan_out(
 
 def kan_in(
     x: Tensor, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int,
-    outside: int, uniform: bool, order: int,
+    outside: int, uniform: bool, family: int, order: int,
 ) -> Tensor:  # fmt: skip
-    spec = Spec(degree, base, outside, uniform)
+    spec = Spec(degree, base, outside, uniform, family)
     return _backward(x, None, u, coef, base_weight, grid, spec, order, order, True, False, False)[0]
 
 
 def kan_coef(
     x: Tensor, s: Tensor | None, u: Tensor, grid: Tensor, degree: int, base: int, outside: int, uniform: bool,
-    order: int, with_base: bool,
+    family: int, order: int, with_base: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    spec = Spec(degree, base, outside, uniform)
+    spec = Spec(degree, base, outside, uniform, family)
     return _backward(x, s, u, None, None, grid, spec, order, order, False, True, with_base)[1:]
 
 
 def kan_backward(
     x: Tensor, s: Tensor | None, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int,
-    base: int, outside: int, uniform: bool, order: int,
+    base: int, outside: int, uniform: bool, family: int, order: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    spec = Spec(degree, base, outside, uniform)
+    spec = Spec(degree, base, outside, uniform, family)
     with_base = base_weight is not None
     return _backward(x, s, u, coef, base_weight, grid, spec, order + 1, order, True, True, with_base)
 
@@ -212,12 +215,12 @@ def _order(x: Tensor, grid: Tensor, functions: int, c: Contraction, block: int) 
 
 def edge_mean(
     x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int, outside: int,
-    uniform: bool,
+    uniform: bool, family: int,
 ) -> Tensor:  # fmt: skip
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
     if 0 in (rows, inputs, outputs):
         return coef.new_full((inputs, outputs), torch.nan)
-    c = Contraction.of(Spec(degree, base, outside, uniform), 0, grid, x, base_weight, coef)
+    c = Contraction.of(Spec(degree, base, outside, uniform, family), 0, grid, x, base_weight, coef)
     tiles = plan.edge(c.accumulator, rows, outputs)
     programs = inputs * triton.cdiv(outputs, tiles.BO)
     splits = plan.splits(x.device, programs, triton.cdiv(rows, tiles.BN))
@@ -234,14 +237,16 @@ def edge_mean(
 
 def edge_mean_backward(
     x: Tensor, grad_mean: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int,
-    outside: int, uniform: bool,
+    outside: int, uniform: bool, family: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
     grad_x, grad_coef = x.new_empty(x.shape), coef.new_empty(coef.shape)
     grad_base = coef.new_empty(0 if base_weight is None else inputs, outputs)
     if 0 in (rows, inputs, outputs):
         return grad_x.zero_(), grad_coef.zero_(), grad_base.zero_()
-    c = Contraction.of(Spec(degree, base, outside, uniform), 0, grid, x, base_weight, grad_mean, grad_coef, coef)
+    c = Contraction.of(
+        Spec(degree, base, outside, uniform, family), 0, grid, x, base_weight, grad_mean, grad_coef, coef
+    )
     if c.operand in (tl.float16, tl.bfloat16):  # a cotangent is as small as 1 / N
         c = c._replace(operand=tl.float32, precision=plan.precision(torch.float32))
     tiles = plan.edge(c.accumulator, rows, outputs)

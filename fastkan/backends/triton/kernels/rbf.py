@@ -1,0 +1,34 @@
+"""Gaussian radial functions in Triton; what they are stands in fastkan/basis/rbf.py."""
+
+import triton
+import triton.language as tl
+
+from .family import Family
+
+
+@triton.jit
+def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
+    """(x - c_0) / h, and 1 / h."""
+    first = tl.load(knots)
+    over_h = (F / (tl.load(knots + F) - first)).to(x.dtype)
+    high = first.to(x.dtype)
+    low = (first - high.to(tl.float64)).to(x.dtype)
+    return ((x - high) - low) * over_h - 0.5, over_h
+
+
+@triton.jit
+def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
+    """H_d(t) exp(-t^2) (-1/h)^d, 0 where exp(-t^2) is."""
+    t = state[0] - f
+    below = t * 0
+    y = below + 1
+    for n in tl.static_range(ORDER):
+        above = 2 * t * y - 2 * n * below
+        below = y
+        y = above
+    for _ in tl.static_range(ORDER):
+        y *= -state[1]
+    return tl.where(t * t > 900.0, 0.0, y * tl.exp(-t * t))
+
+
+FAMILY = Family.of(prepare, feature)
