@@ -20,16 +20,16 @@ _D = tl.constexpr(0.8735804647362989)
 
 
 @triton.constexpr_function
-def _is_closed(ORDER, SPEC):
+def _is_closed(order, degree, uniform):
     """Uniform cubics are evaluated in closed form, below the order at which they jump at their knots."""
-    return SPEC.uniform and SPEC.degree == 3 and ORDER < 3
+    return uniform and degree == 3 and order < 3
 
 
 @triton.jit
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """The state from which `feature` evaluates derivatives of that order: x in the type of the coordinate, knots a
     pointer to the first knot of each element's row, F + degree + 1 of them."""
-    if _is_closed(ORDER, SPEC):
+    if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
         z, over_h = _coordinate(x, knots, F + SPEC.degree)
         if SPEC.outside == _ZERO:
             return z, over_h
@@ -47,7 +47,7 @@ def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
 @triton.jit
 def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """d^ORDER/dx^ORDER of function f. A NaN in x is for the caller to put into the first degree + 1 functions."""
-    if _is_closed(ORDER, SPEC):
+    if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
         t = state[0] - (f + 2)
         y = _cubic(t, ORDER)
         if SPEC.outside == _LINEAR and ORDER == 0:
