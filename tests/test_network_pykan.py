@@ -136,3 +136,64 @@ def test_pruned_inputs():
     smaller = theirs.prune_input(active_inputs=[0, 2], log_history=False).double()
     mine = from_pykan(smaller, exact=True)
     torch.testing.assert_close(mine(data(3)), smaller(data(3)), **CLOSE)
+
+
+@pytest.fixture
+def scored(pair):
+    """The pairs that pykan can score: with arities in lists it expects one output."""
+    mine, theirs, x = pair
+    if isinstance(theirs.mult_arity, list) and mine.width_in[-1] > 1:
+        pytest.skip("pykan's attribute fails where arities are lists and there are several outputs")
+    return pair
+
+
+METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward")
+
+
+def test_scores(scored):
+    mine, theirs, x = scored
+    theirs.get_act(x)
+    theirs.attribute()
+    mine.get_act(x)
+    mine.attribute()
+    for name in ("node_scores", "edge_scores", "subnode_scores", "node_scores_all", "edge_scores_all"):
+        for a, b in zip(getattr(mine, name), getattr(theirs, name), strict=True):
+            torch.testing.assert_close(a, b.detach().double(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(mine.feature_score, theirs.feature_score.detach(), rtol=1e-6, atol=1e-7)
+    assert mine.feature_interaction(1) == theirs.feature_interaction(1)
+    mine.node_attribute(), theirs.node_attribute()
+    for a, b in zip(mine.node_attribute_scores, theirs.node_attribute_scores, strict=True):
+        torch.testing.assert_close(a, b.detach().double(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_penalties(scored, metric):
+    mine, theirs, x = scored
+    theirs.get_act(x)
+    theirs.attribute()
+    theirs.node_attribute()
+    if metric == "edge_backward":
+        theirs.attribute()  # node_attribute leaves those of its last layer
+    lambdas = (1.0, 2.0, 0.3, 0.7)
+    found, expected = mine.reg(metric, *lambdas, x=x), theirs.reg(metric, *lambdas)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+    for a, b in zip(mine.act_fun, theirs.act_fun, strict=True):
+        if metric == "edge_forward_sum":  # where pykan's has no gradient
+            continue
+        grad, truth = (
+            torch.autograd.grad(v, c, retain_graph=True)[0] for v, c in ((found, a.linear.coef), (expected, b.coef))
+        )
+        torch.testing.assert_close(grad.transpose(1, 2), truth, rtol=1e-6, atol=1e-6)
+
+
+def test_pruning():
+    theirs = pykan_model(width=[3, 4, 1])
+    mine, x = from_pykan(theirs, exact=True), data(3)
+    theirs.get_act(x)
+    theirs.attribute()
+    mine.get_act(x)
+    threshold = theirs.node_scores[1].detach().sort().values[1:3].mean().item()
+    smaller = theirs.prune_node(threshold, log_history=False)
+    pruned = mine.prune_node(threshold)
+    assert pruned.width == smaller.width == [[3, 0], [2, 0], [1, 0]]
+    torch.testing.assert_close(pruned(x), smaller(x.float()).double(), rtol=1e-4, atol=1e-4)

@@ -38,7 +38,7 @@ class Activations:
             numeric, every = edge_std(model, l, x, self.options)
             input_range = std(x) + 0.1
             self.edge_actscale.append(every)
-            self.acts_scale.append((every / input_range).detach())
+            self.acts_scale.append(every / input_range)
             self.acts_scale_spline.append(numeric / input_range)
         return self
 

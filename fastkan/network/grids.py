@@ -36,7 +36,7 @@ def refine(model, new_grid: int | list[int]):
     for layer, size in zip(refined.act_fun, sizes, strict=True):
         if size != layer.num:
             layer.linear.extend_grid(size)
-    refined._record = None
+    refined.forget()
     return refined
 
 

@@ -59,6 +59,7 @@ class KANLayer(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        self.base_fun = base_fun
         device = torch.get_default_device() if device is None else torch.device(device)
         unused = None if device.type == "meta" else torch.Generator(device)  # instead of torch's own
         self.linear = KANLinear(
@@ -165,6 +166,49 @@ class KANLayer(nn.Module):
         variance = torch.einsum("ifo,ifg,igo->oi", weights, covariance, weights)
         return safe_sqrt(variance).to(self.linear.coef.dtype)
 
+    def edge_mean(self, x: Tensor) -> Tensor:
+        """The mean over the rows of x [N, I] of |phi| of every edge: [O, I], differentiable, by the fused operator."""
+        linear, (base, scale) = self.linear, self._masked()
+        coef = linear.coef * scale[:, None]
+        if linear._fused:
+            return functional.apply_edge_mean(x, coef, linear.grid, base, linear._spec, linear.backend).T
+        return torch.einsum("nif,ifo->noi", self.features(x), self.weights().double()).abs().mean(0).to(coef.dtype)
+
+    def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
+        """A layer of these inputs and outputs of the present one, in this order; None makes a new one.
+
+        Edges of a new input or output are switched off, with parameters as at a start.
+        """
+        linear = self.linear
+        new = KANLayer(
+            len(inputs), len(outputs), self.num, self.k, noise_scale=0.3, base_fun=self.base_fun,
+            grid_eps=linear.grid_eps, grid_range=linear.grid_range, outside=linear.outside, backend=linear.backend,
+            generator=torch.Generator("cpu").manual_seed(0), device=linear.coef.device, dtype=linear.coef.dtype,
+        )  # fmt: skip
+        to, here = zip(*(_matches(places, linear.coef.device) for places in (inputs, outputs)), strict=True)
+        to_edges, edges = (to[0][:, None], to[1]), (here[0][:, None], here[1])
+        with torch.no_grad():
+            grid = new.linear.grid.clone()
+            grid[to[0]] = linear.grid[here[0]]
+            new.linear.set_grid(grid)
+            new.edge_mask.zero_()
+            new.edge_mask[to_edges] = self.edge_mask[edges]
+            for name in ("coef", "base_weight", "spline_scale"):
+                if getattr(linear, name) is not None:
+                    mine, theirs = (getattr(of, name).movedim(-1, 1) for of in (new.linear, linear))
+                    mine[to_edges] = theirs[edges]
+        self._current_plan()
+        for p, trainable in zip(new._parameters_of_edges(), self._trainable(), strict=True):
+            p.requires_grad_(trainable)
+        return new
+
+    def _parameters_of_edges(self) -> list[nn.Parameter]:
+        linear = self.linear
+        return [p for p in (linear.coef, linear.base_weight, linear.spline_scale) if p is not None]
+
+    def _trainable(self) -> list[bool]:
+        return [p.requires_grad for p in self._parameters_of_edges()] if self._asleep is None else self._asleep
+
     # The mask
 
     @property
@@ -199,7 +243,7 @@ class KANLayer(nn.Module):
 
     def _train_if(self, active: bool) -> None:
         """Parameters that no edge uses get no gradient: DistributedDataParallel would wait for it."""
-        parameters = [p for p in (self.linear.coef, self.linear.base_weight, self.linear.spline_scale) if p is not None]
+        parameters = self._parameters_of_edges()
         if not active and self._asleep is None:
             self._asleep = [p.requires_grad for p in parameters]
             for p in parameters:
@@ -286,6 +330,12 @@ class _Plan:
         self.inputs, self.outputs = (
             None if bool(u.all()) else u.nonzero().flatten() for u in (used.any(1), used.any(0))
         )
+
+
+def _matches(places: list[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in `places` the old ones stand, and which they are."""
+    pairs = [(new, old) for new, old in enumerate(places) if old is not None]
+    return torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
 
 
 def _places(used: Tensor) -> Tensor | None:

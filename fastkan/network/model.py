@@ -1,11 +1,12 @@
 """KAN: the network of the KAN papers, in pykan's names, on the fused layer."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from . import activations, grids
+from . import activations, attribution, checkpoint, edit, grids, prune, regularize
 from .layer import KANLayer
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
@@ -97,7 +98,7 @@ class KAN(nn.Module):
         self.subnode_bias, self.subnode_scale = self._affine(torch.zeros, sub), self._affine(torch.ones, sub)
         self.in_features = self.width_in[0]
         self.register_buffer("input_id", torch.arange(self.in_features, device=device))
-        self._record, self.cache_data = None, None
+        self._record, self._scores, self.cache_data = None, None, None
 
     def _affine(self, fill: Callable, sizes: list[int]) -> nn.ParameterList:
         like = self.act_fun[0].linear.coef
@@ -145,6 +146,10 @@ class KAN(nn.Module):
         s = sums * self.subnode_scale[l] + self.subnode_bias[l]
         y = node_values(s, self.width[l + 1][0], self.mult_arity[l + 1])
         return y * self.node_scale[l] + self.node_bias[l]
+
+    def forget(self) -> None:
+        """Drop what get_act and attribute have kept."""
+        self._record, self._scores = None, None
 
     # Its shape
 
@@ -230,3 +235,29 @@ class KAN(nn.Module):
     initialize_from_another_model = grids.initialize_from_another_model
     initialize_grid_from_another_model = grids.initialize_grid_from_another_model
     get_range, get_fun = grids.get_range, grids.get_fun
+
+    # Edges and nodes
+
+    set_mode, remove_edge, remove_node = edit.set_mode, edit.remove_edge, edit.remove_node
+    expand_width, expand_depth, swap, perturb = edit.expand_width, edit.expand_depth, edit.swap, edit.perturb
+
+    # What matters, and what does not
+
+    attribute, node_attribute = attribution.attribute, attribution.node_attribute
+    feature_score, feature_interaction = property(attribution.feature_score), attribution.feature_interaction
+    node_scores, node_scores_all = attribution.kept("nodes", True), attribution.kept("nodes", False)
+    edge_scores, edge_scores_all = attribution.kept("edges", True), attribution.kept("edges", False)
+    subnode_scores, subnode_scores_all = attribution.kept("subnodes", True), attribution.kept("subnodes", False)
+    prune_node, prune_edge, prune_input, prune = prune.prune_node, prune.prune_edge, prune.prune_input, prune.prune
+    reg = get_reg = regularize.reg
+    evaluate = regularize.evaluate
+
+    # Files and copies
+
+    config, save, saveckpt = checkpoint.config, checkpoint.save, checkpoint.save
+    load = classmethod(checkpoint.load)
+    loadckpt = load
+
+    def copy(self) -> "KAN":
+        """A copy that shares nothing."""
+        return copy.deepcopy(self)

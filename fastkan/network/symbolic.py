@@ -76,6 +76,20 @@ class SymbolicLayer(nn.Module):
         self.refresh()
         self._current_plan()
 
+    def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "SymbolicLayer":
+        """A layer of these inputs and outputs of the present one, in this order; None makes one without edges."""
+        new = SymbolicLayer(len(inputs), len(outputs), device=self.affine.device, dtype=self.affine.dtype)
+        pairs = [(j, i, o, n) for j, o in enumerate(outputs) for i, n in enumerate(inputs) if None not in (o, n)]
+        for j, i, o, n in pairs:
+            new._names[j][i] = self._names[o][n]
+        if pairs:
+            j, i, o, n = torch.tensor(pairs, device=self.affine.device).unbind(1)
+            with torch.no_grad():
+                new.affine[j, i] = self.affine[o, n]
+                new.edge_mask[j, i] = self.edge_mask[o, n]
+        new._current_plan()
+        return new
+
     @property
     def funs_name(self) -> list[list[str]]:
         """[O][I], the name of every edge's function; may be changed in place or set."""
@@ -151,3 +165,4 @@ class SymbolicLayer(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.funs_name = json.loads(bytes(state.tolist()).decode())
+        self._current_plan()

@@ -1,0 +1,195 @@
+"""Changes to a network's shape and edges: nodes are removed, added or swapped, edges switched.
+
+All change the model in place. Layers whose number of nodes changes get new parameters: build the optimizer again.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from .layer import KANLayer
+from .structure import index, integer, number
+from .symbolic import SymbolicLayer
+
+
+class New(NamedTuple):
+    """A node that is to be added: it sums, or multiplies `arity` subnodes."""
+
+    arity: int | None = None
+
+
+@torch.no_grad()
+def rearrange(model, l: int, nodes: list[int | New]) -> None:
+    """Make these the nodes of layer l, in this order, summing ones first: old ones by their index, or New ones.
+
+    Edges of new nodes are switched off, so that the function stays where all old nodes do.
+    """
+    n_sum, groups = model.width[l][0], model.subnodes(l)
+    arities = [node.arity if isinstance(node, New) else len(groups[node]) if node >= n_sum else None for node in nodes]
+    old = [None if isinstance(node, New) else node for node in nodes]
+    subnodes = []
+    for node, arity in zip(old, arities, strict=True):
+        subnodes += [None] * (arity or 1) if node is None else groups[node]
+    if l < model.depth:
+        everything = list(range(model.width_out[l + 1]))
+        model.act_fun[l] = model.act_fun[l].rearranged(old, everything)
+        model.symbolic_fun[l] = model.symbolic_fun[l].rearranged(old, everything)
+    if l > 0:
+        everything = list(range(model.width_in[l - 1]))
+        model.act_fun[l - 1] = model.act_fun[l - 1].rearranged(everything, subnodes)
+        model.symbolic_fun[l - 1] = model.symbolic_fun[l - 1].rearranged(everything, subnodes)
+        for name, places in (("node", old), ("subnode", subnodes)):
+            _take(getattr(model, f"{name}_bias"), l - 1, places, 0.0)
+            _take(getattr(model, f"{name}_scale"), l - 1, places, 1.0)
+    else:
+        model.input_id = model.input_id[torch.tensor(old, device=model.device)]
+    model.mult_arity[l] = [arity for arity in arities if arity is not None]
+    model.width[l] = [len(nodes) - len(model.mult_arity[l]), len(model.mult_arity[l])]
+    model.forget()
+
+
+def _take(parameters, l: int, places: list[int | None], fill: float) -> None:
+    old = parameters[l]
+    values = [old.new_tensor(fill) if place is None else old[place] for place in places]
+    parameters[l] = torch.nn.Parameter(torch.stack(values), requires_grad=old.requires_grad)
+
+
+def expand_width(model, layer_id: int, n_added_nodes: int, sum_bool: bool = True, mult_arity: int | list = 2) -> None:
+    """Add nodes to hidden layer layer_id: summing ones before the others, or multiplying ones after them.
+
+    The function stays, numeric edges included. mult_arity: of the added nodes, one for all or a list.
+    """
+    _hidden("layer_id", layer_id, model)
+    count = integer("n_added_nodes", n_added_nodes, 1)
+    old = list(range(model.width_in[layer_id]))
+    if sum_bool:
+        rearrange(model, layer_id, [New()] * count + old)
+        return
+    arities = list(mult_arity) if isinstance(mult_arity, list | tuple) else [mult_arity] * count
+    if len(arities) != count:
+        raise ValueError(f"mult_arity={mult_arity!r}: expected an integer or {count} of them, one for each added node")
+    rearrange(model, layer_id, old + [New(integer("mult_arity", arity, 1)) for arity in arities])
+
+
+@torch.no_grad()
+def expand_depth(model) -> None:
+    """Add a layer after the last that hands its inputs on: symbolic edges x on the diagonal. The function stays."""
+    last, size = model.act_fun[-1], model.width_in[-1]
+    like = last.linear.coef
+    numeric = KANLayer(
+        size, size, last.num, last.k, noise_scale=0.3, base_fun=last.base_fun, grid_eps=model.grid_eps,
+        grid_range=model.grid_range, sp_trainable=model.sp_trainable, sb_trainable=model.sb_trainable,
+        outside=last.linear.outside, backend=last.linear.backend,
+        generator=torch.Generator("cpu").manual_seed(0), device=like.device, dtype=like.dtype,
+    )  # fmt: skip
+    numeric.mask.zero_()
+    symbolic = SymbolicLayer(size, size, device=like.device, dtype=like.dtype)
+    for node in range(size):
+        symbolic.set_edge(node, node, "x")
+    model.act_fun.append(numeric)
+    model.symbolic_fun.append(symbolic)
+    for name in ("node", "subnode"):
+        for part, fill in (("bias", 0.0), ("scale", 1.0)):
+            value = torch.full((size,), fill, device=like.device, dtype=like.dtype)
+            getattr(model, f"{name}_{part}").append(torch.nn.Parameter(value, requires_grad=model.affine_trainable))
+    model.width.append([size, 0])
+    model.mult_arity.append([])
+    model.symbolic_enabled = True
+    model.forget()
+
+
+def swap(model, l: int, i1: int, i2: int) -> None:
+    """Exchange two nodes of hidden layer l, with all that is theirs: the function stays. Both sum or both multiply."""
+    _hidden("l", l, model)
+    nodes = list(range(model.width_in[l]))
+    i1, i2 = index("i1", i1, len(nodes)), index("i2", i2, len(nodes))
+    if (i1 < model.width[l][0]) != (i2 < model.width[l][0]):
+        raise ValueError(f"i1={i1}, i2={i2}: expected two nodes that sum or two that multiply")
+    nodes[i1], nodes[i2] = i2, i1
+    rearrange(model, l, nodes)
+
+
+@torch.no_grad()
+def set_mode(model, l: int, i: int, j: int, mode: str, mask_n: float | None = None) -> None:
+    """Which branches edge (l, i, j) has: "n" numeric, "s" symbolic, "ns" or "sn" both, "0" none.
+
+    mask_n: the mask of the numeric branch in "ns", 1 by default.
+    """
+    _edge(model, l, i, j)
+    if mode not in ("n", "s", "ns", "sn", "0"):
+        raise ValueError(f"mode={mode!r}: expected 'n', 's', 'ns', 'sn' or '0'")
+    numeric = 1.0 if mask_n is None or mode == "n" else number("mask_n", mask_n)
+    model.act_fun[l].mask[i, j] = numeric if "n" in mode else 0.0
+    model.symbolic_fun[l].mask[j, i] = 1.0 if "s" in mode else 0.0
+
+
+def remove_edge(model, l: int, i: int, j: int) -> None:
+    """Switch off the edge from node i of layer l to subnode j of layer l + 1, in both branches."""
+    set_mode(model, l, i, j, "0")
+
+
+@torch.no_grad()
+def remove_node(model, l: int, i: int, mode: str = "all") -> None:
+    """Switch off the edges of node i of layer l: those into it ("down"), those out of it ("up") or "all".
+
+    The node stays, and with "down" alone hands on what its affine makes of 0; prune_node takes it away. With "down"
+    and "all", pykan's i counts subnodes; here it is the node, and all its subnodes are meant.
+    """
+    index("l", l, model.depth + 1)
+    index("i", i, model.width_in[l])
+    if mode not in ("all", "up", "down"):
+        raise ValueError(f"mode={mode!r}: expected 'all', 'up' or 'down'")
+    if mode != "down" and l < model.depth:
+        model.act_fun[l].mask[i] = 0.0
+        model.symbolic_fun[l].mask[:, i] = 0.0
+    if mode != "up" and l > 0:
+        subnodes = model.subnodes(l)[i]
+        model.act_fun[l - 1].mask[:, subnodes] = 0.0
+        model.symbolic_fun[l - 1].mask[subnodes] = 0.0
+
+
+PERTURBED = {  # kinds of edges by whether their input and their output are active (a) or not (i), and themselves
+    "all": ("aa_a", "aa_i", "ai", "ia", "ii"),
+    "non-intrusive": ("ai", "ii"),
+    "minimal": ("aa_a",),
+}
+
+
+@torch.no_grad()
+def perturb(model, mag: float = 1.0, mode: str = "non-intrusive") -> None:
+    """Switch on the numeric branch of edges that have none, with mask `mag`, so that training can use them.
+
+    A node is active where an edge of the layer, symbolic or numeric, leads out of it or into it. mode: "non-intrusive":
+    edges into inactive nodes, and in the last layer all edges, with scales 0: the function stays. "minimal": edges that
+    are symbolic. "all". Numeric edges are left as they are.
+    """
+    if mode not in PERTURBED:
+        raise ValueError(f"mode={mode!r}: expected one of {', '.join(map(repr, PERTURBED))}")
+    mag = number("mag", mag)
+    for l, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
+        named = torch.tensor([[name != "0" for name in row] for row in symbolic._names], device=model.device).T
+        on = numeric.edge_mask != 0
+        edges = on | (named & (symbolic.edge_mask.T != 0))  # I O
+        source, target = edges.any(1)[:, None], edges.any(0)[None]
+        kinds = {
+            "aa_a": source & target & edges, "aa_i": source & target & ~edges,
+            "ai": source & ~target, "ia": ~source & target, "ii": ~source & ~target,
+        }  # fmt: skip
+        chosen = sum(kinds[kind] for kind in PERTURBED[mode]).bool() & ~on
+        value = mag
+        if mode == "non-intrusive" and l == model.depth - 1:
+            chosen, value = ~on, 1.0
+            numeric.scale_base = numeric.scale_base.masked_fill(chosen, 0.0)
+            numeric.scale_sp = numeric.scale_sp.masked_fill(chosen, 0.0)
+        numeric.mask = numeric.edge_mask.masked_fill(chosen, value)
+
+
+def _edge(model, l: int, i: int, j: int) -> None:
+    index("l", l, model.depth)
+    index("i", i, model.width_in[l])
+    index("j", j, model.width_out[l + 1])
+
+
+def _hidden(name: str, l: int, model) -> None:
+    if index(name, l, model.depth + 1) in (0, model.depth):
+        raise ValueError(f"{name}={l}: expected a hidden layer, 1 to {model.depth - 1}")
