@@ -13,6 +13,7 @@ from conftest import skip_if_missing
 from fastkan.backends import native
 from fastkan.basis.bspline import uniform_knots
 from fastkan.spec import Spec
+from fastkan.testing import Problem, assert_matches_reference, call
 
 SETS = {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
@@ -71,6 +72,21 @@ def test_the_best_instruction_set_is_chosen():
         pytest.skip("FASTKAN_CPU_ISA chooses")
     best = [isa for isa, needed in SETS.items() if needed <= flags()][-1]
     assert native.cpu_isa() == best
+
+
+# Rows in sorted order: windows with many rows and several tiles of them; with few rows, summed in groups of inputs;
+# with none, between rows far apart.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", [(5000, 3, 33, 60), (300, 70, 20, 700), (40, 2, 64, 1000)], ids=str)
+def test_large_grids(case, dtype, threads):
+    skip_if_missing("native")
+    p = Problem.random(*case, base="identity", weighted=True, dtype=dtype)
+    for contraction in ("kan_out", "kan_in", "kan_coef", "kan_backward"):
+        threads(1)
+        assert_matches_reference(native, contraction, p)
+        found = call(native, contraction, p)
+        threads(3)
+        assert all(torch.equal(a, b) for a, b in zip(found, call(native, contraction, p), strict=True))
 
 
 def sparse(*shape: int, strides: tuple[int, ...]) -> torch.Tensor:

@@ -140,6 +140,14 @@ inline void chunks(int64_t vectors, int64_t at, const F& f) {
   }
 }
 
+// The widest power of two of vectors for which those of a window, one for each of its functions, stay in registers,
+// beside two more.
+constexpr int window_vectors(int functions) {
+  int nv = 1;
+  while ((functions + 2) * nv * 2 + 2 <= kRegisters) nv *= 2;
+  return nv;
+}
+
 // Calls f with the number of weights of a window (K + 1) and whether there is a base function as constants.
 template <class F>
 inline void by_window(const Problem& p, const F& f) {

@@ -101,13 +101,6 @@ __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u
   }
 }
 
-// The widest power of two of vectors for which a window's `sums` stay in registers, beside u and the slope.
-constexpr int window_vectors(int sums) {
-  int nv = 1;
-  while ((sums + 2) * nv * 2 + 2 <= kRegisters) nv *= 2;
-  return nv;
-}
-
 template <class T>
 struct BackwardPlan {
   const Problem& p;

@@ -68,16 +68,24 @@ __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Feat
   for (; n < rows; ++n) out_row_group<T, NV, R, BASE, 1>(n, inputs, f, start, w, o0, y, y_stride);
 }
 
-// Rows of one input in sorted order: for grids whose coefficients do not stay in a cache between rows.
-template <class T, int NV, int R, bool BASE>
+// Rows of one input in sorted order: for grids whose coefficients do not stay in a cache between rows. HELD keeps those
+// of a window in registers, which pays where a branch at every window's end is seldom.
+template <class T, int NV, int R, bool BASE, bool HELD>
 __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, const int32_t* start, const T* w,
                                          const T* coef, int64_t row, const T* base, T* y, int64_t y_stride) {
   constexpr int W = kLanes<T>;
-  Vec<T> b[NV];
+  Vec<T> b[NV], held[R][NV];
 #pragma GCC unroll 16
   for (int v = 0; v < NV; ++v) b[v] = BASE ? load(base + v * W) : Vec<T>{};
-  for (int64_t at = 0; at < rows; ++at, ++w) {
+  for (int64_t at = 0, g = -1; at < rows; ++at, ++w) {
     const T* c = coef + start[at] * row;
+    if (HELD && start[at] != g) {
+      g = start[at];
+#pragma GCC unroll 8
+      for (int k = 0; k < R; ++k)
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) held[k][v] = load(c + k * row + v * W);
+    }
     T *to = y + order[at] * y_stride, *ahead = y + order[at + kAhead] * y_stride;
     Vec<T> sum[NV];
 #pragma GCC unroll 16
@@ -90,30 +98,34 @@ __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, con
     for (int k = 0; k < R; ++k) {
       const Vec<T> a = splat(w[k * kVisit]);
 #pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sum[v] += a * load(c + k * row + v * W);
+      for (int v = 0; v < NV; ++v) sum[v] += a * (HELD ? held[k][v] : load(c + k * row + v * W));
     }
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) store(to + v * W, load(to + v * W) + sum[v]);
   }
 }
 
-// Bytes of an input's coefficients above which its rows are sorted.
-constexpr int64_t kSortedFrom = 48 * 1024;
+// Bytes of an input's coefficients above which its rows are sorted: with few rows in a window, and with many.
+constexpr int64_t kSortedFrom = 48 * 1024, kHeldFrom = 4 * 1024;
+constexpr int64_t kManyInWindow = 6;
+constexpr int64_t kSummedInputs = 64;
 
 template <class T>
 struct OutPlan {
   const Problem& p;
   int64_t inputs, rows, width, row_blocks, output_blocks;
-  bool sorted;
+  bool sorted, held;
 
   OutPlan(const Problem& problem, const Pool& pool) : p(problem) {
     width = least(p.O, kDirectWidth);
     inputs = block_inputs<T>(p, padded<T>(width));
-    sorted = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)) > kSortedFrom;
+    const int64_t size = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)), windows = p.F - p.K;
+    sorted = size > kSortedFrom || (size > kHeldFrom && least(p.N, kSortedRows / 2) > kManyInWindow * windows);
     if (sorted) inputs = least(p.I, kMaxInputs);
     // Sorted: many rows of each window, as far as y stays in the second-level cache and threads have work.
     const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit));
     rows = least(p.N, sorted ? many : 128);
+    held = rows > kManyInWindow * windows;
     row_blocks = ceil_div(p.N, rows);
     // Few rows: let threads share the outputs.
     while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>)
@@ -146,6 +158,14 @@ struct OutBlock {
     y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
     for (int64_t n = 0; n < rows; ++n) memset(y + n * stride, 0, static_cast<size_t>(width) * sizeof(T));
     if (p.bias) load_block(y, stride, 1, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
+  }
+  // Adds the sums [rows, width] of some inputs, and clears them.
+  void add(T* part) const {
+    for (int64_t n = 0; n < rows; ++n)
+      for (int64_t o = 0; o < width; ++o) {
+        y[n * stride + o] += part[n * width + o];
+        part[n * width + o] = T(0);
+      }
   }
   void end() const {
     if (!in_place) store_block(p.out, p.out_dtype, n0 * p.O + o0, p.O, y, width, 1, rows, outputs);
@@ -194,13 +214,15 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
   const Problem& p = plan.p;
   OutBlock<T> out(plan, task);
   const int64_t rows = out.rows;
+  const bool apart =
+      p.I > kSummedInputs;  // the sums of so many inputs at a time: rounding errors grow with their length
   const int planes = p.K + 1 + p.with_base;
   WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, kVisit) + Tile<T>::bytes(p.x, plan.inputs, rows) +
                  Tile<T>::bytes(p.s, plan.inputs, rows) + Sorted<T>::bytes(p, rows) +
                  Scratch::bytes<T>(planes * kVisit) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(kVisit) +
-                 out.bytes());
+                 out.bytes() + (apart ? Scratch::bytes<T>(rows * out.width) : 0));
   blocks.take(memory, 1);
   Column<T> column(p, memory, kVisit);
   Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
@@ -208,6 +230,9 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
   T* features = memory.take<T>(planes * kVisit);
   int32_t *window = memory.take<int32_t>(rows), *start = memory.take<int32_t>(kVisit);
   out.begin(memory);
+  T* y = apart ? memory.take<T>(rows * out.width) : out.y;
+  const int64_t y_stride = apart ? out.width : out.stride;
+  if (apart) memset(y, 0, static_cast<size_t>(rows * out.width) * sizeof(T));
   for (int64_t i = 0; i < p.I; ++i) {
     const int64_t of_tile = i % plan.inputs;
     if (of_tile == 0) {
@@ -221,14 +246,18 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
       const int64_t visited = least(kVisit, rows - at);
       column.place(sorted.x + at, p.s ? sorted.s + at : nullptr, sorted.window + at, visited, start);
       column.weights(p.order, features, kVisit);
-      by_window(p, [&](auto window, auto base) {
-        chunks<kRegisters / 8>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
+      const auto visit = [&](auto window, auto base, auto held) {
+        chunks<window_vectors(window.value)>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
           const int64_t o = chunk * kLanes<T>;
-          out_visit<T, vectors.value, window.value, base.value>(visited, sorted.order + at, start, features, w.coef + o,
-                                                                w.coef_row, w.base + o, out.y + o, out.stride);
+          out_visit<T, vectors.value, window.value, base.value, held.value>(
+              visited, sorted.order + at, start, features, w.coef + o, w.coef_row, w.base + o, y + o, y_stride);
         });
+      };
+      by_window(p, [&](auto window, auto base) {
+        plan.held ? visit(window, base, Constant<1>{}) : visit(window, base, Constant<0>{});
       });
     }
+    if (apart && ((i + 1) % kSummedInputs == 0 || i + 1 == p.I)) out.add(y);
   }
   out.end();
 }
