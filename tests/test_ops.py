@@ -13,7 +13,7 @@ from test_bspline import scipy_features
 from fastkan import ops, reference, select
 from fastkan.basis.base import BASES, base_feature
 from fastkan.basis.bspline import OUTSIDE, bspline_features
-from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, assert_within, call
+from fastkan.testing import CONTRACTIONS, KNOTS, TF32, Problem, assert_matches_reference, assert_within, call
 
 HALF, BRAIN, SINGLE, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
@@ -231,6 +231,23 @@ def test_the_tolerance_passes_float32_features_and_no_coarser(contraction, grid_
         p = Problem.random(33, 7, 9, 50, weighted=True, dtype=BRAIN)
         with pytest.raises(AssertionError, match="elements off"):
             assert_matches_reference(imitation(BRAIN, monkeypatch), contraction, p)
+
+
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_coef"])
+def test_the_tolerance_of_tf32_passes_truncated_operands_and_that_of_float32_does_not(contraction, monkeypatch):
+    def truncated(t):
+        return (t.float().view(torch.int32) & ~0x1FFF).view(SINGLE)
+
+    monkeypatch.setattr(reference, "_scaled", lambda phi, s, rows: truncated(phi * s[rows, :, None].to(phi.dtype)))
+    p = Problem.random(33, 7, 9, 5, weighted=True)
+    coarse = {"coef": truncated(p.coef), "base_weight": truncated(p.base_weight), "u": truncated(p.u)}
+    (found, *_) = call(reference, contraction, Problem(**{**vars(p), **coarse}))
+    monkeypatch.undo()
+    backend = SimpleNamespace(**{contraction: lambda *args: found})
+    kept = p if contraction == "kan_out" else Problem(**{**vars(p), "base_weight": None})
+    assert_matches_reference(backend, contraction, Problem(**{**vars(kept), "operand_epsilon": TF32}))
+    with pytest.raises(AssertionError, match="elements off"):
+        assert_matches_reference(backend, contraction, kept)
 
 
 def test_assert_within_refuses_nan():
