@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # make gpu: tests, sanitizers and measurements on a GPU, each with its own limit of time; fails if one of them fails.
-# Everything is written under $1. FASTKAN_COMMIT names the commit where the tree has no history.
+# Everything is written under $1. PARTS chooses among them; the limits add up to less than ten minutes, and TEST_SECONDS
+# and BENCH_SECONDS move them. FASTKAN_COMMIT names the commit where the tree has no history.
 set -uo pipefail
 out=${1:?a folder to write to}
 python=${PYTHON:-python3}
+parts=" ${PARTS:-tests sanitizers bench} "
 export PYTHONPATH=. PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 mkdir -p "$out"
 log=$out/gpu.log
@@ -29,24 +31,31 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     echo "make gpu: torch sees no GPU here ($python)" | tee -a "$log"
     exit 1
 fi
-part info 60 "$python" -m fastkan info
+part info 15 "$python" -m fastkan info
 
-workers=()
-"$python" -c 'import xdist' 2>/dev/null && workers=(-n "$(nproc)" --dist worksteal)
-part tests 270 "$python" -m pytest tests -m gpu -q -rs -p no:cacheprovider --junitxml="$out/junit.xml" \
-    --durations=10 "${workers[@]}" --ignore-glob='tests/test_[!g]*' --ignore-glob='tests/test_grid.py'
+if [[ $parts == *" tests "* ]]; then
+    workers=()
+    "$python" -c 'import xdist' 2>/dev/null && workers=(-n "$(nproc)" --dist worksteal)
+    part tests "${TEST_SECONDS:-250}" "$python" -m pytest tests/test_gpu_*.py -m gpu -q -rs -p no:cacheprovider \
+        --junitxml="$out/junit.xml" --durations=10 "${workers[@]}"
+fi
 
-if command -v compute-sanitizer >/dev/null; then
-    "$python" -m bench.sanitize >/dev/null 2>&1 # compiles, so that only the kernels are watched
+if [[ $parts != *" sanitizers "* ]]; then
+    :
+elif command -v compute-sanitizer >/dev/null; then
+    timeout 20 "$python" -m bench.sanitize >/dev/null 2>&1 # compiles, so that only the kernels are watched
     for tool in memcheck racecheck initcheck synccheck; do
-        PYTORCH_NO_CUDA_MEMORY_CACHING=1 part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 part "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 9 \
             "$python" -m bench.sanitize
     done
 else
     summary+=("SKIPPED the sanitizers: no compute-sanitizer here")
 fi
 
-part bench 300 "$python" -m bench.gpu --out "$out" --seconds "${SECONDS_TO_MEASURE:-200}"
+if [[ $parts == *" bench "* ]]; then
+    seconds=${BENCH_SECONDS:-140}
+    part bench $((seconds + 40)) "$python" -m bench.gpu --out "$out" --seconds "$seconds"
+fi
 
 printf '%s\n' "== summary" "${summary[@]}" | tee -a "$log"
 exit "$failed"
