@@ -90,16 +90,14 @@ def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launc
     )  # fmt: skip
     seen: list[Launch] = []
 
-    def record(kernel, programs, device, *rest):
-        seen.append(Launch(kernel, *rest))
+    def record(kernel, programs, device, args, constants, options):
+        seen.append(Launch(kernel, args, constants, options))
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         with (
-            mock.patch.object(
-                launch, "_launch", lambda kernel, programs, device, *rest: seen.append(Launch(kernel, *rest))
-            ),
+            mock.patch.object(launch, "_run", record),
             mock.patch.object(plan, "architecture", lambda device: target),
             mock.patch.object(torch.version, "hip", "ahead of time" if target.startswith("gfx") else None),
         ):

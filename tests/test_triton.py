@@ -52,13 +52,13 @@ def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
     """The kernels that the test launches, with what they are compiled for."""
     from fastkan.backends.triton import launch
 
-    seen, original = [], launch._launch
+    seen, original = [], launch._run
 
     def record(kernel, programs, device, args, constants, options):
-        seen.append((kernel.__name__, {**constants, "programs": programs}))
+        seen.append((getattr(kernel, "base_fn", kernel).__name__, constants))
         original(kernel, programs, device, args, constants, options)
 
-    monkeypatch.setattr(launch, "_launch", record)
+    monkeypatch.setattr(launch, "_run", record)
     return seen
 
 
@@ -202,14 +202,14 @@ def test_offsets_past_two_to_the_31(triton, plan, monkeypatch, launches):
 
 def test_the_choice_of_algorithm(triton, plan, launches):
     """By the number of functions, for each type of operand; the boundaries are those of the table."""
-    from fastkan.backends.triton.launch import FAMILY, tl
+    from fastkan.backends.triton.launch import BSPLINE, tl
 
     spec = Problem.random(2, 2, 2, 5).spec
     for operand, ratio in plan.GATHER_FROM.items():
         boundary = int(ratio * (spec.degree + 2)) - 1
-        assert not plan.gathers(FAMILY, spec, boundary, operand)
-        assert plan.gathers(FAMILY, spec, boundary + 1, operand)
-    assert not plan.gathers(FAMILY._replace(window=None), spec, 10**6, tl.float64)
+        assert not plan.gathers(BSPLINE, spec, boundary, operand)
+        assert plan.gathers(BSPLINE, spec, boundary + 1, operand)
+    assert not plan.gathers(BSPLINE._replace(window=None), spec, 10**6, tl.float64)
 
 
 def test_float32_follows_torchs_switch(plan, monkeypatch):
@@ -224,6 +224,28 @@ def test_float32_follows_torchs_switch(plan, monkeypatch):
         assert plan.precision(SINGLE) == "ieee"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
+def test_tuning_tries_a_few_tiles_and_all_of_them_are_right(triton, plan, monkeypatch, contraction):
+    from fastkan.backends.triton import launch
+
+    tried = []
+
+    def bench(call, quantiles):
+        call()
+        tried.append(1)
+        return [float(len(tried))] * 3
+
+    autotune = launch.triton.autotune
+    monkeypatch.setattr(launch.triton, "autotune", lambda *args, **options: autotune(*args, do_bench=bench, **options))
+    monkeypatch.setattr(plan, "tune", True)
+    monkeypatch.setattr(plan, "splits", lambda device, programs, steps: 2)
+    launch._tuner.cache_clear()
+    for rows in (70, 100):  # one bucket
+        assert_matches_reference(triton, contraction, Problem.random(rows, 33, 40, 3))
+    assert 2 < len(tried) <= 8
+    launch._tuner.cache_clear()
 
 
 def test_every_shape_has_tiles(plan):

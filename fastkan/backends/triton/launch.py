@@ -6,6 +6,8 @@ coefficients is split over the rows, its parts.
 """
 
 import contextlib
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -28,6 +30,8 @@ from .kernels.rbf import FAMILY as RBF
 _TYPES = {
     torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
 }  # fmt: skip
+# What the fastest tiles may depend on, beside the types of the arguments.
+_TUNED_BY = ("BUCKET", "I", "O", "F", "SPEC", "ORDER", "X_ORDER", "PRECISION", "SPLITS")
 _FAMILIES = {"bspline": BSPLINE, "rbf": RBF, "chebyshev": CHEBYSHEV}
 INTERPRETED = triton.knobs.runtime.interpret
 
@@ -85,11 +89,40 @@ def _strides(t: Tensor | None, dimensions: int) -> tuple[int, ...]:
     return (0,) * dimensions if t is None else t.stride()
 
 
-def _launch(kernel, programs: int, device: torch.device, args: tuple, constants: dict, launch: dict) -> None:
+def _launch(
+    kernel, programs: Callable[[Mapping[str, int]], int], device: torch.device, args: tuple, constants: dict,
+    tiles: plan.Tiles,
+) -> None:  # fmt: skip
+    """Launch as many programs as the extents of the tiles ask for."""
+    blocks = tiles.blocks()
+    _run(kernel, lambda _: programs(blocks), device, args, {**constants, **blocks}, tiles.options())
+
+
+def _launch_matrix(
+    kernel, programs: Callable[[Mapping[str, int]], int], device: torch.device, args: tuple, constants: dict,
+    tiles: plan.Tiles, rows: int,
+) -> None:  # fmt: skip
+    """As _launch; with plan.tune the fastest of a few tiles, measured at the first call of a kind."""
+    if plan.tune:
+        constants = {**constants, "BUCKET": triton.next_power_of_2(rows)}
+        _run(_tuner(kernel, plan.candidates(tiles)), programs, device, args, constants, {})
+    else:
+        _launch(kernel, programs, device, args, {**constants, "BUCKET": 0}, tiles)
+
+
+def _run(kernel, programs: Callable, device: torch.device, args: tuple, constants: dict, options: dict) -> None:
     guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    options = {} if INTERPRETED else {"enable_fp_fusion": True, **launch}
+    options = {} if INTERPRETED else {"enable_fp_fusion": True, **options}
     with guard:
-        kernel[(programs,)](*args, **constants, **options)
+        kernel[lambda blocks: (programs(blocks),)](*args, **constants, **options)
+
+
+@functools.cache
+def _tuner(kernel, candidates: tuple[plan.Tiles, ...]):
+    """The kernel behind Triton's autotuner, which keeps its findings on disk."""
+    configs = [triton.Config(t.blocks(), num_warps=t.num_warps, num_stages=t.num_stages) for t in candidates]
+    key = [name for name in _TUNED_BY if name in kernel.arg_names]
+    return triton.autotune(configs, key, cache_results=not INTERPRETED)(kernel)
 
 
 def kan_out(
@@ -106,16 +139,17 @@ def kan_out(
         x, s, coef, base_weight, bias, grid, y, rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2),
         *coef.stride(), *_strides(base_weight, 2), *_strides(bias, 1), grid.stride(0),
     )  # fmt: skip
+
+    def programs(blocks):
+        return triton.cdiv(rows, blocks["BN"]) * triton.cdiv(outputs, blocks["BO"])
+
     if plan.gathers(c.family, spec, functions, c.operand):
         tiles = plan.gather_out(c.accumulator, rows, outputs)
-        programs = triton.cdiv(rows, tiles.BN) * triton.cdiv(outputs, tiles.BO)
-        constants = {**c.constants(), "ORDER": order, **tiles.blocks()}
-        _launch(out_kernels.gather, programs, x.device, args, constants, tiles.options())
+        _launch(out_kernels.gather, programs, x.device, args, {**c.constants(), "ORDER": order}, tiles)
     else:
         tiles = plan.matrix_out(x.device, c.operand, rows, inputs, outputs)
-        programs = triton.cdiv(rows, tiles.BN) * triton.cdiv(outputs, tiles.BO)
-        constants = {**c.constants(), **c.matrix_constants(), "ORDER": order, **tiles.blocks()}
-        _launch(out_kernels.matrix, programs, x.device, args, constants, tiles.options())
+        constants = {**c.constants(), **c.matrix_constants(), "ORDER": order}
+        _launch_matrix(out_kernels.matrix, programs, x.device, args, constants, tiles, rows)
     return y
 
 
@@ -159,43 +193,55 @@ def _backward(
         return tuple(t.zero_() for t in results)
     c = Contraction.of(spec, order, grid, x, s, base_weight, u, grad_coef, like)
     gather = plan.gathers(c.family, spec, functions, c.operand)
+    is_sorted = with_coef and gather
     if gather:
         tiles = plan.gather_backward(c.accumulator, rows, inputs, outputs)
     else:
         tiles = plan.matrix_backward(x.device, c.operand, rows, inputs, outputs)
-    x_tiles = triton.cdiv(rows, tiles.XN) * triton.cdiv(inputs, tiles.XI) if with_x else 0
-    columns = triton.cdiv(outputs, tiles.CO)
-    is_sorted = with_coef and gather
+
+    def x_programs(blocks) -> int:
+        return triton.cdiv(rows, blocks["XN"]) * triton.cdiv(inputs, blocks["XI"]) if with_x else 0
+
+    def coef_programs(blocks) -> int:
+        if not with_coef:
+            return 0
+        of_inputs = triton.cdiv(inputs, blocks["CI"])
+        if is_sorted:
+            tiles_of_inputs = inputs * triton.cdiv(functions, blocks["BF"]) + with_base * of_inputs
+        else:
+            tiles_of_inputs = of_inputs * (functions + with_base)
+        return tiles_of_inputs * triton.cdiv(outputs, blocks["CO"])
+
     keys = ranges = parts = arrived = None
-    splits, coef_tiles = 1, 0
+    splits = 1
     if is_sorted:
         keys, ranges = _order(x, grid, functions, c, tiles.BF)
-        coef_tiles = programs = inputs * triton.cdiv(functions, tiles.BF) * columns
-        if with_base:
-            programs += triton.cdiv(inputs, tiles.CI) * columns
     elif with_coef:
-        programs = triton.cdiv(inputs, tiles.CI) * (functions + with_base) * columns
-        splits = plan.splits(x.device, programs, triton.cdiv(rows, tiles.CN))
-        if splits > 1:
-            dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
-            parts = x.new_empty(splits * inputs * (functions + with_base) * outputs, dtype=dtype)
-            arrived = x.new_zeros(programs, dtype=torch.int32)
-            if parts.numel() >= 2**31:
-                c = c._replace(index=tl.int64)
-        programs *= splits
-    else:
-        programs = 0
+        splits = plan.splits(x.device, coef_programs(tiles.blocks()), triton.cdiv(rows, tiles.CN))
+    if splits > 1:
+        dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
+        parts = x.new_empty(splits * inputs * (functions + with_base) * outputs, dtype=dtype)
+        most = max(coef_programs(t.blocks()) for t in (plan.candidates(tiles) if plan.tune else (tiles,)))
+        arrived = x.new_zeros(most, dtype=torch.int32)
+        if parts.numel() >= 2**31:
+            c = c._replace(index=tl.int64)
     args = (
         x, s, u, coef, base_weight, grid, grad_x if with_x else None, grad_coef if with_coef else None,
-        grad_base if with_base else None, parts, arrived, keys, ranges, rows, inputs, outputs, functions, x_tiles,
-        coef_tiles, *x.stride(), *_strides(s, 2), *u.stride(), *_strides(coef, 3), *_strides(base_weight, 2),
-        grid.stride(0),
+        grad_base if with_base else None, parts, arrived, keys, ranges, rows, inputs, outputs, functions, *x.stride(),
+        *_strides(s, 2), *u.stride(), *_strides(coef, 3), *_strides(base_weight, 2), grid.stride(0),
     )  # fmt: skip
     constants = {
         **c.constants(), **c.matrix_constants(), "X_ORDER": x_order, "ORDER": order, "GATHER": gather,
-        "SORTED": is_sorted, "SPLITS": splits, "CHUNK": plan.CHUNK, **tiles.blocks(),
+        "SORTED": is_sorted, "SPLITS": splits, "CHUNK": plan.CHUNK,
     }  # fmt: skip
-    _launch(backward_kernels.backward, x_tiles + programs, x.device, args, constants, tiles.options())
+
+    def programs(blocks) -> int:
+        return x_programs(blocks) + coef_programs(blocks) * splits
+
+    if gather:
+        _launch(backward_kernels.backward, programs, x.device, args, {**constants, "BUCKET": 0}, tiles)
+    else:
+        _launch_matrix(backward_kernels.backward, programs, x.device, args, constants, tiles, rows)
     return results
 
 
@@ -207,9 +253,8 @@ def _order(x: Tensor, grid: Tensor, functions: int, c: Contraction, block: int) 
     args = (x, grid, keys, ranges, rows, inputs, functions, *x.stride(), grid.stride(0))
     constants = {
         "FAMILY": c.family, "SPEC": c.shape, "INDEX": c.index, "COORDINATE": c.accumulator, "CHUNK": plan.CHUNK,
-        "BF": block,
     }  # fmt: skip
-    _launch(order_kernel, inputs * chunks, x.device, args, constants, {"num_warps": 8})
+    _launch(order_kernel, lambda _: inputs * chunks, x.device, args, constants, plan.OrderTiles(8, 2, block))
     return keys, ranges
 
 
@@ -230,8 +275,7 @@ def edge_mean(
         x, coef, base_weight, grid, parts, rows, inputs, outputs, functions, splits, *x.stride(), *coef.stride(),
         *_strides(base_weight, 2), grid.stride(0),
     )  # fmt: skip
-    blocks = {"BN": tiles.BN, "BO": tiles.BO}
-    _launch(edge_kernels.mean, programs * splits, x.device, args, {**c.constants(), **blocks}, tiles.options())
+    _launch(edge_kernels.mean, lambda _: programs * splits, x.device, args, c.constants(), tiles)
     return parts.sum(0).to(coef.dtype)
 
 
@@ -256,6 +300,6 @@ def edge_mean_backward(
         x, grad_mean, coef, base_weight, grid, grad_x, grad_coef, grad_base, rows, inputs, outputs, functions, x_tiles,
         *x.stride(), *grad_mean.stride(), *coef.stride(), *_strides(base_weight, 2), grid.stride(0),
     )  # fmt: skip
-    constants = {**c.constants(), **c.matrix_constants(), **tiles.blocks()}
-    _launch(edge_kernels.backward, programs, x.device, args, constants, tiles.options())
+    constants = {**c.constants(), **c.matrix_constants()}
+    _launch(edge_kernels.backward, lambda _: programs, x.device, args, constants, tiles)
     return grad_x, grad_coef, grad_base

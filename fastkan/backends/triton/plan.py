@@ -5,6 +5,7 @@ registers and shared memory (bench/ahead.py).
 """
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -67,6 +68,11 @@ class EdgeTiles(Tiles):
     BN: int
     BO: int
     BF: int = 16
+
+
+@dataclass(frozen=True)
+class OrderTiles(Tiles):
+    BF: int
 
 
 # architecture -> (bits of an operand, size) -> tiles; "small" is where large tiles would leave processors idle. Extents
@@ -143,10 +149,12 @@ BACKWARD = {
 GATHER_OUT = {32: GatherTiles(4, 2, 32, 64), 64: GatherTiles(8, 2, 32, 64)}
 GATHER_BACKWARD = {
     32: BackwardTiles(4, 2, 16, 16, 64, 32, 32, 64),
-    64: BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    64: BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
 }  # fmt: skip
 EDGE = {32: EdgeTiles(4, 2, 32, 64), 64: EdgeTiles(4, 2, 16, 32)}
 
+# Whether the first call of a kind measures a few tiles around the table's and keeps the fastest, on disk too.
+tune = os.environ.get("FASTKAN_TRITON_TUNE", "0") != "0"
 # Set to True or False to overrule `gathers`, for tests and measurements.
 gather: bool | None = None
 
@@ -190,6 +198,15 @@ def gather_backward(accumulator: tl.dtype, rows: int, inputs: int, outputs: int)
 
 def edge(accumulator: tl.dtype, rows: int, outputs: int) -> EdgeTiles:
     return _fitted(EDGE[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
+
+
+def candidates(tiles: Tiles) -> tuple[Tiles, ...]:
+    """What tuning tries, at most eight: other depths of the pipeline, and each extent halved."""
+    found = [tiles, *(replace(tiles, num_stages=stages) for stages in (2, 3, 4))]
+    for name, extent in tiles.blocks().items():
+        if name in ("BN", "BI", "BO", "XN", "XI", "CO") and extent >= 32:
+            found.append(replace(tiles, **{name: extent // 2}))
+    return tuple(dict.fromkeys(found))
 
 
 def _sized(table: dict, device: torch.device, operand: tl.dtype, programs: Callable[[Tiles], int]) -> Tiles:

@@ -11,7 +11,8 @@ from .tile import block, product
 @triton.jit
 def mean(x_data, coef, base_weight, grid, parts, N, I, O, F, SPLITS, x_n, x_i, coef_i, coef_f, coef_o, base_i, base_o,
          grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, BASE: tl.constexpr, INDEX: tl.constexpr,
-         COORDINATE: tl.constexpr, ACCUMULATOR: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr):  # fmt: skip
+         COORDINATE: tl.constexpr, ACCUMULATOR: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr,
+         BF: tl.constexpr):  # fmt: skip
     """parts[split, i, o]: the sum over a share of the rows, over N."""
     columns = tl.cdiv(O, BO)
     o = block(tl.program_id(0) % columns * BO, BO, INDEX)

@@ -3,7 +3,7 @@
     grad_x[n,i]      = s[n,i] sum_f B'_f(x[n,i]) sum_o u[n,o] coef[i,f,o]
     grad_coef[i,f,o] = sum_n s[n,i] B_f(x[n,i]) u[n,o]
 
-The base function is one more f. Programs below X_TILES make tiles of grad_x, the others tiles of grad_coef. Features
+The base function is one more f. The first programs make tiles of grad_x, the others tiles of grad_coef. Features
 are made again from x. Nothing is added up by atomics: where grad_coef is split over the rows, the program that arrives
 last at a tile adds its parts in their order.
 """
@@ -18,14 +18,17 @@ from .tile import block, load, product, store
 
 @triton.jit
 def backward(x_data, s_data, u_data, coef, base_weight, grid, grad_x, grad_coef, grad_base, parts, arrived, keys,
-             ranges, N, I, O, F, X_TILES, C_TILES, x_n, x_i, s_n, s_i, u_n, u_o, coef_i, coef_f, coef_o, base_i, base_o,
+             ranges, N, I, O, F, x_n, x_i, s_n, s_i, u_n, u_o, coef_i, coef_f, coef_o, base_i, base_o,
              grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, X_ORDER: tl.constexpr, ORDER: tl.constexpr,
              BASE: tl.constexpr, GATHER: tl.constexpr, SORTED: tl.constexpr, SPLITS: tl.constexpr, CHUNK: tl.constexpr,
-             INDEX: tl.constexpr, COORDINATE: tl.constexpr, OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr,
-             PRECISION: tl.constexpr, XN: tl.constexpr, XI: tl.constexpr, XO: tl.constexpr, CN: tl.constexpr,
-             CI: tl.constexpr, CO: tl.constexpr, BF: tl.constexpr):  # fmt: skip
+             BUCKET: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr, OPERAND: tl.constexpr,
+             ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, XN: tl.constexpr, XI: tl.constexpr,
+             XO: tl.constexpr, CN: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, BF: tl.constexpr):  # fmt: skip
     tile = tl.program_id(0)
-    if tile < X_TILES:
+    x_tiles = 0
+    if grad_x is not None:
+        x_tiles = tl.cdiv(N, XN) * tl.cdiv(I, XI)
+    if tile < x_tiles:
         if grad_x is not None:
             if GATHER:
                 _x_gather(tile, x_data, s_data, u_data, coef, base_weight, grid, grad_x, N, I, O, F, x_n, x_i, s_n, s_i,
@@ -36,14 +39,15 @@ def backward(x_data, s_data, u_data, coef, base_weight, grid, grad_x, grad_coef,
                           u_n, u_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY, SPEC, X_ORDER, BASE, INDEX,
                           COORDINATE, OPERAND, ACCUMULATOR, PRECISION, XN, XI, XO)  # fmt: skip
     elif grad_coef is not None:
-        tile -= X_TILES
+        tile -= x_tiles
         if SORTED:
-            if tile < C_TILES:
+            coef_tiles = I * tl.cdiv(F, BF) * tl.cdiv(O, CO)
+            if tile < coef_tiles:
                 _coef_sorted(tile, x_data, s_data, u_data, grid, grad_coef, keys, ranges, N, O, F, x_n, x_i, s_n, s_i,
                              u_n, u_o, grid_i, FAMILY, SPEC, ORDER, INDEX, COORDINATE, OPERAND, ACCUMULATOR, PRECISION,
                              CHUNK, CN, BF, CO)  # fmt: skip
             elif grad_base is not None:
-                tile -= C_TILES
+                tile -= coef_tiles
                 i = block(tile // tl.cdiv(O, CO) * CI, CI, INDEX)
                 o = block(tile % tl.cdiv(O, CO) * CO, CO, INDEX)
                 total = _coef_sum(x_data, s_data, u_data, grid, i, o, 0, N, N, I, O, F, F, x_n, x_i, s_n, s_i, u_n, u_o,
@@ -153,6 +157,7 @@ def _coef_matrix(tile, x_data, s_data, u_data, grid, grad_coef, grad_base, parts
         last = tl.atomic_add(arrived + tile, 1, sem="acq_rel") == SPLITS - 1
         tl.debug_barrier()
         if last:
+            tl.store(arrived + tile, 0)  # for another launch with the same memory
             total = tl.zeros([BI, BO], ACCUMULATOR)
             for k in range(SPLITS):
                 mask = (i < I)[:, None] & (o < O)[None, :]

@@ -14,9 +14,9 @@ from .tile import block, load, product, store, swizzle
 @triton.jit
 def matrix(x_data, s_data, coef, base_weight, bias, grid, y, N, I, O, F, x_n, x_i, s_n, s_i, coef_i, coef_f, coef_o,
            base_i, base_o, bias_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, ORDER: tl.constexpr,
-           BASE: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr, OPERAND: tl.constexpr,
-           ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
-           GROUP: tl.constexpr):  # fmt: skip
+           BASE: tl.constexpr, BUCKET: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr,
+           OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr,
+           BI: tl.constexpr, BO: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
     rows, columns = tl.cdiv(N, BN), tl.cdiv(O, BO)
     row, column = swizzle(tl.program_id(0), rows, columns, GROUP)
     n = block(row * BN, BN, INDEX)
