@@ -24,6 +24,7 @@ from triton.compiler import ASTSource
 
 from fastkan.backends.triton import launch, plan
 from fastkan.cli.record import write_csv
+from fastkan.cli.table import table as table_of
 from fastkan.spec import Spec
 from fastkan.testing import Problem, call
 
@@ -168,6 +169,15 @@ def table(targets: list[str], workers: int = 2) -> list[dict[str, object]]:
         return [row for rows in pool.map(compiled, work, chunksize=4) for row in rows]
 
 
+def report(rows: list[dict[str, object]]) -> str:
+    """A table of each target, in Markdown."""
+    parts = [f"Triton {triton.__version__}, torch {torch.__version__}. Compiled, not run."]
+    for target in dict.fromkeys(row["target"] for row in rows):
+        mine = [{k: str(v) for k, v in row.items() if k != "target"} for row in rows if row["target"] == target]
+        parts += [f"## {target}", table_of(list(mine[0]), [list(row.values()) for row in mine], left=4)]
+    return "\n\n".join(["# Every Triton kernel, compiled ahead of time", *parts]) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ahead", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
@@ -177,6 +187,7 @@ def main() -> int:
     for row in rows:
         print(*row.values(), sep="\t")
     write_csv(args.out / "ahead.csv", rows)
+    (args.out / "report.md").write_text(report(rows))
     return 0
 
 
