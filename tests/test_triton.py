@@ -257,7 +257,7 @@ def test_every_shape_has_tiles(plan):
             plan.matrix_out(device, operand, rows, size, size), plan.matrix_backward(device, operand, rows, size, size),
         ):  # fmt: skip
             assert all(
-                16 <= extent and extent & (extent - 1) == 0 for n, extent in tiles.blocks().items() if n != "GROUP"
+                16 <= extent and extent & (extent - 1) == 0 for n, extent in tiles.blocks.items() if n != "GROUP"
             )
     assert plan.splits(device, 1, 1) == 1 and plan.splits(device, 10**6, 100) == 1
     assert plan.splits(device, 1, 100) == 2 * plan.PROCESSORS

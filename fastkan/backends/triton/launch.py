@@ -79,8 +79,10 @@ class Contraction(NamedTuple):
 def index_type(*tensors: Tensor) -> tl.dtype:
     """int64 where an offset into one of the tensors, or into a contiguous tensor of its shape, needs it."""
     for t in tensors:
-        reach = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-        if max(reach, t.numel()) >= 2**31:
+        reach = t.numel()
+        if not t.is_contiguous():
+            reach = max(reach, sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True)))
+        if reach >= 2**31:
             return tl.int64
     return tl.int32
 
@@ -94,8 +96,8 @@ def _launch(
     tiles: plan.Tiles,
 ) -> None:  # fmt: skip
     """Launch as many programs as the extents of the tiles ask for."""
-    blocks = tiles.blocks()
-    _run(kernel, lambda _: programs(blocks), device, args, {**constants, **blocks}, tiles.options())
+    blocks = tiles.blocks
+    _run(kernel, lambda _: programs(blocks), device, args, {**constants, **blocks}, tiles.options)
 
 
 def _launch_matrix(
@@ -120,7 +122,7 @@ def _run(kernel, programs: Callable, device: torch.device, args: tuple, constant
 @functools.cache
 def _tuner(kernel, candidates: tuple[plan.Tiles, ...]):
     """The kernel behind Triton's autotuner, which keeps its findings on disk."""
-    configs = [triton.Config(t.blocks(), num_warps=t.num_warps, num_stages=t.num_stages) for t in candidates]
+    configs = [triton.Config(t.blocks, num_warps=t.num_warps, num_stages=t.num_stages) for t in candidates]
     key = [name for name in _TUNED_BY if name in kernel.arg_names]
     return triton.autotune(configs, key, cache_results=not INTERPRETED)(kernel)
 
@@ -141,7 +143,7 @@ def kan_out(
     )  # fmt: skip
 
     def programs(blocks):
-        return triton.cdiv(rows, blocks["BN"]) * triton.cdiv(outputs, blocks["BO"])
+        return plan.cdiv(rows, blocks["BN"]) * plan.cdiv(outputs, blocks["BO"])
 
     if plan.gathers(c.family, spec, functions, c.operand):
         tiles = plan.gather_out(c.accumulator, rows, outputs)
@@ -200,28 +202,28 @@ def _backward(
         tiles = plan.matrix_backward(x.device, c.operand, rows, inputs, outputs)
 
     def x_programs(blocks) -> int:
-        return triton.cdiv(rows, blocks["XN"]) * triton.cdiv(inputs, blocks["XI"]) if with_x else 0
+        return plan.cdiv(rows, blocks["XN"]) * plan.cdiv(inputs, blocks["XI"]) if with_x else 0
 
     def coef_programs(blocks) -> int:
         if not with_coef:
             return 0
-        of_inputs = triton.cdiv(inputs, blocks["CI"])
+        of_inputs = plan.cdiv(inputs, blocks["CI"])
         if is_sorted:
-            tiles_of_inputs = inputs * triton.cdiv(functions, blocks["BF"]) + with_base * of_inputs
+            tiles_of_inputs = inputs * plan.cdiv(functions, blocks["BF"]) + with_base * of_inputs
         else:
             tiles_of_inputs = of_inputs * (functions + with_base)
-        return tiles_of_inputs * triton.cdiv(outputs, blocks["CO"])
+        return tiles_of_inputs * plan.cdiv(outputs, blocks["CO"])
 
     keys = ranges = parts = arrived = None
     splits = 1
     if is_sorted:
         keys, ranges = _order(x, grid, functions, c, tiles.BF)
     elif with_coef:
-        splits = plan.splits(x.device, coef_programs(tiles.blocks()), triton.cdiv(rows, tiles.CN))
+        splits = plan.splits(x.device, coef_programs(tiles.blocks), plan.cdiv(rows, tiles.CN))
     if splits > 1:
         dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
         parts = x.new_empty(splits * inputs * (functions + with_base) * outputs, dtype=dtype)
-        most = max(coef_programs(t.blocks()) for t in (plan.candidates(tiles) if plan.tune else (tiles,)))
+        most = max(coef_programs(t.blocks) for t in (plan.candidates(tiles) if plan.tune else (tiles,)))
         arrived = x.new_zeros(most, dtype=torch.int32)
         if parts.numel() >= 2**31:
             c = c._replace(index=tl.int64)
@@ -247,7 +249,7 @@ def _backward(
 
 def _order(x: Tensor, grid: Tensor, functions: int, c: Contraction, block: int) -> tuple[Tensor, Tensor]:
     rows, inputs = x.shape
-    chunks, blocks = triton.cdiv(rows, plan.CHUNK), triton.cdiv(functions, block)
+    chunks, blocks = plan.cdiv(rows, plan.CHUNK), plan.cdiv(functions, block)
     keys = x.new_empty(inputs, chunks, plan.CHUNK, dtype=torch.int32)
     ranges = x.new_empty(inputs, chunks, blocks, 2, dtype=torch.int32)
     args = (x, grid, keys, ranges, rows, inputs, functions, *x.stride(), grid.stride(0))
@@ -267,8 +269,8 @@ def edge_mean(
         return coef.new_full((inputs, outputs), torch.nan)
     c = Contraction.of(Spec(degree, base, outside, uniform, family), 0, grid, x, base_weight, coef)
     tiles = plan.edge(c.accumulator, rows, outputs)
-    programs = inputs * triton.cdiv(outputs, tiles.BO)
-    splits = plan.splits(x.device, programs, triton.cdiv(rows, tiles.BN))
+    programs = inputs * plan.cdiv(outputs, tiles.BO)
+    splits = plan.splits(x.device, programs, plan.cdiv(rows, tiles.BN))
     dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
     parts = x.new_empty(splits, inputs, outputs, dtype=dtype)
     args = (
@@ -294,8 +296,8 @@ def edge_mean_backward(
     if c.operand in (tl.float16, tl.bfloat16):  # a cotangent is as small as 1 / N
         c = c._replace(operand=tl.float32, precision=plan.precision(torch.float32))
     tiles = plan.edge(c.accumulator, rows, outputs)
-    x_tiles = inputs * triton.cdiv(rows, tiles.BN)
-    programs = x_tiles + inputs * triton.cdiv(functions, tiles.BF) * triton.cdiv(outputs, tiles.BO)
+    x_tiles = inputs * plan.cdiv(rows, tiles.BN)
+    programs = x_tiles + inputs * plan.cdiv(functions, tiles.BF) * plan.cdiv(outputs, tiles.BO)
     args = (
         x, grad_mean, coef, base_weight, grid, grad_x, grad_coef, grad_base, rows, inputs, outputs, functions, x_tiles,
         *x.stride(), *grad_mean.stride(), *coef.stride(), *_strides(base_weight, 2), grid.stride(0),

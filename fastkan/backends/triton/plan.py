@@ -6,7 +6,6 @@ registers and shared memory (bench/ahead.py).
 
 import functools
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -31,9 +30,11 @@ class Tiles:
     num_warps: int
     num_stages: int
 
+    @functools.cached_property
     def blocks(self) -> dict[str, int]:
         return {name: value for name, value in asdict(self).items() if name.isupper()}
 
+    @functools.cached_property
     def options(self) -> dict[str, int]:
         return {"num_warps": self.num_warps, "num_stages": self.num_stages}
 
@@ -159,6 +160,11 @@ tune = os.environ.get("FASTKAN_TRITON_TUNE", "0") != "0"
 gather: bool | None = None
 
 
+def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up; Triton's own takes a hundred times as long."""
+    return -(-a // b)
+
+
 def gathers(family: Family, spec: Spec, functions: int, operand: tl.dtype) -> bool:
     """Whether rows of coefficients are gathered, instead of multiplied by all features."""
     if family.window is None:
@@ -178,24 +184,43 @@ def precision(operand: torch.dtype) -> str:
 
 
 def matrix_out(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> OutTiles:
-    t = _sized(OUT, device, operand, lambda t: triton.cdiv(rows, t.BN) * triton.cdiv(outputs, t.BO))
-    return _fitted(t, BN=rows, BI=inputs, BO=outputs)
+    return _matrix_out(architecture(device), processors(device), operand, rows, inputs, outputs)
 
 
 def matrix_backward(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> BackwardTiles:
-    t = _sized(BACKWARD, device, operand, lambda t: triton.cdiv(rows, t.XN) * triton.cdiv(inputs, t.XI))
+    return _matrix_backward(architecture(device), processors(device), operand, rows, inputs, outputs)
+
+
+@functools.lru_cache(1024)
+def _matrix_out(row: str, processors: int, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> OutTiles:
+    large = OUT[row][operand.primitive_bitwidth, "large"]
+    idle = cdiv(rows, large.BN) * cdiv(outputs, large.BO) < processors
+    t = OUT[row][operand.primitive_bitwidth, "small"] if idle else large
+    return _fitted(t, BN=rows, BI=inputs, BO=outputs)
+
+
+@functools.lru_cache(1024)
+def _matrix_backward(
+    row: str, processors: int, operand: tl.dtype, rows: int, inputs: int, outputs: int
+) -> BackwardTiles:
+    large = BACKWARD[row][operand.primitive_bitwidth, "large"]
+    idle = cdiv(rows, large.XN) * cdiv(inputs, large.XI) < processors
+    t = BACKWARD[row][operand.primitive_bitwidth, "small"] if idle else large
     return _fitted(t, XN=rows, XI=inputs, XO=outputs, CN=rows, CI=inputs, CO=outputs)
 
 
+@functools.lru_cache(1024)
 def gather_out(accumulator: tl.dtype, rows: int, outputs: int) -> GatherTiles:
     return _fitted(GATHER_OUT[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
 
 
+@functools.lru_cache(1024)
 def gather_backward(accumulator: tl.dtype, rows: int, inputs: int, outputs: int) -> BackwardTiles:
     t = GATHER_BACKWARD[accumulator.primitive_bitwidth]
     return _fitted(t, XN=rows, XI=inputs, XO=outputs, CN=rows, CI=inputs, CO=outputs)
 
 
+@functools.lru_cache(1024)
 def edge(accumulator: tl.dtype, rows: int, outputs: int) -> EdgeTiles:
     return _fitted(EDGE[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
 
@@ -203,16 +228,10 @@ def edge(accumulator: tl.dtype, rows: int, outputs: int) -> EdgeTiles:
 def candidates(tiles: Tiles) -> tuple[Tiles, ...]:
     """What tuning tries, at most eight: other depths of the pipeline, and each extent halved."""
     found = [tiles, *(replace(tiles, num_stages=stages) for stages in (2, 3, 4))]
-    for name, extent in tiles.blocks().items():
+    for name, extent in tiles.blocks.items():
         if name in ("BN", "BI", "BO", "XN", "XI", "CO") and extent >= 32:
             found.append(replace(tiles, **{name: extent // 2}))
     return tuple(dict.fromkeys(found))
-
-
-def _sized(table: dict, device: torch.device, operand: tl.dtype, programs: Callable[[Tiles], int]) -> Tiles:
-    tiles, bits = table[architecture(device)], operand.primitive_bitwidth
-    large = tiles[bits, "large"]
-    return large if programs(large) >= processors(device) else tiles[bits, "small"]
 
 
 def _fitted(tiles: Tiles, **sizes: int) -> Tiles:
@@ -233,7 +252,7 @@ def architecture(device: torch.device) -> str:
 def splits(device: torch.device, programs: int, steps: int) -> int:
     """Shares of the rows such that every processor has work: at most one for each step of rows."""
     wanted = 2 * processors(device)
-    return 1 if programs >= wanted else max(1, min(triton.cdiv(wanted, programs), steps))
+    return 1 if programs >= wanted else max(1, min(cdiv(wanted, programs), steps))
 
 
 @functools.cache
