@@ -1,0 +1,263 @@
+"""LevenbergMarquardt: damped Gauss-Newton steps for sums of squares, dense for small networks, matrix-free above.
+
+A step minimises |r + J step|^2 + damping |step|^2 for residuals r and their Jacobian J, and is taken where the sum of
+squares falls; the damping follows the ratio of the true gain to the one that the linear model promised.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+SOLVERS = ("auto", "dense", "cg")
+DAMPING_RANGE = 1e-14, 1e14  # over the largest curvature
+
+
+class LevenbergMarquardt(torch.optim.Optimizer):
+    """Levenberg-Marquardt for 1/2 sum r^2, one step with its retries for each call of step.
+
+    Args:
+        params: real floating-point tensors, one group. Those without requires_grad are left alone.
+        damping: at the start, over the curvature along the gradient; above 0.
+        solver: "dense" forms J and solves by Cholesky; "cg" runs conjugate gradients on products with J and J^T, two
+            backward passes each; "auto" takes dense where J and the matrix to solve fit into max_bytes.
+        max_trials: of a step with ever larger damping, at least 1.
+        cg_steps: conjugate gradient steps at most; cg_tolerance: of the residual of the linear system where they stop.
+        max_bytes: bound on J with the matrix to solve, and on what is computed of J at a time.
+
+    step(closure): closure() returns the residuals, a tensor of any shape, as a differentiable function of the
+    parameters; any number of calls must return the same. No zero_grad or backward is needed, and .grad is not used.
+    Returns the mean of the squared residuals before the step, as a tensor. A trial that is not finite or not better is
+    undone; if none is better the parameters stay bit for bit and the damping is kept for the next call. If the
+    residuals are not finite to begin with, nothing is changed.
+
+    state_dict holds the damping; with the same state, parameters and closure a step is the same.
+
+    Raises TypeError or ValueError that name the argument, its value and what was expected.
+
+    Source: Levenberg 1944, Marquardt 1963; the damping's schedule is Nielsen's (IMM-REP-1999-05).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        damping: float = 0.1,
+        *,
+        solver: str = "auto",
+        max_trials: int = 10,
+        cg_steps: int = 50,
+        cg_tolerance: float = 1e-2,
+        max_bytes: int = 1 << 28,
+    ):
+        if not (isinstance(damping, int | float) and math.isfinite(damping) and damping > 0):
+            raise ValueError(f"damping={damping!r}: expected a finite number above 0")
+        if solver not in SOLVERS:
+            raise ValueError(f"solver={solver!r}: expected one of {', '.join(map(repr, SOLVERS))}")
+        if not (isinstance(cg_tolerance, int | float) and 0 < cg_tolerance < 1):
+            raise ValueError(f"cg_tolerance={cg_tolerance!r}: expected a number between 0 and 1")
+        for name, value in {"max_trials": max_trials, "cg_steps": cg_steps, "max_bytes": max_bytes}.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: expected an integer, at least 1")
+        defaults = {
+            "damping": float(damping), "solver": solver, "max_trials": max_trials, "cg_steps": cg_steps,
+            "cg_tolerance": cg_tolerance, "max_bytes": max_bytes,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+        if len(self.param_groups) != 1:
+            raise ValueError(
+                f"params has {len(self.param_groups)} groups: expected one, steps are taken in all at once"
+            )
+        for p in self.param_groups[0]["params"]:
+            if not p.is_floating_point():
+                raise TypeError(f"params has a tensor of {p.dtype}: expected real floating-point ones")
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """One step; see the class."""
+        if not callable(closure):
+            raise TypeError(f"closure={closure!r}: expected a function that returns the residuals")
+        group = self.param_groups[0]
+        params = [p for p in group["params"] if p.requires_grad]
+        if not params:
+            raise ValueError("params: expected at least one tensor with requires_grad")
+        with torch.enable_grad():
+            residuals = closure()
+        _check_residuals(residuals)
+        loss = _loss(residuals)
+        if not math.isfinite(loss):
+            return residuals.detach().square().mean()
+        state = self.state[group["params"][0]]
+        system = _choose_system(params, residuals.flatten(), group)
+        if system.norm > 0:
+            self._descend(closure, params, system, loss, state, group)
+        state["steps"] = state.get("steps", 0) + 1
+        return residuals.detach().square().mean()
+
+    def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
+        """Trials with ever larger damping, until one is better."""
+        low, high = (bound * system.curvature for bound in DAMPING_RANGE)
+        damping = state.get("damping", group["damping"] * system.curvature)
+        growth = state.get("growth", 2.0)
+        before = [p.detach().clone() for p in params]
+        for _ in range(group["max_trials"]):
+            damping = min(max(damping, low), high)
+            step, promised = system.solve(damping)
+            gain = -math.inf
+            if math.isfinite(promised) and promised > 0:
+                _move(params, before, step)
+                with torch.enable_grad():
+                    gain = loss - _loss(closure().detach())
+            if gain > 0:
+                ratio = gain / promised
+                damping *= max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
+                growth = 2.0
+                break
+            _move(params, before, None)
+            damping *= growth
+            growth = min(2 * growth, 64.0)
+        state["damping"], state["growth"] = damping, growth
+
+
+def _check_residuals(residuals: Tensor) -> None:
+    if not isinstance(residuals, Tensor) or not residuals.is_floating_point() or not residuals.numel():
+        raise TypeError(f"closure returned {residuals!r}: expected a tensor of residuals")
+    if not residuals.requires_grad:
+        raise ValueError("closure returned residuals without a graph: expected a function of the parameters")
+
+
+def _loss(residuals: Tensor) -> float:
+    """Half of the sum of squares, not finite where a residual is not."""
+    return 0.5 * float(residuals.detach().double().square().sum())
+
+
+def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> None:
+    """params = before + step, or before: through .data, since the graph of the residuals there is still needed."""
+    offset = 0
+    for p, start in zip(params, before, strict=True):
+        if step is None:
+            p.data.copy_(start)
+        else:
+            p.data.copy_(start + step[offset : offset + p.numel()].view_as(p).to(p.dtype))
+        offset += p.numel()
+
+
+def _choose_system(params: list[Tensor], residuals: Tensor, group: dict):
+    p, r = sum(t.numel() for t in params), residuals.numel()
+    solver = group["solver"]
+    if solver == "auto":
+        solver = "dense" if 8 * (r * p + 2 * min(r, p) ** 2) <= group["max_bytes"] else "cg"
+    if solver == "dense":
+        return _Dense(params, residuals, group["max_bytes"])
+    return _MatrixFree(params, residuals, group["cg_steps"], group["cg_tolerance"])
+
+
+class _Products:
+    """J^T u and J v from the graph of the residuals: J v is the gradient by u of (J^T u) v, which is linear in u."""
+
+    def __init__(self, params: list[Tensor], residuals: Tensor):
+        self.params, self.residuals = params, residuals
+        self.dtype = residuals.dtype
+        self.shapes = [p.shape for p in params]
+        self._transposed = None
+
+    def _flat(self, grads: Iterable[Tensor | None], batch: tuple[int, ...] = ()) -> Tensor:
+        parts = [
+            (p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, p.numel())).double()
+            for p, g in zip(self.params, grads, strict=True)
+        ]
+        return torch.cat(parts, -1)
+
+    def transposed(self, u: Tensor, batched: bool = False) -> Tensor:
+        """u [R] or [B, R] -> J^T u [P] or [B, P] in float64."""
+        grads = torch.autograd.grad(
+            self.residuals,
+            self.params,
+            u.to(self.dtype),
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+        return self._flat(grads, u.shape[:-1])
+
+    def forward(self, v: Tensor, batched: bool = False) -> Tensor:
+        """v [P] or [B, P] -> J v [R] or [B, R] in float64."""
+        if self._transposed is None:
+            with torch.enable_grad():
+                self._dual = torch.zeros_like(self.residuals).requires_grad_()
+                grads = torch.autograd.grad(
+                    self.residuals, self.params, self._dual, create_graph=True, allow_unused=True
+                )
+                self._transposed = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
+        pieces = v.split([shape.numel() for shape in self.shapes], -1)
+        tangents = [pieces[i].reshape(*v.shape[:-1], *self.shapes[i]).to(g.dtype) for i, g in self._transposed]
+        (out,) = torch.autograd.grad(
+            [g for _, g in self._transposed], self._dual, tangents, retain_graph=True, is_grads_batched=batched
+        )
+        return out.double()
+
+
+class _Dense:
+    """J in full, computed by columns where the parameters are fewer than the residuals, and by rows otherwise."""
+
+    def __init__(self, params: list[Tensor], residuals: Tensor, max_bytes: int):
+        self.residuals = residuals.detach().double()
+        products = _Products(params, residuals)
+        p, r = sum(t.numel() for t in params), residuals.numel()
+        rows = max(1, max_bytes // (64 * (p + r)))
+        by_columns = p <= r
+        eye = torch.eye(min(p, r), dtype=torch.float64, device=residuals.device)
+        product = products.forward if by_columns else products.transposed
+        jacobian = torch.cat([product(part, batched=True) for part in eye.split(rows)])
+        self.jacobian = jacobian.T if by_columns else jacobian
+        self.grad = self.jacobian.T @ self.residuals
+        self.norm = float(self.grad.norm())
+        # Of P parameters or R residuals, the fewer: (J^T J + d)^-1 J^T = J^T (J J^T + d)^-1.
+        self.primal = by_columns
+        self.matrix = self.jacobian.T @ self.jacobian if by_columns else self.jacobian @ self.jacobian.T
+        self.curvature = max(float(self.matrix.diagonal().max()), 1e-300)
+
+    def solve(self, damping: float) -> tuple[Tensor, float]:
+        """The step, and the gain that the linear model promises."""
+        damped = self.matrix.clone()
+        damped.diagonal().add_(damping)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if int(failed):
+            return self.grad, math.nan
+        side = self.grad if self.primal else self.residuals
+        solution = torch.cholesky_solve(side[:, None], factor)[:, 0]
+        step = -solution if self.primal else -(self.jacobian.T @ solution)
+        return step, 0.5 * float(step @ (damping * step - self.grad))
+
+
+class _MatrixFree:
+    """Products with J and J^T through the graph; conjugate gradients on the normal equations."""
+
+    def __init__(self, params: list[Tensor], residuals: Tensor, steps: int, tolerance: float):
+        self.products, self.steps, self.tolerance = _Products(params, residuals), steps, tolerance
+        self.grad = self.products.transposed(residuals.detach())
+        self.norm = float(self.grad.norm())
+        along = float(self.products.forward(self.grad).norm()) if self.norm > 0 else 0.0
+        self.curvature = max((along / self.norm) ** 2 if self.norm > 0 else 0.0, 1e-300)
+
+    def solve(self, damping: float) -> tuple[Tensor, float]:
+        """As _Dense.solve, to the tolerance. Each iterate is a descent direction."""
+        step = torch.zeros_like(self.grad)
+        rest = -self.grad
+        direction, size = rest.clone(), float(rest @ rest)
+        enough = (self.tolerance * self.norm) ** 2
+        for _ in range(self.steps):
+            image = self.products.forward(direction)
+            applied = self.products.transposed(image) + damping * direction
+            curvature = float(direction @ applied)
+            if not (math.isfinite(curvature) and curvature > 0):
+                break
+            length = size / curvature
+            step += length * direction
+            rest -= length * applied
+            size, last = float(rest @ rest), size
+            if size <= enough:
+                break
+            direction = rest + (size / last) * direction
+        # gain = -grad.step - 1/2 step.A step, and A step = -grad - rest - damping step
+        promised = 0.5 * float(step @ (damping * step - self.grad + rest))
+        return step, promised
