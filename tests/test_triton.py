@@ -7,7 +7,6 @@ arithmetic and speed, is tests/test_gpu.py's.
 import itertools
 import random
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -325,7 +324,7 @@ def test_why_it_is_missing(triton, monkeypatch):
     assert triton.missing("mps", (SINGLE,)) == "no Triton kernels for device 'mps'"
     monkeypatch.delenv("TRITON_INTERPRET")
     assert "only in its interpreter" in triton.missing("cpu", (SINGLE,))
-    monkeypatch.setattr(triton, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    monkeypatch.setattr(triton, "_INSTALLED", False)
     assert triton.missing("cuda", (SINGLE,)) == "triton is not installed"
 
 

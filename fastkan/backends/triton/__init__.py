@@ -11,6 +11,7 @@ import torch
 from ... import ops
 
 _NAMESPACE = "fastkan_triton"
+_INSTALLED = importlib.util.find_spec("triton") is not None  # once: torch.compile may not trace the question
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -18,7 +19,7 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     """Why this backend cannot serve that device and those dtypes, of any family of features; None if it can."""
     if device_type not in ("cuda", "cpu"):
         return f"no Triton kernels for device {device_type!r}"
-    if importlib.util.find_spec("triton") is None:
+    if not _INSTALLED:
         return "triton is not installed"
     if device_type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "Triton runs on GPUs, on a CPU only in its interpreter (TRITON_INTERPRET=1)"
