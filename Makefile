@@ -15,7 +15,7 @@ demo: build
 	$(BIN)/fastkan demo
 
 test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
-	$(WITHIN) $(BIN)/python -m pytest tests -q -rs
+	$(WITHIN) $(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup
 
 bench: build
 	$(BIN)/python -m bench $(WHAT)

@@ -16,6 +16,8 @@ import pytest
 if not list(importlib.metadata.distributions(name="pip")):
     pytest.skip("no pip to install with", allow_module_level=True)
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one process builds the wheels
+
 ROOT = Path(__file__).parent.parent
 LIBRARY = "fastkan/lib/libfastkan_cpu.so"
 COMPILER = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)

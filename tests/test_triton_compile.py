@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("ahead")  # one process makes the table
+
 ROOT = Path(__file__).parent.parent
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 NO_PRODUCTS = {"kan_out.gather", "order.order", "edge_mean.mean"}
