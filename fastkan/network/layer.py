@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from .. import functional
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn import KANLinear
+from ..spec import Spec
+
+# Inputs whose functions are evaluated in one call.
+BLOCK = 8
 
 
 class KANLayer(nn.Module):
@@ -132,11 +136,21 @@ class KANLayer(nn.Module):
         return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64."""
-        x = x.double()
-        activation = self.linear.base_activation
+        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64; differentiable.
+
+        By the fused operator, with coefficients that keep the functions of BLOCK inputs apart.
+        """
+        linear, functions = self.linear, self.num + self.k
+        spec = Spec.of(self.k, "zero", linear.outside, linear.uniform)
+        dtype = torch.promote_types(linear.coef.dtype, torch.float32)
+        parts = []
+        for part, grid in zip(x.split(BLOCK, 1), linear.grid.split(BLOCK), strict=True):
+            apart = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
+            y = functional.apply(part, apart, grid, None, None, None, spec, linear.backend)
+            parts.append(y.view(len(x), len(grid), functions))
+        activation = linear.base_activation
         base = torch.zeros_like(x) if activation is None else activation(x)
-        return torch.cat([self.linear.b_splines(x), base[..., None].to(x)], -1)
+        return torch.cat([parts[0] if len(parts) == 1 else torch.cat(parts, 1), base[..., None]], -1).double()
 
     def postacts(self, x: Tensor) -> Tensor:
         """Every edge on its own, [N, O, I]: for looking at, not for training."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from . import activations, attribution, checkpoint, edit, grids, prune, regularize
+from . import activations, attribution, checkpoint, edit, grids, prune, regularize, training
 from .layer import KANLayer
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
@@ -251,6 +251,7 @@ class KAN(nn.Module):
     prune_node, prune_edge, prune_input, prune = prune.prune_node, prune.prune_edge, prune.prune_input, prune.prune
     reg = get_reg = regularize.reg
     evaluate = regularize.evaluate
+    fit = training.fit
 
     # Files and copies
 
