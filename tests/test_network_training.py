@@ -130,6 +130,28 @@ def test_grids_are_updated_on_schedule(monkeypatch):
     assert not steps
 
 
+def test_grids_are_refined_on_the_way():
+    model, seen = KAN([2, 3, 1], dtype=torch.float64), []
+    results = run(model, dataset(dtype=torch.float64), steps=12, grid_sizes=[3, 6, [12, 6]], update_grid=False,
+                  callback=lambda step, r: seen.append(model.grid))  # fmt: skip
+    assert seen == [3] * 4 + [6] * 4 + [[12, 6]] * 4
+    losses = results["train_loss"]
+    assert losses[-1] < losses[7] < losses[3]
+    with pytest.raises(ValueError, match="with grid_sizes"):
+        run(model, opt=torch.optim.Adam(model.parameters()), grid_sizes=[3, 6])
+
+
+def test_a_bad_step_on_a_finer_grid_is_taken_back():
+    model, calls = KAN([2, 1]), []
+
+    def loss_fn(prediction, label):
+        return (prediction - label).square().mean() * (torch.nan if model.grid == 6 else 1.0)
+
+    with pytest.warns(RuntimeWarning, match="the loss is nan at step 2"):
+        run(model, steps=4, grid_sizes=[3, 6], loss_fn=loss_fn, callback=lambda step, r: calls.append(state(model)))
+    assert model.grid == 3 and len(calls) == 2
+
+
 def test_grids_reach_data_far_away():
     x = 50 + 20 * inputs(200, 2, scale=1.0).float()
     y = torch.sin(x[:, :1] / 10) + x[:, 1:] / 50

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from .activations import Activations
 from .data import Data
+from .progress import Early, Log
 from .regularize import METRICS, penalty
-from .structure import integer, number
+from .state import State
+from .structure import integer, number, per_layer
 
 
 def fit(
@@ -37,6 +39,7 @@ def fit(
     reg_metric: str = "edge_forward_spline_n",
     display_metrics: Sequence[str] | None = None,
     *,
+    grid_sizes: Sequence[int] | None = None,
     callback: Callable | None = None,
     patience: int | None = None,
     keep_best: bool = False,
@@ -59,6 +62,8 @@ def fit(
         metrics: functions without arguments that give a number; their values go into the result by their names.
         singularity_avoiding, y_th: see forward.
         display_metrics: what the progress shows, names in the result.
+        grid_sizes: numbers of grid intervals, one after the other, each for an equal share of the steps; the function
+            stays (see refine). Not with an optimizer that was made before, since `coef` becomes another parameter.
         callback: called after every step with its number and the result so far; a true value ends the training.
         patience: end when the test loss has not improved for so many evaluations.
         keep_best: leave the model as it was where the test loss was least.
@@ -72,80 +77,58 @@ def fit(
     A loss or a step that is not finite ends the training with a warning, and the model is as it was when the loss last
     was finite. So it is when the training is interrupted. Raises TypeError or ValueError for a wrong argument.
     """
-    steps, log = integer("steps", steps, 0), max(1, integer("log", log, -1))
+    steps = integer("steps", steps, 0)
     lambdas = {
         "lamb_l1": number("lamb_l1", lamb_l1), "lamb_entropy": number("lamb_entropy", lamb_entropy),
         "lamb_coef": number("lamb_coef", lamb_coef), "lamb_coefdiff": number("lamb_coefdiff", lamb_coefdiff),
     }  # fmt: skip
-    if reg_metric not in METRICS:
-        raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, METRICS))}")
+    options = {"singularity_avoiding": bool(singularity_avoiding), "y_th": number("y_th", y_th, 0.0)}
     data = Data(dataset, integer("batch", batch, -1), integer("seed", seed, 0), model.device)
-    options = {"singularity_avoiding": bool(singularity_avoiding), "y_th": y_th}
     objective = Objective(model, loss_fn, number("lamb", lamb, 0.0), reg_metric, lambdas, options)
     every = max(1, stop_grid_update_step // integer("grid_update_num", grid_update_num, 1))
-    metrics = list(metrics or ())
-    results = {name: [] for name in ("train_loss", "test_loss", "reg", *(m.__name__ for m in metrics))}
-    shown = display_metrics or ("train_loss", "test_loss", "reg")
-    for name in shown:
-        if name not in results:
-            raise ValueError(f"display_metrics: {name!r} is not in the result: expected names of {list(results)}")
-    results["stopped"] = None
-    stepper, state = Stepper(model, opt, number("lr", lr), objective), State(model)
-    best, waited, best_state = math.inf, 0, None
-    bar = _bar(steps, progress)
+    sizes = [per_layer("grid_sizes", size, model.depth, 1) for size in grid_sizes or ()]
+    stepper = Stepper(model, opt, number("lr", lr), objective, fixed=not sizes)
+    record = Log(model, objective, data, metrics or (), display_metrics, log, steps, progress)
+    early = Early(model, patience, keep_best)
     model.forget()
-    batches = data.batches()
+    state, batches, x = State(model), data.batches(), data.x
     try:
         for step in range(steps):
             x, y = next(batches)
+            if sizes:
+                _extend(model, sizes[step * len(sizes) // steps], stepper)
             moves = update_grid and step % every == 0 and start_grid_update_step <= step < stop_grid_update_step
             why = _move(model, x) if moves else None
             if why is None and not stepper.step(x, y, state):
                 why = f"the loss is {objective.loss.item()} at step {step}"
             if why is not None:
                 state.restore()
-                results["stopped"] = f"{why}; the model is as it was when the loss last was finite"
-                warnings.warn(f"fit stopped: {results['stopped']}", RuntimeWarning, stacklevel=2)
+                record.results["stopped"] = f"{why}; the model is as it was when the loss last was finite"
+                warnings.warn(f"fit stopped: {record.results['stopped']}", RuntimeWarning, stacklevel=2)
                 break
-            results["train_loss"].append(objective.shown(objective.loss))
-            results["reg"].append(float(objective.penalty))
-            tested = step % log == 0 or step == steps - 1
-            test = objective.test(data) if tested else results["test_loss"][-1]
-            results["test_loss"].append(test)
-            for metric in metrics:
-                results[metric.__name__].append(float(metric()))
-            if bar is not None:
-                bar.update()
-                if tested:
-                    bar.set_description(" | ".join(f"{name}: {results[name][-1]:.2e}" for name in shown))
-            if tested and test < best:
-                best, waited = test, 0
-                best_state = State(model) if keep_best else None
-            elif tested:
-                waited += 1
-            if callback is not None and callback(step, results):
-                results["stopped"] = f"by the callback at step {step}"
-                break
-            if patience is not None and waited >= patience:
-                results["stopped"] = f"no better test loss than {best:.3g} for {waited} evaluations, at step {step}"
+            test = record.add(step)
+            stopped = "by the callback" if callback is not None and callback(step, record.results) else None
+            stopped = early.add(test) or stopped
+            if stopped:
+                record.results["stopped"] = f"{stopped} at step {step}"
                 break
     except KeyboardInterrupt:
         state.restore()
         raise
     finally:
-        if bar is not None:
-            bar.close()
-        model.cache_data = x if data.x is None and steps else data.x
+        record.close()
+        model.cache_data = x if data.x is None else data.x
         model.zero_grad(set_to_none=True)
-    if best_state is not None:
-        best_state.restore()
-    return results
+    early.restore()
+    return record.results
 
 
 class Objective:
     """The loss and the penalty of a batch; what they last were is kept, for the result."""
 
     def __init__(self, model, loss_fn, lamb: float, reg_metric: str, lambdas: dict, options: dict):
+        if reg_metric not in METRICS:
+            raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, METRICS))}")
         self.model, self.lamb, self.reg_metric = model, lamb, reg_metric
         self.loss_fn, self.lambdas, self.options = loss_fn or _mean_square, lambdas, options
         self.loss = self.penalty = torch.zeros(())
@@ -178,12 +161,18 @@ class Objective:
 class Stepper:
     """An optimizer and how it steps."""
 
-    def __init__(self, model, opt, lr: float, objective: Objective):
+    def __init__(self, model, opt, lr: float, objective: Objective, fixed: bool = True):
         self.model, self.opt, self.lr, self.objective = model, opt, lr, objective
         if isinstance(opt, str) and opt not in ("LBFGS", "Adam"):
             raise ValueError(f"opt={opt!r}: expected 'LBFGS', 'Adam', an optimizer, its class or a function making one")
         if not isinstance(opt, str | torch.optim.Optimizer) and not callable(opt):
             raise TypeError(f"opt={opt!r}: expected 'LBFGS', 'Adam', an optimizer, its class or a function making one")
+        if isinstance(opt, torch.optim.Optimizer) and not fixed:
+            raise ValueError("opt is an optimizer: expected its class, or a function making one, with grid_sizes")
+        self.renew()
+
+    def renew(self) -> None:
+        """Make the optimizer, for the parameters that the model now has."""
         self.scale = None
         self.optimizer = self._make()
 
@@ -204,7 +193,7 @@ class Stepper:
             )  # fmt: skip
         return self.opt(parameters, lr=self.lr) if isinstance(self.opt, type) else self.opt(parameters)
 
-    def step(self, x: Tensor, y: Tensor, state: "State") -> bool:
+    def step(self, x: Tensor, y: Tensor, state: State) -> bool:
         """One step; False, with nothing stepped, where the objective is not finite. Keeps the state that it was at."""
         first = True
         finite = True
@@ -243,24 +232,12 @@ class _NotFinite(Exception):
     pass
 
 
-class State:
-    """The numbers of a model: kept, and put back."""
-
-    def __init__(self, model):
-        self.model = model
-        self.keep()
-
-    @torch.no_grad()
-    def keep(self) -> None:
-        self.parameters = [p.detach().clone() for p in self.model.parameters()]
-        self.grids = [layer.grid.clone() for layer in self.model.act_fun]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for layer, grid in zip(self.model.act_fun, self.grids, strict=True):
-            layer.linear.set_grid(grid, torch.zeros_like(layer.linear.coef))
-        for p, kept in zip(self.model.parameters(), self.parameters, strict=True):
-            p.copy_(kept)
+def _extend(model, sizes: list[int], stepper: Stepper) -> None:
+    changed = [(layer, size) for layer, size in zip(model.act_fun, sizes, strict=True) if layer.num != size]
+    for layer, size in changed:
+        layer.linear.extend_grid(size)
+    if changed:
+        stepper.renew()
 
 
 def _move(model, x: Tensor) -> str | None:
@@ -280,13 +257,3 @@ def _mean_square(prediction: Tensor, label: Tensor) -> Tensor:
             f"labels have shape {list(label.shape)}: expected that of the prediction, {list(prediction.shape)}"
         )
     return (prediction - label).square().mean()
-
-
-def _bar(steps: int, wanted: bool):
-    if not wanted:
-        return None
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=steps)

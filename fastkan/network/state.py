@@ -1,0 +1,26 @@
+"""State: the numbers of a model, kept and put back."""
+
+import torch
+
+
+class State:
+    """Parameters and grids of a model at a moment; its shape may differ only in the numbers of grid intervals."""
+
+    def __init__(self, model):
+        self.model = model
+        self.keep()
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Keep what the model now is."""
+        self.parameters = [p.detach().clone() for p in self.model.parameters()]
+        self.grids = [layer.grid.clone() for layer in self.model.act_fun]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make the model what was kept."""
+        for layer, grid in zip(self.model.act_fun, self.grids, strict=True):
+            functions = grid.shape[1] - layer.k - 1
+            layer.linear.set_grid(grid, layer.linear.coef.new_zeros(layer.in_dim, functions, layer.out_dim))
+        for p, kept in zip(self.model.parameters(), self.parameters, strict=True):
+            p.copy_(kept)
