@@ -143,9 +143,9 @@ class KAN(nn.Module):
 
     def nodes(self, l: int, sums: Tensor) -> Tensor:
         """What goes from layer l into layer l + 1: sums [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
-        s = sums * self.subnode_scale[l] + self.subnode_bias[l]
+        s = torch.addcmul(self.subnode_bias[l], sums, self.subnode_scale[l])
         y = node_values(s, self.width[l + 1][0], self.mult_arity[l + 1])
-        return y * self.node_scale[l] + self.node_bias[l]
+        return torch.addcmul(self.node_bias[l], y, self.node_scale[l])
 
     def forget(self) -> None:
         """Drop what get_act and attribute have kept."""
