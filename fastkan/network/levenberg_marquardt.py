@@ -42,7 +42,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor],
-        damping: float = 0.1,
+        damping: float = 0.03,
         *,
         solver: str = "auto",
         max_trials: int = 10,
