@@ -269,6 +269,21 @@ def test_the_mean_of_the_edges_is_that_of_their_values():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sizes_in_low_precision(dtype):
+    model = KAN([3, 2, 1], dtype=dtype)
+    exact = model.copy().double()
+    x = X[:, :3].to(dtype)
+    model.get_act(x)
+    exact.get_act(x.double())
+    for a, b in zip(model.edge_actscale, exact.edge_actscale, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=0.1, atol=4 * torch.finfo(dtype).eps)
+    layer = model.act_fun[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        within = layer.edge_std(x)
+    assert torch.equal(within, layer.edge_std(x))
+
+
 def test_penalties_need_data():
     with pytest.raises(ValueError, match="expected data"):
         KAN([2, 1]).reg()

@@ -140,6 +140,9 @@ class KANLayer(nn.Module):
 
         By the fused operator, with coefficients that keep the functions of BLOCK inputs apart.
         """
+        if torch.is_autocast_enabled(x.device.type):  # functions rounded to 16 bits are of no use to a covariance
+            with torch.autocast(x.device.type, enabled=False):
+                return self.features(x)
         linear, functions = self.linear, self.num + self.k
         spec = Spec.of(self.k, "zero", linear.outside, linear.uniform)
         dtype = torch.promote_types(linear.coef.dtype, torch.float32)
@@ -174,10 +177,9 @@ class KANLayer(nn.Module):
         then appears as its square root: an edge that is constant has 1e-8 of its weights.
         """
         phi = self.features(x)
-        phi = phi - phi.mean(0)
-        covariance = torch.einsum("nif,nig->ifg", phi, phi) / (len(phi) - 1)
-        weights = self.weights().double()
-        variance = torch.einsum("ifo,ifg,igo->oi", weights, covariance, weights)
+        phi = (phi - phi.mean(0)).transpose(0, 1)  # I N F
+        weights = self.weights().double()  # I F O
+        variance = (weights * (phi.mT @ phi @ weights)).sum(1).T / (len(x) - 1)
         return safe_sqrt(variance).to(self.linear.coef.dtype)
 
     def edge_mean(self, x: Tensor) -> Tensor:
