@@ -6,7 +6,7 @@
 // it.
 #pragma once
 
-#include "block.h"
+#include "narrow.h"
 #include "order.h"
 
 namespace fastkan {
@@ -105,17 +105,11 @@ template <class T>
 struct BackwardPlan {
   const Problem& p;
   int64_t inputs, rows, input_blocks, splits, split_rows, width;
-  bool in_place;
+  bool in_place, narrow;
   T* partial = nullptr;  // [splits, I, F + 1, width] where a block of inputs is split over the rows
 
   BackwardPlan(const Problem& problem, const Pool& pool) : p(problem) {
     width = padded<T>(p.O);
-    inputs = least(p.I, kMaxInputs);
-    while (inputs > 1 && ceil_div(p.I, inputs) < 2 * pool.threads) inputs = ceil_div(inputs, 2);
-    const bool same = p.grad_coef_dtype == kDtype<T> && p.O == width;
-    if (p.grad_coef && !same)  // gradients add up in scratch
-      inputs = most(1, least(inputs, kSecondLevel / (input_size() * static_cast<int64_t>(sizeof(T)))));
-    input_blocks = ceil_div(p.I, inputs);
     // Few inputs: split the rows too, each part with gradients of its own that are added up in order.
     const int64_t worth = p.grad_coef ? most(4 * p.F, kVisit) : kVisit;
     splits = most(1, least(16 / p.I, p.N / worth));
@@ -125,7 +119,14 @@ struct BackwardPlan {
     rows = least(rows, ceil_div(p.N, splits));
     split_rows = round_up(ceil_div(p.N, splits), rows);
     splits = ceil_div(p.N, split_rows);
+    inputs = least(p.I, kMaxInputs);
+    while (inputs > 1 && ceil_div(p.I, inputs) * splits < 2 * pool.threads) inputs = ceil_div(inputs, 2);
+    const bool same = p.grad_coef_dtype == kDtype<T> && p.O == width;
+    if (p.grad_coef && !same)  // gradients add up in scratch
+      inputs = most(1, least(inputs, kSecondLevel / (input_size() * static_cast<int64_t>(sizeof(T)))));
+    input_blocks = ceil_div(p.I, inputs);
     in_place = same && splits == 1;
+    narrow = is_narrow<T>(p) && rows <= kVisit;
   }
   int64_t tasks() const { return input_blocks * splits; }
   int64_t input_size() const { return (p.F + 1) * width; }
@@ -149,7 +150,10 @@ class BackwardTask {
         x_(p_.x, memory_, inputs_, plan.rows),
         s_(p_.s, memory_, inputs_, plan.rows),
         sorted_(p_, memory_, plan.rows) {
-    u_rows_.take(memory_, plan_.rows);
+    if (plan_.narrow)
+      u_columns_ = memory_.template take<T>(tile_stride() * p_.O);
+    else
+      u_rows_.take(memory_, plan_.rows);
     found_ = memory_.template take<int32_t>(plan_.rows);
     start_ = memory_.template take<int32_t>(kVisit);
     features_ = memory_.template take<T>(2 * planes_ * kVisit);
@@ -165,10 +169,14 @@ class BackwardTask {
     const int64_t begin = split_ * plan_.split_rows, end = least(p_.N, begin + plan_.split_rows);
     for (n0_ = begin; n0_ < end; n0_ += plan_.rows) {
       rows_ = least(plan_.rows, end - n0_);
-      u_ = u_rows_.get(n0_, rows_);
+      if (plan_.narrow)
+        load_block(u_columns_, 1, tile_stride(), p_.u, n0_ * p_.u.stride[0], p_.u.stride[0], p_.u.stride[1], rows_,
+                   p_.O);
+      else
+        u_ = u_rows_.get(n0_, rows_);
       x_.load(i0_, inputs_, n0_, rows_);
       s_.load(i0_, inputs_, n0_, rows_);
-      for (int64_t i = 0; i < inputs_; ++i) input(i);
+      for (int64_t i = 0; i < inputs_; ++i) plan_.narrow ? narrow_input(i) : input(i);
       if (p_.grad_x)
         store_block(p_.grad_x, p_.grad_x_dtype, n0_ * p_.I + i0_, p_.I, tile_, 1, tile_stride(), rows_, inputs_);
     }
@@ -184,19 +192,22 @@ class BackwardTask {
   Scratch& reserved() {
     const int64_t rows = plan_.rows;
     Scratch& memory = scratch();
-    memory.reserve((p_.grad_x
-                        ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_)
-                        : 0) +
-                   (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) + u_rows_.bytes(rows) +
-                   Column<T>::bytes(p_, kVisit) + Tile<T>::bytes(p_.x, inputs_, rows) +
-                   Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) + Scratch::bytes<int32_t>(rows) +
-                   Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
+    memory.reserve(
+        (p_.grad_x ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_)
+                   : 0) +
+        (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) +
+        (plan_.narrow ? Scratch::bytes<T>(tile_stride() * p_.O) : u_rows_.bytes(rows)) + Column<T>::bytes(p_, kVisit) +
+        Tile<T>::bytes(p_.x, inputs_, rows) + Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) +
+        Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
     return memory;
   }
 
+  int top_order() const {
+    return !p_.grad_coef ? p_.x_order : !p_.grad_x ? p_.order : p_.order > p_.x_order ? p_.order : p_.x_order;
+  }
+
   void input(int64_t i) {
-    const int top = static_cast<int>(!p_.grad_coef ? p_.x_order : !p_.grad_x ? p_.order : most(p_.order, p_.x_order));
-    column_.find(i0_ + i, x_.column(i), rows_, top, found_);
+    column_.find(i0_ + i, x_.column(i), rows_, top_order(), found_);
     sorted_.build(found_, x_.column(i), s_.column(i), rows_);
     if (p_.grad_x) w_ = blocks_.get(i0_ + i, 1, 0, p_.O);
     if (p_.grad_coef) aim(i);
@@ -214,6 +225,31 @@ class BackwardTask {
       if (p_.grad_x) store_dots(rows, tile_ + i * tile_stride());
     }
     if (p_.grad_coef && ready < p_.F) zero(grad_coef_ + ready * plan_.width, p_.F - ready);
+  }
+
+  // A tile of one input where the layer is narrow, its rows in their own order.
+  void narrow_input(int64_t i) {
+    constexpr int W = kLanes<T>;
+    column_.find(i0_ + i, x_.column(i), rows_, top_order(), found_);
+    column_.place(x_.column(i), s_.column(i), found_, rows_, start_);
+    features();
+    for (int64_t n = rows_; n < round_up(rows_, W); ++n) start_[n] = -1;
+    if (p_.grad_x) w_ = blocks_.get(i0_ + i, 1, 0, p_.O);
+    if (p_.grad_coef) aim(i);
+    if (p_.grad_coef && n0_ == split_ * plan_.split_rows) zero(grad_coef_, p_.F + 1);
+    by_window(p_, [&](auto window, auto base) {
+      for (int64_t o = 0; o < p_.O; ++o) {
+        const T* u = u_columns_ + o * tile_stride();
+        if (p_.grad_x)
+          narrow_in<T, window.value, base.value>(rows_, features_, kVisit, start_,
+                                                 load_table(w_.coef + o, w_.coef_row, p_.F),
+                                                 base.value ? w_.base[o] : T(0), u, o == 0, tile_ + i * tile_stride());
+        if (!p_.grad_coef) continue;
+        const Vec<T> sums = narrow_coef<T, window.value, base.value>(
+            rows_, features_ + (p_.grad_x ? planes_ * kVisit : 0), kVisit, start_, p_.F, u);
+        for (int f = 0; f < p_.F + base.value; ++f) grad_coef_[f * plan_.width + o] += sums[f];
+      }
+    });
   }
 
   // Where the coefficient gradients of input i add up.
@@ -234,9 +270,13 @@ class BackwardTask {
   Visit<T> prepare(int64_t at) {
     const int64_t rows = least(kVisit, rows_ - at);
     column_.place(sorted_.x + at, p_.s ? sorted_.s + at : nullptr, sorted_.window + at, rows, start_);
+    features();
+    return {rows, sorted_.order + at, start_, features_};
+  }
+
+  void features() {
     if (p_.grad_x) column_.weights(p_.x_order, features_, kVisit);
     if (p_.grad_coef) column_.weights(p_.order, features_ + (p_.grad_x ? planes_ * kVisit : 0), kVisit);
-    return {rows, sorted_.order + at, start_, features_};
   }
 
   void visit_rows(const Visit<T>& rows) {
@@ -278,7 +318,7 @@ class BackwardTask {
   Sorted<T> sorted_;
   Weights<T> w_{};
   int32_t *found_, *start_;
-  T *features_, *tile_ = nullptr, *coef_ = nullptr;
+  T *features_, *u_columns_ = nullptr, *tile_ = nullptr, *coef_ = nullptr;
   T *grad_coef_ = nullptr, *grad_base_ = nullptr;
   Vec<T>* dots_ = nullptr;
   const T* u_ = nullptr;

@@ -2,7 +2,7 @@
 // A task is a block of rows by a block of outputs; a row's outputs stay in registers while a block of inputs goes by.
 #pragma once
 
-#include "block.h"
+#include "narrow.h"
 #include "order.h"
 
 namespace fastkan {
@@ -107,23 +107,25 @@ __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, con
 
 // Bytes of an input's coefficients above which its rows are sorted: with few rows in a window, and with many.
 constexpr int64_t kSortedFrom = 48 * 1024, kHeldFrom = 4 * 1024;
-constexpr int64_t kManyInWindow = 6;
+constexpr int64_t kManyInWindow = 6, kSortedFew = 512;  // rows of a window, rows that are worth sorting
 constexpr int64_t kSummedInputs = 64;
 
 template <class T>
 struct OutPlan {
   const Problem& p;
   int64_t inputs, rows, width, row_blocks, output_blocks;
-  bool sorted, held;
+  bool narrow, sorted, held;
 
   OutPlan(const Problem& problem, const Pool& pool) : p(problem) {
     width = least(p.O, kDirectWidth);
     inputs = block_inputs<T>(p, padded<T>(width));
     const int64_t size = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)), windows = p.F - p.K;
-    sorted = size > kSortedFrom || (size > kHeldFrom && least(p.N, kSortedRows / 2) > kManyInWindow * windows);
+    narrow = is_narrow<T>(p);
+    sorted = (size > kSortedFrom && p.N >= kSortedFew) ||
+             (size > kHeldFrom && least(p.N, kSortedRows / 2) > kManyInWindow * windows);
     if (sorted) inputs = least(p.I, kMaxInputs);
     // Sorted: many rows of each window, as far as y stays in the second-level cache and threads have work.
-    const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit));
+    const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit / 4));
     rows = least(p.N, sorted ? many : 128);
     held = rows > kManyInWindow * windows;
     row_blocks = ceil_div(p.N, rows);
@@ -139,7 +141,7 @@ struct OutPlan {
 template <class T>
 struct OutBlock {
   const Problem& p;
-  int64_t n0, o0, rows, outputs, width, stride;
+  int64_t n0, o0, rows, outputs, width, stride, column;  // strides of rows and columns
   bool in_place;
   T* y = nullptr;
 
@@ -150,14 +152,17 @@ struct OutBlock {
         rows(least(plan.rows, p.N - n0)),
         outputs(least(plan.width, p.O - o0)),
         width(padded<T>(outputs)),
-        in_place(p.out_dtype == kDtype<T> && outputs == width) {
-    stride = in_place ? p.O : width;
+        in_place(p.out_dtype == kDtype<T> && outputs == width && !plan.narrow) {
+    stride = plan.narrow ? 1 : in_place ? p.O : width;
+    column = plan.narrow ? round_up(rows, kLanes<T>) : 1;
   }
-  size_t bytes() const { return in_place ? 0 : Scratch::bytes<T>(rows * width); }
+  int64_t size() const { return stride == 1 ? outputs * column : rows * width; }
+  size_t bytes() const { return in_place ? 0 : Scratch::bytes<T>(size()); }
   void begin(Scratch& memory) {
-    y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(rows * width);
-    for (int64_t n = 0; n < rows; ++n) memset(y + n * stride, 0, static_cast<size_t>(width) * sizeof(T));
-    if (p.bias) load_block(y, stride, 1, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
+    y = in_place ? static_cast<T*>(p.out) + n0 * p.O + o0 : memory.take<T>(size());
+    if (!in_place) memset(y, 0, static_cast<size_t>(size()) * sizeof(T));
+    for (int64_t n = 0; in_place && n < rows; ++n) memset(y + n * stride, 0, static_cast<size_t>(width) * sizeof(T));
+    if (p.bias) load_block(y, stride, column, p.bias, o0 * p.bias.stride[0], 0, p.bias.stride[0], rows, outputs);
   }
   // Adds the sums [rows, width] of some inputs, and clears them.
   void add(T* part) const {
@@ -168,7 +173,7 @@ struct OutBlock {
       }
   }
   void end() const {
-    if (!in_place) store_block(p.out, p.out_dtype, n0 * p.O + o0, p.O, y, width, 1, rows, outputs);
+    if (!in_place) store_block(p.out, p.out_dtype, n0 * p.O + o0, p.O, y, stride, column, rows, outputs);
   }
 };
 
@@ -176,18 +181,18 @@ template <class T>
 void out_task(const OutPlan<T>& plan, int64_t task) {
   const Problem& p = plan.p;
   OutBlock<T> out(plan, task);
-  const int64_t rows = out.rows;
+  const int64_t rows = out.rows, stride = round_up(rows, kLanes<T>);  // of features
   const int planes = p.K + 1 + p.with_base;
   WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Tile<T>::bytes(p.x, plan.inputs, rows) +
-                 Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * rows) +
-                 Scratch::bytes<int32_t>(plan.inputs * rows) + Scratch::bytes<int32_t>(rows) + out.bytes());
+                 Tile<T>::bytes(p.s, plan.inputs, rows) + Scratch::bytes<T>(plan.inputs * planes * stride) +
+                 Scratch::bytes<int32_t>(plan.inputs * stride) + Scratch::bytes<int32_t>(rows) + out.bytes());
   blocks.take(memory, plan.inputs);
   Column<T> column(p, memory, rows);
   Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
-  Features<T> f{planes, rows, memory.take<T>(plan.inputs * planes * rows)};
-  int32_t *start = memory.take<int32_t>(plan.inputs * rows), *window = memory.take<int32_t>(rows);
+  Features<T> f{planes, stride, memory.take<T>(plan.inputs * planes * stride)};
+  int32_t *start = memory.take<int32_t>(plan.inputs * stride), *window = memory.take<int32_t>(rows);
   out.begin(memory);
   for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
     const int64_t inputs = least(plan.inputs, p.I - i0);
@@ -195,11 +200,14 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
     s.load(i0, inputs, out.n0, rows);
     for (int64_t i = 0; i < inputs; ++i) {
       column.find(i0 + i, x.column(i), rows, p.order, window);
-      column.place(x.column(i), s.column(i), window, rows, start + i * rows);
-      column.weights(p.order, f.w + i * planes * rows, rows);
+      column.place(x.column(i), s.column(i), window, rows, start + i * stride);
+      column.weights(p.order, f.w + i * planes * stride, stride);
     }
     const Weights<T> w = blocks.get(i0, inputs, out.o0, out.outputs);
     by_window(p, [&](auto window, auto base) {
+      for (int64_t o = 0; plan.narrow && o < p.O; ++o)
+        narrow_out<T, window.value, base.value>(rows, inputs, f, start, w, p.F, o, out.y + o * out.column);
+      if (plan.narrow) return;
       chunks<kRegisters / 2>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
         out_rows<T, vectors.value, window.value, base.value>(rows, inputs, f, start, w, at * kLanes<T>, out.y,
                                                              out.stride);
