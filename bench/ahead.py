@@ -100,6 +100,7 @@ def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launc
         with (
             mock.patch.object(launch, "_run", record),
             mock.patch.object(plan, "architecture", lambda device: target),
+            mock.patch.object(plan, "processors", lambda device: 1 if shape == "large" else 1 << 30),
             mock.patch.object(torch.version, "hip", "ahead of time" if target.startswith("gfx") else None),
         ):
             call(SimpleNamespace(**{contraction: _without_dispatch(contraction)}), contraction, p)
