@@ -74,11 +74,14 @@ def test_the_best_instruction_set_is_chosen():
     assert native.cpu_isa() == best
 
 
-# Rows in sorted order: windows with many rows and several tiles of them; with few rows, summed in groups of inputs;
-# with none, between rows far apart.
+# The ways through the kernels. Rows in sorted order: windows with many rows and several tiles of them; with few rows,
+# summed in groups of inputs; with none, between rows far apart. Few outputs, whose coefficients are looked up.
+CASES = [(5000, 3, 33, 60), (520, 66, 20, 400), (40, 2, 64, 1000), (700, 5, 1, 10), (33, 40, 3, 4)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("case", [(5000, 3, 33, 60), (300, 70, 20, 700), (40, 2, 64, 1000)], ids=str)
-def test_large_grids(case, dtype, threads):
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_way_matches_the_reference_at_any_number_of_threads(case, dtype, threads):
     skip_if_missing("native")
     p = Problem.random(*case, base="identity", weighted=True, dtype=dtype)
     for contraction in ("kan_out", "kan_in", "kan_coef", "kan_backward"):
