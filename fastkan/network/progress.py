@@ -22,7 +22,7 @@ class Log:
             if name not in self.results:
                 known = ", ".join(map(repr, self.results))
                 raise ValueError(f"display_metrics: {name!r} is not in the result: expected names of {known}")
-        self.results["stopped"] = None
+        self.results.update(grid=[], stopped=None)
         self.bar = _bar(steps) if progress else None
 
     def add(self, step: int) -> float | None:
@@ -30,6 +30,7 @@ class Log:
         results, tested = self.results, step % self.every == 0 or step == self.steps - 1
         results["train_loss"].append(self.objective.shown(self.objective.loss))
         results["reg"].append(float(self.objective.penalty))
+        results["grid"].append(self.model.grid)
         results["test_loss"].append(self.objective.test(self.data) if tested else results["test_loss"][-1])
         for metric in self.metrics:
             results[metric.__name__].append(float(metric()))
