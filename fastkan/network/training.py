@@ -72,7 +72,8 @@ def fit(
 
     Returns:
         train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid sizes at every
-        step; "stopped": why it ended early, or None. The inputs are kept as cache_data (a reference), for prune and plots.
+        step; "stopped": why it ended early, or None. The inputs are kept as cache_data (a reference), for prune and
+        plots.
 
     A loss or a step that is not finite ends the training with a warning, and the model is as it was when the loss last
     was finite. So it is when the training is interrupted. Raises TypeError or ValueError for a wrong argument.
