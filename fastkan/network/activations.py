@@ -9,6 +9,9 @@ from torch import Tensor
 
 from .layer import safe_sqrt
 
+# Of the features of edges that are evaluated at a time.
+MAX_BYTES = 1 << 26
+
 
 class Activations:
     """What one forward pass leaves: lists over the layers l of edges, each differentiable unless detached.
@@ -90,6 +93,22 @@ def get_act(model, x: Tensor | dict | None = None, singularity_avoiding: bool = 
     model.cache_data = x.detach()
     record = Activations(model, model.cache_data, singularity_avoiding, y_th)
     model._record = record.scale_up(model)
+
+
+@torch.no_grad()
+def edge_values(model, l: int, x: Tensor, inputs: Tensor, outputs: Tensor, **options) -> Tensor:
+    """What edges from inputs[e] to outputs[e] of layer l make of x [N, width_in[l]], both branches: [N, E]."""
+    numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
+    step = max(1, MAX_BYTES // (8 * max(1, len(x)) * (numeric.num + numeric.k + 1)))
+    parts = zip(inputs.split(step), outputs.split(step), strict=True)
+    values = torch.cat([numeric.edge_values(x, *part) for part in parts], 1)
+    if model.symbolic_enabled and symbolic.active:
+        to, source, part = symbolic.edges(x, **options)
+        column = torch.full_like(symbolic.edge_mask, -1, dtype=torch.long)
+        column[to, source] = torch.arange(len(to), device=x.device)
+        column = column[outputs, inputs]
+        values[:, column >= 0] += part[:, column[column >= 0]].to(values.dtype)
+    return values
 
 
 def recorded(name: str) -> property:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..nn.grid import refit, resized_knots
+from .activations import edge_values
 from .structure import index, per_layer
 
 
@@ -92,13 +93,9 @@ def get_fun(model, l: int, i: int, j: int) -> tuple[Tensor, Tensor]:
     index("j", j, model.width_out[l + 1])
     if model._record is None:
         model.get_act()
-    numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     rows = model._record.acts[l]
     edge = torch.tensor([i], device=rows.device), torch.tensor([j], device=rows.device)
-    y = numeric.edge_values(rows, *edge)[:, 0]
-    if model.symbolic_enabled and symbolic.active and bool(symbolic.edge_mask[j, i]):
-        outputs, inputs, values = symbolic.edges(rows, **model._record.options)
-        y = y + values[:, (outputs == j) & (inputs == i)][:, 0].to(y.dtype)
+    y = edge_values(model, l, rows, *edge, **model._record.options)[:, 0]
     x, order = rows[:, i].sort()
     return x.cpu(), y[order].cpu()
 

@@ -101,6 +101,29 @@ def add_symbolic(
     return SYMBOLIC_LIB[name]
 
 
+def in_library(fun: "str | SymbolicFunction | Callable[[Tensor], Tensor]") -> SymbolicFunction:
+    """The library's entry of a name or of a function; a function that it lacks is added, by its __name__.
+
+    Raises as get_symbolic and add_symbolic, and ValueError where the name is that of another function, or of none.
+    """
+    if isinstance(fun, str):
+        return get_symbolic(fun)
+    if not callable(fun):
+        raise TypeError(f"fun={fun!r}: expected the name of a function in SYMBOLIC_LIB, or a function of a tensor")
+    for entry in SYMBOLIC_LIB.values():
+        if fun is entry or fun is entry.torch_fn:
+            return entry
+    name = fun.name if isinstance(fun, SymbolicFunction) else getattr(fun, "__name__", "<lambda>")
+    if name in SYMBOLIC_LIB or name == "<lambda>":
+        raise ValueError(
+            f"fun={fun!r}: expected a function with a name that is not yet in SYMBOLIC_LIB; add_symbolic gives it one"
+        )
+    if isinstance(fun, SymbolicFunction):
+        SYMBOLIC_LIB[name] = fun
+        return fun
+    return add_symbolic(name, fun)
+
+
 def _identifier(name: str) -> str:
     return re.sub(r"\W", "_", name)
 

@@ -68,11 +68,21 @@ class SymbolicLayer(nn.Module):
 
     def set_edge(self, i: int, j: int, name: str, affine=(1.0, 0.0, 1.0, 0.0), mask: float = 1.0) -> None:
         """Put function `name` with (a, b, c, d) on the edge from i to j and switch it on or off; "0" is none."""
-        library.get_symbolic(name)
-        with torch.no_grad():
-            self._names[j][i] = name
-            self.affine[j, i] = torch.as_tensor(affine).to(self.affine)
-            self.edge_mask[j, i] = mask
+        self.set_edges([(i, j)], [name], torch.as_tensor(affine)[None], mask)
+
+    @torch.no_grad()
+    def set_edges(
+        self, edges: list[tuple[int, int]], names: list[str], affine: Tensor, mask: float | Tensor = 1.0
+    ) -> None:
+        """set_edge for edges (i, j), E of them, at once: E names, affine [E, 4], mask for all or [E]."""
+        for name in set(names):
+            library.get_symbolic(name)
+        if edges:
+            inputs, outputs = torch.tensor(edges, device=self.affine.device).unbind(1)
+            for (i, j), name in zip(edges, names, strict=True):
+                self._names[j][i] = name
+            self.affine[outputs, inputs] = affine.to(self.affine)
+            self.edge_mask[outputs, inputs] = torch.as_tensor(mask).to(self.edge_mask)
         self.refresh()
         self._current_plan()
 
