@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from .jacobian import Products
+
 SOLVERS = ("auto", "dense", "cg")
 DAMPING_RANGE = 1e-14, 1e14  # over the largest curvature
 
@@ -80,18 +82,18 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         params = [p for p in group["params"] if p.requires_grad]
         if not params:
             raise ValueError("params: expected at least one tensor with requires_grad")
-        with torch.enable_grad():
-            residuals = closure()
-        _check_residuals(residuals)
-        loss = _loss(residuals)
+        system = _linearised(closure, params)
+        residuals = system.residuals
+        value = residuals.square().mean().to(params[0].dtype)
+        loss = 0.5 * float(residuals.square().sum())
         if not math.isfinite(loss):
-            return residuals.detach().square().mean()
+            return value
         state = self.state[group["params"][0]]
-        system = _choose_system(params, residuals.flatten(), group)
+        system = _choose_solver(system, group)
         if system.norm > 0:
             self._descend(closure, params, system, loss, state, group)
         state["steps"] = state.get("steps", 0) + 1
-        return residuals.detach().square().mean()
+        return value
 
     def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
         """Trials with ever larger damping, until one is better."""
@@ -104,7 +106,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             step, promised = system.solve(damping)
             gain = -math.inf
             if math.isfinite(promised) and promised > 0:
-                _move(params, before, step)
+                _move(params, before, system.linear.expanded(step))
                 with torch.enable_grad():
                     gain = loss - _loss(closure().detach())
             if gain > 0:
@@ -141,79 +143,42 @@ def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> No
         offset += p.numel()
 
 
-def _choose_system(params: list[Tensor], residuals: Tensor, group: dict):
-    p, r = sum(t.numel() for t in params), residuals.numel()
+def _linearised(closure, params: list[Tensor]):
+    """Residuals and their Jacobian; see jacobian.Products, whose methods other kinds have too."""
+    if hasattr(closure, "linearised"):
+        return closure.linearised(params)
+    with torch.enable_grad():
+        residuals = closure()
+    _check_residuals(residuals)
+    return Products(residuals, params)
+
+
+def _choose_solver(linear, group: dict):
+    p, r = linear.count, len(linear.residuals)
     solver = group["solver"]
     if solver == "auto":
-        solver = "dense" if 8 * (r * p + 2 * min(r, p) ** 2) <= group["max_bytes"] else "cg"
+        held = linear.bytes_of(p <= r) + 16 * min(r, p) ** 2
+        solver = "dense" if held <= group["max_bytes"] else "cg"
     if solver == "dense":
-        return _Dense(params, residuals, group["max_bytes"])
-    return _MatrixFree(params, residuals, group["cg_steps"], group["cg_tolerance"])
-
-
-class _Products:
-    """J^T u and J v from the graph of the residuals: J v is the gradient by u of (J^T u) v, which is linear in u."""
-
-    def __init__(self, params: list[Tensor], residuals: Tensor):
-        self.params, self.residuals = params, residuals
-        self.dtype = residuals.dtype
-        self.shapes = [p.shape for p in params]
-        self._transposed = None
-
-    def _flat(self, grads: Iterable[Tensor | None], batch: tuple[int, ...] = ()) -> Tensor:
-        parts = [
-            (p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, p.numel())).double()
-            for p, g in zip(self.params, grads, strict=True)
-        ]
-        return torch.cat(parts, -1)
-
-    def transposed(self, u: Tensor, batched: bool = False) -> Tensor:
-        """u [R] or [B, R] -> J^T u [P] or [B, P] in float64."""
-        grads = torch.autograd.grad(
-            self.residuals,
-            self.params,
-            u.to(self.dtype),
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
-        return self._flat(grads, u.shape[:-1])
-
-    def forward(self, v: Tensor, batched: bool = False) -> Tensor:
-        """v [P] or [B, P] -> J v [R] or [B, R] in float64."""
-        if self._transposed is None:
-            with torch.enable_grad():
-                self._dual = torch.zeros_like(self.residuals).requires_grad_()
-                grads = torch.autograd.grad(
-                    self.residuals, self.params, self._dual, create_graph=True, allow_unused=True
-                )
-                self._transposed = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
-        pieces = v.split([shape.numel() for shape in self.shapes], -1)
-        tangents = [pieces[i].reshape(*v.shape[:-1], *self.shapes[i]).to(g.dtype) for i, g in self._transposed]
-        (out,) = torch.autograd.grad(
-            [g for _, g in self._transposed], self._dual, tangents, retain_graph=True, is_grads_batched=batched
-        )
-        return out.double()
+        return _Dense(linear, group["max_bytes"])
+    return _MatrixFree(linear, group["cg_steps"], group["cg_tolerance"], group["max_bytes"])
 
 
 class _Dense:
-    """J in full, computed by columns where the parameters are fewer than the residuals, and by rows otherwise."""
+    """Cholesky's factors of J^T J or of J J^T: of P parameters or R residuals, the fewer.
 
-    def __init__(self, params: list[Tensor], residuals: Tensor, max_bytes: int):
-        self.residuals = residuals.detach().double()
-        products = _Products(params, residuals)
-        p, r = sum(t.numel() for t in params), residuals.numel()
-        rows = max(1, max_bytes // (64 * (p + r)))
-        by_columns = p <= r
-        eye = torch.eye(min(p, r), dtype=torch.float64, device=residuals.device)
-        product = products.forward if by_columns else products.transposed
-        jacobian = torch.cat([product(part, batched=True) for part in eye.split(rows)])
-        self.jacobian = jacobian.T if by_columns else jacobian
-        self.grad = self.jacobian.T @ self.residuals
+    (J^T J + d)^-1 J^T = J^T (J J^T + d)^-1.
+    """
+
+    def __init__(self, linear, max_bytes: int):
+        self.linear, self.residuals = linear, linear.residuals
+        self.primal = linear.count <= len(self.residuals)
+        if self.primal:
+            self.matrix, self.grad = linear.gram(max_bytes), linear.transposed(self.residuals)
+        else:
+            self.jacobian = linear.jacobian(max_bytes)
+            self.matrix, self.grad = self.jacobian @ self.jacobian.T, self.jacobian.T @ self.residuals
         self.norm = float(self.grad.norm())
-        # Of P parameters or R residuals, the fewer: (J^T J + d)^-1 J^T = J^T (J J^T + d)^-1.
-        self.primal = by_columns
-        self.matrix = self.jacobian.T @ self.jacobian if by_columns else self.jacobian @ self.jacobian.T
         self.curvature = max(float(self.matrix.diagonal().max()), 1e-300)
 
     def solve(self, damping: float) -> tuple[Tensor, float]:
@@ -230,34 +195,38 @@ class _Dense:
 
 
 class _MatrixFree:
-    """Products with J and J^T through the graph; conjugate gradients on the normal equations."""
+    """Conjugate gradients on the normal equations, on products with J and J^T."""
 
-    def __init__(self, params: list[Tensor], residuals: Tensor, steps: int, tolerance: float):
-        self.products, self.steps, self.tolerance = _Products(params, residuals), steps, tolerance
-        self.grad = self.products.transposed(residuals.detach())
+    def __init__(self, linear, steps: int, tolerance: float, max_bytes: int):
+        self.linear, self.steps, self.tolerance = linear, steps, tolerance
+        self.grad = linear.transposed(linear.residuals)
+        self.diagonal = linear.diagonal(max_bytes)
         self.norm = float(self.grad.norm())
-        along = float(self.products.forward(self.grad).norm()) if self.norm > 0 else 0.0
+        along = float(linear.forward(self.grad).norm()) if self.norm > 0 else 0.0
         self.curvature = max((along / self.norm) ** 2 if self.norm > 0 else 0.0, 1e-300)
 
     def solve(self, damping: float) -> tuple[Tensor, float]:
         """As _Dense.solve, to the tolerance. Each iterate is a descent direction."""
+        inverse = 1.0 if self.diagonal is None else 1.0 / (self.diagonal + damping)
         step = torch.zeros_like(self.grad)
         rest = -self.grad
-        direction, size = rest.clone(), float(rest @ rest)
-        enough = (self.tolerance * self.norm) ** 2
+        direction = inverse * rest
+        size = float(rest @ direction)
+        enough = self.tolerance**2 * size
         for _ in range(self.steps):
-            image = self.products.forward(direction)
-            applied = self.products.transposed(image) + damping * direction
+            image = self.linear.forward(direction)
+            applied = self.linear.transposed(image) + damping * direction
             curvature = float(direction @ applied)
             if not (math.isfinite(curvature) and curvature > 0):
                 break
             length = size / curvature
             step += length * direction
             rest -= length * applied
-            size, last = float(rest @ rest), size
+            preconditioned = inverse * rest
+            size, last = float(rest @ preconditioned), size
             if size <= enough:
                 break
-            direction = rest + (size / last) * direction
+            direction = preconditioned + (size / last) * direction
         # gain = -grad.step - 1/2 step.A step, and A step = -grad - rest - damping step
         promised = 0.5 * float(step @ (damping * step - self.grad + rest))
         return step, promised
