@@ -196,8 +196,8 @@ def _switch_off(model, l: int, verbose: int) -> None:
 
 
 def _zero_for_constants(fit: Fit) -> None:
-    zero = [function.name for function in fit.functions].index("0")
-    fit.r2[:, zero] = fit.r2[:, zero].masked_fill(fit.r2[:, zero] < 1, -torch.inf)
+    zero = torch.tensor([function.name == "0" for function in fit.functions], device=fit.r2.device)
+    fit.r2.masked_fill_(zero & (fit.r2 < 1), -torch.inf)
 
 
 def _tell(l: int, edges: list, best: list[Candidate], fixed: list[int], r2_threshold: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from . import activations, attribution, checkpoint, edit, fix, grids, prune, regularize, training
+from . import activations, attribution, checkpoint, edit, fix, formula, grids, prune, regularize, training
 from .layer import KANLayer
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
@@ -257,6 +257,7 @@ class KAN(nn.Module):
 
     fix_symbolic, unfix_symbolic, unfix_symbolic_all = fix.fix_symbolic, fix.unfix_symbolic, fix.unfix_symbolic_all
     suggest_symbolic, auto_symbolic = fix.suggest_symbolic, fix.auto_symbolic
+    symbolic_formula = formula.symbolic_formula
 
     # Files and copies
 
