@@ -2,24 +2,59 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import torch
 
 from . import library
 
-FORMAT = "fastkan.KAN 1"
+FORMAT = "fastkan.KAN 2"
+# 1 lacks "layers" and "trainable": what a new model of that configuration has is then used.
+READABLE = ("fastkan.KAN 1", FORMAT)
 
 
-def save(model, path: str | os.PathLike) -> None:
-    """Write the model to the file `path`: its shape as JSON, its state as tensors; not its data or activations.
+def save(model, path: str | os.PathLike | IO[bytes]) -> None:
+    """Write the model to the file `path`, or one that is open for writing: its shape as JSON, its state as tensors.
+
+    Which parameters train is kept, each on its own; data and activations are not. The file is written beside `path`
+    and takes its place when it is complete: if that fails, what was there before stays.
 
     A base function that is not a name, and functions that were added to the library, are not in the file.
     """
-    config = json.dumps(model.config())
-    torch.save({"format": FORMAT, "config": config, "state": model.state_dict()}, path)
+    content = {
+        "format": FORMAT,
+        "config": json.dumps(model.config()),
+        "layers": json.dumps([_layer(layer) for layer in model.act_fun]),
+        "trainable": json.dumps(trainable(model)),
+        "state": model.state_dict(),
+    }
+    if hasattr(path, "write"):
+        torch.save(content, path)
+        return
+    with replaced(path) as file:
+        torch.save(content, file)
 
 
-def load(cls, path: str | os.PathLike, base_fun=None, device=None, backend: str | None = None):
+@contextmanager
+def replaced(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when it is complete: if writing fails, what was there before stays."""
+    target = os.path.realpath(path)  # through a link, as writing to it would
+    beside = f"{target}.{os.getpid()}.tmp"
+    try:
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except BaseException:
+        if os.path.exists(beside):
+            os.remove(beside)
+        raise
+
+
+def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, backend: str | None = None):
     """The model that save has written, on `device`, by default that on which it was saved.
 
     Files are read with weights_only: they can't run code, wherever they come from. base_fun: needed where it was not a
@@ -27,15 +62,8 @@ def load(cls, path: str | os.PathLike, base_fun=None, device=None, backend: str 
 
     Raises ValueError where the file is not one, KeyError where the library lacks a function.
     """
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # the reader of a file that is no checkpoint fails in many ways
-        raise ValueError(f"path={str(path)!r}: expected a file that KAN.save has written ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"path={str(path)!r}: expected a file that KAN.save has written, of format {FORMAT!r}")
-    config, state = json.loads(content["config"]), content["state"]
+    content = _read(path, device)
+    config, state = content["config"], content["state"]
     in_features, dtype = config.pop("in_features"), getattr(torch, config.pop("dtype"))
     if config["base_fun"] is None and base_fun is None:
         raise ValueError("base_fun=None: expected the base function, which the file can't hold")
@@ -45,7 +73,27 @@ def load(cls, path: str | os.PathLike, base_fun=None, device=None, backend: str 
     model.in_features = in_features
     for name in {name for layer in model.symbolic_fun for row in layer.funs_name for name in row}:
         library.get_symbolic(name)
+    for l, layer in enumerate(model.act_fun):  # as they were, where float32 knots were taken for uniform ones
+        layer.linear.set_grid(state[f"act_fun.{l}.linear.grid"])
+    for layer, kept in zip(model.act_fun, content.get("layers", ()), strict=False):
+        layer.linear.grid_eps, layer.linear.grid_range = kept["grid_eps"], tuple(kept["grid_range"])
+        layer.linear.outside = kept["outside"]
+    set_trainable(model, content.get("trainable", {}))
     return model
+
+
+def _read(path: str | os.PathLike | IO[bytes], device) -> dict:
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the reader of a file that is no checkpoint fails in many ways
+        raise ValueError(f"path={str(path)!r}: expected a file that KAN.save has written ({error})") from None
+    if not isinstance(content, dict) or content.get("format") not in READABLE:
+        formats = " or ".join(map(repr, READABLE))
+        raise ValueError(f"path={str(path)!r}: expected a file that KAN.save has written, of format {formats}")
+    return {name: json.loads(part) if isinstance(part, str) and name != "format" else part
+            for name, part in content.items()}  # fmt: skip
 
 
 def config(model) -> dict:
@@ -67,3 +115,34 @@ def config(model) -> dict:
         "in_features": model.in_features,
         "dtype": str(linear.coef.dtype).removeprefix("torch."),
     }
+
+
+def _layer(layer) -> dict:
+    """What may differ from layer to layer, and is no tensor."""
+    linear = layer.linear
+    return {"grid_eps": linear.grid_eps, "grid_range": list(linear.grid_range), "outside": linear.outside}
+
+
+def trainable(model) -> dict[str, bool]:
+    """Which parameters take a gradient, or will once an edge that uses them is switched on, by name."""
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    return flags | {name: layer._trainable()[e] for name, (layer, e) in _edge_parameters(model).items()}
+
+
+def set_trainable(model, flags: dict[str, bool]) -> None:
+    """Make these parameters, by name, take a gradient or not; the others stay."""
+    for layer in (*model.act_fun, *model.symbolic_fun):
+        layer.active  # noqa: B018  what its edges are decides now, and not again at the next forward pass
+    edges = _edge_parameters(model)
+    for name, p in model.named_parameters():
+        if name in edges and edges[name][0]._asleep is not None:
+            layer, e = edges[name]
+            layer._asleep[e] = flags.get(name, layer._asleep[e])
+        else:
+            p.requires_grad_(flags.get(name, p.requires_grad))
+
+
+def _edge_parameters(model) -> dict[str, tuple]:
+    """Name -> (layer, e): it is the e-th of the numeric parameters of the layer's edges."""
+    places = {id(p): (layer, e) for layer in model.act_fun for e, p in enumerate(layer._parameters_of_edges())}
+    return {name: places[id(p)] for name, p in model.named_parameters() if id(p) in places}

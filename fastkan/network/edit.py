@@ -31,13 +31,9 @@ def rearrange(model, l: int, nodes: list[int | New]) -> None:
     for node, arity in zip(old, arities, strict=True):
         subnodes += [None] * (arity or 1) if node is None else groups[node]
     if l < model.depth:
-        everything = list(range(model.width_out[l + 1]))
-        model.act_fun[l] = model.act_fun[l].rearranged(old, everything)
-        model.symbolic_fun[l] = model.symbolic_fun[l].rearranged(old, everything)
+        _edges(model, l, old, list(range(model.width_out[l + 1])))
     if l > 0:
-        everything = list(range(model.width_in[l - 1]))
-        model.act_fun[l - 1] = model.act_fun[l - 1].rearranged(everything, subnodes)
-        model.symbolic_fun[l - 1] = model.symbolic_fun[l - 1].rearranged(everything, subnodes)
+        _edges(model, l - 1, list(range(model.width_in[l - 1])), subnodes)
         for name, places in (("node", old), ("subnode", subnodes)):
             _take(getattr(model, f"{name}_bias"), l - 1, places, 0.0)
             _take(getattr(model, f"{name}_scale"), l - 1, places, 1.0)
@@ -46,6 +42,14 @@ def rearrange(model, l: int, nodes: list[int | New]) -> None:
     model.mult_arity[l] = [arity for arity in arities if arity is not None]
     model.width[l] = [len(nodes) - len(model.mult_arity[l]), len(model.mult_arity[l])]
     model.forget()
+
+
+def _edges(model, l: int, inputs: list[int | None], outputs: list[int | None]) -> None:
+    frozen = model.symbolic_fun[l].active and not model.symbolic_fun[l].affine.requires_grad
+    model.act_fun[l] = model.act_fun[l].rearranged(inputs, outputs)
+    model.symbolic_fun[l] = model.symbolic_fun[l].rearranged(inputs, outputs)
+    if frozen:
+        model.symbolic_fun[l].affine.requires_grad_(False)
 
 
 def _take(parameters, l: int, places: list[int | None], fill: float) -> None:
@@ -73,12 +77,15 @@ def expand_width(model, layer_id: int, n_added_nodes: int, sum_bool: bool = True
 
 @torch.no_grad()
 def expand_depth(model) -> None:
-    """Add a layer after the last that hands its inputs on: symbolic edges x on the diagonal. The function stays."""
+    """Add a layer after the last that hands its inputs on: symbolic edges x on the diagonal. The function stays.
+
+    Where the symbolic branch was disabled it is enabled, and the edges that it had are switched off.
+    """
     last, size = model.act_fun[-1], model.width_in[-1]
     like = last.linear.coef
     numeric = KANLayer(
-        size, size, last.num, last.k, noise_scale=0.3, base_fun=last.base_fun, grid_eps=model.grid_eps,
-        grid_range=model.grid_range, sp_trainable=model.sp_trainable, sb_trainable=model.sb_trainable,
+        size, size, last.num, last.k, noise_scale=0.3, base_fun=last.base_fun, grid_eps=last.linear.grid_eps,
+        grid_range=last.linear.grid_range, sp_trainable=model.sp_trainable, sb_trainable=model.sb_trainable,
         outside=last.linear.outside, backend=last.linear.backend,
         generator=torch.Generator("cpu").manual_seed(0), device=like.device, dtype=like.dtype,
     )  # fmt: skip
@@ -86,6 +93,9 @@ def expand_depth(model) -> None:
     symbolic = SymbolicLayer(size, size, device=like.device, dtype=like.dtype)
     for node in range(size):
         symbolic.set_edge(node, node, "x")
+    if not model.symbolic_enabled:
+        for layer in model.symbolic_fun:
+            layer.mask.zero_()
     model.act_fun.append(numeric)
     model.symbolic_fun.append(symbolic)
     for name in ("node", "subnode"):
@@ -159,29 +169,83 @@ PERTURBED = {  # kinds of edges by whether their input and their output are acti
 def perturb(model, mag: float = 1.0, mode: str = "non-intrusive") -> None:
     """Switch on the numeric branch of edges that have none, with mask `mag`, so that training can use them.
 
-    A node is active where an edge of the layer, symbolic or numeric, leads out of it or into it. mode: "non-intrusive":
-    edges into inactive nodes, and in the last layer all edges, with scales 0: the function stays. "minimal": edges that
-    are symbolic. "all". Numeric edges are left as they are.
+    A node is active where an edge of the layer, symbolic or numeric, leads out of it or into it. mode:
+        "non-intrusive": edges into inactive nodes that no edge leads out of, and in the last layer all edges, with
+            scales 0: the function stays;
+        "minimal": edges that are symbolic;
+        "all".
+    Numeric edges are left as they are. (pykan's "non-intrusive" also takes inactive nodes that are read, which changes
+    the function.)
     """
     if mode not in PERTURBED:
         raise ValueError(f"mode={mode!r}: expected one of {', '.join(map(repr, PERTURBED))}")
     mag = number("mag", mag)
-    for l, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
-        named = torch.tensor([[name != "0" for name in row] for row in symbolic._names], device=model.device).T
+    kept = mode == "non-intrusive"
+    edges = [_present(model, l) for l in range(model.depth)]
+    for l, numeric in enumerate(model.act_fun):
         on = numeric.edge_mask != 0
-        edges = on | (named & (symbolic.edge_mask.T != 0))  # I O
-        source, target = edges.any(1)[:, None], edges.any(0)[None]
+        source, target = edges[l].any(1)[:, None], edges[l].any(0)[None]
         kinds = {
-            "aa_a": source & target & edges, "aa_i": source & target & ~edges,
+            "aa_a": source & target & edges[l], "aa_i": source & target & ~edges[l],
             "ai": source & ~target, "ia": ~source & target, "ii": ~source & ~target,
         }  # fmt: skip
         chosen = sum(kinds[kind] for kind in PERTURBED[mode]).bool() & ~on
         value = mag
-        if mode == "non-intrusive" and l == model.depth - 1:
+        if kept and l == model.depth - 1:
             chosen, value = ~on, 1.0
             numeric.scale_base = numeric.scale_base.masked_fill(chosen, 0.0)
             numeric.scale_sp = numeric.scale_sp.masked_fill(chosen, 0.0)
+        elif kept:
+            read = edges[l + 1].any(1).tolist()
+            subnodes = [node for node, group in enumerate(model.subnodes(l + 1)) for _ in group]
+            chosen &= torch.tensor([not read[node] for node in subnodes], device=chosen.device)
         numeric.mask = numeric.edge_mask.masked_fill(chosen, value)
+
+
+def _present(model, l: int) -> torch.Tensor:
+    """Which edges of layer l have a function: [I, O]."""
+    numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
+    named = torch.tensor([[name != "0" for name in row] for row in symbolic._names], device=model.device).T
+    return (numeric.edge_mask != 0) | (named & (symbolic.edge_mask.T != 0))
+
+
+@torch.no_grad()
+def module(model, start_layer: int, chain: str) -> None:
+    """Cut a module of nodes off from the others: no edge leads from the one to the other.
+
+    chain: "[nodes]->[subnodes]->[nodes]->[subnodes]...": from which nodes of layer start_layer edges of the module lead
+    to which subnodes of the next layer, then the same of that layer, and so on; as in "[0,1]->[2,3]->[2,3]->[-1]".
+    Negative numbers count from the end.
+    """
+    index("start_layer", start_layer, model.depth)
+    groups = [_numbers(chain, part) for part in chain.split("->")]
+    layers = list(range(start_layer, start_layer + len(groups) // 2))
+    if len(groups) % 2 or layers[-1] >= model.depth:
+        most = 2 * (model.depth - start_layer)
+        raise ValueError(f"chain={chain!r}: expected pairs of groups, at most {most} groups from layer {start_layer}")
+    kept = []
+    for l, start, end in zip(layers, groups[::2], groups[1::2], strict=True):
+        inside = [
+            torch.zeros(n, dtype=torch.bool, device=model.device) for n in (model.width_in[l], model.width_out[l + 1])
+        ]
+        for group, part in zip((start, end), inside, strict=True):
+            for i in group:
+                part[index("chain", i + len(part) if i < 0 else i, len(part))] = True
+        kept.append(inside[0][:, None] == inside[1])  # I O
+    for l, both in zip(layers, kept, strict=True):
+        model.act_fun[l].mask *= both
+        model.symbolic_fun[l].mask *= both.T
+    model.forget()
+
+
+def _numbers(chain: str, part: str) -> list[int]:
+    part = part.strip()
+    try:
+        if part[:1] == "[" and part[-1:] == "]":
+            return [int(number) for number in part[1:-1].split(",")]
+    except ValueError:
+        pass
+    raise ValueError(f"chain={chain!r} has {part!r}: expected groups like '[0,1]', joined by '->'")
 
 
 def _edge(model, l: int, i: int, j: int) -> None:

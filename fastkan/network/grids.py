@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ..nn.grid import refit, resized_knots
 from .activations import edge_values
+from .degree import padded, redegree
+from .state import State
 from .structure import index, per_layer
 
 
@@ -16,14 +18,18 @@ def update_grid_from_samples(model, x: Tensor) -> None:
 
     Functions are kept by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
     distinct values. Layers whose edges are all symbolic or pruned are left alone. Raises ValueError where x, or what
-    becomes of it in a layer, is empty or not finite.
+    becomes of it in a layer, is empty or not finite; the model is then as it was.
     """
-    x = model.rows(x)
-    for l in range(model.depth):
-        if model.act_fun[l].active:
-            model.act_fun[l].linear.update_grid(x, margin=0.0)
-        if l + 1 < model.depth:
-            x = model.nodes(l, model.sums(l, x))
+    x, before = model.rows(x), State(model)
+    try:
+        for l in range(model.depth):
+            if model.act_fun[l].active:
+                model.act_fun[l].linear.update_grid(x, margin=0.0)
+            if l + 1 < model.depth:
+                x = model.nodes(l, model.sums(l, x))
+    except Exception:
+        before.restore()
+        raise
 
 
 def refine(model, new_grid: int | list[int]):
@@ -47,20 +53,21 @@ def initialize_grid_from_another_model(model, another, x: Tensor | None = None) 
 
     The splines become the other's, by least squares over the range. x, which pykan needs, is not used.
     """
-    _same_shape(model, another)
-    for mine, other in zip(model.act_fun, another.act_fun, strict=True):
-        grid, coef = other.linear.grid.to(model.device), other.linear.coef.to(model.device)
-        knots = resized_knots(grid, other.k, mine.num)
-        mine.linear.set_grid(knots, refit(coef, grid, knots, other.k, mine.linear.outside))
+    _same(model, another, "width", "mult_arity")
+    _set_splines(model, [_splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)])
 
 
 @torch.no_grad()
 def initialize_from_another_model(model, another, x: Tensor | None = None):
-    """Become another model's function on this model's numbers of grid intervals; returns the model.
+    """Become another model's function on this model's numbers of grid intervals and degrees; returns the model.
 
-    Both need the same width, arities and k. Everything is copied: nothing is shared with the other model.
+    Both need the same width, arities and base function. On multiples of the other's numbers of intervals, of the same
+    degree, it is the same function to rounding inside the grid ranges, else the closest by least squares over them.
+    Everything is copied: nothing is shared with the other model. After an error nothing has changed.
     """
-    initialize_grid_from_another_model(model, another, x)
+    _same(model, another, "width", "mult_arity", "base_fun")
+    splines = [_splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)]
+    _set_splines(model, splines)
     for mine, other in zip(model.act_fun, another.act_fun, strict=True):
         mine.scale_base, mine.scale_sp, mine.mask = other.scale_base, other.scale_sp, other.edge_mask
     for mine, other in zip(model.symbolic_fun, another.symbolic_fun, strict=True):
@@ -70,7 +77,31 @@ def initialize_from_another_model(model, another, x: Tensor | None = None):
         for mine, other in zip(getattr(model, name), getattr(another, name), strict=True):
             mine.copy_(other)
     model.input_id, model.in_features = another.input_id.to(model.device).clone(), another.in_features
+    model.symbolic_enabled = another.symbolic_enabled
     return model
+
+
+def _splines_of(mine, other) -> tuple[Tensor, Tensor]:
+    """Knots and coefficients of layer `mine`, by its grid size and degree, for the splines of layer `other`."""
+    device, outside = mine.linear.coef.device, mine.linear.outside
+    grid, coef = other.linear.grid.to(device), other.linear.coef.to(device)
+    if not coef.isfinite().all():
+        raise ValueError("another has coefficients that are not finite: expected a model that can be evaluated")
+    knots = resized_knots(grid, other.k, mine.num)
+    if mine.k == other.k:
+        return knots, refit(coef, grid, knots, other.k, outside)
+    knots = padded(knots[:, other.k : knots.shape[1] - other.k], mine.k)
+    return knots, redegree(coef, grid, knots, other.k, mine.k)
+
+
+def _set_splines(model, splines: list[tuple[Tensor, Tensor]]) -> None:
+    before = State(model)
+    try:
+        for layer, (knots, coef) in zip(model.act_fun, splines, strict=True):
+            layer.linear.set_grid(knots, coef)
+    except Exception:
+        before.restore()
+        raise
 
 
 def get_range(model, l: int, i: int, j: int, verbose: bool = True) -> tuple[float, float, float, float]:
@@ -100,8 +131,8 @@ def get_fun(model, l: int, i: int, j: int) -> tuple[Tensor, Tensor]:
     return x.cpu(), y[order].cpu()
 
 
-def _same_shape(model, another) -> None:
-    for name in ("width", "mult_arity", "k"):
+def _same(model, another, *names: str) -> None:
+    for name in names:
         mine, other = getattr(model, name), getattr(another, name)
         if mine != other:
             raise ValueError(f"another.{name} is {other}: expected that of the model, {mine}")

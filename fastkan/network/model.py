@@ -1,12 +1,26 @@
 """KAN: the network of the KAN papers, in pykan's names, on the fused layer."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from . import activations, attribution, checkpoint, edit, fix, formula, grids, prune, regularize, training
+from . import (
+    activations,
+    attribution,
+    checkpoint,
+    connection,
+    edit,
+    fix,
+    formula,
+    grids,
+    history,
+    prune,
+    regularize,
+    training,
+)
+from .history import History
 from .layer import KANLayer
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
@@ -35,6 +49,8 @@ class KAN(nn.Module):
         outside: what a spline is outside its grid range, "zero", "linear" or "clamp", see functional.kan_linear.
         backend: the backend that has to be used, or None for the choice that fastkan.backends() explains.
         device, dtype: of the parameters.
+        history: keep the states that the model goes through: True in memory, or a folder, or a History; see there.
+        save_act, auto_save, ckpt_path: pykan's. auto_save=True is history=ckpt_path; save_act changes nothing.
 
     Attributes, by pykan's names: act_fun (KANLayer), symbolic_fun (SymbolicLayer); node_bias, node_scale, subnode_bias,
     subnode_scale (biases is node_bias); width, width_in, width_out, mult_arity, depth, grid, k, base_fun; input_id, the
@@ -68,6 +84,10 @@ class KAN(nn.Module):
         backend: str | None = None,
         *,
         outside: str = "zero",
+        history: History | str | bool | None = None,
+        save_act: bool = True,
+        auto_save: bool = False,
+        ckpt_path: str = "./model",
     ):
         super().__init__()
         self.width = parse_width(width)
@@ -99,6 +119,7 @@ class KAN(nn.Module):
         self.in_features = self.width_in[0]
         self.register_buffer("input_id", torch.arange(self.in_features, device=device))
         self._record, self._scores, self.cache_data = None, None, None
+        self.history = ckpt_path if auto_save and history is None else history
 
     def _affine(self, fill: Callable, sizes: list[int]) -> nn.ParameterList:
         like = self.act_fun[0].linear.coef
@@ -240,6 +261,8 @@ class KAN(nn.Module):
 
     set_mode, remove_edge, remove_node = edit.set_mode, edit.remove_edge, edit.remove_node
     expand_width, expand_depth, swap, perturb = edit.expand_width, edit.expand_depth, edit.swap, edit.perturb
+    module, connection_cost = edit.module, property(connection.connection_cost)
+    auto_swap, auto_swap_l = connection.auto_swap, connection.auto_swap_l
 
     # What matters, and what does not
 
@@ -264,7 +287,20 @@ class KAN(nn.Module):
     config, save, saveckpt = checkpoint.config, checkpoint.save, checkpoint.save
     load = classmethod(checkpoint.load)
     loadckpt = load
+    keep, rewind, checkout, log_history = history.keep, history.rewind, history.checkout, history.log_history
+    history = history.attached
 
     def copy(self) -> "KAN":
         """A copy that shares nothing."""
         return copy.deepcopy(self)
+
+    def get_params(self) -> Iterator[nn.Parameter]:
+        """parameters(), by pykan's name."""
+        return self.parameters()
+
+    def speed(self, compile: bool = False) -> "KAN":
+        """The model itself, or with compile torch.compile of it: there is nothing to switch off for speed."""
+        return torch.compile(self) if compile else self
+
+
+history.log_steps(KAN)
