@@ -2,6 +2,7 @@
 
 from .compiler import kanpiler
 from .history import History
+from .curves import plot_training
 from .model import KAN
 
-__all__ = ["KAN", "History", "kanpiler"]
+__all__ = ["KAN", "plot_training", "History", "kanpiler"]

@@ -16,6 +16,8 @@ from . import (
     formula,
     grids,
     history,
+    plot,
+    plot_edge,
     prune,
     regularize,
     training,
@@ -275,6 +277,10 @@ class KAN(nn.Module):
     reg = get_reg = regularize.reg
     evaluate = regularize.evaluate
     fit = training.fit
+
+    # Pictures
+
+    plot, plot_edge = plot.plot, plot_edge.plot_edge
 
     # Formulas
 

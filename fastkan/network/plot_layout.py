@@ -1,0 +1,106 @@
+"""Where everything of a diagram goes, in inches from its lower left corner: inputs below, outputs above.
+
+Between two rows of nodes lie the boxes of the edges, in one row where they are few and in several, staggered, where
+they are many. Edges that are off take no room.
+"""
+
+from dataclasses import dataclass, field
+
+Point = tuple[float, float]
+
+FILL = 0.8  # share of a box in the room that it has
+ROOM = 0.55  # the same where numbers stand beside the boxes
+LEAST = 0.155  # inches, of a side that is large enough
+MOST_ROWS = 8
+MARGIN = 0.05  # inches, left and right
+
+
+@dataclass
+class Layout:
+    """Lists over layers: nodes and subnodes of 0..depth (one list where none multiplies), boxes of the edges' layers.
+
+    dot is the radius of an input, sign that of a node with a sign; sides are those of the square boxes.
+    """
+
+    width: float
+    height: float
+    dot: float
+    sign: float
+    nodes: list[list[Point]] = field(default_factory=list)
+    subnodes: list[list[Point]] = field(default_factory=list)
+    boxes: list[list[Point]] = field(default_factory=list)
+    sides: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Shape:
+    """What has to be placed: nodes and subnodes of every layer, edges of every layer of edges."""
+
+    nodes: list[int]
+    subnodes: list[int]
+    edges: list[int]
+
+    def width(self, unit: float, numbers: bool) -> float:
+        """A good width for it in inches, where text of 10 * unit points is read."""
+        edges, nodes = max(self.edges) * (FILL / ROOM if numbers else 1.0), max(self.nodes + self.subnodes)
+        return unit * max(min(max(2.0, 0.75 * edges), 5.0), min(0.2 * edges, 10.0), min(0.4 * nodes, 10.0))
+
+
+def place(
+    shape: Shape, unit: float, width: float, height: float | None, below: float, above: float, numbers: bool = False
+) -> Layout:
+    """The layout in a width and a height, by default the height that it takes.
+
+    below, above: heights that are kept for text. numbers: whether the boxes have numbers beside them.
+    """
+    fill = ROOM if numbers else FILL
+    most = max(shape.nodes + shape.subnodes)
+    sign = min(0.085 * unit, 0.3 * width / most)
+    dot = 0.6 * sign
+    fan = 0.2 * unit + 0.055 * width
+    step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
+    margin = MARGIN * unit
+    rows = [_rows(edges, width, fill, unit) for edges in shape.edges]
+    sides = [
+        min(0.62 * unit, 0.3 * width, fill * (width - 2 * margin) * r / max(edges, r))
+        for r, edges in zip(rows, shape.edges, strict=True)
+    ]
+    pitch = 1 + (1 - fill) * 0.8  # of the rows of boxes, in sides
+    stacks = [side * (1 + (r - 1) * pitch) for r, side in zip(rows, sides, strict=True)]
+    fixed = below + above + sign + dot
+    natural = sum(stacks) + 2 * fan * len(stacks) + sum(step)
+    height = fixed + natural if height is None else height
+    stretch = max(height - fixed, 0.2 * height) / natural
+    shrink = min(stretch, 1.0)
+    sides, stacks = [s * shrink for s in sides], [s * shrink for s in stacks]
+    step, sign, dot = [s * stretch for s in step], sign * min(1.0, 2 * shrink), dot * min(1.0, 2 * shrink)
+    fan = (stretch * natural - sum(stacks) - sum(step)) / (2 * len(stacks))
+    layout = Layout(width, height, dot, sign, sides=sides)
+    y = below + dot
+    for l, count in enumerate(shape.nodes):
+        layout.subnodes.append(_row(shape.subnodes[l], margin, width - margin, y))
+        y += step[l]
+        layout.nodes.append(_row(count, margin, width - margin, y) if step[l] else layout.subnodes[l])
+        if l < len(shape.edges):
+            left = margin + (0.5 * sides[l] if numbers else 0.0)
+            layout.boxes.append(_stagger(shape.edges[l], rows[l], left, width - margin, y + fan, sides[l], pitch))
+            y += 2 * fan + stacks[l]
+    return layout
+
+
+def _rows(edges: int, width: float, fill: float, unit: float) -> int:
+    """In how many rows the boxes of so many edges are large enough to be read."""
+    wanted = LEAST * unit
+    return next((r for r in range(1, MOST_ROWS) if fill * width * r >= wanted * edges), MOST_ROWS)
+
+
+def _row(count: int, left: float, right: float, y: float) -> list[Point]:
+    return [(left + (n + 0.5) / count * (right - left), y) for n in range(count)]
+
+
+def _stagger(count: int, rows: int, left: float, right: float, bottom: float, side: float, pitch: float) -> list[Point]:
+    """Centres of boxes, each a little to the right of the one before, and in the row after its."""
+    if rows == 1:
+        return _row(count, left, right, bottom + side / 2)
+    start, room = left + side / 2, right - left - side
+    return [(start + n / (count - 1) * room, bottom + side * (0.5 + n % rows * pitch)) for n in range(count)]
