@@ -81,7 +81,8 @@ def plot(
     points = (20 * scale * varscale, 20 * scale * varscale, 24 * scale)
     size = _size(figsize, fig, ax) or (_width(shape, unit, names, points, tick), None)
     slots = (size[0] / shape.nodes[0], size[0] / shape.nodes[-1], size[0])
-    rows = [fitted(*row) for row in zip(names, points, slots, strict=True)]
+    upright = 2.5 * unit if size[1] is None else 0.3 * size[1]
+    rows = [fitted(*row, upright) for row in zip(names, points, slots, strict=True)]
     layout = _placed(shape, unit, size, rows, tick)
     axes = axes_of(fig, ax, (layout.width, layout.height))
     diagram = Diagram(axes, layout, unit)

@@ -35,7 +35,8 @@ class Edge(NamedTuple):
         """What the function is made of; of a symbolic edge the numeric branch, which is off."""
         if self.mode == "s":
             return {"numeric, off": self.numeric}
-        found = {"base function": self.mask * self.base, "spline": self.mask * (self.numeric - self.base)}
+        mask = self.mask if self.mode else 1.0
+        found = {"base function": mask * self.base, "spline": mask * (self.numeric - self.base)}
         return found | {self.formula: self.symbolic} if self.mode == "ns" else found
 
     def outside(self) -> float:

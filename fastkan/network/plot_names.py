@@ -30,8 +30,11 @@ def texts(name: str, values: Sequence | None, of: Sequence[int], total: int) -> 
     return [_text(f"{name}[{n}]", value) for n, value in enumerate(values)]
 
 
-def fitted(values: list[str], points: float, slot: float) -> Row:
-    """The size at which texts in a row fit into slots of that width in inches, turned upright where they are long."""
+def fitted(values: list[str], points: float, slot: float, height: float) -> Row:
+    """The size at which texts in a row fit into slots of that width in inches, turned upright where they are long.
+
+    height: how high they may then be.
+    """
     if not values:
         return Row([], points, 0.0, False)
     sizes = [measured(text, points) for text in values]
@@ -39,7 +42,7 @@ def fitted(values: list[str], points: float, slot: float) -> Row:
     fit = min(1.0, 0.94 * slot / widest)
     if fit >= SMALLEST or len(values) == 1:
         return Row(values, points * fit, highest * fit, False)
-    fit = min(1.0, 0.94 * slot / highest)
+    fit = min(1.0, 0.94 * slot / highest, height / widest)
     return Row(values, points * fit, widest * fit, True)
 
 
