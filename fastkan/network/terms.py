@@ -135,7 +135,7 @@ class Reader:
                 return self.apply(name, self.read(expr.args[position]))
         composed = _COMPOSED.get(expr.func.__name__)
         if composed is None:
-            raise ValueError(f"expr has {expr}: expected sums, products, powers and functions in the library")
+            raise ValueError(f"expr has {expr}: expected sums, products, powers and functions in SYMBOLIC_LIB")
         return self.read(composed(self.sympy, *expr.args))
 
     def _number(self, expr) -> float:
