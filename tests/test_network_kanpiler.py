@@ -62,7 +62,8 @@ PYKANS_ERRORS = [  # its compiler raises an error, or makes another function
 OTHERS = [
     sp.exp(x), 1 / x, x * sp.sin(x), sp.sin(x) ** 2 + sp.cos(x) ** 2 * y, x**2.0, sp.exp(x) / (1 + sp.exp(x)),
     (x + y) * (x - y) * (y + 2 * z), x * y + y * z + x * z, 1 / (1 / x + 1 / y), sp.log(x, 2),
-    sp.sin(sp.sin(sp.sin(sp.sin(x)))) + y * z, x + y, sp.sqrt(x**2), sp.Mul(x, x, evaluate=False), sp.Pow(x, 0, evaluate=False) + y,
+    sp.sin(sp.sin(sp.sin(sp.sin(x)))) + y * z, x + y, sp.sqrt(x**2), sp.Mul(x, x, evaluate=False),
+    sp.Pow(x, 0, evaluate=False) + y,
 ]  # fmt: skip
 
 

@@ -45,9 +45,9 @@ class History:
     """A log of steps, with the state after each.
 
     Args:
-        folder: where states are kept, as files `id`.pt and history.json; made where it is missing. Models that are
-            given the same folder share it. None: in memory, as bytes; copies of the model, and what prune or refine make of
-            it, take a history of their own along.
+        folder: where states are kept, as files `id`.pt and history.json; made where it is missing. Models with the same
+            folder share it. None: in memory, as bytes; copies of the model, and what prune or refine make of it, take
+            a history of their own along.
         max_bytes: of the states together; beyond it the oldest are dropped, but never the newest. By default 256 MiB in
             memory, and without bound in a folder.
 
@@ -97,9 +97,8 @@ class History:
             raise ValueError(f"model_id={name!r}: expected one of {', '.join(self.ids)}, or the label of one")
         chosen = name if name in found else found[-1]
         if self._size(chosen) is None:
-            raise ValueError(
-                f"model_id={name!r} was dropped, for max_bytes={self.max_bytes}: expected one of {self.ids}"
-            )
+            kept = ", ".join(self.ids)
+            raise ValueError(f"model_id={name!r} was dropped, for max_bytes={self.max_bytes}: expected one of {kept}")
         return chosen
 
     # What is kept
