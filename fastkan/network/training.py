@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from . import gradient
 from .activations import Activations
 from .data import Data
+from .gradient import mean_square
+from .lbfgs import LBFGS
 from .progress import Early, Log
 from .regularize import METRICS, penalty
 from .state import State
@@ -131,8 +134,25 @@ class Objective:
         if reg_metric not in METRICS:
             raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, METRICS))}")
         self.model, self.lamb, self.reg_metric = model, lamb, reg_metric
-        self.loss_fn, self.lambdas, self.options = loss_fn or _mean_square, lambdas, options
+        self.loss_fn, self.lambdas, self.options = loss_fn or mean_square, lambdas, options
         self.loss = self.penalty = torch.zeros(())
+        self.gradient = None
+
+    def evaluate(self, x: Tensor, y: Tensor) -> Tensor:
+        """The value on x, y; its gradients go into .grad."""
+        if self.gradient is not None and x.dtype == self.model.act_fun[0].linear.coef.dtype:
+            loss, reg = self.gradient(x, y)
+            self.loss, self.penalty = loss, reg if self.lamb else self.penalty
+            return loss + self.lamb * reg
+        value = self(x, y)
+        value.backward()
+        return value.detach()
+
+    def settle(self) -> None:
+        """Decide how the next gradients are computed, for as long as nothing but parameters changes."""
+        served = gradient.served(self.model, self.lamb, self.reg_metric)
+        options = self.loss_fn, self.lamb, self.reg_metric, self.lambdas
+        self.gradient = gradient.Gradient(self.model, *options) if served else None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         if not self.lamb:
@@ -156,7 +176,7 @@ class Objective:
 
     def shown(self, loss: Tensor) -> float:
         """As pykan shows a mean square error: its root. Other losses as they are."""
-        return loss.sqrt().item() if self.loss_fn is _mean_square else loss.item()
+        return loss.sqrt().item() if self.loss_fn is mean_square else loss.item()
 
 
 class Stepper:
@@ -174,10 +194,9 @@ class Stepper:
 
     def renew(self) -> None:
         """Make the optimizer, for the parameters that the model now has."""
-        self.scale = None
         self.optimizer = self._make()
 
-    def _make(self) -> torch.optim.Optimizer:
+    def _make(self) -> torch.optim.Optimizer | LBFGS:
         for layer in (*self.model.act_fun, *self.model.symbolic_fun):
             layer.active  # noqa: B018  decides which of its parameters take a gradient
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -188,30 +207,23 @@ class Stepper:
         if self.opt == "Adam":
             return torch.optim.Adam(parameters, lr=self.lr)
         if self.opt == "LBFGS":
-            return torch.optim.LBFGS(
-                parameters, lr=self.lr, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-32,
-                tolerance_change=1e-32,
-            )  # fmt: skip
+            return LBFGS(parameters, lr=self.lr)
         return self.opt(parameters, lr=self.lr) if isinstance(self.opt, type) else self.opt(parameters)
 
     def step(self, x: Tensor, y: Tensor, state: State) -> bool:
         """One step; False, with nothing stepped, where the objective is not finite. Keeps the state that it was at."""
-        first = True
-        finite = True
+        self.objective.settle()
+        kept = False
 
         def closure() -> Tensor:
-            nonlocal first, finite
+            nonlocal kept
             self.optimizer.zero_grad()
-            value = self.objective(x, y)
-            if first:
-                first, finite = False, math.isfinite(value.item())
-                if not finite:
+            value = self.objective.evaluate(x, y)
+            if not kept:
+                if not math.isfinite(value.item()):
                     raise _NotFinite
                 state.keep()
-                if self.scale is None:
-                    self.scale = _scale(value) if self.opt == "LBFGS" else 1.0
-            value = value * self.scale if self.scale != 1.0 else value
-            value.backward()
+                kept = True
             return value
 
         try:
@@ -219,14 +231,6 @@ class Stepper:
         except _NotFinite:
             return False
         return all(bool(p.isfinite().all()) for p in self.model.parameters())
-
-
-def _scale(value: Tensor) -> float:
-    """What makes a first loss large: torch's LBFGS drops curvatures below 1e-10, whatever the loss is.
-
-    Its line search takes fourth powers of the slope, for which float32 has less room.
-    """
-    return (1e10 if value.dtype == torch.float64 else 1e3) / max(abs(value.item()), 1e-20)
 
 
 class _NotFinite(Exception):
@@ -250,11 +254,3 @@ def _move(model, x: Tensor) -> str | None:
             return f"a grid could not follow its inputs ({error})"
         raise
     return None
-
-
-def _mean_square(prediction: Tensor, label: Tensor) -> Tensor:
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"labels have shape {list(label.shape)}: expected that of the prediction, {list(prediction.shape)}"
-        )
-    return (prediction - label).square().mean()

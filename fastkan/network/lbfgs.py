@@ -1,0 +1,186 @@
+"""LBFGS: limited-memory BFGS with a strong Wolfe line search, for small networks, where an optimizer's own time counts.
+
+Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4. The steps are those of
+torch.optim.LBFGS(line_search_fn="strong_wolfe"), at a fraction of its time: vectors are flat, numbers are Python's.
+What differs: a curvature counts however small the loss is, as in pykan, where torch's drops those below 1e-10.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Sufficient decrease, and the share of the slope that may be left.
+DECREASE, CURVATURE = 1e-4, 0.9
+# A bracket narrower than this, in the largest parameter's change, is not searched further.
+BRACKET = 1e-9
+# Changes, slopes and curvatures below this are none.
+TINY = 1e-32
+
+
+class Point(NamedTuple):
+    """A step t along the search direction: the value there, its gradient, and its slope along the direction."""
+
+    t: float
+    value: float
+    gradient: Tensor
+    slope: float
+
+
+class LBFGS:
+    """step(closure): up to max_iter iterations, or 1.25 times as many evaluations; closure leaves gradients in .grad.
+
+    closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 1.0, max_iter: int = 20, history: int = 10):
+        self.params, self.lr, self.max_iter = list(params), lr, max_iter
+        self.sizes = [p.numel() for p in self.params]
+        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)  # s, y, 1 / y s
+        self.last: tuple[Tensor, Tensor] | None = None  # the last change, and the gradient before it
+        self.scale, self.evaluations = 1.0, 0
+
+    def zero_grad(self) -> None:
+        for p in self.params:
+            p.grad = None
+
+    def forget(self) -> None:
+        """Start again from the gradient alone."""
+        self.pairs.clear()
+        self.last, self.scale = None, 1.0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor | float]) -> float:
+        """Returns the value before the step."""
+        x = self._flat(self.params)
+        trial = torch.empty_like(x)
+        views = self._views(trial)
+
+        def evaluate() -> tuple[float, Tensor]:
+            self.evaluations += 1
+            with torch.enable_grad():
+                value = float(closure())
+            return value, self._flat([p.grad for p in self.params])
+
+        def along(t: float) -> Point:
+            torch.add(x, d, alpha=t, out=trial)
+            torch._foreach_copy_(self.params, views)
+            value, gradient = evaluate()
+            return Point(t, value, gradient, float(gradient.dot(d)))
+
+        most = self.evaluations + self.max_iter * 5 // 4
+        first, g = evaluate()
+        f = first
+        for _ in range(self.max_iter):
+            d = self._direction(g)
+            slope = float(g.dot(d))
+            if not slope < -TINY and self.pairs:  # curvatures of a function that has changed since
+                self.forget()
+                d = g.neg()
+                slope = float(g.dot(d))
+            if not slope < -TINY:
+                break
+            t = self.lr if self.last is not None else min(1.0, 1.0 / float(g.abs().sum())) * self.lr
+            found = strong_wolfe(along, Point(0.0, f, g, slope), t, float(d.abs().max()), most - self.evaluations)
+            x.add_(d, alpha=found.t)
+            self.last, before = (d.mul_(found.t), g), f
+            f, g = found.value, found.gradient
+            if self.evaluations >= most or abs(f - before) < TINY:
+                break
+        torch._foreach_copy_(self.params, self._views(x))
+        return first
+
+    def _flat(self, tensors: list[Tensor | None]) -> Tensor:
+        pairs = zip(tensors, self.params, strict=True)
+        return torch.cat([p.new_zeros(p.numel()) if t is None else t.reshape(-1) for t, p in pairs])
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        return [part.view_as(p) for part, p in zip(flat.split(self.sizes), self.params, strict=True)]
+
+    def _direction(self, g: Tensor) -> Tensor:
+        """-H g, with H the inverse Hessian that the last changes of x and of the gradient tell of."""
+        if self.last is None:
+            return g.neg()
+        s, y = self.last[0], g - self.last[1]
+        curvature = float(y.dot(s))
+        if curvature > TINY:
+            self.pairs.append((s, y, 1.0 / curvature))
+            self.scale = curvature / float(y.dot(y))
+        q, shares = g.neg(), []
+        for s, y, inverse in reversed(self.pairs):
+            shares.append(inverse * float(s.dot(q)))
+            q.add_(y, alpha=-shares[-1])
+        q.mul_(self.scale)
+        for s, y, inverse in self.pairs:
+            q.add_(s, alpha=shares.pop() - inverse * float(y.dot(q)))
+        return q
+
+
+def strong_wolfe(along: Callable[[float], Point], start: Point, t: float, largest: float, most: int) -> Point:
+    """A step that lowers the value enough and leaves little slope, or the best of `most` + 1 evaluations.
+
+    along evaluates at a step; t is the first to try, `largest` the largest element of the direction.
+    """
+    low, high, tried = start, None, 0  # a value that is not finite is too large
+    point = along(t)
+    while tried < most:  # until the bracket low, high holds a step to find
+        if not point.value <= _enough(start, point) or (tried > 1 and point.value >= low.value):
+            high = point
+        elif abs(point.slope) <= -CURVATURE * start.slope:
+            return point
+        elif point.slope >= 0:
+            high = point
+        if high is not None:
+            break
+        t = _minimum(low, point, point.t + 0.01 * (point.t - low.t), 10 * point.t)
+        low, point = point, along(t)
+        tried += 1
+    else:
+        low, high = start, point
+    if high.value < low.value:
+        low, high = high, low
+    timid = False
+    while tried < most and abs(high.t - low.t) * largest >= BRACKET:
+        first, last = min(low.t, high.t), max(low.t, high.t)
+        t = _minimum(low, high, first, last)
+        margin = 0.1 * (last - first)
+        if min(last - t, t - first) < margin:  # too close to an end, twice or altogether
+            if timid or t >= last or t <= first:
+                t, timid = last - margin if abs(t - last) < abs(t - first) else first + margin, False
+            else:
+                timid = True
+        else:
+            timid = False
+        point = along(t)
+        tried += 1
+        if not point.value <= _enough(start, point) or point.value >= low.value:
+            high = point
+            if high.value < low.value:
+                low, high = high, low
+            continue
+        if abs(point.slope) <= -CURVATURE * start.slope:
+            return point
+        if point.slope * (high.t - low.t) >= 0:
+            high = low
+        low = point
+    return low
+
+
+def _enough(start: Point, point: Point) -> float:
+    return start.value + DECREASE * point.t * start.slope
+
+
+def _minimum(a: Point, b: Point, least: float, most: float) -> float:
+    """Of the cubic through two points with their slopes, within least and most."""
+    if a.t > b.t:
+        a, b = b, a
+    d1 = a.slope + b.slope - 3 * (a.value - b.value) / (a.t - b.t)
+    square = d1 * d1 - a.slope * b.slope
+    if not square >= 0:
+        return (least + most) / 2
+    d2 = math.sqrt(square)
+    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
+    return min(max(t, least), most)
