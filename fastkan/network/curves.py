@@ -58,8 +58,8 @@ def plot_training(
         characters = max(20, int(10 * figure.bbox.width / figure.dpi))
         every[-1].set_xlabel("step\n\n" + textwrap.fill(f"stopped: {results['stopped']}", characters))
     if path is not None:
-        write(figure, path)
-    return figure
+        write(figure.figure, path)
+    return figure.figure
 
 
 def _panels(results: dict) -> dict[str, dict[str, list[float]]]:

@@ -17,6 +17,8 @@ from .plot_layout import Layout, Shape, place
 from .plot_names import Row, fitted, measured, texts
 from .structure import number
 
+FAINTEST = 0.05  # opacity of an edge that is on, however weak
+
 
 def plot(
     model,
@@ -44,7 +46,7 @@ def plot(
 
     Args:
         folder: where to write kan.pdf; made if it is not there. Nothing is written by default.
-        beta: an edge's opacity is tanh(beta * score), at least 0.
+        beta: an edge's opacity is tanh(beta * score), but never quite 0; raise it for wide networks, of small scores.
         metric: of the scores: "backward" (attribute), "forward_n" (acts_scale) or "forward_u" (edge_actscale).
         scale: of everything, text and lines included; the usual 0.5 fits a page.
         tick: the ranges of every edge's input and output beside its box.
@@ -56,7 +58,7 @@ def plot(
         path: the file to write, vectors as .pdf or .svg, pixels as .png; a file that is there is replaced in one piece.
         x: data [..., in_features] to draw for, by default what the model has seen (fit, get_act).
         figsize: width and height in inches, by default what the network takes.
-        fig, ax: a matplotlib figure or axes to draw on, instead of a new figure.
+        fig, ax: a matplotlib figure, subfigure or axes to draw on, instead of a new figure; a file has the whole figure.
 
     Returns:
         The matplotlib Figure. It is not one of pyplot's: it needs no closing, and plt.show() shows it only where it
@@ -86,7 +88,7 @@ def plot(
     layout = _placed(shape, unit, size, rows, tick)
     axes = axes_of(fig, ax, (layout.width, layout.height))
     diagram = Diagram(axes, layout, unit)
-    opacity = [torch.tanh(beta * layer.scores.nan_to_num(0.0)).tolist() for layer in edges]
+    opacity = [torch.tanh(beta * layer.scores.nan_to_num(0.0)).clamp_min(FAINTEST).tolist() for layer in edges]
     diagram.nodes(model, edges, opacity)
     for l, layer in enumerate(edges):
         diagram.edges(l, layer, opacity[l], tick, sample)
@@ -94,8 +96,8 @@ def plot(
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
     if path is not None:
-        write(axes.figure, path)
-    return axes.figure
+        write(axes.figure.figure, path)
+    return axes.figure.figure
 
 
 def _size(figsize, fig, ax) -> tuple[float, float] | None:

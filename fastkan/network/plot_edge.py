@@ -107,8 +107,8 @@ def plot_edge(
     axes.set_title(f"layer {l}, edge {i} → {j}" if title is None else title, loc="left", fontsize="medium")
     axes.set(xlabel=f"input, {100 * edge.outside():.2g} % of it outside the grid", ylabel="output")
     if path is not None:
-        write(axes.figure, path)
-    return axes.figure
+        write(axes.figure.figure, path)
+    return axes.figure.figure
 
 
 def _ground(axes, edge: Edge) -> None:

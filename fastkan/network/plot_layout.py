@@ -11,6 +11,7 @@ Point = tuple[float, float]
 FILL = 0.8  # share of a box in the room that it has
 ROOM = 0.55  # the same where numbers stand beside the boxes
 LEAST = 0.155  # inches, of a side that is large enough
+LEAST_NUMBERED = 0.25
 MOST_ROWS = 8
 MARGIN = 0.05  # inches, left and right
 
@@ -42,8 +43,9 @@ class Shape:
 
     def width(self, unit: float, numbers: bool) -> float:
         """A good width for it in inches, where text of 10 * unit points is read."""
-        edges, nodes = max(self.edges) * (FILL / ROOM if numbers else 1.0), max(self.nodes + self.subnodes)
-        return unit * max(min(max(2.0, 0.75 * edges), 5.0), min(0.2 * edges, 10.0), min(0.4 * nodes, 10.0))
+        edges, nodes = max(self.edges), max(self.nodes + self.subnodes)
+        few, each = (0.95, 0.5) if numbers else (0.75, 0.2)
+        return unit * max(min(max(2.0, few * edges), 5.0), min(each * edges, 10.0), min(0.4 * nodes, 10.0))
 
 
 def place(
@@ -60,7 +62,7 @@ def place(
     fan = 0.2 * unit + 0.055 * width
     step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
     margin = MARGIN * unit
-    rows = [_rows(edges, width, fill, unit) for edges in shape.edges]
+    rows = [_rows(edges, fill * width, (LEAST_NUMBERED if numbers else LEAST) * unit) for edges in shape.edges]
     sides = [
         min(0.62 * unit, 0.3 * width, fill * (width - 2 * margin) * r / max(edges, r))
         for r, edges in zip(rows, shape.edges, strict=True)
@@ -88,10 +90,9 @@ def place(
     return layout
 
 
-def _rows(edges: int, width: float, fill: float, unit: float) -> int:
-    """In how many rows the boxes of so many edges are large enough to be read."""
-    wanted = LEAST * unit
-    return next((r for r in range(1, MOST_ROWS) if fill * width * r >= wanted * edges), MOST_ROWS)
+def _rows(edges: int, room: float, side: float) -> int:
+    """In how many rows so many boxes are at least that large."""
+    return next((r for r in range(1, MOST_ROWS) if room * r >= side * edges), MOST_ROWS)
 
 
 def _row(count: int, left: float, right: float, y: float) -> list[Point]:

@@ -39,7 +39,7 @@ def fitted(values: list[str], points: float, slot: float, height: float) -> Row:
         return Row([], points, 0.0, False)
     sizes = [measured(text, points) for text in values]
     widest, highest = (max(size[part] for size in sizes) for part in (0, 1))
-    fit = min(1.0, 0.94 * slot / widest)
+    fit = min(1.0, (0.94 if len(values) == 1 else 0.85) * slot / widest)
     if fit >= SMALLEST or len(values) == 1:
         return Row(values, points * fit, highest * fit, False)
     fit = min(1.0, 0.94 * slot / highest, height / widest)
