@@ -60,7 +60,8 @@ def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, b
     Files are read with weights_only: they can't run code, wherever they come from. base_fun: needed where it was not a
     name. Functions that had been added to the library must be added before.
 
-    Raises ValueError where the file is not one, KeyError where the library lacks a function.
+    Raises ValueError where the file is not one, KeyError where the library lacks a function, RuntimeError where its
+    state does not fit its shape.
     """
     content = _read(path, device)
     config, state = content["config"], content["state"]
@@ -75,14 +76,15 @@ def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, b
         library.get_symbolic(name)
     for l, layer in enumerate(model.act_fun):  # as they were, where float32 knots were taken for uniform ones
         layer.linear.set_grid(state[f"act_fun.{l}.linear.grid"])
-    for layer, kept in zip(model.act_fun, content.get("layers", ()), strict=False):
+    for layer, kept in zip(model.act_fun, content["layers"], strict=False):
         layer.linear.grid_eps, layer.linear.grid_range = kept["grid_eps"], tuple(kept["grid_range"])
         layer.linear.outside = kept["outside"]
-    set_trainable(model, content.get("trainable", {}))
+    set_trainable(model, content["trainable"])
     return model
 
 
 def _read(path: str | os.PathLike | IO[bytes], device) -> dict:
+    """The parts of the file, with the right types; what is in them, KAN and load_state_dict look at."""
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except OSError:
@@ -92,8 +94,18 @@ def _read(path: str | os.PathLike | IO[bytes], device) -> dict:
     if not isinstance(content, dict) or content.get("format") not in READABLE:
         formats = " or ".join(map(repr, READABLE))
         raise ValueError(f"path={str(path)!r}: expected a file that KAN.save has written, of format {formats}")
-    return {name: json.loads(part) if isinstance(part, str) and name != "format" else part
-            for name, part in content.items()}  # fmt: skip
+    parts = {"state": content.get("state")}
+    try:
+        for name, default in (("config", "null"), ("layers", "[]"), ("trainable", "{}")):
+            parts[name] = json.loads(content.get(name, default))
+        whole = all(isinstance(parts[name], dict) for name in ("config", "state", "trainable"))
+        whole &= {"in_features", "dtype", "base_fun"} <= parts["config"].keys() and "input_id" in parts["state"]
+        whole &= all({"grid_eps", "grid_range", "outside"} <= layer.keys() for layer in parts["layers"])
+    except (TypeError, ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"path={str(path)!r}: expected a file that KAN.save has written, and a whole one")
+    return parts
 
 
 def config(model) -> dict:
