@@ -86,6 +86,8 @@ def test_products_join_their_subnodes():
     at = {name: artist(figure, name).get_offsets().tolist() for name in ("sums-1", "handed-on-1", "products-1")}
     joins = [segment.tolist() for segment in artist(figure, "joins-1").get_segments()]
     nodes = at["handed-on-1"] + at["products-1"]
+    single = ready(width=[2, [1, 1], 1], mult_arity=1).plot()
+    assert artist(single, "joins-1") is None and len(artist(single, "sums-1").get_offsets()) == 2
     assert joins == [[at["sums-1"][sub], nodes[node]] for sub, node in enumerate([0, 1, 2, 2, 3, 3, 3])]
 
 
@@ -402,6 +404,7 @@ WRONG = [
     ({"in_vars": ["a"]}, "in_vars=['a']: expected a list of 2 names"),
     ({"in_vars": "ab"}, "in_vars='ab': expected a list of 2 names"),
     ({"out_vars": [r"$\nosuchthing$"]}, "expected text that matplotlib can set"),
+    ({"folder": "figures", "path": "a.pdf"}, "folder='figures' and path='a.pdf' are given: expected one of them"),
     ({"path": "picture.xyz"}, "path='picture.xyz': expected a file whose suffix is one of"),
     ({"x": torch.ones(5, 3)}, "x has shape [5, 3]: expected [..., 2]"),
 ]

@@ -58,7 +58,7 @@ def plot(
         path: the file to write, vectors as .pdf or .svg, pixels as .png; a file that is there is replaced in one piece.
         x: data [..., in_features] to draw for, by default what the model has seen (fit, get_act).
         figsize: width and height in inches, by default what the network takes.
-        fig, ax: a matplotlib figure, subfigure or axes to draw on, instead of a new figure; a file has the whole figure.
+        fig, ax: a matplotlib figure, subfigure or axes to draw on instead of a new figure; a file has it all.
 
     Returns:
         The matplotlib Figure. It is not one of pyplot's: it needs no closing, and plt.show() shows it only where it
@@ -68,6 +68,8 @@ def plot(
     no data.
     """
     need_matplotlib()
+    if folder is not None and path is not None:
+        raise ValueError(f"folder={folder!r} and path={path!r} are given: expected one of them")
     path = path if folder is None else Path(folder) / "kan.pdf"
     if path is not None:
         file_kind(path)

@@ -69,7 +69,7 @@ class Diagram:
                 self._lines(f"joins-{l}", joins, below, 0.9 * self.unit, 1)
                 self._circles(f"handed-on-{l}", places[:n_sum], layout.dot, strokes[:n_sum], filled=True)
                 self._circles(f"products-{l}", places[n_sum:], layout.sign, strokes[n_sum:])
-            self._signs(places[n_sum:], strokes[n_sum:], ((1, 1), (1, -1)))
+                self._signs(places[n_sum:], strokes[n_sum:], ((1, 1), (1, -1)))
 
     def texts(self, below: Row, above: Row, title: Row) -> None:
         """The names of inputs and outputs beside their nodes, and the title above."""

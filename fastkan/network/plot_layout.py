@@ -55,30 +55,27 @@ def place(
 
     below, above: heights that are kept for text. numbers: whether the boxes have numbers beside them.
     """
-    fill = ROOM if numbers else FILL
-    most = max(shape.nodes + shape.subnodes)
-    sign = min(0.085 * unit, 0.3 * width / most)
+    margin, fill = MARGIN * unit, ROOM if numbers else FILL
+    room = width - 2 * margin
+    sign = min(0.085 * unit, 0.3 * width / max(shape.nodes + shape.subnodes))
     dot = 0.6 * sign
-    fan = 0.2 * unit + 0.055 * width
-    step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
-    margin = MARGIN * unit
-    rows = [_rows(edges, fill * width, (LEAST_NUMBERED if numbers else LEAST) * unit) for edges in shape.edges]
+    rows = [_rows(edges, fill * room, (LEAST_NUMBERED if numbers else LEAST) * unit) for edges in shape.edges]
     sides = [
-        min(0.62 * unit, 0.3 * width, fill * (width - 2 * margin) * r / max(edges, r))
+        min(0.62 * unit, 0.3 * width, fill * room * r / max(edges, r))
         for r, edges in zip(rows, shape.edges, strict=True)
     ]
     pitch = 1 + (1 - fill) * 0.8  # of the rows of boxes, in sides
     stacks = [side * (1 + (r - 1) * pitch) for r, side in zip(rows, sides, strict=True)]
-    fixed = below + above + sign + dot
-    natural = sum(stacks) + 2 * fan * len(stacks) + sum(step)
-    height = fixed + natural if height is None else height
-    stretch = max(height - fixed, 0.2 * height) / natural
-    shrink = min(stretch, 1.0)
-    sides, stacks = [s * shrink for s in sides], [s * shrink for s in stacks]
-    step, sign, dot = [s * stretch for s in step], sign * min(1.0, 2 * shrink), dot * min(1.0, 2 * shrink)
+    fan = 0.2 * unit + 0.055 * width  # from a node to boxes
+    step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
+    taken, natural = below + above + sign + dot, sum(stacks) + 2 * fan * len(stacks) + sum(step)
+    height = taken + natural if height is None else height
+    stretch = max(height - taken, 0.2 * height) / natural
+    shrink = min(stretch, 1.0)  # boxes never grow with the height
+    sides, stacks, step = [s * shrink for s in sides], [s * shrink for s in stacks], [s * stretch for s in step]
     fan = (stretch * natural - sum(stacks) - sum(step)) / (2 * len(stacks))
-    layout = Layout(width, height, dot, sign, sides=sides)
-    y = below + dot
+    layout = Layout(width, height, dot * min(1.0, 2 * shrink), sign * min(1.0, 2 * shrink), sides=sides)
+    y = below + layout.dot
     for l, count in enumerate(shape.nodes):
         layout.subnodes.append(_row(shape.subnodes[l], margin, width - margin, y))
         y += step[l]
