@@ -111,6 +111,49 @@ def test_becoming_another_model():
         model.initialize_from_another_model(KAN([2, 1]))
 
 
+@pytest.mark.parametrize(("degree", "digits"), [(3, 1e-11), (2, 2e-4), (5, 2e-4), (1, 1e-3), (0, 0.2)])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_becoming_a_model_of_another_degree(degree, digits, uniform):
+    other = KAN([2, 3, 1], grid=6, k=3, dtype=torch.float64)
+    x = inputs(200, 2, scale=0.99)
+    if not uniform:
+        other.update_grid(x.pow(3))
+        x = x.pow(3)
+    y = other(x)
+    model = KAN([2, 3, 1], grid=60, k=degree, dtype=torch.float64, seed=9)
+    model.initialize_from_another_model(other)
+    assert (model.k, model.grid) == (degree, 60)
+    assert (model(x) - y).abs().max() < digits * y.abs().max()
+    assert model.act_fun[0].linear.uniform == uniform
+
+
+def test_polynomials_are_the_same_in_a_higher_degree():
+    other = KAN([2, 1], grid=1, k=2, base_fun="zero", dtype=torch.float64)
+    x = inputs(50, 2, scale=1.0)
+    model = KAN([2, 1], grid=7, k=4, base_fun="zero", dtype=torch.float64).initialize_from_another_model(other)
+    torch.testing.assert_close(model(x), other(x), rtol=1e-12, atol=1e-13)
+
+
+def test_a_failure_leaves_the_old_state():
+    model = model_of()
+    x = inputs(30, 3)
+    y, state = model(x), copy.deepcopy(model.state_dict())
+    broken = KAN(**MIXED, dtype=torch.float64)
+    with torch.no_grad():
+        broken.act_fun[-1].linear.coef.fill_(torch.nan)
+    for other in (broken, KAN(**{**MIXED, "k": 4, "base_fun": "identity"}), KAN([3, 2])):
+        with pytest.raises(ValueError, match="another"):
+            model.initialize_from_another_model(other)
+        assert torch.equal(model(x), y)
+    model.symbolic_fun[0].set_edge(0, 0, "log", (0.0, -1.0, 1.0, 0.0))  # not a number, behind the first layer
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="NaN"):
+        model.update_grid(x)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert set(state) == set(before)
+
+
 def test_grids_of_another_model():
     other = KAN([2, 1], grid=4, grid_range=(-3, 5))
     model = KAN([2, 1], grid=8)
