@@ -146,6 +146,8 @@ class Diagram:
 
     def _numbers(self, boxes: list[Point], side: float, edges: Edges, strokes: list) -> None:
         """The range of the input below each box, that of the output on its left."""
+        *paper, solid = self.colours.paper
+        veil = (*paper, VEIL * solid)
         size, half, pad = min(max(72 * side * 0.16, 2.0), 7.0 * self.unit), side / 2, 0.05 * side
         for n, (x, y) in enumerate(boxes):
             finite = edges.y[n][edges.y[n].isfinite()]
@@ -156,8 +158,9 @@ class Diagram:
                 places += [(x - half - pad, y + half, finite.max(), "right", "top")]
             for at_x, at_y, value, side_x, side_y in places:
                 self.axes.text(
-                    at_x, at_y, f"{value.item():.2g}", fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=5
-                )
+                    at_x, at_y, f"{value.item():.2g}", fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=2,
+                    bbox={"facecolor": veil, "linewidth": 0, "pad": 0.5},
+                )  # fmt: skip
 
 
 def _bounds(y: Tensor) -> tuple[Tensor, Tensor]:

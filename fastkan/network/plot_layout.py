@@ -60,8 +60,9 @@ def place(
     sign = min(0.085 * unit, 0.3 * width / max(shape.nodes + shape.subnodes))
     dot = 0.6 * sign
     rows = [_rows(edges, fill * room, (LEAST_NUMBERED if numbers else LEAST) * unit) for edges in shape.edges]
+    lead = 0.5 if numbers else 0.0  # of a side, left of the first box
     sides = [
-        min(0.62 * unit, 0.3 * width, fill * room * r / max(edges, r))
+        min(0.62 * unit, 0.3 * width, fill * room * r / (max(edges, r) + lead * fill * r))
         for r, edges in zip(rows, shape.edges, strict=True)
     ]
     pitch = 1 + (1 - fill) * 0.8  # of the rows of boxes, in sides
@@ -81,7 +82,7 @@ def place(
         y += step[l]
         layout.nodes.append(_row(count, margin, width - margin, y) if step[l] else layout.subnodes[l])
         if l < len(shape.edges):
-            left = margin + (0.5 * sides[l] if numbers else 0.0)
+            left = margin + lead * sides[l]
             layout.boxes.append(_stagger(shape.edges[l], rows[l], left, width - margin, y + fan, sides[l], pitch))
             y += 2 * fan + stacks[l]
     return layout
