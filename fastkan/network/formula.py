@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .library import get_symbolic
 from .structure import integer, number
-from .tidy import rounded, simplified, snapped
+from .tidy import real, replaced, rounded, simplified, snapped
 
 SECONDS = 10.0  # for simplify=True
 TOLERANCE = 1e-6  # for snap=True
@@ -56,10 +56,10 @@ def symbolic_formula(
     if numeric == "error":
         _all_symbolic(model)
     inputs = _inputs(sympy, model, var)
-    values = inputs
+    values, back = real(*inputs)
     if normalizer is not None:
         mean, std = _statistics("normalizer", normalizer, len(inputs))
-        values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(inputs, mean, std, strict=True)]
+        values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(values, mean, std, strict=True)]
     if len(values) == model.in_features:
         values = [values[column] for column in model.input_id.tolist()]
     for l in range(model.depth):
@@ -74,7 +74,7 @@ def symbolic_formula(
         values = [simplified(value, seconds / len(values)) for value in values]
     if floating_digit is not None:
         values = [rounded(value, floating_digit) for value in values]
-    return values, inputs
+    return [replaced(value, back) for value in values], inputs
 
 
 def import_sympy():
@@ -105,9 +105,15 @@ def _sum(sympy, model, l: int, j: int, values: list):
         elif mask[i] and model.symbolic_enabled:
             a, b, c, d = affine
             name = symbolic._names[j][i]
-            value = 0 if name == "0" else get_symbolic(name).sympy_fn(_linear(sympy, x, a, b))
+            value = sympy.S.Zero if name == "0" else _applied(sympy, name, _linear(sympy, x, a, b))
             terms.append(_linear(sympy, _linear(sympy, value, c, d), mask[i], 0.0))
     return sympy.Add(*terms)
+
+
+def _applied(sympy, name: str, x):
+    """A function of the library at x, as it is: SymPy's look for a simpler form can take minutes."""
+    z = sympy.Dummy(real=True)
+    return replaced(get_symbolic(name).sympy_fn(z), {z: x})
 
 
 def _affine(sympy, values: list, scale, bias) -> list:

@@ -4,16 +4,48 @@ import math
 import sys
 import time
 import warnings
+from functools import cmp_to_key
 
 CHANCE = 1e-3  # of a number to be as near to a fraction as the one it is taken for
 LARGEST = 1000  # denominator of a fraction
+MOST_TERMS = 200  # to which a product is multiplied out
+
+
+def replaced(expr, table: dict):
+    """expr with the keys of the table as their values, functions and powers around them left as they are.
+
+    SymPy's own xreplace looks for a simpler form of each anew, which can take minutes.
+    """
+    import sympy
+
+    if expr not in table:
+        args = [replaced(arg, table) for arg in expr.args]
+        if all(new is old for new, old in zip(args, expr.args, strict=True)):
+            table[expr] = expr
+        elif isinstance(expr, sympy.Function | sympy.Pow):
+            table[expr] = expr.func(*args, evaluate=False)
+        elif isinstance(expr, sympy.Add | sympy.Mul) and [a.func for a in args] == [a.func for a in expr.args]:
+            table[expr] = expr.func._from_args(sorted(args, key=cmp_to_key(sympy.Basic.compare)))
+        else:
+            table[expr] = expr.func(*args)
+    return table[expr]
+
+
+def real(*exprs) -> tuple[list, dict]:
+    """Expressions with symbols that are known to be real, with which SymPy is faster; a table for the way back."""
+    import sympy
+
+    symbols = {s: s if s.is_extended_real else sympy.Symbol(s.name, real=True) for e in exprs for s in e.free_symbols}
+    return [expr.xreplace(symbols) for expr in exprs], {new: old for old, new in symbols.items()}
 
 
 def rounded(expr, digits: int):
     """expr with its floating-point numbers rounded to so many digits after the point; pykan's ex_round."""
     import sympy
 
-    return expr.xreplace({f: sympy.Float(round(float(f), digits)) for f in expr.atoms(sympy.Float)})
+    (expr,), back = real(expr)
+    numbers = {f: sympy.Float(round(float(f), digits)) for f in expr.atoms(sympy.Float)}
+    return replaced(expr.xreplace(numbers), back)
 
 
 def recognised(value: float, tolerance: float):
@@ -59,12 +91,12 @@ def snapped(expr, tolerance: float):
     """
     import sympy
 
-    plain = _snap(expr, tolerance)
-    forms = [plain]
+    (expr,), back = real(expr)
+    forms = [_snap(expr, tolerance)]
     for multinomial in (True, False):
         for inside in (True, False):
             forms.append(_snap(_gathered(expr, multinomial, inside, tolerance), tolerance))
-    return min(forms, key=lambda form: (len(form.atoms(sympy.Float)), sympy.count_ops(form)))
+    return replaced(min(forms, key=lambda form: (len(form.atoms(sympy.Float)), sympy.count_ops(form))), back)
 
 
 def _snap(expr, tolerance: float):
@@ -81,9 +113,9 @@ def _gathered(expr, multinomial: bool, inside: bool, tolerance: float):
     if not expr.args or not expr.has(sympy.Float):
         return expr
     expr = expr.func(*(_gathered(arg, multinomial, inside, tolerance) for arg in expr.args))
-    expr = sympy.expand(
-        expr, deep=False, mul=True, multinomial=multinomial, power_base=False, power_exp=False, log=False, basic=False
-    )
+    if _terms(sympy, expr) <= MOST_TERMS:
+        kinds = {"power_base": False, "power_exp": False, "log": False, "basic": False}
+        expr = sympy.expand(expr, deep=False, mul=True, multinomial=multinomial, **kinds)
     expr = _without_rounding(sympy, expr, tolerance)
     terms = sympy.Add.make_args(sympy.Add(*(_gathered_term(sympy, t, inside) for t in sympy.Add.make_args(expr))))
     constant = sympy.Add(*(term for term in terms if term.is_number))
@@ -94,6 +126,17 @@ def _gathered(expr, multinomial: bool, inside: bool, tolerance: float):
         argument = sympy.expand(log.args[0] * sympy.exp(constant / coefficient).evalf())
         rest[logs[0]], constant = coefficient * sympy.log(argument), sympy.S.Zero
     return sympy.Add(*rest, constant)
+
+
+def _terms(sympy, expr) -> int:
+    """How many terms expr has when it is multiplied out."""
+    if expr.is_Add:
+        return sum(_terms(sympy, term) for term in expr.args)
+    if expr.is_Mul:
+        return math.prod(_terms(sympy, factor) for factor in expr.args)
+    if expr.is_Pow and expr.exp.is_Integer and expr.exp > 1:
+        return math.comb(_terms(sympy, expr.base) + int(expr.exp) - 1, int(expr.exp))
+    return 1
 
 
 def _without_rounding(sympy, expr, tolerance: float):
@@ -141,10 +184,9 @@ def simplified(expr, seconds: float):
     """
     import sympy
 
-    real = {symbol: sympy.Dummy(symbol.name, real=True) for symbol in expr.free_symbols}
-    back = {dummy: symbol for symbol, dummy in real.items()}
+    (expr,), back = real(expr)
     ends = time.monotonic() + seconds
-    best = expr = expr.xreplace(real)
+    best = expr
     steps = (
         sympy.factor_terms,
         sympy.simplify,
@@ -160,7 +202,7 @@ def simplified(expr, seconds: float):
             break
         if _length(sympy, found) < _length(sympy, best):
             best = found
-    return best.xreplace(back)
+    return replaced(best, back)
 
 
 def _length(sympy, expr) -> int:
