@@ -143,6 +143,16 @@ def _torch_saved(model: KAN) -> KAN:
     return torch.load(io.BytesIO(file.getvalue()), weights_only=False)
 
 
+def test_a_history_of_another_model(tmp_path):
+    for place in (None, tmp_path / "states"):
+        first = fitted(model_of(History(place)))
+        second = model_of(first.history, seed=2)
+        assert (first.history.now, second.history.now) == ("0.1", "1.0")
+        assert torch.equal(second.checkout("0.1")(X), first(X))
+    with pytest.raises(ValueError, match="max_bytes=-1"):
+        History(max_bytes=-1)
+
+
 @pytest.mark.parametrize("where", ["memory", "folder"])
 def test_its_size_is_bounded(where, tmp_path):
     folder = tmp_path if where == "folder" else None

@@ -10,6 +10,7 @@
 Numbers are pykan's: round.state, a rewind starts a new round. A state is what KAN.save writes.
 """
 
+import copy
 import functools
 import io
 import json
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import checkpoint
+from .structure import integer
 
 # Methods of KAN that change a model, or return a changed one.
 STEPS = (
@@ -51,13 +53,17 @@ class History:
         max_bytes: of the states together; beyond it the oldest are dropped, but never the newest. By default 256 MiB in
             memory, and without bound in a folder.
 
+    Steps are the methods in STEPS; with pykan's log_history=False a call is not logged. A model that is given another
+    model's history begins a new round of it.
+
     It goes along with deepcopy, pickle and torch.save of its model, but not into a state dict or the file of KAN.save.
     `now` is the state that the model was in after the last step.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None, *, max_bytes: int | None = None):
         self.folder = None if folder is None else os.fspath(folder)
-        self.max_bytes = MAX_BYTES if max_bytes is None and folder is None else max_bytes
+        default = MAX_BYTES if folder is None else None
+        self.max_bytes = default if max_bytes is None else integer("max_bytes", max_bytes, 0)
         self.now: str | None = None
         self._entries: list[Entry] = []
         self._states: dict[str, bytes] = {}
@@ -123,10 +129,14 @@ class History:
 
         number = self.find(name)
         model = KAN.load(self._path(number) if self.folder is not None else io.BytesIO(self._states[number]), **options)
-        branch = History(self.folder, max_bytes=self.max_bytes)
-        branch._entries, branch._states, branch.now = list(self._entries), dict(self._states), number
-        model.history = branch
+        model._history = self.branch(number)
         return model
+
+    def branch(self, now: str | None) -> "History":
+        """A history with the same past, for a model that is in state `now` of it, or in none."""
+        made = copy.copy(self)
+        made._entries, made._states, made.now = list(self._entries), dict(self._states), now
+        return made
 
     def _next(self, entries: list[Entry], new_round: bool) -> str:
         """The number of a new state: the next of its round, or with the present one's in a new round."""
@@ -137,7 +147,7 @@ class History:
             state = int(self.now.split(".")[1]) if self.now else 0
             return f"{1 + max(numbers)[0]}.{state}"
         here = int(self.now.split(".")[0])
-        return f"{here}.{1 + max(state for number, state in numbers if number == here)}"
+        return f"{here}.{1 + max((state for number, state in numbers if number == here), default=-1)}"
 
     def _path(self, number: str) -> str:
         return os.path.join(self.folder, f"{number}.pt")
@@ -198,9 +208,11 @@ def _get(model) -> History | None:
 
 
 def _set(model, history) -> None:
-    model._history = parse(history)
-    if model._history is not None and model._history.now is None:
-        model._history.add(model, "start")
+    found = parse(history)
+    if found is not None:
+        found = found if found.now is None else found.branch(None)  # that another model has been through
+        found.add(model, "start")
+    model._history = found
 
 
 attached = property(_get, _set, doc="The History, or None. May be set: True, a folder, a History, or None for none.")
