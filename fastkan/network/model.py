@@ -11,6 +11,7 @@ from . import (
     attribution,
     checkpoint,
     connection,
+    discover,
     edit,
     fix,
     formula,
@@ -287,6 +288,7 @@ class KAN(nn.Module):
     fix_symbolic, unfix_symbolic, unfix_symbolic_all = fix.fix_symbolic, fix.unfix_symbolic, fix.unfix_symbolic_all
     suggest_symbolic, auto_symbolic = fix.suggest_symbolic, fix.auto_symbolic
     symbolic_formula = formula.symbolic_formula
+    discover = classmethod(discover.discover)
 
     # Files and copies
 

@@ -1,0 +1,257 @@
+"""discover: from data to a formula without further ado: small networks are trained, made symbolic and refined.
+
+A formula that is exact shows: once the right functions are on the edges, the error falls to rounding. So networks are
+tried from the smallest on, several starts of each, and on each several choices of functions; the first that is exact
+is the answer, and otherwise the simplest of those that are about as good as the best.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from .activations import edge_values
+from .data import Data
+from .fit_symbolic import fit_symbolic
+from .fix import put
+from .formula import import_sympy, symbolic_formula
+from .levenberg_marquardt import LevenbergMarquardt
+from .library import SYMBOLIC_LIB, SymbolicFunction, in_library
+from .structure import integer, number
+
+GRIDS = (3, 5, 10)  # intervals, one after the other
+NUMERIC_STEPS, TRIAL_STEPS, FINAL_STEPS = 15, 15, 200
+WORTH = 0.3  # relative error of a numeric network above which it is not made symbolic
+CHOICES = 24  # of functions that are tried on a network
+BIT = 0.5  # what a bit of complexity of a function weighs beside a bit of r2
+EXACT = 1e-9  # relative error below which a formula is exact
+ABOUT = 1.1  # errors that are larger by this are about as good
+SAME = ("x^0.5", "1/x^0.5", "0")  # functions that the library has by another name, or that say nothing
+
+
+class Discovery(NamedTuple):
+    """model: symbolic, in float64. formulas, inputs: as symbolic_formula gives them, numbers recognised where that
+    keeps the error. error: root mean square over the standard deviation of the labels, of the formulas on the test set
+    or, without one, on a fifth of the data that was held out. exact: whether that is rounding.
+    """
+
+    model: torch.nn.Module
+    formulas: list
+    inputs: list
+    error: float
+    exact: bool
+
+
+def discover(
+    cls,
+    dataset,
+    shapes: Iterable[Sequence] | None = None,
+    starts: int = 10,
+    lib: Iterable[str | SymbolicFunction] | None = None,
+    var: Sequence | None = None,
+    *,
+    seed: int = 0,
+    simplify: bool | float = True,
+    verbose: bool = True,
+) -> Discovery:
+    """Look for the formulas behind the data: KAN.discover((x, y)).
+
+    Args:
+        dataset: tensors (x, y), or what fit takes: x [N, inputs], y [N, outputs]. A few hundred rows are enough.
+        shapes: widths of the networks to try, in this order; by default from [inputs, outputs] to one hidden layer of
+            one or two nodes that sum or multiply.
+        starts: of each network, from seed on.
+        lib: functions to choose from, by default the library.
+        var, simplify: of the formulas, see symbolic_formula.
+        verbose: print what is tried.
+
+    Returns:
+        Discovery. On a CPU it is the same again for the same arguments.
+
+    Raises:
+        ValueError: data that are not finite, or a wrong argument; ImportError: SymPy is not installed.
+    """
+    import_sympy()
+    data = _Split(dataset, integer("seed", seed, 0))
+    lib = [in_library(f) for f in (SYMBOLIC_LIB if lib is None else lib)]
+    lib = [f for f in lib if f.name not in SAME]
+    number("simplify", float(simplify), 0.0)
+    found = []
+    for width in _shapes(data) if shapes is None else shapes:
+        best = None
+        for model, error in _trained(cls, width, data, integer("starts", starts, 1), seed):
+            symbolic, error = _made_symbolic(model, data, lib)
+            if symbolic is not None and (best is None or error < best[1]):
+                best = symbolic, error
+            if error <= EXACT:
+                break
+        if best is None:
+            if verbose:
+                print(f"{width}: does not fit")
+            continue
+        result = _written(*best, data, var, simplify)
+        if verbose:
+            print(f"{width}: relative error {result.error:.2e}: {', '.join(map(str, result.formulas))}"[:200])
+        found.append(result)
+        if result.exact:
+            return result
+    if not found:
+        raise ValueError("no network of these shapes fits the data: expected other shapes or more starts")
+    least = min(result.error for result in found)
+    return min((result for result in found if result.error <= ABOUT * least), key=_length)
+
+
+class _Split:
+    """x, y to train on and x_test, y_test, in float64; scale, the root mean square of y about its mean."""
+
+    def __init__(self, dataset, seed: int):
+        data = Data(dataset, -1, seed, torch.device("cpu"))
+        if not isinstance(data.train, tuple):
+            raise TypeError("dataset: expected tensors, not a loader")
+        x, y = (t.double().view(len(t), -1) for t in data.train)
+        if data.test is data.train or torch.equal(data.test[0], data.train[0]):
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+            held, kept = order[: len(x) // 5], order[len(x) // 5 :]
+            self.x_test, self.y_test, self.x, self.y = x[held], y[held], x[kept], y[kept]
+        else:
+            self.x, self.y = x, y
+            self.x_test, self.y_test = (t.double().view(len(t), -1) for t in data.test)
+        if not all(bool(t.isfinite().all()) for t in (self.x, self.y, self.x_test, self.y_test)):
+            raise ValueError("dataset has NaN or infinite values: expected finite ones")
+        self.scale = max(float((self.y - self.y.mean(0)).square().mean().sqrt()), 1e-300)
+
+    def error(self, model) -> float:
+        """The relative error on the data to train on; infinite where the model is not finite."""
+        with torch.no_grad():
+            error = float((model(self.x) - self.y).square().mean().sqrt()) / self.scale
+        return error if math.isfinite(error) else math.inf
+
+
+def _shapes(data: _Split) -> list[list]:
+    n, m = data.x.shape[1], data.y.shape[1]
+    return [[n, m], [n, 1, m], [n, [0, 1], m], [n, 2, m], [n, [1, 1], m], [n, [0, 2], m], [n, 3, m]]
+
+
+def _trained(cls, width: Sequence, data: _Split, starts: int, seed: int) -> Iterator[tuple]:
+    """Numeric networks that are worth to be made symbolic, and their errors, the best first."""
+    models = []
+    for start in range(seed, seed + starts):
+        model = cls(width, grid=GRIDS[0], seed=start, dtype=torch.float64, outside="linear")
+        models.append((*_train(model, GRIDS[:1], data), start))
+    models.sort(key=lambda m: (m[1], m[2]))
+    finished = [_train(model, GRIDS, data) for model, _, _ in models[: max(1, starts // 2)]]
+    yield from sorted((m for m in finished if m[1] < WORTH), key=lambda m: m[1])
+
+
+def _train(model, grids: Sequence[int], data: _Split) -> tuple:
+    for grid in grids:
+        model = model.refine(grid) if model.grid != grid else model
+        model.update_grid(data.x)
+        _descend(model, data, NUMERIC_STEPS)
+    return model, data.error(model)
+
+
+def _descend(model, data: _Split, steps: int) -> float:
+    """Levenberg-Marquardt until nothing is gained; the relative error."""
+    for layer in (*model.act_fun, *model.symbolic_fun):
+        layer.active  # noqa: B018  decides which of its parameters take a gradient
+    optimizer = LevenbergMarquardt([p for p in model.parameters() if p.requires_grad])
+    last = math.inf
+    for step in range(steps):
+        loss = float(optimizer.step(lambda: (model(data.x) - data.y).flatten()))
+        if not math.isfinite(loss) or (step % 10 == 9 and loss > 0.99 * last):
+            break
+        if step % 10 == 9:
+            last = loss
+    return data.error(model)
+
+
+def _made_symbolic(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
+    """The model with the functions on its edges that leave the least error, and that; (None, inf) where none works."""
+    layers, candidates = _candidates(model, data, lib)
+    best, least = None, math.inf
+    for n, choice in enumerate(_best_first([[cost for cost, _, _ in edge] for edge in candidates])):
+        if n == CHOICES:
+            break
+        trial, start = model.copy(), 0
+        for l, edges in enumerate(layers):
+            picked = [candidates[start + e][choice[start + e]] for e in range(len(edges))]
+            start += len(edges)
+            put(trial, l, edges, [name for _, name, _ in picked], torch.stack([affine for _, _, affine in picked]))
+        error = _descend(trial, data, TRIAL_STEPS)
+        if error < least:
+            best, least = trial, error
+            if least < 1e-3:
+                least = _descend(best, data, FINAL_STEPS)
+        if least <= EXACT:
+            break
+    return best, least
+
+
+@torch.no_grad()
+def _candidates(model, data: _Split, lib: list[SymbolicFunction]) -> tuple[list, list]:
+    """The edges of every layer, and for each edge of all layers (cost, name, affine) of the functions, best first."""
+    layers, candidates = [], []
+    x = data.x
+    for l in range(model.depth):
+        edges = (model.act_fun[l].edge_mask != 0).nonzero()
+        inputs, outputs = edges.unbind(1)
+        fit = fit_symbolic(x[:, inputs], edge_values(model, l, x, inputs, outputs), lib)
+        for affine, r2 in zip(fit.affine, fit.r2.tolist(), strict=True):
+            costs = [
+                (0.5 * math.log2(max(1 - r, 0.0) + 1e-9) + BIT * f.complexity, f.name, a)
+                for f, r, a in zip(fit.functions, r2, affine, strict=True)
+                if r > -math.inf
+            ]
+            candidates.append(sorted(costs, key=lambda c: c[0])[:6])
+        layers.append([tuple(edge) for edge in edges.tolist()])
+        x = model.nodes(l, model.sums(l, x))
+    return layers, candidates
+
+
+def _best_first(costs: list[list[float]]) -> Iterator[tuple[int, ...]]:
+    """A choice from every list, by ascending sum of the costs; each list ascends."""
+    first = (0,) * len(costs)
+    queue, seen = [(sum(c[0] for c in costs), first)], {first}
+    while queue:
+        cost, choice = heapq.heappop(queue)
+        yield choice
+        for n, at in enumerate(choice):
+            following = (*choice[:n], at + 1, *choice[n + 1 :])
+            if at + 1 < len(costs[n]) and following not in seen:
+                seen.add(following)
+                heapq.heappush(queue, (cost + costs[n][at + 1] - costs[n][at], following))
+
+
+def _written(model, error: float, data: _Split, var: Sequence | None, simplify: bool | float) -> Discovery:
+    """The formulas of a symbolic model, with recognised numbers where they are as good."""
+    results = []
+    for snap in (1e-6, 1e-3, 0.0):
+        if snap > 1e-6 and error <= EXACT:
+            continue
+        formulas, inputs = symbolic_formula(model, var, snap=snap, simplify=simplify if snap else False)
+        off = _formula_error(formulas, inputs, data)
+        results.append(Discovery(model, formulas, inputs, off, off <= 10 * EXACT))
+    plain = results[-1].error
+    allowed = max(plain * (1.01 if plain > EXACT else 2.0), EXACT)
+    return min((r for r in results if r.error <= allowed), key=_length)
+
+
+def _formula_error(formulas: list, inputs: list, data: _Split) -> float:
+    """The relative error of formulas on the test set, by NumPy."""
+    import numpy as np
+    import sympy
+
+    with np.errstate(all="ignore"):
+        values = sympy.lambdify(inputs, formulas, "numpy")(*data.x_test.numpy().T)
+    values = np.stack([np.broadcast_to(np.asarray(v, dtype=complex), len(data.x_test)) for v in values], 1)
+    error = float(np.sqrt(np.mean(np.abs(values - data.y_test.numpy()) ** 2))) / data.scale
+    return error if math.isfinite(error) else math.inf
+
+
+def _length(result: Discovery) -> tuple[int, float]:
+    import sympy
+
+    return sum(int(sympy.count_ops(formula)) for formula in result.formulas), result.error
