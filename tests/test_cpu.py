@@ -1,5 +1,6 @@
 """What only the CPU kernels have: an instruction set chosen at run time, and offsets beyond 32 bits."""
 
+import math
 import mmap
 import os
 import subprocess
@@ -12,6 +13,7 @@ from conftest import skip_if_missing
 
 from fastkan.backends import native
 from fastkan.basis.bspline import uniform_knots
+from fastkan.functional import kan_linear
 from fastkan.spec import Spec
 from fastkan.testing import Problem, assert_matches_reference, call
 
@@ -90,6 +92,25 @@ def test_every_way_matches_the_reference_at_any_number_of_threads(case, dtype, t
         found = call(native, contraction, p)
         threads(3)
         assert all(torch.equal(a, b) for a, b in zip(found, call(native, contraction, p), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("outside", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("intervals", [1, 5, 31, 33, 64, 300, 1100])
+def test_uneven_knots_part_x_exactly(intervals, outside, dtype):
+    """The numbers beside every knot, and those without end, fall where the reference has them."""
+    skip_if_missing("native")
+    torch.manual_seed(intervals)
+    knots = torch.rand(intervals + 1, dtype=torch.float64).cumsum(0)
+    near = knots.to(dtype)
+    ends = torch.tensor([math.inf, -math.inf, math.nan], dtype=dtype)
+    x = torch.cat([near, near.nextafter(ends[0]), near.nextafter(ends[1]), ends])[:, None]
+    coef = torch.arange(1.0, intervals + 1, dtype=dtype)[None, :, None]
+    found, expected = (
+        kan_linear(x, coef, knots, degree=0, base="zero", outside=outside, backend=backend)
+        for backend in ("native", "reference")
+    )
+    assert torch.equal(found.nan_to_num(nan=-1.0), expected.nan_to_num(nan=-1.0))
 
 
 def sparse(*shape: int, strides: tuple[int, ...]) -> torch.Tensor:

@@ -11,6 +11,7 @@ namespace fastkan {
 namespace {
 
 constexpr int kMaxInputs = 16;  // of a block
+constexpr int kCounted = 32;    // knots that each row is compared with, before the rest are bisected
 
 // Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function
 // last.
@@ -26,6 +27,17 @@ struct Features {
 __attribute__((noinline)) double uniform_knot(const double* grid, int M, int j) {
   volatile double offset = (grid[M - 1] - grid[0]) * (static_cast<double>(j) / (M - 1));
   return grid[0] + offset;
+}
+
+// The least T that is not below x.
+template <class T>
+inline T round_up_to(double x) {
+  const T near = static_cast<T>(x);  // built in: what <cmath> has inline may be linked into another instruction set
+  return static_cast<double>(near) < x ? __builtin_nextafterf(near, __builtin_huge_valf()) : near;
+}
+template <>
+inline double round_up_to(double x) {
+  return x;
 }
 
 // A stride for columns of that many rows: whole lines, and not so many that lines of a row's columns share a cache set.
@@ -63,14 +75,16 @@ template <class T>
 class Column {
  public:
   static size_t bytes(const Problem& p, int64_t rows) {
-    return Scratch::bytes<T>(rows) * static_cast<size_t>(2 + 2 * p.K) + Scratch::bytes<double>(p.M);
+    return Scratch::bytes<T>(rows) * static_cast<size_t>(2 + 2 * p.K) + Scratch::bytes<double>(p.M + 2 * p.K) +
+           Scratch::bytes<T>(2 * p.M);
   }
 
   Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p) {
     u_ = memory.take<T>(rows);
     sigma_ = memory.take<T>(rows);
     for (int j = 0; j < 2 * p.K; ++j) neighbours_[j] = memory.take<T>(rows);
-    knots_ = memory.take<double>(p.M);
+    knots_ = memory.take<double>(p.M + 2 * p.K) + p.K;
+    steps_ = memory.take<T>(2 * p.M);
   }
 
   // Windows of input i, of which M - 1 start at -K. At orders below the degree neighbouring intervals agree on their
@@ -92,8 +106,7 @@ class Column {
       over_h_ = (p_.M - 1) / (last_ - first_);
       find_uniform(x, rows, window);
     } else {
-      for (int j = 0; j < p_.M; ++j) knots_[j] = p_.uniform ? uniform_knot(grid, p_.M, j) : grid[j];
-      last_ = knots_[p_.M - 1];
+      take_knots(grid);
       find_among(x, rows, window);
     }
   }
@@ -182,42 +195,76 @@ class Column {
     special_ = special != 0;
   }
 
-  void find_among(const T* column, int64_t rows, int32_t* window) const {
-    const double* t = knots_;
-    int last = p_.F - 1;  // the interval that the right end of the grid range closes
-    while (last > 0 && !(t[last] < high_)) --last;
-    for (int64_t n = 0; n < rows; ++n) {
-      const double x = limited(column[n]);
-      int m = 0;  // the last knot at or below x, but the last; of a NaN the first
-      for (int step = p_.M - 2; step > 0;) {
-        const int half = step / 2, probe = m + half + 1;
-        const bool above = x >= t[probe];
-        m = above ? probe : m;
-        step = above ? step - half - 1 : half;
-      }
-      if (x == high_) m = last;
-      window[n] = m - p_.K;
+  // The knots, the outer ones once more for every function beyond them, and as the least number of the type computed in
+  // that is not below them: what to compare with.
+  void take_knots(const double* grid) {
+    const int M = p_.M;
+    for (int j = 0; j < M; ++j) knots_[j] = p_.uniform ? uniform_knot(grid, M, j) : grid[j];
+    for (int j = 1; j <= p_.K; ++j) {
+      knots_[-j] = knots_[0];
+      knots_[M - 1 + j] = knots_[M - 1];
     }
+    last_ = knots_[M - 1];
+    for (stride_ = 1; M > kCounted * stride_;) stride_ *= 2;
+    for (int j = 0; j < M - 1; ++j) steps_[j] = round_up_to<T>(knots_[j]);
+    for (int j = M - 1; j < M + stride_; ++j) steps_[j] = T(__builtin_nan(""));
+  }
+
+  // Counts knots at or below x, a stride apart, and then bisects within the stride: no branch depends on x. Reads
+  // whole vectors of the column, which a Tile has room for.
+  void find_among(const T* column, int64_t rows, int32_t* window) const {
+    constexpr int W = kLanes<T>;
+    const int last = last_below_high(), low = whole_ ? 0 : found(low_), high = whole_ ? p_.M - 2 : last;
+    const T end = static_cast<double>(static_cast<T>(high_)) == high_ ? static_cast<T>(high_) : T(__builtin_nan(""));
+    for (int64_t n = 0; n < rows; n += W) {
+      const Vec<T> x = load(column + n);
+      Index<T> m{};
+      for (int at = stride_; at < p_.M - 1; at += stride_) m -= x >= splat(steps_[at]);
+      const int lanes = static_cast<int>(least(W, rows - n));
+      for (int l = 0; l < lanes; ++l) window[n + l] = static_cast<int32_t>(m[l]) * stride_;
+    }
+    for (int half = stride_ / 2; half > 0; half /= 2)
+      for (int64_t n = 0; n < rows; ++n) window[n] += column[n] >= steps_[window[n] + half] ? half : 0;
+    for (int64_t n = 0; n < rows; ++n) {
+      int32_t m = window[n] > low ? window[n] : low;
+      m = m < high ? m : high;
+      window[n] = (column[n] == end ? last : m) - p_.K;
+    }
+  }
+
+  // The interval that the right end of the grid range closes.
+  int last_below_high() const {
+    int last = p_.F - 1;
+    while (last > 0 && !(knots_[last] < high_)) --last;
+    return last;
+  }
+
+  int found(double x) const {
+    int m = 0;
+    while (m + 1 < p_.M - 1 && x >= knots_[m + 1]) ++m;
+    return m;
   }
 
   void place_among() {
-    const double* t = knots_;
-    special_ = false;
-    for (int64_t n = 0; n < rows_; ++n) {
-      const double x = limited(x_[n]);
-      const int m = window_[n] + p_.K;
-      for (int j = 1; j <= p_.K; ++j) {
-        const int l = m + 1 - j, r = m + j;
-        neighbours_[j - 1][n] = static_cast<T>(x - t[l > 0 ? l : 0]);
-        neighbours_[p_.K + j - 1][n] = static_cast<T>(t[r < p_.M ? r : p_.M - 1] - x);
+    const double* t = knots_ + p_.K;
+    const bool whole = whole_;
+    const double low = low_, high = high_;
+    const T* column = x_;
+    const int32_t* window = window_;
+    for (int j = 1; j <= p_.K; ++j) {
+      T *left = neighbours_[j - 1], *right = neighbours_[p_.K + j - 1];
+#pragma GCC ivdep
+      for (int64_t n = 0; n < rows_; ++n) {
+        double x = static_cast<double>(column[n]);
+        x = whole || !(x < low) ? x : low;
+        x = whole || !(x > high) ? x : high;
+        left[n] = static_cast<T>(x - t[window[n] + 1 - j]);
+        right[n] = static_cast<T>(t[window[n] + j] - x);
       }
-      special_ |= !(x_[n] >= low_ && x_[n] <= high_);
     }
-  }
-
-  double limited(T at) const {
-    const double x = static_cast<double>(at);
-    return whole_ ? x : x < low_ ? low_ : x > high_ ? high_ : x;
+    int special = 0;
+    for (int64_t n = 0; n < rows_; ++n) special |= !(x_[n] >= low_) | !(x_[n] <= high_);
+    special_ = special != 0;
   }
 
   template <int K>
@@ -257,6 +304,7 @@ class Column {
 
   template <int K, int D>
   void local(T* w, int64_t stride) {
+#pragma GCC ivdep
     for (int64_t n = 0; n < rows_; ++n) {
       LocalKnots<T, K> knots;
 #pragma GCC unroll 8
@@ -290,7 +338,7 @@ class Column {
       } else if (p_.outside == Outside::linear && order == 0) {
         const T* slope = x < low_ ? slope_low : slope_high;
         const T beyond = static_cast<T>(static_cast<double>(x) - (x < low_ ? low_ : high_));
-        for (int k = 0; k <= K; ++k) w[k * stride + n] += beyond * slope[k];
+        for (int k = 0; k <= K; ++k) w[k * stride + n] += slope[k] == T(0) ? T(0) : beyond * slope[k];  // also at inf
       }
     }
   }
@@ -334,9 +382,8 @@ class Column {
   void slope_at(double x, int m, T* w) const {
     LocalKnots<T, K> knots;
     for (int j = 1; j <= K; ++j) {
-      const int l = m + 1 - j, r = m + j;
-      knots.l[j - 1] = static_cast<T>(x - knots_[l > 0 ? l : 0]);
-      knots.r[j - 1] = static_cast<T>(knots_[r < p_.M ? r : p_.M - 1] - x);
+      knots.l[j - 1] = static_cast<T>(x - knots_[m + 1 - j]);
+      knots.r[j - 1] = static_cast<T>(knots_[m + j] - x);
     }
     local_functions<K, 1>(knots, w);
   }
@@ -383,6 +430,8 @@ class Column {
   T *u_, *sigma_;
   T* neighbours_[10] = {};
   double* knots_;
+  T* steps_;
+  int stride_ = 1;
   int64_t rows_ = 0;
   double first_ = 0, last_ = 0, low_ = 0, high_ = 0, over_h_ = 0;
   bool fast_ = false, whole_ = false, special_ = false, with_sigma_ = false;

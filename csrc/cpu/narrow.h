@@ -15,9 +15,6 @@ inline bool is_narrow(const Problem& p) {
   return p.O <= kNarrowOutputs && p.F < kLanes<T>;
 }
 
-template <class T>
-using Index = typename Simd<T>::mask;
-
 // Where the windows of kLanes rows start.
 template <class T>
 inline Index<T> load_index(const int32_t* start) {

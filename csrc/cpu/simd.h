@@ -38,6 +38,8 @@ struct Simd<double> {
 template <class T>
 using Vec = typename Simd<T>::vec;
 template <class T>
+using Index = typename Simd<T>::mask;
+template <class T>
 constexpr int kLanes = FASTKAN_VECTOR_BYTES / sizeof(T);
 
 template <class T>
