@@ -59,9 +59,9 @@ class Activations:
 
 
 def std(x: Tensor) -> Tensor:
-    """The standard deviation of the columns of x [N, I], with the gradient 0 where it is 0."""
+    """The standard deviation of the columns of x [N, I], with the gradient 0 where it is 0; 0 of one row."""
     x = x - x.mean(0)
-    return safe_sqrt(x.square().sum(0) / (len(x) - 1))
+    return safe_sqrt(x.square().sum(0) / max(1, len(x) - 1))
 
 
 def edge_std(model, l: int, x: Tensor, options: dict) -> tuple[Tensor, Tensor]:

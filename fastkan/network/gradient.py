@@ -20,11 +20,15 @@ from .layer import KANLayer
 RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forward_spline_u": False}
 # Values of edges that are kept for the way back; more are computed again.
 KEPT = 1 << 21
+# Of inputs and of outputs: a layer with more of both is weighed by covariances, see KANLayer.edge_std.
+NARROW = 64
 
 
 def served(model, lamb: float, metric: str) -> bool:
     """Whether evaluate is right for this model as it is: all else is autograd's."""
     if torch.is_autocast_enabled(model.device.type) or (lamb and metric not in RELATIVE):
+        return False
+    if lamb and any(min(layer.in_dim, layer.out_dim) > NARROW for layer in model.act_fun):
         return False
     if any(symbolic.active for symbolic in model.symbolic_fun) and model.symbolic_enabled:
         return False
@@ -92,11 +96,12 @@ class Gradient:
     def _weigh(self, edges: "Edges") -> Tensor:
         """L1 and entropy of a layer; leaves their gradients with the edges."""
         size, l1, bits = edges.size(RELATIVE[self.metric]), self.lambdas["lamb_l1"], self.lambdas["lamb_entropy"]
-        value, grad = size.sum() * l1, torch.full_like(size, l1)
+        value, grad = size.sum().mul_(l1), torch.full_like(size, l1 * self.lamb)
         for dim in (0, 1) if bits else ():
-            part, slope = entropy_and_gradient(size, dim)
-            value, grad = value + bits * part, grad.add_(slope, alpha=bits)
-        edges.weigh(grad.mul_(self.lamb))
+            part, slope, rows = entropy_and_slope(size, dim)
+            value.add_(part, alpha=-bits / rows)
+            grad.add_(slope, alpha=-bits * self.lamb / rows)
+        edges.weigh(grad)
         return value
 
     def _smooth(self, coef: nn.Parameter) -> Tensor:
@@ -166,12 +171,12 @@ class Edges:
             deviations = self._deviations(part)
             squares.append(deviations.square().sum(1))
         self.kept = deviations if len(self.parts) == 1 else None
-        self.std = (torch.cat(squares) / self.rows).sqrt()
+        self.std = torch.cat(squares).div_(self.rows).sqrt_()
         self.range = None
         if not relative:
             return self.std
         self.apart = self.x - self.x.mean(0)
-        self.x_std = (self.apart.square().sum(0) / self.rows).sqrt()
+        self.x_std = self.apart.square().sum(0).div_(self.rows).sqrt_()
         self.range = self.x_std + 0.1
         self.range = self.range[:, None] if self.by_inputs else self.range
         self.relative = self.std / self.range
@@ -194,10 +199,11 @@ class Edges:
         """The values of edges less their means, [a, N, B]."""
         spec, ops = self.linear._spec, self.ops
         if self.by_inputs:
-            values = torch.stack([ops.kan_out(x, None, c, b, None, grid, spec, 0) for x, c, b, grid in part])
+            found = [ops.kan_out(x, None, c, b, None, grid, spec, 0) for x, c, b, grid in part]
         else:
             one = self.x.new_ones(len(self.x), 1)
-            values = torch.stack([ops.kan_in(x, one, c, b, grid, spec, 0) for x, c, b, grid in part])
+            found = [ops.kan_in(x, one, c, b, grid, spec, 0) for x, c, b, grid in part]
+        values = torch.stack(found) if len(found) > 1 else found[0][None]
         return values.sub_(values.mean(1, keepdim=True))
 
     # Back
@@ -243,7 +249,10 @@ class Edges:
         grad_base = None if self.base is None else torch.cat(grad_base, at // 2)
         if not self.need_x:
             return None, grad_coef, grad_base
-        grad_x = torch.cat(grad_x, 1) if by_inputs else torch.stack(grad_x).sum(0)
+        if by_inputs:
+            grad_x = torch.cat(grad_x, 1)
+        else:
+            grad_x = torch.stack(grad_x).sum(0) if len(grad_x) > 1 else grad_x[0]
         return self._back_through_range(grad_x), grad_coef, grad_base
 
     def _back_through_range(self, grad_x: Tensor) -> Tensor:
@@ -254,19 +263,18 @@ class Edges:
         return grad_x.addcmul_(self.apart, weight)
 
 
-def entropy_and_gradient(size: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """regularize.entropy of a matrix, and its gradient.
+def entropy_and_slope(size: Tensor, dim: int) -> tuple[Tensor, Tensor, int]:
+    """regularize.entropy of a matrix, times -rows, and its gradient, times -rows; and the rows.
 
-    -sum share log2(share + e) / rows, share = size / (sum of size + 1).
+    sum share log2(share + e), share = size / (sum of size + 1).
     """
-    total = size.sum(dim, keepdim=True) + 1
+    total = size.sum(dim, keepdim=True).add_(1)
     share = size / total
     inner = share + 1e-4
     bits = inner.log2()
-    rows = total.numel()
-    slope = share.div(inner).mul_(1 / math.log(2)).add_(bits)  # of share log2(share + e)
-    grad = (slope - (slope * share).sum(dim, keepdim=True)).div_(total).mul_(-1 / rows)
-    return (share * bits).sum() / -rows, grad
+    slope = torch.addcdiv(bits, share, inner, value=1 / math.log(2))  # of share log2(share + e)
+    grad = slope.sub((slope * share).sum(dim, keepdim=True)).div_(total)
+    return torch.dot(share.view(-1), bits.view(-1)), grad, total.numel()
 
 
 def mean_square(prediction: Tensor, label: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .. import functional
 from ..basis.bspline import bspline_features, uniform_knots
@@ -13,6 +14,8 @@ from ..spec import Spec
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8
+# Features that autograd may keep for the way back.
+KEPT = 1 << 18
 
 
 class KANLayer(nn.Module):
@@ -136,24 +139,24 @@ class KANLayer(nn.Module):
         return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64; differentiable.
+        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64; differentiable."""
+        parts = zip(x.split(BLOCK, 1), self.linear.grid.split(BLOCK), strict=True)
+        found = [self._features(part, grid) for part, grid in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
-        By the fused operator, with coefficients that keep the functions of BLOCK inputs apart.
-        """
+    def _features(self, x: Tensor, grid: Tensor) -> Tensor:
+        # By the fused operator, with coefficients that keep the functions of a few inputs apart.
         if torch.is_autocast_enabled(x.device.type):  # functions rounded to 16 bits are of no use to a covariance
             with torch.autocast(x.device.type, enabled=False):
-                return self.features(x)
+                return self._features(x, grid)
         linear, functions = self.linear, self.num + self.k
         spec = Spec.of(self.k, "zero", linear.outside, linear.uniform)
         dtype = torch.promote_types(linear.coef.dtype, torch.float32)
-        parts = []
-        for part, grid in zip(x.split(BLOCK, 1), linear.grid.split(BLOCK), strict=True):
-            apart = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
-            y = functional.apply(part, apart, grid, None, None, None, spec, linear.backend)
-            parts.append(y.view(len(x), len(grid), functions))
+        apart = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
+        y = functional.apply(x, apart, grid, None, None, None, spec, linear.backend)
         activation = linear.base_activation
         base = torch.zeros_like(x) if activation is None else activation(x)
-        return torch.cat([parts[0] if len(parts) == 1 else torch.cat(parts, 1), base[..., None]], -1).double()
+        return torch.cat([y.view(len(x), len(grid), functions), base[..., None]], -1).double()
 
     def postacts(self, x: Tensor) -> Tensor:
         """Every edge on its own, [N, O, I]: for looking at, not for training."""
@@ -174,12 +177,21 @@ class KANLayer(nn.Module):
         """The standard deviation of every edge over the rows of x [N, I]: [O, I], differentiable, no [N, I, O].
 
         With C[i] the covariance of input i's features, the variance of an edge is w C w. In float64, whose rounding
-        then appears as its square root: an edge that is constant has 1e-8 of its weights.
+        then appears as its square root: an edge that is constant has 1e-8 of its weights. A few inputs at a time, whose
+        features are computed again on the way back where they are many.
         """
-        phi = self.features(x)
+        parts = list(zip(x.split(BLOCK, 1), self.linear.grid.split(BLOCK), self.weights().split(BLOCK), strict=True))
+        if x.numel() * (self.num + self.k) < KEPT or torch._C._are_functorch_transforms_active():
+            found = [self._edge_std(*part) for part in parts]
+        else:
+            found = [checkpoint(self._edge_std, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _edge_std(self, x: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+        phi = self._features(x, grid)
         phi = (phi - phi.mean(0)).transpose(0, 1)  # I N F
-        weights = self.weights().double()  # I F O
-        variance = (weights * (phi.mT @ phi @ weights)).sum(1).T / (len(x) - 1)
+        weights = weights.double()  # I F O
+        variance = (weights * (phi.mT @ phi @ weights)).sum(1).T / max(1, len(x) - 1)
         return safe_sqrt(variance).to(self.linear.coef.dtype)
 
     def edge_mean(self, x: Tensor) -> Tensor:
@@ -359,9 +371,9 @@ def _places(used: Tensor) -> Tensor | None:
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """sqrt with the gradient 0 where x is 0, or below by rounding."""
-    positive = x > 0
-    return torch.where(positive, x, 1.0).sqrt() * positive
+    """sqrt with the gradient 0 where x is 0, or below by rounding; of NaN it is NaN."""
+    nothing = x <= 0
+    return x.masked_fill(nothing, 1.0).sqrt().masked_fill(nothing, 0.0)
 
 
 def _nearest(inputs: int, outputs: int) -> Tensor:
