@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from .activations import Activations
 from .edge_columns import EdgeColumns
 
 # A product of dense matrices is so much faster, an entry, than adding to places of a matrix.
@@ -23,29 +24,27 @@ class Residuals:
 
     Args:
         model: a KAN; x [..., in_features], y of the prediction's shape.
-        penalty: acts, sums -> more residuals [E], differentiable; acts and sums as in activations.Activations.
+        penalty: of activations.Activations, more residuals [E], differentiable.
         options: of the model's forward.
 
-    The last call leaves `prediction`, and in `extra` the penalty's residuals or None.
+    The last call leaves `record`, the Activations; `prediction`; and in `extra` the penalty's residuals or None.
     """
 
     def __init__(self, model, x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
         self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
-        self.prediction, self.extra, self.acts, self.sums = None, None, [], []
+        self.record, self.prediction, self.extra = None, None, None
 
     def __call__(self) -> Tensor:
         """The residuals [R], differentiable."""
-        model, self.acts, self.sums = self.model, [self.model.rows(self.x)], []
-        for l in range(model.depth):
-            self.sums.append(model.sums(l, self.acts[-1], **self.options))
-            self.acts.append(model.nodes(l, self.sums[-1]))
-        out = self.acts[-1]
-        self.prediction = out.detach().reshape(*self.x.shape[:-1], -1)
-        if self.prediction.shape != self.y.shape:
-            expected = list(self.prediction.shape)
-            raise ValueError(f"labels have shape {list(self.y.shape)}: expected that of the prediction, {expected}")
-        residuals = (out - self.y.reshape(out.shape)).flatten()
-        self.extra = None if self.penalty is None else self.penalty(self.acts, self.sums)
+        self.record = Activations(self.model, self.x, **self.options)
+        out = self.record.acts[-1].reshape(*self.x.shape[:-1], -1)
+        self.prediction = out.detach()
+        if out.shape != self.y.shape:
+            raise ValueError(
+                f"labels have shape {list(self.y.shape)}: expected that of the prediction, {list(out.shape)}"
+            )
+        residuals = (out - self.y).flatten()
+        self.extra = None if self.penalty is None else self.penalty(self.record)
         return residuals if self.extra is None else torch.cat([residuals, self.extra])
 
     def linearised(self, params: list[Tensor]) -> "Structured":
@@ -119,12 +118,12 @@ class Structured:
 
     def __init__(self, closure: Residuals, residuals: Tensor, params: list[Tensor]):
         self.residuals, self.total = residuals.detach().double(), sum(p.numel() for p in params)
-        outputs = closure.acts[-1]
+        outputs = closure.record.acts[-1]
         self.outputs, self.data = outputs.shape[1], outputs.numel()
         starts = dict(zip(map(id, params), _starts(params), strict=True))
-        gradients = _gradients(outputs, closure.sums)
+        gradients = _gradients(outputs, closure.record.sums)
         self.layers, places, self.count = [], [], 0
-        for layer, x, gradient in zip(closure.model.act_fun, closure.acts, gradients, strict=False):
+        for layer, x, gradient in zip(closure.model.act_fun, closure.record.acts, gradients, strict=False):
             if layer.active and any(id(p) in starts for p in layer.linear.parameters()):
                 part = EdgeColumns(layer, x.detach(), gradient, starts, self.count)
                 self.layers, self.count = [*self.layers, part], self.count + len(part.places)

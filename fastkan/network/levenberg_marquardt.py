@@ -29,7 +29,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         max_bytes: bound on J with the matrix to solve, and on what is computed of J at a time.
 
     step(closure): closure() returns the residuals, a tensor of any shape, as a differentiable function of the
-    parameters; any number of calls must return the same. No zero_grad or backward is needed, and .grad is not used.
+    parameters; any number of calls must return the same. With jacobian.Residuals of a KAN for closure, J comes from the
+    network's structure, for much less than by autograd. No zero_grad or backward is needed, and .grad is not used.
     Returns the mean of the squared residuals before the step, as a tensor. A trial that is not finite or not better is
     undone; if none is better the parameters stay bit for bit and the damping is kept for the next call. If the
     residuals are not finite to begin with, nothing is changed.
@@ -94,6 +95,14 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self._descend(closure, params, system, loss, state, group)
         state["steps"] = state.get("steps", 0) + 1
         return value
+
+    def follow(self, params: Iterable[Tensor]) -> None:
+        """Go on with other parameters, as those after a grid extension: the damping stays."""
+        group = self.param_groups[0]
+        state = self.state.pop(group["params"][0], {})
+        group["params"] = list(params)
+        if state:
+            self.state[group["params"][0]] = state
 
     def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
         """Trials with ever larger damping, until one is better."""

@@ -12,8 +12,10 @@ from .activations import Activations
 from .data import Data
 from .gradient import mean_square
 from .lbfgs import LBFGS
+from .levenberg_marquardt import LevenbergMarquardt
 from .progress import Early, Log
 from .regularize import METRICS, penalty
+from .squares import Batch, NotFinite, check_squares
 from .state import State
 from .structure import integer, number, per_layer
 
@@ -53,8 +55,9 @@ def fit(
 
     Args:
         dataset: see data.Data: pykan's dictionary, tensors, or loaders. Moved to the model's device.
-        opt: "LBFGS" (strong Wolfe, up to 20 iterations in a step), "Adam", an optimizer class that takes lr, an
-            optimizer, or a function that makes one of the parameters.
+        opt: "LBFGS" (strong Wolfe, up to 20 iterations in a step), "Adam", "LM" (Levenberg-Marquardt, for the mean
+            square error; lr is not used), an optimizer class that takes lr, an optimizer, or a function that makes one
+            of the parameters.
         steps: one optimizer step each, on one batch.
         log: the test set is evaluated, and the progress shown, every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
@@ -179,18 +182,23 @@ class Objective:
         return loss.sqrt().item() if self.loss_fn is mean_square else loss.item()
 
 
+_OPTIMIZERS = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
+
+
 class Stepper:
     """An optimizer and how it steps."""
 
     def __init__(self, model, opt, lr: float, objective: Objective, fixed: bool = True):
         self.model, self.opt, self.lr, self.objective = model, opt, lr, objective
-        if isinstance(opt, str) and opt not in ("LBFGS", "Adam"):
-            raise ValueError(f"opt={opt!r}: expected 'LBFGS', 'Adam', an optimizer, its class or a function making one")
+        if isinstance(opt, str) and opt not in ("LBFGS", "Adam", "LM"):
+            raise ValueError(f"opt={opt!r}: expected {_OPTIMIZERS}")
         if not isinstance(opt, str | torch.optim.Optimizer) and not callable(opt):
-            raise TypeError(f"opt={opt!r}: expected 'LBFGS', 'Adam', an optimizer, its class or a function making one")
+            raise TypeError(f"opt={opt!r}: expected {_OPTIMIZERS}")
         if isinstance(opt, torch.optim.Optimizer) and not fixed:
             raise ValueError("opt is an optimizer: expected its class, or a function making one, with grid_sizes")
+        self.optimizer = None
         self.renew()
+        check_squares(self.optimizer, objective.loss_fn)
 
     def renew(self) -> None:
         """Make the optimizer, for the parameters that the model now has."""
@@ -204,6 +212,11 @@ class Stepper:
             raise ValueError("the model has no parameter to train: expected one that requires a gradient")
         if isinstance(self.opt, torch.optim.Optimizer):
             return self.opt
+        if isinstance(self.optimizer, LevenbergMarquardt):
+            self.optimizer.follow(parameters)
+            return self.optimizer
+        if self.opt == "LM" or self.opt is LevenbergMarquardt:
+            return LevenbergMarquardt(parameters)
         if self.opt == "Adam":
             return torch.optim.Adam(parameters, lr=self.lr)
         if self.opt == "LBFGS":
@@ -212,6 +225,16 @@ class Stepper:
 
     def step(self, x: Tensor, y: Tensor, state: State) -> bool:
         """One step; False, with nothing stepped, where the objective is not finite. Keeps the state that it was at."""
+        try:
+            if isinstance(self.optimizer, LevenbergMarquardt):
+                self.optimizer.step(Batch(self.objective, x, y, state))
+            else:
+                self._descend(x, y, state)
+        except NotFinite:
+            return False
+        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+
+    def _descend(self, x: Tensor, y: Tensor, state: State) -> None:
         self.objective.settle()
         kept = False
 
@@ -221,20 +244,12 @@ class Stepper:
             value = self.objective.evaluate(x, y)
             if not kept:
                 if not math.isfinite(value.item()):
-                    raise _NotFinite
+                    raise NotFinite
                 state.keep()
                 kept = True
             return value
 
-        try:
-            self.optimizer.step(closure)
-        except _NotFinite:
-            return False
-        return all(bool(p.isfinite().all()) for p in self.model.parameters())
-
-
-class _NotFinite(Exception):
-    pass
+        self.optimizer.step(closure)
 
 
 def _extend(model, sizes: list[int], stepper: Stepper) -> None:

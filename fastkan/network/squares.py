@@ -1,0 +1,64 @@
+"""Training by Levenberg-Marquardt: what a batch's loss and penalty are as residuals."""
+
+import torch
+from torch import Tensor
+
+from .gradient import mean_square
+from .jacobian import Residuals
+from .layer import safe_sqrt
+from .levenberg_marquardt import LevenbergMarquardt
+from .regularize import penalty, sizes
+from .state import State
+
+_SQUARES = (mean_square, torch.nn.functional.mse_loss)
+
+
+class Batch(Residuals):
+    """The residuals of a batch and of the penalty: their squares sum up to R times the objective, for R errors.
+
+    The penalty gives one for every edge, sqrt(R lamb lamb_l1 size), whose linear model knows that a size has a least
+    value, and one for all the rest of it; terms below 0 count as 0. Keeps the model's state before a step. Raises
+    NotFinite where the objective is not finite then.
+    """
+
+    def __init__(self, objective, x: Tensor, y: Tensor, state: State):
+        super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
+        self.objective, self.state, self.best = objective, state, None
+
+    def __call__(self) -> Tensor:
+        residuals = super().__call__()
+        total = residuals.detach().double().square().sum()
+        if self.best is None or total < self.best:  # as a step is taken
+            self.best, objective = total, self.objective
+            objective.loss = (self.prediction - self.y).square().mean()
+            if self.extra is not None:
+                objective.penalty = self.extra.detach().square().sum() / (self.y.numel() * objective.lamb)
+        return residuals
+
+    def linearised(self, params: list[Tensor]):
+        linear = super().linearised(params)
+        if not linear.residuals.isfinite().all():
+            raise NotFinite
+        self.state.keep()
+        return linear
+
+    def _penalty(self, record) -> Tensor:
+        objective, lambdas = self.objective, dict(self.objective.lambdas)
+        terms = []
+        if l1 := lambdas.pop("lamb_l1"):
+            terms = [l1 * size.flatten() for size in sizes(self.model, record, objective.reg_metric)]
+        rest = penalty(self.model, record, objective.reg_metric, lamb_l1=0.0, **lambdas)
+        return safe_sqrt(self.y.numel() * objective.lamb * torch.cat([*terms, rest.reshape(1)]))
+
+
+class NotFinite(Exception):
+    """The objective is not finite."""
+
+
+def check_squares(optimizer, loss_fn) -> None:
+    """ValueError where the loss is none that the optimizer minimises."""
+    if isinstance(optimizer, LevenbergMarquardt) and loss_fn not in _SQUARES:
+        raise ValueError(
+            f"loss_fn={loss_fn!r}: expected None, the mean square error, with Levenberg-Marquardt, which minimises "
+            "sums of squares; 'LBFGS' and 'Adam' take any loss"
+        )
