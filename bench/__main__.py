@@ -9,9 +9,9 @@ import torch
 from fastkan.cli.bench import positive
 from fastkan.cli.record import write_csv
 
-from . import accuracy, layers, memory, report, scaling, startup
+from . import accuracy, fit, layers, memory, report, scaling, startup
 
-WHAT = {"layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup}
+WHAT = {"layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit}
 RESULTS = Path(__file__).parent / "results" / "cpu"
 
 

@@ -8,6 +8,7 @@ from fastkan.cli.record import read_csv
 from fastkan.cli.table import digits, duration, table
 
 from . import plots
+from .fit import LABELS as TRAININGS
 from .peers import ON_GPU
 
 Rows = list[dict[str, str]]
@@ -137,8 +138,25 @@ def startup(rows: Rows) -> str:
     return "## Start\n\n" + table(["what", "size", "takes"], lines, left=2)
 
 
+def fit(rows: Rows) -> str:
+    """Steps of a training: networks down, contestants across; then memory."""
+    timed = [r for r in rows if r["seconds"]]
+    lines = []
+    for r in timed:
+        update = "grid updates" if r["update_grid"] == "True" else ""
+        setting = ", ".join(filter(None, (r["network"], f"lamb={r['lamb']}" if float(r["lamb"]) else "", update)))
+        cells = duration(float(r["seconds"])), _ratio(r), r["evaluations"], r["train_loss"], r["reg"] or "-"
+        lines.append([setting, TRAININGS[r["peer"]], *cells])
+    head = ["", "", "a step", "over fastkan's", "evaluations a step", "loss reached", "penalty reached"]
+    parts = ["## LBFGS steps of KAN.fit, 1000 rows", table(head, lines, left=2)]
+    wide = [r for r in rows if r["peak_mib"]]
+    lines = [[r["network"], r["lamb"], TRAININGS[r["peer"]], r["peak_mib"]] for r in wide]
+    parts.append(table(["", "lamb", "", "MiB that a step adds to the process"], lines, left=3))
+    return "\n\n".join(parts)
+
+
 SECTIONS: dict[str, Callable[[Rows], str]] = {
-    "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup,
+    "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
 }  # fmt: skip
 
 

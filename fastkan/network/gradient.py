@@ -32,7 +32,15 @@ def served(model, lamb: float, metric: str) -> bool:
         return False
     if any(symbolic.active for symbolic in model.symbolic_fun) and model.symbolic_enabled:
         return False
-    return all(_plain(module) for module in model.modules()) and all(_numeric(layer) for layer in model.act_fun)
+    return _unchanged(model) and all(map(_plain, model.modules())) and all(map(_numeric, model.act_fun))
+
+
+def _unchanged(model) -> bool:
+    """Whether the model computes what KAN does."""
+    from .model import KAN  # which imports this module
+
+    methods = ("forward", "rows", "sums", "nodes")
+    return not any(m in model.__dict__ or getattr(type(model), m) is not getattr(KAN, m) for m in methods)
 
 
 def _numeric(layer: nn.Module) -> bool:

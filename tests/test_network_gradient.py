@@ -1,0 +1,309 @@
+"""What a step of fit is made of: gradients without autograd are autograd's, LBFGS steps are torch's."""
+
+import math
+
+import pytest
+import torch
+from test_network_model import inputs
+
+from fastkan import KAN, reference
+from fastkan.network import gradient, training
+from fastkan.network.lbfgs import LBFGS
+from fastkan.network.pykan import from_pykan
+
+LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
+METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u")
+EXACT = {"rtol": 1e-10, "atol": 1e-13}
+
+
+def some_masked(**options) -> KAN:
+    model = KAN([3, 4, 2], grid=4, dtype=torch.float64, **options)
+    model.act_fun[0].mask[0, 1], model.act_fun[0].mask[2, 2], model.act_fun[1].mask[3, 0] = 0.0, 0.5, 0.0
+    return model
+
+
+MODELS = {
+    "few inputs": lambda: KAN([3, 5, 6], grid=4, dtype=torch.float64),
+    "few outputs": lambda: KAN([3, 2, 1], grid=4, dtype=torch.float64),
+    "products": lambda: KAN([3, [2, 2], 1], grid=[4, 3], k=[3, 2], affine_trainable=True, dtype=torch.float64),
+    "masked": some_masked,
+    "linear outside": lambda: KAN([3, 2, 2], outside="linear", base_fun="identity", dtype=torch.float64),
+    "no base": lambda: KAN([3, 2, 2], base_fun="zero", sp_trainable=False, dtype=torch.float64),
+}
+
+
+def plain(model: KAN, x: torch.Tensor, y: torch.Tensor, metric: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss and the penalty, written down: every edge's values at once."""
+    penalty = 0.0
+    for l, layer in enumerate(model.act_fun):
+        linear = layer.linear
+        phi = reference.features(x, linear.grid, linear._spec, 0, True)
+        base = torch.zeros_like(linear.spline_scale) if linear.base_weight is None else linear.base_weight
+        weight = torch.cat([linear.coef * linear.spline_scale[:, None], base[:, None]], 1) * layer.edge_mask[:, None]
+        values = torch.einsum("nif,ifo->noi", phi, weight)
+        size = values.std(0)
+        if metric != "edge_forward_spline_u":
+            size = size / (x.std(0) + 0.1)
+        for dim in (0, 1):
+            share = size / (size.sum(dim, keepdim=True) + 1)
+            penalty = penalty - 2.0 * (share * (share + 1e-4).log2()).sum(dim).mean()
+        penalty = penalty + size.sum() + 0.3 * linear.coef.abs().mean(2).sum()
+        penalty = penalty + 0.2 * linear.coef.diff(dim=1).abs().mean(2).sum()
+        x = model.nodes(l, values.sum(2))
+    return (x - y).square().mean(), penalty
+
+
+def gradients(model: KAN) -> dict[str, torch.Tensor]:
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def by_hand(model: KAN, x, y, lamb: float, metric: str, loss_fn=gradient.mean_square):
+    assert gradient.served(model, lamb, metric)
+    values = gradient.Gradient(model, loss_fn, lamb, metric, LAMBDAS)(x, y)
+    return values, gradients(model)
+
+
+def by_autograd(model: KAN, x, y, lamb: float, metric: str, loss_fn=None):
+    objective = training.Objective(model, loss_fn, lamb, metric, LAMBDAS, {})
+    objective(x, y).backward()
+    return (objective.loss, objective.penalty), gradients(model)
+
+
+def assert_same(found, expected, **tolerance) -> None:
+    (values, grads), (true_values, true_grads) = found, expected
+    for a, b in zip(values, true_values, strict=True):
+        torch.testing.assert_close(a, b, **(tolerance or EXACT))
+    assert grads.keys() == true_grads.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, true_grads[name], **(tolerance or EXACT))
+
+
+@pytest.mark.parametrize("kept", [gradient.KEPT, 1], ids=["kept", "computed again"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("which", MODELS)
+def test_gradients_are_those_of_the_formula(which, metric, kept, monkeypatch):
+    monkeypatch.setattr(gradient, "KEPT", kept)
+    model, x = MODELS[which](), inputs(60, 3, scale=1.2)
+    y = inputs(60, model.width_in[-1], seed=5)
+    if metric == METRICS[0]:
+        model.update_grid(x)  # knots that are not equidistant
+    loss, penalty = plain(model, x, y, metric)
+    (loss + 0.1 * penalty).backward()
+    expected = (loss.detach(), penalty.detach()), gradients(model)
+    assert_same(by_hand(model, x, y, 0.1, metric), expected)
+
+
+@pytest.mark.parametrize("which", MODELS)
+def test_without_a_penalty_too(which):
+    model, x = MODELS[which](), inputs(60, 3)
+    y = inputs(60, model.width_in[-1], seed=5)
+    (loss, penalty), grads = by_hand(model, x, y, 0.0, METRICS[0])
+    assert penalty == 0
+    assert_same(((loss,), grads), ((loss,), by_autograd(model, x, y, 0.0, METRICS[0])[1]))
+
+
+@pytest.mark.parametrize("case", ["constant input", "edges off", "one row"])
+def test_edges_without_spread(case):
+    model, x = KAN([3, 2, 1], dtype=torch.float64), inputs(60, 3)
+    with torch.no_grad():
+        if case == "constant input":
+            x[:, 1] = 0.25
+        elif case == "edges off":
+            for p in (model.act_fun[0].linear.coef, model.act_fun[0].linear.base_weight):
+                p[1] = 0.0
+        else:
+            x = x[:1]
+    y = torch.zeros(len(x), 1, dtype=torch.float64)
+    found = by_hand(model, x, y, 0.1, METRICS[0])
+    assert all(g.isfinite().all() for g in found[1].values())
+    if case == "constant input":  # rounding alone tells its edges from constant ones, in the gradient too
+        torch.testing.assert_close(found[0][1], model.reg(x=x, **LAMBDAS), rtol=1e-6, atol=1e-6)
+    else:
+        assert_same(found, by_autograd(model, x, y, 0.1, METRICS[0]), rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_not_a_number_stays_so():
+    model, x = KAN([3, 2, 1], dtype=torch.float64), inputs(60, 3)
+    x[3, 1] = math.nan
+    values, _ = by_hand(model, x, torch.zeros(60, 1, dtype=torch.float64), 0.1, METRICS[0])
+    assert all(v.isnan() for v in values) and model.reg(x=x).isnan()
+
+
+def test_the_loss_may_hold_parameters():
+    model, x, y = KAN([3, 2, 1], dtype=torch.float64), inputs(60, 3), inputs(60, 1, seed=5)
+
+    def loss(prediction, label):
+        return (prediction - label).abs().mean() + model.act_fun[0].linear.coef.square().sum() + model(2 * x).sum()
+
+    assert_same(by_hand(model, x, y, 0.1, METRICS[0], loss), by_autograd(model, x, y, 0.1, METRICS[0], loss),
+                rtol=1e-7, atol=1e-9)  # fmt: skip
+
+
+def symbolic(model):
+    model.symbolic_fun[0].set_edge(0, 0, "x")
+
+
+def inputs_off(model):
+    model.act_fun[0].mask[0] = 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        symbolic,
+        inputs_off,
+        lambda model: model.act_fun[0].register_forward_hook(lambda *a: None),
+        lambda model: model.half(),
+        lambda model: setattr(model, "forward", lambda x: x),
+        lambda model: torch.nn.utils.parametrize.register_parametrization(
+            model.act_fun[0].linear, "spline_scale", torch.nn.ReLU()
+        ),
+    ],
+)
+def test_all_else_is_autograds(change):
+    model = KAN([3, 2, 1])
+    assert gradient.served(model, 0.1, METRICS[0]) and not gradient.served(model, 0.1, "edge_backward")
+    change(model)
+    assert not gradient.served(model, 0.1, METRICS[0])
+
+
+def test_other_base_functions_are_autograds():
+    assert not gradient.served(KAN([3, 2, 1], base_fun=torch.tanh), 0.0, METRICS[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not gradient.served(KAN([3, 2, 1]), 0.0, METRICS[0])
+
+
+def test_a_step_is_the_same_either_way(monkeypatch):
+    x, y = inputs(60, 3), inputs(60, 1, seed=5)
+    models = [KAN([3, 4, 1], dtype=torch.float64) for _ in range(2)]
+    results = []
+    for model, served in zip(models, (gradient.served, lambda *args: False), strict=True):
+        monkeypatch.setattr(gradient, "served", served)
+        results.append(model.fit((x, y), steps=2, lamb=0.01, progress=False))
+    for name in ("train_loss", "reg"):
+        assert results[0][name] == pytest.approx(results[1][name], rel=1e-6)
+
+
+class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """The number of elements of the largest tensor that is made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(t, torch.Tensor):
+                self.numel = max(self.numel, t.untyped_storage().nbytes() // t.element_size())
+        return out
+
+
+@pytest.mark.parametrize("what", ["reg", "step"])
+def test_no_values_of_all_edges_are_held(what, monkeypatch):
+    monkeypatch.setattr(gradient, "KEPT", 1 << 14)
+    model, x = KAN([48, 60, 1], grid=3), inputs(200, 48).float()
+    with Largest() as largest:
+        if what == "reg":
+            model.reg(x=x).backward()
+        else:
+            by_hand(model, x, torch.zeros(200, 1), 0.1, METRICS[0])
+    assert 200 * 48 < largest.numel < 200 * 48 * 60 / 3
+
+
+def test_as_pykans_where_the_grids_have_moved():
+    kan = pytest.importorskip("kan", reason="pykan is not installed")
+    theirs = kan.KAN(width=[3, 4, 1], grid=4, seed=3, auto_save=False)
+    x = inputs(100, 3, scale=1.5).float()
+    theirs.update_grid(x)
+    theirs = theirs.double()
+    x, y = x.double(), x[:, :1].double()
+    mine = from_pykan(theirs, exact=True)
+    loss = (theirs(x) - y).square().mean()
+    penalty = theirs.reg(METRICS[0], *LAMBDAS.values())
+    (loss + 0.1 * penalty).backward()
+    (found_loss, found_penalty), grads = by_hand(mine, x, y, 0.1, METRICS[0])
+    torch.testing.assert_close(found_loss, loss.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found_penalty, penalty.detach(), rtol=1e-6, atol=1e-7)
+    for l, layer in enumerate(theirs.act_fun):
+        coef, base = grads[f"act_fun.{l}.linear.coef"], grads[f"act_fun.{l}.linear.base_weight"]
+        torch.testing.assert_close(coef.transpose(1, 2), layer.coef.grad, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(base, layer.scale_base.grad, rtol=1e-5, atol=1e-6)
+
+
+# LBFGS
+
+
+def rosenbrock(parameters: list[torch.Tensor]) -> torch.Tensor:
+    x = torch.cat([p.reshape(-1) for p in parameters])
+    return (100 * (x[1:] - x[:-1].square()).square() + (1 - x[:-1]).square()).sum()
+
+
+def start(dtype=torch.float64) -> list[torch.Tensor]:
+    values = torch.linspace(-1.2, 1.1, 10, dtype=dtype)
+    return [values[:6].view(2, 3).clone().requires_grad_(), values[6:].clone().requires_grad_()]
+
+
+def closure(optimizer, parameters, function=rosenbrock):
+    def evaluate():
+        optimizer.zero_grad()
+        value = function(parameters)
+        value.backward()
+        return value.detach()
+
+    return evaluate
+
+
+def test_steps_are_torchs():
+    mine, theirs = start(), start()
+    optimizer = LBFGS(mine)
+    other = torch.optim.LBFGS(
+        theirs, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
+    )
+    for step in range(6):
+        optimizer.step(closure(optimizer, mine))
+        other.step(closure(other, theirs))
+        if step < 3:
+            for a, b in zip(mine, theirs, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+            assert optimizer.evaluations == other.state[theirs[0]]["func_evals"]
+    assert rosenbrock(mine) < 1e-15
+
+
+def test_small_values_are_as_good_as_large_ones():
+    results = []
+    for scale in (1.0, 1e-14):
+        parameters = start()
+        optimizer = LBFGS(parameters)
+        for _ in range(8):
+            optimizer.step(closure(optimizer, parameters, lambda p, scale=scale: rosenbrock(p) * scale))
+        results.append(rosenbrock(parameters).item())
+    assert max(results) < 1e-10
+
+
+def test_where_there_is_no_value_the_search_turns_back():
+    parameter = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
+    optimizer = LBFGS([parameter], lr=8.0)
+    for _ in range(5):
+        optimizer.step(
+            closure(optimizer, [parameter], lambda p: p[0].sum() - 1e-3 * (1 - p[0].sum()).log() - 2 * p[0].sum())
+        )
+    assert parameter.isfinite().all() and parameter < 1 and abs(parameter.item() - 0.999) < 1e-4
+
+
+def test_a_function_that_has_changed():
+    parameters = start()
+    optimizer = LBFGS(parameters)
+    for _ in range(3):
+        optimizer.step(closure(optimizer, parameters))
+    for _ in range(3):
+        optimizer.step(closure(optimizer, parameters, lambda p: sum((q + 3).square().sum() for q in p)))
+    assert all(((p + 3).abs() < 1e-6).all() for p in parameters)
+
+
+def test_parameters_without_a_gradient_stay():
+    used, unused = start()
+    before = unused.detach().clone()
+    optimizer = LBFGS([used, unused])
+    optimizer.step(closure(optimizer, [used], lambda p: p[0].square().sum()))
+    assert torch.equal(unused, before) and used.abs().max() < 1e-8
