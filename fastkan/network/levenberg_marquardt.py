@@ -110,9 +110,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         damping = state.get("damping", group["damping"] * system.curvature)
         growth = state.get("growth", 2.0)
         before = [p.detach().clone() for p in params]
+        rounding = torch.finfo(params[0].dtype).eps * loss  # a smaller gain can't be told
         for _ in range(group["max_trials"]):
             damping = min(max(damping, low), high)
             step, promised = system.solve(damping)
+            if 0 <= promised <= rounding:
+                break
             gain = -math.inf
             if math.isfinite(promised) and promised > 0:
                 _move(params, before, system.linear.expanded(step))
