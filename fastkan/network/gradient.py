@@ -179,7 +179,8 @@ class Edges:
             deviations = self._deviations(part)
             squares.append(deviations.square().sum(1))
         self.kept = deviations if len(self.parts) == 1 else None
-        self.std = torch.cat(squares).div_(self.rows).sqrt_()
+        squares = torch.cat(squares) if len(squares) > 1 else squares[0]
+        self.std = squares.div_(self.rows).sqrt_()
         self.range = None
         if not relative:
             return self.std
@@ -195,13 +196,14 @@ class Edges:
         self.grad_size = grad_size
 
     def _pieces(self) -> list[tuple]:
-        """What an input, or an output, reads: x, s, u, coef, base_weight, grid; the arguments of the contractions."""
-        linear, base = self.linear, self.base
-        if self.by_inputs:
-            bases = base.split(1) if base is not None else [None] * len(self.coef)
-            return list(zip(self.x.split(1, 1), self.coef.split(1), bases, linear.grid.split(1), strict=True))
-        bases = base.split(1, 1) if base is not None else [None] * self.coef.shape[2]
-        return [(self.x, c, b, linear.grid) for c, b in zip(self.coef.split(1, 2), bases, strict=True)]
+        """What an input, or an output, reads: x, coef, base_weight and grid."""
+        coef, base, grid = self.coef, self.base, self.linear.grid
+        if self.by_inputs:  # [N, 1], [1, F, O], [1, O], [1, M]
+            bases = [None] * len(coef) if base is None else base.unsqueeze(1).unbind(0)
+            columns = self.x.unsqueeze(2).unbind(1)
+            return list(zip(columns, coef.unsqueeze(1).unbind(0), bases, grid.unsqueeze(1).unbind(0), strict=True))
+        bases = [None] * coef.shape[2] if base is None else base.unsqueeze(2).unbind(1)
+        return [(self.x, c, b, grid) for c, b in zip(coef.unsqueeze(3).unbind(2), bases, strict=True)]
 
     def _deviations(self, part: list[tuple]) -> Tensor:
         """The values of edges less their means, [a, N, B]."""

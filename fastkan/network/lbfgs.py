@@ -98,7 +98,7 @@ class LBFGS:
         return torch.cat([p.new_zeros(p.numel()) if t is None else t.reshape(-1) for t, p in pairs])
 
     def _views(self, flat: Tensor) -> list[Tensor]:
-        return [part.view_as(p) for part, p in zip(flat.split(self.sizes), self.params, strict=True)]
+        return [part.view_as(p) for part, p in zip(flat.split_with_sizes(self.sizes), self.params, strict=True)]
 
     def _direction(self, g: Tensor) -> Tensor:
         """-H g, with H the inverse Hessian that the last changes of x and of the gradient tell of."""
