@@ -149,9 +149,9 @@ def fit(rows: Rows) -> str:
         lines.append([setting, TRAININGS[r["peer"]], *cells])
     head = ["", "", "a step", "over fastkan's", "evaluations a step", "loss reached", "penalty reached"]
     parts = ["## LBFGS steps of KAN.fit, 1000 rows", table(head, lines, left=2)]
-    wide = [r for r in rows if r["peak_mib"]]
-    lines = [[r["network"], r["lamb"], TRAININGS[r["peer"]], r["peak_mib"]] for r in wide]
-    parts.append(table(["", "lamb", "", "MiB that a step adds to the process"], lines, left=3))
+    lines = [[r["network"], r["lamb"], TRAININGS[r["peer"]], r["peak_mib"]] for r in rows if r["peak_mib"]]
+    if lines:
+        parts.append(table(["", "lamb", "", "MiB that a step adds to the process"], lines, left=3))
     return "\n\n".join(parts)
 
 
