@@ -63,7 +63,7 @@ OTHERS = [
     sp.exp(x), 1 / x, x * sp.sin(x), sp.sin(x) ** 2 + sp.cos(x) ** 2 * y, x**2.0, sp.exp(x) / (1 + sp.exp(x)),
     (x + y) * (x - y) * (y + 2 * z), x * y + y * z + x * z, 1 / (1 / x + 1 / y), sp.log(x, 2),
     sp.sin(sp.sin(sp.sin(sp.sin(x)))) + y * z, x + y, sp.sqrt(x**2), sp.Mul(x, x, evaluate=False),
-    sp.Pow(x, 0, evaluate=False) + y,
+    sp.Pow(x, 0, evaluate=False) + y, x**2 + y**2 + sp.exp(x**2 + y**2), x + y + sp.sin(x + y),
 ]  # fmt: skip
 
 
