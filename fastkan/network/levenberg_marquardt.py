@@ -50,7 +50,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         solver: str = "auto",
         max_trials: int = 10,
         cg_steps: int = 50,
-        cg_tolerance: float = 1e-2,
+        cg_tolerance: float = 0.3,
         max_bytes: int = 1 << 28,
     ):
         if not (isinstance(damping, int | float) and math.isfinite(damping) and damping > 0):

@@ -51,6 +51,19 @@ class Batch(Residuals):
         return safe_sqrt(self.y.numel() * objective.lamb * torch.cat([*terms, rest.reshape(1)]))
 
 
+def without_scales(model, params: list[Tensor]) -> list[Tensor]:
+    """params without scale_sp of the layers where the coefficients can do all that it can.
+
+    What only their product decides makes steps long, and a product of two steps is what a linear model does not see.
+    """
+    redundant = set()
+    for layer in model.act_fun:
+        linear = layer.linear
+        if linear.coef.requires_grad and bool((linear.spline_scale[layer.edge_mask != 0] != 0).all()):
+            redundant.add(id(linear.spline_scale))
+    return [p for p in params if id(p) not in redundant]
+
+
 class NotFinite(Exception):
     """The objective is not finite."""
 

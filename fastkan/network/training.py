@@ -15,7 +15,7 @@ from .lbfgs import LBFGS
 from .levenberg_marquardt import LevenbergMarquardt
 from .progress import Early, Log
 from .regularize import METRICS, penalty
-from .squares import Batch, NotFinite, check_squares
+from .squares import Batch, NotFinite, check_squares, without_scales
 from .state import State
 from .structure import integer, number, per_layer
 
@@ -56,8 +56,8 @@ def fit(
     Args:
         dataset: see data.Data: pykan's dictionary, tensors, or loaders. Moved to the model's device.
         opt: "LBFGS" (strong Wolfe, up to 20 iterations in a step), "Adam", "LM" (Levenberg-Marquardt, for the mean
-            square error; lr is not used), an optimizer class that takes lr, an optimizer, or a function that makes one
-            of the parameters.
+            square error; it uses no lr, and holds scale_sp, which the coefficients make up for), an optimizer class
+            that takes lr, an optimizer, or a function that makes one of the parameters.
         steps: one optimizer step each, on one batch.
         log: the test set is evaluated, and the progress shown, every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
@@ -213,10 +213,10 @@ class Stepper:
         if isinstance(self.opt, torch.optim.Optimizer):
             return self.opt
         if isinstance(self.optimizer, LevenbergMarquardt):
-            self.optimizer.follow(parameters)
+            self.optimizer.follow(without_scales(self.model, parameters))
             return self.optimizer
         if self.opt == "LM" or self.opt is LevenbergMarquardt:
-            return LevenbergMarquardt(parameters)
+            return LevenbergMarquardt(without_scales(self.model, parameters))
         if self.opt == "Adam":
             return torch.optim.Adam(parameters, lr=self.lr)
         if self.opt == "LBFGS":
