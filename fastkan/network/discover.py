@@ -11,19 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .activations import edge_values
 from .data import Data
 from .fit_symbolic import fit_symbolic
 from .fix import put
 from .formula import import_sympy, symbolic_formula
+from .jacobian import Residuals
 from .levenberg_marquardt import LevenbergMarquardt
 from .library import SYMBOLIC_LIB, SymbolicFunction, in_library
 from .structure import integer, number
+from .tidy import count_operations
 
 GRIDS = (3, 5, 10)  # intervals, one after the other
 NUMERIC_STEPS, TRIAL_STEPS, FINAL_STEPS = 15, 15, 200
-WORTH = 0.3  # relative error of a numeric network above which it is not made symbolic
+GOOD, WORTH = 0.02, 0.5  # relative errors below which a numeric network is made symbolic at once, or at all
 CHOICES = 24  # of functions that are tried on a network
 BIT = 0.5  # what a bit of complexity of a function weighs beside a bit of r2
 EXACT = 1e-9  # relative error below which a formula is exact
@@ -78,29 +81,30 @@ def discover(
     lib = [in_library(f) for f in (SYMBOLIC_LIB if lib is None else lib)]
     lib = [f for f in lib if f.name not in SAME]
     number("simplify", float(simplify), 0.0)
-    found = []
-    for width in _shapes(data) if shapes is None else shapes:
-        best = None
-        for model, error in _trained(cls, width, data, integer("starts", starts, 1), seed):
-            symbolic, error = _made_symbolic(model, data, lib)
-            if symbolic is not None and (best is None or error < best[1]):
-                best = symbolic, error
-            if error <= EXACT:
-                break
-        if best is None:
-            if verbose:
-                print(f"{width}: does not fit")
-            continue
-        result = _written(*best, data, var, simplify)
-        if verbose:
-            print(f"{width}: relative error {result.error:.2e}: {', '.join(map(str, result.formulas))}"[:200])
-        found.append(result)
-        if result.exact:
-            return result
+    shapes, starts = _shapes(data) if shapes is None else list(shapes), integer("starts", starts, 1)
+    found, later, least = [], [], math.inf
+    for width in shapes:
+        numeric = _trained(cls, width, data, starts, seed)
+        least = min(least, numeric[0][1])
+        later.append((width, [pair for pair in numeric if pair[1] >= GOOD]))
+        found += _made_symbolic(width, [pair for pair in numeric if pair[1] < GOOD], data, lib, verbose)
+        if found and found[-1].error <= EXACT:
+            return _written(found[-1], data, var, simplify)
+    for width, numeric in later:  # as noise leaves them, or a function that splines are slow to follow
+        found += _made_symbolic(width, [p for p in numeric if p[1] < min(WORTH, 3 * least)], data, lib, verbose)
     if not found:
-        raise ValueError("no network of these shapes fits the data: expected other shapes or more starts")
-    least = min(result.error for result in found)
-    return min((result for result in found if result.error <= ABOUT * least), key=_length)
+        raise ValueError(f"no network of the shapes {shapes} fits the data: expected other shapes or more starts")
+    least = min(symbolic.error for symbolic in found)
+    best = min((s for s in found if s.error <= max(ABOUT * least, EXACT)), key=lambda s: (s.length, s.error))
+    return _written(best, data, var, simplify)
+
+
+class _Symbolic(NamedTuple):
+    """A symbolic network, its relative error on the test set, and the operations in its formulas."""
+
+    model: torch.nn.Module
+    error: float
+    length: int
 
 
 class _Split:
@@ -123,9 +127,15 @@ class _Split:
         self.scale = max(float((self.y - self.y.mean(0)).square().mean().sqrt()), 1e-300)
 
     def error(self, model) -> float:
-        """The relative error on the data to train on; infinite where the model is not finite."""
-        with torch.no_grad():
-            error = float((model(self.x) - self.y).square().mean().sqrt()) / self.scale
+        """The relative error on the data to train on."""
+        return self._error(model, self.x, self.y)
+
+    def test_error(self, model) -> float:
+        return self._error(model, self.x_test, self.y_test)
+
+    @torch.no_grad()
+    def _error(self, model, x: Tensor, y: Tensor) -> float:
+        error = float((model(x) - y).square().mean().sqrt()) / self.scale
         return error if math.isfinite(error) else math.inf
 
 
@@ -134,15 +144,15 @@ def _shapes(data: _Split) -> list[list]:
     return [[n, m], [n, 1, m], [n, [0, 1], m], [n, 2, m], [n, [1, 1], m], [n, [0, 2], m], [n, 3, m]]
 
 
-def _trained(cls, width: Sequence, data: _Split, starts: int, seed: int) -> Iterator[tuple]:
-    """Numeric networks that are worth to be made symbolic, and their errors, the best first."""
-    models = []
-    for start in range(seed, seed + starts):
-        model = cls(width, grid=GRIDS[0], seed=start, dtype=torch.float64, outside="linear")
-        models.append((*_train(model, GRIDS[:1], data), start))
-    models.sort(key=lambda m: (m[1], m[2]))
-    finished = [_train(model, GRIDS, data) for model, _, _ in models[: max(1, starts // 2)]]
-    yield from sorted((m for m in finished if m[1] < WORTH), key=lambda m: m[1])
+def _trained(cls, width: Sequence, data: _Split, starts: int, seed: int) -> list[tuple]:
+    """Numeric networks (model, relative error), the best first: the better half of the starts."""
+    models = [
+        _train(cls(width, grid=GRIDS[0], seed=start, dtype=torch.float64, outside="linear"), GRIDS[:1], data)
+        for start in range(seed, seed + starts)
+    ]
+    models.sort(key=lambda pair: pair[1])
+    finished = [_train(model, GRIDS, data) for model, _ in models[: (starts + 1) // 2]]
+    return sorted(finished, key=lambda pair: pair[1])
 
 
 def _train(model, grids: Sequence[int], data: _Split) -> tuple:
@@ -158,17 +168,37 @@ def _descend(model, data: _Split, steps: int) -> float:
     for layer in (*model.act_fun, *model.symbolic_fun):
         layer.active  # noqa: B018  decides which of its parameters take a gradient
     optimizer = LevenbergMarquardt([p for p in model.parameters() if p.requires_grad])
-    last = math.inf
+    residuals, last = Residuals(model, data.x, data.y), math.inf
     for step in range(steps):
-        loss = float(optimizer.step(lambda: (model(data.x) - data.y).flatten()))
-        if not math.isfinite(loss) or (step % 10 == 9 and loss > 0.99 * last):
+        loss = float(optimizer.step(residuals))
+        if not math.isfinite(loss):
             break
         if step % 10 == 9:
+            if loss > 0.99 * last:
+                break
             last = loss
     return data.error(model)
 
 
-def _made_symbolic(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
+def _made_symbolic(width: Sequence, numeric: list[tuple], data: _Split, lib: list, verbose: bool) -> list[_Symbolic]:
+    """The best that is found from numeric networks of one shape; none where there is none. The exact one ends it."""
+    best, least = None, math.inf
+    for model, _ in numeric:
+        symbolic, error = _with_functions(model, data, lib)
+        if error < least:
+            best, least = symbolic, error
+        if least <= EXACT:
+            break
+    if best is None:
+        return []
+    formulas, _ = symbolic_formula(best)
+    found = _Symbolic(best, data.test_error(best), sum(count_operations(f) for f in formulas))
+    if verbose:
+        print(f"{width}: relative error {found.error:.2e} with a formula of {found.length} operations")
+    return [found]
+
+
+def _with_functions(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
     """The model with the functions on its edges that leave the least error, and that; (None, inf) where none works."""
     layers, candidates = _candidates(model, data, lib)
     best, least = None, math.inf
@@ -225,18 +255,18 @@ def _best_first(costs: list[list[float]]) -> Iterator[tuple[int, ...]]:
                 heapq.heappush(queue, (cost + costs[n][at + 1] - costs[n][at], following))
 
 
-def _written(model, error: float, data: _Split, var: Sequence | None, simplify: bool | float) -> Discovery:
-    """The formulas of a symbolic model, with recognised numbers where they are as good."""
+def _written(found: _Symbolic, data: _Split, var: Sequence | None, simplify: bool | float) -> Discovery:
+    """The formulas of a symbolic model, the shortest that recognised numbers make without loss."""
     results = []
-    for snap in (1e-6, 1e-3, 0.0):
-        if snap > 1e-6 and error <= EXACT:
-            continue
-        formulas, inputs = symbolic_formula(model, var, snap=snap, simplify=simplify if snap else False)
-        off = _formula_error(formulas, inputs, data)
-        results.append(Discovery(model, formulas, inputs, off, off <= 10 * EXACT))
-    plain = results[-1].error
-    allowed = max(plain * (1.01 if plain > EXACT else 2.0), EXACT)
-    return min((r for r in results if r.error <= allowed), key=_length)
+    for snap in (0.0, 1e-6) if found.error <= EXACT else (0.0, 1e-6, 1e-3, 1e-2):
+        formulas, inputs = symbolic_formula(found.model, var, snap=snap)
+        error = _formula_error(formulas, inputs, data)
+        results.append((sum(map(count_operations, formulas)), snap, error))
+    allowed = max(1.01 * results[0][2], EXACT)
+    _, snap, _ = min(r for r in results if r[2] <= allowed)
+    formulas, inputs = symbolic_formula(found.model, var, snap=snap, simplify=simplify)
+    error = _formula_error(formulas, inputs, data)
+    return Discovery(found.model, formulas, inputs, error, error <= EXACT)
 
 
 def _formula_error(formulas: list, inputs: list, data: _Split) -> float:
@@ -249,9 +279,3 @@ def _formula_error(formulas: list, inputs: list, data: _Split) -> float:
     values = np.stack([np.broadcast_to(np.asarray(v, dtype=complex), len(data.x_test)) for v in values], 1)
     error = float(np.sqrt(np.mean(np.abs(values - data.y_test.numpy()) ** 2))) / data.scale
     return error if math.isfinite(error) else math.inf
-
-
-def _length(result: Discovery) -> tuple[int, float]:
-    import sympy
-
-    return sum(int(sympy.count_ops(formula)) for formula in result.formulas), result.error

@@ -200,13 +200,15 @@ def simplified(expr, seconds: float):
             message = f"simplify: {seconds:g} seconds were not enough; the formula is the shortest so far"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
             break
-        if _length(sympy, found) < _length(sympy, best):
+        if count_operations(found) < count_operations(best):
             best = found
     return replaced(best, back)
 
 
-def _length(sympy, expr) -> int:
-    """Operations, a function such as tanh counting as three."""
+def count_operations(expr) -> int:
+    """The length of a formula: its operations, a function such as tanh counting as three."""
+    import sympy
+
     return sympy.count_ops(expr) + 2 * sum(isinstance(part, sympy.Function) for part in sympy.preorder_traversal(expr))
 
 
@@ -215,15 +217,19 @@ class _OutOfTime(BaseException):  # not an Exception, which SymPy catches here a
 
 
 def _within(ends: float, fun, *args):
-    """fun(*args), or _OutOfTime: raised at the first Python call after the end, in any thread, on any system."""
+    """fun(*args), or _OutOfTime: raised at the first Python call after the end, in any thread, on any system.
+
+    It takes the place of a profiler; where one is at work, there is no end.
+    """
 
     def look(frame, event, argument):
         if time.monotonic() > ends:
             raise _OutOfTime
 
-    before = sys.getprofile()
+    if sys.getprofile() is not None:
+        return fun(*args)
     sys.setprofile(look)
     try:
         return fun(*args)
     finally:
-        sys.setprofile(before)
+        sys.setprofile(None)
