@@ -52,6 +52,7 @@ $(BIN)/python:
 
 .venv/testing: .venv/requirements CMakeLists.txt $(SOURCES)
 	$(BIN)/cmake -S . -B build/testing -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTKAN_TESTING=ON \
-		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/testing
+		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
+		-DTORCH_ROOT=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
+	$(BIN)/cmake --build build/testing --target fastkan_testing fastkan_emulated
 	touch $@

@@ -4,8 +4,12 @@
 
 #if defined(__CUDACC__)
 #define FASTKAN_HD __host__ __device__ __forceinline__
+#define FASTKAN_UNROLL _Pragma("unroll")
+#define FASTKAN_ROLL _Pragma("unroll 1")
 #else
 #define FASTKAN_HD inline __attribute__((always_inline))
+#define FASTKAN_UNROLL _Pragma("GCC unroll 8")
+#define FASTKAN_ROLL _Pragma("GCC unroll 1")
 #endif
 
 namespace fastkan {
@@ -31,25 +35,32 @@ struct LocalKnots {
   FASTKAN_HD T over_support(int degree, int k) const { return T(1) / (right(k + 1) + left(degree - k)); }
 };
 
-// w[k] = d^D/dx^D of function m-K+k at x, k = 0..K (per knot distance, for uniform knots); D <= K.
+// w[k] = d^D/dx^D of function m-K+k at x, k = 0..K (per knot distance, for uniform knots); D <= K <= MAX.
 //   q_k = w_k / (t_{m+k+1} - t_{m-r+k+1})
 //   value:      w_k <- left(r-k+1) q_{k-1} + right(k+1) q_k
 //   derivative: w_k <- r (q_{k-1} - q_k)
+template <int MAX, class T, class Knots>
+FASTKAN_HD void local_functions(int K, int D, const Knots& knots, T* w) {
+  w[0] = T(1);
+  FASTKAN_UNROLL
+  for (int r = 1; r <= MAX; ++r) {
+    if (r <= K) {
+      const bool derivative = r > K - D;
+      T below = T(0);
+      FASTKAN_UNROLL
+      for (int k = 0; k < r; ++k) {
+        const T q = w[k] * knots.over_support(r, k);
+        w[k] = derivative ? T(r) * (below - q) : knots.left(r - k + 1) * below + knots.right(k + 1) * q;
+        below = q;
+      }
+      w[r] = derivative ? T(r) * below : knots.left(1) * below;
+    }
+  }
+}
+
 template <int K, int D, class T, class Knots>
 FASTKAN_HD void local_functions(const Knots& knots, T* w) {
-  w[0] = T(1);
-#pragma GCC unroll 8
-  for (int r = 1; r <= K; ++r) {
-    const bool derivative = r > K - D;
-    T below = T(0);
-#pragma GCC unroll 8
-    for (int k = 0; k < r; ++k) {
-      const T q = w[k] * knots.over_support(r, k);
-      w[k] = derivative ? T(r) * (below - q) : knots.left(r - k + 1) * below + knots.right(k + 1) * q;
-      below = q;
-    }
-    w[r] = derivative ? T(r) * below : knots.left(1) * below;
-  }
+  local_functions<K>(K, D, knots, w);
 }
 
 }  // namespace fastkan

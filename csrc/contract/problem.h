@@ -1,0 +1,38 @@
+// What crosses from the operators, which know torch, to the kernels, which do not: plain structs.
+#pragma once
+
+#include <cstdint>
+
+namespace fastkan {
+
+enum class Dtype : int { f32, f64, bf16, f16 };
+enum class Base : int { zero, identity, silu };    // as in fastkan/basis/base.py
+enum class Outside : int { zero, linear, clamp };  // as in fastkan/basis/bspline.py
+
+// A strided array of up to three dimensions; strides count elements.
+struct View {
+  const void* data = nullptr;
+  int64_t stride[3] = {0, 0, 0};
+  Dtype dtype = Dtype::f32;
+  constexpr explicit operator bool() const { return data != nullptr; }  // constexpr: nvcc takes it on the device too
+};
+
+// One contraction: T_order(x; s, coef, u). N rows, I inputs, O outputs, F functions of degree K on M knots.
+struct Problem {
+  int64_t N, I, O;
+  int F, K, M;
+  int order, x_order;  // of the features; of those in grad_x
+  Base base;
+  Outside outside;
+  bool uniform;         // equidistant knots, of which the first and the last of a row are read
+  const double* grid;   // [I, M]
+  int64_t grid_stride;  // of its rows; 0 where one row serves all inputs
+  bool with_base;
+  View x, s, u, coef, base_weight, bias;
+  Dtype compute;  // f32 or f64
+  // Results, contiguous; the kernels write all of them.
+  void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
+  Dtype out_dtype, grad_x_dtype, grad_coef_dtype;
+};
+
+}  // namespace fastkan

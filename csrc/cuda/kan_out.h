@@ -1,0 +1,171 @@
+// dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o].
+// A block makes a tile of rows by outputs. In turns its threads evaluate the windows of some inputs into shared memory,
+// one row and input each, and gather the coefficients of those windows, some rows and 16 bytes of outputs each.
+#pragma once
+
+#include "reduce.h"
+
+namespace fastkan {
+
+constexpr int kOutThreads = 256, kOutPairs = 512;  // rows times inputs whose windows are held
+
+template <class A>
+struct OutArgs {
+  Contraction<A> c;
+  int lanes;             // threads side by side over outputs, a power of two
+  int rows, inputs;      // of a block and a turn, inputs a power of two
+  int splits;            // of the inputs
+  int64_t split_inputs;  // a multiple of inputs
+  A* parts;              // [splits, N, O] where there are several
+};
+
+// Cuts a problem for that many processors: rows a thread has, outputs it takes at a time.
+template <class A>
+OutArgs<A> plan_out(const Problem& p, int rows_each, int width, int processors) {
+  OutArgs<A> a = {Contraction<A>::of(p), 1, 1, 1, 1, most(1, p.I), nullptr};
+  while (a.lanes < 32 && a.lanes * width < p.O) a.lanes *= 2;
+  const int64_t groups = least(kOutThreads / a.lanes, kOutPairs / rows_each);
+  a.rows = static_cast<int>(groups * rows_each);
+  while (a.inputs * 2 * a.rows <= kOutPairs && a.inputs < p.I) a.inputs *= 2;
+  const int64_t blocks = ceil_div(p.N, a.rows) * ceil_div(p.O, a.lanes * width);
+  const int64_t turns = ceil_div(p.I, a.inputs);
+  // With fewer blocks than processors inputs are split too, as long as each part has a few turns.
+  a.splits = static_cast<int>(most(1, least(ceil_div(processors, most(1, blocks)), turns / 4)));
+  a.split_inputs = most(1, ceil_div(turns, a.splits)) * a.inputs;
+  a.splits = static_cast<int>(most(1, ceil_div(p.I, a.split_inputs)));
+  return a;
+}
+
+template <class A>
+struct OutShared {
+  KnotRow<A>* knots;
+  A* weight;   // [plane][input][row + 1]
+  int* start;  // [input][row + 1]
+  int stride;  // of a plane
+
+  FASTKAN_HD OutShared(unsigned char* memory, int planes, int rows, int inputs) : stride(inputs * (rows + 1)) {
+    Pieces pieces(memory);
+    knots = pieces.take<KnotRow<A>>(inputs);
+    weight = pieces.take<A>(planes * stride);
+    start = pieces.take<int>(stride);
+  }
+  static size_t bytes(int planes, int rows, int inputs) {
+    const int stride = inputs * (rows + 1);
+    return static_cast<size_t>(Pieces::bytes<KnotRow<A>>(inputs) + Pieces::bytes<A>(planes * stride) +
+                               Pieces::bytes<int>(stride));
+  }
+};
+
+// The windows of a turn: rows from n0, inputs from i0.
+template <class A, int MAX, bool FIXED>
+__device__ __forceinline__ void out_windows(const OutArgs<A>& a, const OutShared<A>& shared, int64_t n0, int64_t i0,
+                                            int64_t i_end) {
+  const Problem& p = a.c.p;
+  const int K = FIXED ? MAX : p.K;
+  for (int q = threadIdx.x; q < a.rows * a.inputs; q += blockDim.x) {
+    const int i_at = q & (a.inputs - 1), row = q / a.inputs;
+    const int64_t n = n0 + row, i = i0 + i_at;
+    if (n >= p.N || i >= i_end) continue;
+    const A x = element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
+    const A s = p.s ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
+    const Window<A, MAX, FIXED> window(a.c.shape, shared.knots[p.grid_stride == 0 ? 0 : i_at],
+                                       p.grid + i * p.grid_stride, x);
+    A w[MAX + 1];
+    window.weights(p.order, w);
+    const int at = i_at * (a.rows + 1) + row;
+    shared.start[at] = window.start;
+#pragma unroll
+    for (int k = 0; k <= MAX; ++k)
+      if (k <= K) shared.weight[k * shared.stride + at] = w[k] * s;
+    if (p.with_base) shared.weight[(K + 1) * shared.stride + at] = a.c.base(x) * s;
+  }
+}
+
+template <class Operand, int MAX, bool FIXED>
+__global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand::Accumulator) == 4 ? 2 : 1)
+    out_kernel(const __grid_constant__ OutArgs<typename Operand::Accumulator> a) {
+  using A = typename Operand::Accumulator;
+  constexpr int V = Operand::kWidth, R = Operand::kRows;
+  extern __shared__ __align__(16) unsigned char fastkan_shared[];
+  const Problem& p = a.c.p;
+  const int K = FIXED ? MAX : p.K;
+  const OutShared<A> shared(fastkan_shared, K + 1 + p.with_base, a.rows, a.inputs);
+
+  const int64_t row_blocks = ceil_div(p.N, a.rows), column_blocks = ceil_div(p.O, a.lanes * V);
+  const int64_t n0 = blockIdx.x % row_blocks * a.rows;
+  const int64_t rest = blockIdx.x / row_blocks;
+  const int split = static_cast<int>(rest / column_blocks);
+  const int64_t o = (rest % column_blocks * a.lanes + threadIdx.x % a.lanes) * V;
+  const int row0 = static_cast<int>(threadIdx.x / a.lanes) * R;
+  const bool here = o < p.O;
+  const int64_t i_begin = split * a.split_inputs, i_end = least(p.I, i_begin + a.split_inputs);
+
+  A sum[R][V] = {};
+  for (int64_t i0 = i_begin; i0 < i_end; i0 += a.inputs) {
+    if (i0 == i_begin || p.grid_stride != 0) {
+      const int i_at = static_cast<int>(threadIdx.x);
+      if (i_at < (p.grid_stride == 0 ? 1 : a.inputs) && i0 + i_at < i_end)
+        shared.knots[i_at] = KnotRow<A>::of(a.c.shape, p.grid + (i0 + i_at) * p.grid_stride);
+      __syncthreads();
+    }
+    out_windows<A, MAX, FIXED>(a, shared, n0, i0, i_end);
+    __syncthreads();
+    for (int i_at = 0; here && i_at < least(a.inputs, i_end - i0); ++i_at) {
+      const int64_t i = i0 + i_at;
+      A base[V] = {};
+      if (p.with_base) Operand::load(p.base_weight, i * p.base_weight.stride[0], o, p.base_weight.stride[1], base);
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        if (n0 + row0 + r >= p.N) continue;
+        const int at = i_at * (a.rows + 1) + row0 + r;
+        const int64_t offset = i * p.coef.stride[0] + shared.start[at] * p.coef.stride[1];
+#pragma unroll
+        for (int k = 0; k <= MAX; ++k) {
+          if (k > K) continue;
+          A coef[V];
+          Operand::load(p.coef, offset + k * p.coef.stride[1], o, p.coef.stride[2], coef);
+          const A w = shared.weight[k * shared.stride + at];
+#pragma unroll
+          for (int v = 0; v < V; ++v) sum[r][v] += w * coef[v];
+        }
+        if (p.with_base) {
+          const A w = shared.weight[(K + 1) * shared.stride + at];
+#pragma unroll
+          for (int v = 0; v < V; ++v) sum[r][v] += w * base[v];
+        }
+      }
+    }
+    __syncthreads();
+  }
+
+  if (!here) return;
+  A bias[V] = {};
+  if (p.bias && a.splits == 1) Operand::load(p.bias, 0, o, p.bias.stride[0], bias);
+#pragma unroll
+  for (int r = 0; r < R; ++r) {
+    const int64_t n = n0 + row0 + r;
+    if (n >= p.N) continue;
+#pragma unroll
+    for (int v = 0; v < V; ++v) sum[r][v] += bias[v];
+    if (a.splits == 1)
+      Operand::store(p.out, p.out_dtype, n * p.O + o, sum[r]);
+    else
+      put_sums<V>(a.parts + (split * p.N + n) * p.O + o, sum[r]);
+  }
+}
+
+template <class Operand>
+void kan_out(const Problem& p, const Device& device) {
+  using A = typename Operand::Accumulator;
+  OutArgs<A> a = plan_out<A>(p, Operand::kRows, Operand::kWidth, device.processors);
+  if (a.splits > 1) a.parts = device.take<A>(a.splits * p.N * p.O);
+  const int64_t blocks = ceil_div(p.N, a.rows) * ceil_div(p.O, a.lanes * Operand::kWidth) * a.splits;
+  const int threads = a.rows / Operand::kRows * a.lanes;
+  const size_t shared = OutShared<A>::bytes(p.K + 1 + p.with_base, a.rows, a.inputs);
+  by_degree(p, [&]<int MAX, bool FIXED>() {
+    launch("kan_out", out_kernel<Operand, MAX, FIXED>, blocks, threads, shared, device, a);
+  });
+  if (a.splits > 1) reduce<A>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
+}
+
+}  // namespace fastkan

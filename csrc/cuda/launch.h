@@ -1,0 +1,77 @@
+// Launches, and the blocks that a problem is cut into: arithmetic of the host alone.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "../basis/window.h"
+#include "problem.h"
+
+namespace fastkan {
+
+FASTKAN_HD int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTKAN_HD int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+FASTKAN_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+inline void check(const char* kernel, cudaError_t status) {
+  if (status == cudaSuccess) return;
+  throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(status));
+}
+
+template <class Args>
+void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, size_t shared, const Device& device,
+            const Args& args) {
+  if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 blocks are needed");
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = device.stream;
+  check(name, cudaLaunchKernelEx(&config, kernel, args));
+}
+
+// What every kernel is told. Kernels of the cubic know the degree, the others bound it.
+template <class A>
+struct Contraction {
+  Problem p;
+  Shape shape;
+  BaseFunction<A> base, base_of_x;  // of the problem's order, and of that in grad_x
+
+  static Contraction of(const Problem& p) {
+    const bool exact = !p.uniform || (p.x_order > p.order ? p.x_order : p.order) >= p.K;
+    return {p, Shape{p.F, p.K, p.M, p.outside, p.uniform, exact, 1.0 / (p.M - 1)}, BaseFunction<A>::of(p.base, p.order),
+            BaseFunction<A>::of(p.base, p.x_order)};
+  }
+};
+
+constexpr int kCubic = 3, kMaxDegree = 5;
+
+// Calls f<MAX, FIXED>().
+template <class F>
+void by_degree(const Problem& p, const F& f) {
+  if (p.K == kCubic)
+    f.template operator()<kCubic, true>();
+  else
+    f.template operator()<kMaxDegree, false>();
+}
+
+// Shared memory, handed out in pieces of whole 16 bytes.
+class Pieces {
+ public:
+  FASTKAN_HD explicit Pieces(unsigned char* memory) : at_(memory) {}
+  template <class T>
+  FASTKAN_HD T* take(int64_t count) {
+    T* piece = reinterpret_cast<T*>(at_);
+    at_ += bytes<T>(count);
+    return piece;
+  }
+  template <class T>
+  FASTKAN_HD static int64_t bytes(int64_t count) {
+    return ceil_div(count * static_cast<int64_t>(sizeof(T)), 16) * 16;
+  }
+
+ private:
+  unsigned char* at_;
+};
+
+}  // namespace fastkan

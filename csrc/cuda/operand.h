@@ -1,0 +1,161 @@
+// How a thread reads and writes outputs: 16 bytes at a time where they lie so, else one by one from any layout and
+// type.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "problem.h"
+
+namespace fastkan {
+
+template <class A>
+__device__ __forceinline__ A element(const View& v, int64_t offset) {
+  switch (v.dtype) {
+    case Dtype::f32:
+      return static_cast<A>(static_cast<const float*>(v.data)[offset]);
+    case Dtype::f64:
+      return static_cast<A>(static_cast<const double*>(v.data)[offset]);
+    case Dtype::bf16:
+      return static_cast<A>(__bfloat162float(static_cast<const __nv_bfloat16*>(v.data)[offset]));
+    default:
+      return static_cast<A>(__half2float(static_cast<const __half*>(v.data)[offset]));
+  }
+}
+
+template <class A>
+__device__ __forceinline__ void put_element(void* to, Dtype dtype, int64_t offset, A value) {
+  switch (dtype) {
+    case Dtype::f32:
+      static_cast<float*>(to)[offset] = static_cast<float>(value);
+      break;
+    case Dtype::f64:
+      static_cast<double*>(to)[offset] = static_cast<double>(value);
+      break;
+    case Dtype::bf16:
+      static_cast<__nv_bfloat16*>(to)[offset] = __float2bfloat16_rn(static_cast<float>(value));
+      break;
+    default:
+      static_cast<__half*>(to)[offset] = __float2half_rn(static_cast<float>(value));
+  }
+}
+
+// Outputs one by one; A is what is computed in.
+template <class A>
+struct Elements {
+  using Accumulator = A;
+  static constexpr int kWidth = 1, kRows = 2;
+  static constexpr bool kSame = false;  // whether what is stored is what is computed in
+
+  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t stride, A* to) {
+    to[0] = element<A>(v, offset + o * stride);
+  }
+  static __device__ __forceinline__ void store(void* to, Dtype dtype, int64_t offset, const A* from) {
+    put_element(to, dtype, offset, from[0]);
+  }
+};
+
+// 16 bytes of outputs that lie side by side, aligned.
+template <class S>
+struct Vectors;
+
+template <>
+struct Vectors<float> {
+  using Accumulator = float;
+  static constexpr int kWidth = 4, kRows = 4;
+  static constexpr bool kSame = true;
+
+  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, float* to) {
+    const float4 q = __ldg(reinterpret_cast<const float4*>(static_cast<const float*>(v.data) + offset + o));
+    to[0] = q.x, to[1] = q.y, to[2] = q.z, to[3] = q.w;
+  }
+  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const float* from) {
+    *reinterpret_cast<float4*>(static_cast<float*>(to) + offset) = make_float4(from[0], from[1], from[2], from[3]);
+  }
+};
+
+template <>
+struct Vectors<double> {
+  using Accumulator = double;
+  static constexpr int kWidth = 2, kRows = 4;
+  static constexpr bool kSame = true;
+
+  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, double* to) {
+    const double2 q = __ldg(reinterpret_cast<const double2*>(static_cast<const double*>(v.data) + offset + o));
+    to[0] = q.x, to[1] = q.y;
+  }
+  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const double* from) {
+    *reinterpret_cast<double2*>(static_cast<double*>(to) + offset) = make_double2(from[0], from[1]);
+  }
+};
+
+// The two halves of 32 bits.
+__device__ __forceinline__ void widen(__nv_bfloat162 pair, float* to) {
+  to[0] = __low2float(pair), to[1] = __high2float(pair);
+}
+__device__ __forceinline__ void widen(__half2 pair, float* to) {
+  to[0] = __low2float(pair), to[1] = __high2float(pair);
+}
+__device__ __forceinline__ void narrow(const float* from, __nv_bfloat162* pair) {
+  *pair = __floats2bfloat162_rn(from[0], from[1]);
+}
+__device__ __forceinline__ void narrow(const float* from, __half2* pair) {
+  *pair = __floats2half2_rn(from[0], from[1]);
+}
+
+template <class Single, class Pair>
+struct Halves {
+  using Accumulator = float;
+  static constexpr int kWidth = 8, kRows = 4;
+  static constexpr bool kSame = false;
+
+  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, float* to) {
+    const uint4 q = __ldg(reinterpret_cast<const uint4*>(static_cast<const Single*>(v.data) + offset + o));
+    const unsigned words[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      Pair pair;
+      memcpy(&pair, &words[j], sizeof pair);
+      widen(pair, to + 2 * j);
+    }
+  }
+  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const float* from) {
+    unsigned words[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      Pair pair;
+      narrow(from + 2 * j, &pair);
+      memcpy(&words[j], &pair, sizeof pair);
+    }
+    *reinterpret_cast<uint4*>(static_cast<Single*>(to) + offset) = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+};
+
+template <>
+struct Vectors<__nv_bfloat16> : Halves<__nv_bfloat16, __nv_bfloat162> {};
+template <>
+struct Vectors<__half> : Halves<__half, __half2> {};
+
+// Sums of V outputs in workspace or, where it has their type, in a result; 16 bytes at a time where there are as many.
+template <int V, class A>
+__device__ __forceinline__ void put_sums(A* to, const A* from) {
+  constexpr int kTogether = 16 / sizeof(A);
+  if constexpr (V % kTogether == 0) {
+#pragma unroll
+    for (int v = 0; v < V; v += kTogether) Vectors<A>::store(to, Dtype::f32, v, from + v);
+  } else {
+#pragma unroll
+    for (int v = 0; v < V; ++v) to[v] = from[v];
+  }
+}
+
+// The same, added to what is there. Only the thread that adds has written it.
+template <int V, class A>
+__device__ __forceinline__ void add_sums(A* to, const A* from) {
+  A sum[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v) sum[v] = to[v] + from[v];
+  put_sums<V>(to, sum);
+}
+
+}  // namespace fastkan

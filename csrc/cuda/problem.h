@@ -1,0 +1,46 @@
+// What crosses from the operators (register.cpp, which knows torch) to the kernels (which do not).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "../contract/problem.h"
+
+namespace fastkan {
+
+// Where kernels run, and where their workspace comes from: it lives until the operator returns.
+struct Device {
+  cudaStream_t stream;
+  int processors;
+  void* owner;
+  void* (*allocate)(void* owner, int64_t bytes);
+
+  template <class T>
+  T* take(int64_t count) const {
+    return static_cast<T*>(allocate(owner, count * static_cast<int64_t>(sizeof(T))));
+  }
+};
+
+// The kernels for one way in which coefficients and cotangents lie in memory.
+struct Kernels {
+  void (*kan_out)(const Problem&, const Device&);
+  void (*kan_backward)(const Problem&, const Device&);  // grad_x, grad_coef and grad_base, or those that are wanted
+  void (*edge_mean)(const Problem&, const Device&);
+  void (*edge_mean_backward)(const Problem&, const Device&);
+  bool (*loads)();  // whether the device that is current has code among them
+};
+
+// kernels.cu is compiled once for each type: aligned rows of it, and for the types computed in anything else.
+namespace f32 {
+extern const Kernels vectors, elements;
+}
+namespace f64 {
+extern const Kernels vectors, elements;
+}
+namespace bf16 {
+extern const Kernels vectors;
+}
+namespace f16 {
+extern const Kernels vectors;
+}
+
+}  // namespace fastkan

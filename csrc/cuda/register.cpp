@@ -1,0 +1,166 @@
+// The operators of fastkan/ops.py on NVIDIA's GPUs: where the kernels run, what they are given to work in, and which.
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <atomic>
+#include <vector>
+
+#include "../contract/operators.h"
+#include "problem.h"
+
+// Of libtorch_cuda.so, under this name since torch 2.9.
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+
+namespace fastkan {
+namespace {
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  const cudaError_t status = cudaDeviceGetAttribute(&value, which, device);
+  STD_TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
+  return value;
+}
+
+int processors_of(int device) {
+  static std::atomic<int> known[64];
+  const bool keeps = device >= 0 && device < 64;
+  int count = keeps ? known[device].load(std::memory_order_relaxed) : 0;
+  if (count == 0) count = attribute(cudaDevAttrMultiProcessorCount, device);
+  if (keeps) known[device].store(count, std::memory_order_relaxed);
+  return count;
+}
+
+// Uninitialised memory on the device of `like`.
+Tensor uninitialised(const Tensor& like, std::initializer_list<int64_t> shape, int32_t dtype) {
+  int64_t strides[3], size = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    strides[d] = size;
+    size *= *(shape.begin() + d);
+  }
+  int32_t type;
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.begin(), strides, dtype,
+                                                  type, like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+// The device of x, current while this lives, and workspace on it: torch hands out what is given back here once the
+// stream has passed the kernels, so nothing waits.
+class Run {
+ public:
+  explicit Run(const Tensor& x) : x_(x), guard_(x.get_device_index()) {
+    void* stream;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+    device = {static_cast<cudaStream_t>(stream), processors_of(x.get_device_index()), this, allocate};
+  }
+  Device device;
+
+ private:
+  static void* allocate(void* self, int64_t bytes) {
+    Run& run = *static_cast<Run*>(self);
+    run.workspace_.push_back(uninitialised(run.x_, {bytes}, aoti_torch_dtype_uint8()));
+    return run.workspace_.back().mutable_data_ptr();
+  }
+
+  const Tensor& x_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  std::vector<Tensor> workspace_;
+};
+
+// Whether rows of outputs can be taken 16 bytes at a time.
+bool has_vectors(const View& v, int dimensions, Dtype dtype, int64_t width) {
+  if (!v) return true;
+  bool whole = v.dtype == dtype && v.stride[dimensions - 1] == 1 && reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
+  for (int d = 0; d + 1 < dimensions; ++d) whole = whole && v.stride[d] % width == 0;
+  return whole;
+}
+
+const Kernels& choose(const Problem& p) {
+  const Dtype dtype = p.coef ? p.coef.dtype : p.u.dtype;
+  const int64_t width = dtype == Dtype::f64 ? 2 : dtype == Dtype::f32 ? 4 : 8;
+  const bool vectors = p.O % width == 0 && (dtype == Dtype::f64) == (p.compute == Dtype::f64) &&
+                       has_vectors(p.coef, 3, dtype, width) && has_vectors(p.u, 2, dtype, width) &&
+                       has_vectors(p.base_weight, 2, dtype, width) && has_vectors(p.bias, 1, dtype, width);
+  if (!vectors) return p.compute == Dtype::f64 ? f64::elements : f32::elements;
+  switch (dtype) {
+    case Dtype::f32:
+      return f32::vectors;
+    case Dtype::f64:
+      return f64::vectors;
+    case Dtype::bf16:
+      return bf16::vectors;
+    default:
+      return f16::vectors;
+  }
+}
+
+struct Cuda {
+  static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
+    int32_t dtype;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+    Tensor t = uninitialised(like, shape, dtype);
+    if (zero) fill(t, 0);
+    return t;
+  }
+
+  static void expect_beside(const Tensor& x, const char* name, const Tensor& t) {
+    int32_t of_x, of_t;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &of_x));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &of_t));
+    STD_TORCH_CHECK(of_x == of_t && x.get_device_index() == t.get_device_index(), name,
+                    " is on another device than x: expected cuda:", x.get_device_index());
+  }
+
+  static void kan_out(const Problem& p, const Tensor& x) { choose(p).kan_out(p, Run(x).device); }
+  static void kan_backward(const Problem& p, const Tensor& x) { choose(p).kan_backward(p, Run(x).device); }
+  static void edge_mean(const Problem& p, const Tensor& x) {
+    if (p.N > 0) return choose(p).edge_mean(p, Run(x).device);
+    const Run run(x);  // the mean of nothing: all bits set are a NaN of every type
+    const int64_t bytes = p.out_dtype == Dtype::f64 ? 8 : p.out_dtype == Dtype::f32 ? 4 : 2;
+    set(p.out, 0xff, p.I * p.O * bytes, run.device.stream);
+  }
+  static void edge_mean_backward(const Problem& p, const Tensor& x) { choose(p).edge_mean_backward(p, Run(x).device); }
+
+ private:
+  static void fill(Tensor& t, int byte) {
+    const Run run(t);
+    set(t.mutable_data_ptr(), byte, t.numel() * static_cast<int64_t>(t.element_size()), run.device.stream);
+  }
+  static void set(void* memory, int byte, int64_t bytes, cudaStream_t stream) {
+    if (bytes == 0) return;
+    const cudaError_t status = cudaMemsetAsync(memory, byte, static_cast<size_t>(bytes), stream);
+    STD_TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
+  }
+};
+
+using Here = Operators<Cuda>;
+
+// Whether the kernels were built for that GPU.
+bool cuda_serves(int64_t device) {
+  const torch::stable::accelerator::DeviceGuard guard(static_cast<int32_t>(device));
+  const bool serves = f32::vectors.loads();
+  cudaGetLastError();  // a missing one is an answer, not an error
+  return serves;
+}
+
+}  // namespace
+}  // namespace fastkan
+
+#if !defined(FASTKAN_NAMESPACE)
+#define FASTKAN_NAMESPACE fastkan
+#define FASTKAN_KEY CUDA
+#endif
+
+STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, CompositeExplicitAutograd, m) {
+  m.impl("cuda_serves", TORCH_BOX(&fastkan::cuda_serves));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
+  m.impl("kan_out", TORCH_BOX(&fastkan::Here::kan_out));
+  m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
+  m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
+  m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
+  m.impl("edge_mean", TORCH_BOX(&fastkan::Here::edge_mean));
+  m.impl("edge_mean_backward", TORCH_BOX(&fastkan::Here::edge_mean_backward));
+}

@@ -1,0 +1,371 @@
+// What sums over rows, or over outputs: a warp takes one input and visits its rows in the order of their windows. The
+// coefficients of a window, and the gradients of them, stay in registers while its rows go by and move on with it;
+// lanes are outputs. So coefficients are read and gradients written once for some hundreds of rows, by one owner, in
+// one order.
+//   gradients:       grad_x[n,i] = s sum_o u (sum_k w'_k coef_k + b' base),  grad_coef_k[i,o] = sum_n s w_k u
+//   edge_mean:       mean_n |sum_k w_k coef_k + b base|
+//   edge_gradients:  gradients with u[n,o] = sign(phi[n,i,o]) grad_mean[i,o] / N
+#pragma once
+
+#include "operand.h"
+#include "order.h"
+
+namespace fastkan {
+
+enum class Visit : int { gradients, edge_mean, edge_gradients };
+
+constexpr int kWarps = 4;  // of a block: neighbouring inputs, which read the same rows of u at about the same time
+
+template <class A>
+struct WalkArgs {
+  Contraction<A> c;
+  bool with_x, with_coef;
+  int capacity;        // rows that are sorted together
+  int functions;       // that a warp owns, of F; what is one warp's is a range
+  int ranges, splits;  // splits of the rows
+  int64_t split_rows;
+  A inverse_rows;  // 1 / N
+  A* sum_coef;     // [split, I, F, O]; where it is absent grad_coef is written at once
+  A* sum_edges;    // [split, range, I, O]: of grad_base, or of edge_mean; likewise
+};
+
+// What a warp keeps of 32 rows: the weights of their windows, base function last, and those of the order for grad_x.
+template <class A, int MAX>
+struct WalkShared {
+  static constexpr int kPlanes = MAX + 2, kRow = 2 * kPlanes;
+  Ordered<A> rows;
+  A* weight;  // [kWarp][kRow]
+  KnotRow<A>* knots;
+
+  FASTKAN_HD WalkShared(Pieces pieces, int capacity)
+      : rows(pieces, capacity), weight(pieces.take<A>(kWarp * kRow)), knots(pieces.take<KnotRow<A>>(1)) {}
+  FASTKAN_HD static int64_t bytes(int capacity) {
+    return Ordered<A>::bytes(capacity) + Pieces::bytes<A>(kWarp * kRow) + Pieces::bytes<KnotRow<A>>(1);
+  }
+};
+
+template <class A>
+__device__ __forceinline__ A sum_of_warp(A value) {
+#pragma unroll
+  for (int by = kWarp / 2; by > 0; by /= 2) value += __shfl_xor_sync(kAll, value, by);
+  return value;
+}
+
+template <class Operand, int MAX, bool FIXED, Visit VISIT>
+class Walk {
+  using A = typename Operand::Accumulator;
+  using Shared = WalkShared<A, MAX>;
+  static constexpr int V = Operand::kWidth;
+
+ public:
+  __device__ __forceinline__ Walk(const WalkArgs<A>& args, const Shared& memory, int64_t input, int range, int split)
+      : a(args),
+        p(args.c.p),
+        shared(memory),
+        i(input),
+        split_(split),
+        range_(range),
+        lane(static_cast<int>(threadIdx.x % kWarp)),
+        f_begin(range * args.functions),
+        f_end(static_cast<int>(least(args.c.p.F, f_begin + args.functions))),
+        n_begin(split * args.split_rows),
+        n_end(least(args.c.p.N, n_begin + args.split_rows)) {}
+
+  __device__ __forceinline__ void run() {
+    if (lane == 0) *shared.knots = KnotRow<A>::of(a.c.shape, row_of_knots());
+    __syncwarp();
+    const int first = f_begin - K();  // the window counted 0: the lowest that holds a function of the range
+    const int lowest = a.with_coef ? 0 : K();
+    int filled = 0;
+    bool whole = true;  // no rows before these
+    for (int64_t from = n_begin; from < n_end; from += kWarp) {
+      const int64_t n = from + lane;
+      int window = -1;
+      if (n < n_end) window = window_of(n).start - first;
+      shared.rows.add(filled, window >= lowest && window < f_end - first, static_cast<int32_t>(n - n_begin), window);
+      if (filled + kWarp <= a.capacity && from + kWarp < n_end) continue;
+      __syncwarp();
+      shared.rows.sort(filled);
+      visit(filled, whole);
+      filled = 0;
+      whole = false;
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int K() const { return FIXED ? MAX : p.K; }
+  __device__ __forceinline__ const double* row_of_knots() const { return p.grid + i * p.grid_stride; }
+  __device__ __forceinline__ Window<A, MAX, FIXED> window_of(int64_t n) const {
+    const A x = element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
+    return Window<A, MAX, FIXED>(a.c.shape, *shared.knots, row_of_knots(), x);
+  }
+  __device__ __forceinline__ bool reads_coef() const { return VISIT != Visit::gradients || a.with_x; }
+
+  // The registers of one lane: outputs o .. o+V-1 of one window, counted g.
+  struct Lane {
+    int64_t o;
+    bool here;
+    int g;
+    A coef[MAX + 1][V], base[V];  // read
+    A sum[MAX + 1][V], edge[V];   // gradients of them; of edge_mean the sum alone
+    A grad_mean[V];
+  };
+
+  __device__ __forceinline__ void visit(int filled, bool whole) {
+    for (int64_t o0 = 0; o0 < p.O; o0 += kWarp * V) {
+      Lane l = begin(o0, filled);
+      for (int from = 0; from < filled; from += kWarp) visit_some(l, from, filled, whole, o0 == 0);
+      finish(l, whole);
+    }
+    if (a.with_x) store_x(filled);
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ Lane begin(int64_t o0, int filled) {
+    Lane l = {};
+    l.o = o0 + lane * V;
+    l.here = l.o < p.O;
+    if (reads_coef() && p.with_base && l.here)
+      Operand::load(p.base_weight, i * p.base_weight.stride[0], l.o, p.base_weight.stride[1], l.base);
+    // With gradients of coefficients every window counts, since every function is written.
+    const int window = a.with_coef ? 0 : filled ? shared.rows.window[shared.rows.slot[0]] : K();
+    l.g = window - K() - 1;
+    while (l.g < window) move(l, false, true);
+    if (VISIT == Visit::edge_gradients && l.here) {
+      Operand::load(p.u, i * p.u.stride[0], l.o, p.u.stride[1], l.grad_mean);
+#pragma unroll
+      for (int v = 0; v < V; ++v) l.grad_mean[v] *= a.inverse_rows;
+    }
+    return l;
+  }
+
+  __device__ __forceinline__ void load_u(const Lane& l, int32_t row, A* to) const {
+    if (l.here) Operand::load(p.u, (n_begin + row) * p.u.stride[0], l.o, p.u.stride[1], to);
+  }
+
+  // The window moves on by one function: the lowest leaves, the next is read.
+  __device__ __forceinline__ void move(Lane& l, bool whole, bool reads) {
+    const int leaves = f_begin - K() + l.g, enters = leaves + K() + 1;
+    if (a.with_coef && leaves >= f_begin && l.here) put_coef(l, leaves, whole);
+    A coef[V] = {};
+    if (reads && reads_coef() && l.here && enters >= 0 && enters < p.F)
+      Operand::load(p.coef, i * p.coef.stride[0] + enters * p.coef.stride[1], l.o, p.coef.stride[2], coef);
+    ++l.g;
+#pragma unroll
+    for (int k = 0; k <= MAX; ++k)
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        l.sum[k][v] = k < K() ? l.sum[k < MAX ? k + 1 : k][v] : A(0);
+        l.coef[k][v] = k < K() ? l.coef[k < MAX ? k + 1 : k][v] : coef[v];
+      }
+  }
+
+  __device__ __forceinline__ void put_coef(const Lane& l, int f, bool whole) const {
+    const int64_t at = (i * p.F + f) * p.O + l.o;
+    if (!a.sum_coef)
+      Operand::store(p.grad_coef, p.grad_coef_dtype, at, l.sum[0]);
+    else if (A* to = a.sum_coef + split_ * p.I * p.F * p.O + at; whole)
+      put_sums<V>(to, l.sum[0]);
+    else
+      add_sums<V>(to, l.sum[0]);
+  }
+
+  __device__ __forceinline__ void finish(Lane& l, bool whole) {
+    if (a.with_coef)
+      while (l.g < f_end - f_begin + K()) move(l, whole, false);
+    const bool edges = VISIT == Visit::edge_mean || (a.with_coef && p.with_base);
+    if (!edges || !l.here) return;
+    const int64_t at = i * p.O + l.o;
+    void* result = VISIT == Visit::edge_mean ? p.out : p.grad_base;
+    if (!a.sum_edges)
+      Operand::store(result, VISIT == Visit::edge_mean ? p.out_dtype : p.grad_coef_dtype, at, l.edge);
+    else if (A* to = a.sum_edges + (static_cast<int64_t>(split_) * a.ranges + range_) * p.I * p.O + at; whole)
+      put_sums<V>(to, l.edge);
+    else
+      add_sums<V>(to, l.edge);
+  }
+
+  // 32 rows of the order, or what is left of them: lane r evaluates row r, then all lanes visit one after the other.
+  __device__ __forceinline__ void visit_some(Lane& l, int from, int filled, bool whole, bool first_outputs) {
+    const int count = static_cast<int>(least(kWarp, filled - from));
+    int32_t my_row = 0;
+    int my_window = 0;
+    if (lane < count) {
+      const int slot = shared.rows.slot[from + lane];
+      my_row = shared.rows.row[slot];
+      my_window = shared.rows.window[slot];
+      evaluate(my_row);
+    }
+    __syncwarp();
+    A next[V] = {}, my_x = A(0);
+    if (VISIT == Visit::gradients) load_u(l, __shfl_sync(kAll, my_row, 0), next);
+    for (int r = 0; r < count; ++r) {
+      const int window = __shfl_sync(kAll, my_window, r);
+      A u[V];
+#pragma unroll
+      for (int v = 0; v < V; ++v) u[v] = next[v];
+      if (VISIT == Visit::gradients) {
+        const int32_t row = __shfl_sync(kAll, my_row, r + 1 < count ? r + 1 : r);
+        load_u(l, row, next);
+      }
+      while (l.g < window) move(l, whole, true);
+      const A* w = shared.weight + r * Shared::kRow;
+      const bool owned = window >= K();  // else another range's, which shares functions with it
+      if (VISIT != Visit::gradients) values(l, w, u);
+      if (VISIT == Visit::edge_mean) continue;
+      if (a.with_coef) add_row(l, w, u, owned);
+      if (a.with_x) {
+        const A total = sum_of_warp(slope(l, w + Shared::kPlanes, u));
+        if (lane == r) my_x = total;
+      }
+    }
+    if (a.with_x && lane < count) {
+      A* sum = shared.rows.scratch + from + lane;
+      *sum = first_outputs ? my_x : *sum + my_x;
+    }
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void evaluate(int32_t row) const {
+    const int64_t n = n_begin + row;
+    const Window<A, MAX, FIXED> window = window_of(n);
+    FASTKAN_ROLL
+    for (int of_x = 0; of_x < 2; ++of_x) {
+      if (of_x ? !a.with_x : !(a.with_coef || VISIT != Visit::gradients)) continue;
+      const A s = p.s && !of_x ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
+      A w[MAX + 1];
+      window.weights(of_x ? p.x_order : p.order, w);
+      A* to = shared.weight + lane * Shared::kRow + of_x * Shared::kPlanes;
+#pragma unroll
+      for (int k = 0; k <= MAX; ++k) to[k] = w[k] * s;
+      if (p.with_base) to[MAX + 1] = (of_x ? a.c.base_of_x : a.c.base)(window.x) * s;
+    }
+  }
+
+  // phi of the edges, which edge_mean sums; for their gradients what takes the place of u.
+  __device__ __forceinline__ void values(Lane& l, const A* w, A* u) const {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      A phi = p.with_base ? w[MAX + 1] * l.base[v] : A(0);
+#pragma unroll
+      for (int k = 0; k <= MAX; ++k)
+        if (k <= K()) phi += w[k] * l.coef[k][v];
+      if (VISIT == Visit::edge_mean)
+        l.edge[v] += (phi < A(0) ? -phi : phi) * a.inverse_rows;
+      else
+        u[v] = phi > A(0) ? l.grad_mean[v] : phi < A(0) ? -l.grad_mean[v] : A(0);  // 0 for NaN, whose weights are NaN
+    }
+  }
+
+  __device__ __forceinline__ void add_row(Lane& l, const A* w, const A* u, bool owned) const {
+#pragma unroll
+    for (int k = 0; k <= MAX; ++k)
+      if (k <= K())
+#pragma unroll
+        for (int v = 0; v < V; ++v) l.sum[k][v] += w[k] * u[v];
+    if (p.with_base && owned)
+#pragma unroll
+      for (int v = 0; v < V; ++v) l.edge[v] += w[MAX + 1] * u[v];
+  }
+
+  __device__ __forceinline__ A slope(const Lane& l, const A* w, const A* u) const {
+    A total = A(0);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      A rate = p.with_base ? w[MAX + 1] * l.base[v] : A(0);
+#pragma unroll
+      for (int k = 0; k <= MAX; ++k)
+        if (k <= K()) rate += w[k] * l.coef[k][v];
+      total += rate * u[v];
+    }
+    return l.here ? total : A(0);
+  }
+
+  __device__ __forceinline__ void store_x(int filled) const {
+    for (int at = lane; at < filled; at += kWarp) {
+      const int slot = shared.rows.slot[at];
+      if (shared.rows.window[slot] < K()) continue;
+      const int64_t n = n_begin + shared.rows.row[slot];
+      const A s = p.s ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
+      put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, shared.rows.scratch[at] * s);
+    }
+  }
+
+  const WalkArgs<A>& a;
+  const Problem& p;
+  const Shared shared;
+  const int64_t i;
+  const int split_, range_, lane, f_begin, f_end;
+  const int64_t n_begin, n_end;
+};
+
+// Blocks that a processor shall hold: as many as leave each thread registers enough to spill none.
+template <class Operand, bool FIXED, Visit VISIT>
+constexpr int kWalkBlocks = FIXED && sizeof(typename Operand::Accumulator) == 4 &&
+                                    (VISIT != Visit::edge_gradients || Operand::kWidth < 8)
+                                ? 3
+                                : 2;
+
+template <class Operand, int MAX, bool FIXED, Visit VISIT>
+__global__ void __launch_bounds__(kWarp* kWarps, kWalkBlocks<Operand, FIXED, VISIT>)
+    walk_kernel(const __grid_constant__ WalkArgs<typename Operand::Accumulator> a) {
+  using A = typename Operand::Accumulator;
+  extern __shared__ __align__(16) unsigned char fastkan_shared[];
+  const int warp = threadIdx.x / kWarp;
+  const int64_t groups = ceil_div(a.c.p.I, kWarps);
+  const int64_t input = blockIdx.x % groups * kWarps + warp, rest = blockIdx.x / groups;
+  if (input >= a.c.p.I) return;  // nothing waits for the whole block
+  const WalkShared<A, MAX> shared(Pieces(fastkan_shared + warp * WalkShared<A, MAX>::bytes(a.capacity)), a.capacity);
+  Walk<Operand, MAX, FIXED, VISIT>(a, shared, input, static_cast<int>(rest % a.ranges),
+                                   static_cast<int>(rest / a.ranges))
+      .run();
+}
+
+// Cuts a problem for that many processors.
+template <class A>
+WalkArgs<A> plan_walk(const Problem& p, bool with_x, bool with_coef, int processors) {
+  constexpr int kMostFunctions = kDigits - kMaxDegree;  // windows of a range are counted in 8 bits
+  constexpr int kFewFunctions = 32, kFewRows = 64;      // of a range, of a split: less is mostly overlap and order
+  constexpr int64_t kMostParts = 1 << 22;               // sums in workspace, beyond one split's
+  const int64_t wanted = 16 * static_cast<int64_t>(processors);
+  const int64_t F = p.F, I = most(1, p.I);
+  int64_t ranges = most(ceil_div(F, kMostFunctions), least(ceil_div(F, kFewFunctions), ceil_div(wanted, I)));
+  const int64_t functions = ceil_div(F, ranges);
+  ranges = ceil_div(F, functions);
+  int64_t splits = least(ceil_div(wanted, I * ranges), least(64, ceil_div(p.N, kFewRows)));
+  if (with_coef) splits = least(splits, kMostParts / (I * F * most(1, p.O)));
+  splits = most(most(1, splits), ceil_div(p.N, 1 << 30));
+  const int64_t split_rows = most(1, ceil_div(ceil_div(p.N, splits), kWarp)) * kWarp;
+  splits = most(1, ceil_div(p.N, split_rows));
+  const int64_t capacity = least(functions <= 64 ? 256 : 512, split_rows);
+  return {Contraction<A>::of(p),
+          with_x,
+          with_coef,
+          static_cast<int>(capacity),
+          static_cast<int>(functions),
+          static_cast<int>(ranges),
+          static_cast<int>(splits),
+          split_rows,
+          A(1) / static_cast<A>(p.N),
+          nullptr,
+          nullptr};
+}
+
+template <class Operand, Visit VISIT>
+void walk(const char* name, const WalkArgs<typename Operand::Accumulator>& a, const Device& device) {
+  const int64_t blocks = ceil_div(a.c.p.I, kWarps) * a.ranges * a.splits;
+  by_degree(a.c.p, [&]<int MAX, bool FIXED>() {
+    using Shared = WalkShared<typename Operand::Accumulator, MAX>;
+    launch(name, walk_kernel<Operand, MAX, FIXED, VISIT>, blocks, kWarp * kWarps,
+           static_cast<size_t>(kWarps * Shared::bytes(a.capacity)), device, a);
+  });
+}
+
+// Where sums of one owner go: straight into a result that has their type, or that is written once; else to workspace.
+template <class Operand, class A>
+A* sums(void* result, int64_t size, int64_t parts, bool once, const Device& device) {
+  if (parts == 1 && (Operand::kSame || once)) return Operand::kSame ? static_cast<A*>(result) : nullptr;
+  return device.take<A>(parts * size);
+}
+
+}  // namespace fastkan

@@ -1,0 +1,132 @@
+// A GPU of one thread for the tests: the kernels' own source, compiled by a C++ compiler. What a kernel calls of CUDA
+// is here; blocks run one after the other, threads as fibers of which one runs until it waits for others. The order in
+// which they run changes from wait to wait, and shared memory begins as NaN, so that what lacks a barrier shows.
+#pragma once
+
+#include <math.h>
+#include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(n) __attribute__((aligned(n)))
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+using cudaStream_t = struct EmulatedStream*;
+struct cudaFuncAttributes {};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+// From here on names of this library's own, with what CUDA has under them below.
+namespace emulated {
+
+inline constexpr int kWarp = 32;
+inline constexpr size_t kShared = 48 << 10;  // that a block has without asking for more
+
+void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* context);
+void wait_for_block();
+// Waits for the warp, all of whose threads must have come to the same `operation`, and returns what each gave.
+const uint64_t* exchange(const char* operation, uint64_t given);
+
+template <class T>
+uint64_t bits_of(T value) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  return bits;
+}
+template <class T>
+T value_of(uint64_t bits) {
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+}  // namespace emulated
+
+extern dim3 threadIdx, blockIdx, blockDim;
+
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+  auto call = [&] { kernel(args...); };
+  emulated::run(*config, [](const void* context) { (*static_cast<const decltype(call)*>(context))(); }, &call);
+  return cudaSuccess;
+}
+template <class F>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, F) {
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device);
+cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream);
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+
+inline void __syncthreads() { emulated::wait_for_block(); }
+inline void __syncwarp(unsigned = ~0u) { emulated::exchange("syncwarp", 0); }
+
+inline int emulated_lane() { return static_cast<int>(threadIdx.x % emulated::kWarp); }
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return emulated::value_of<T>(emulated::exchange("shfl", emulated::bits_of(value))[lane]);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int by) {
+  return emulated::value_of<T>(emulated::exchange("shfl_xor", emulated::bits_of(value))[emulated_lane() ^ by]);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T value, int by) {
+  const uint64_t* given = emulated::exchange("shfl_up", emulated::bits_of(value));
+  return emulated::value_of<T>(given[emulated_lane() < by ? emulated_lane() : emulated_lane() - by]);
+}
+inline unsigned __ballot_sync(unsigned, bool value) {
+  const uint64_t* given = emulated::exchange("ballot", value);
+  unsigned mask = 0;
+  for (int l = 0; l < emulated::kWarp; ++l) mask |= static_cast<unsigned>(given[l] != 0) << l;
+  return mask;
+}
+template <class T>
+unsigned __match_any_sync(unsigned, T value) {
+  const uint64_t* given = emulated::exchange("match_any", emulated::bits_of(value));
+  unsigned mask = 0;
+  for (int l = 0; l < emulated::kWarp; ++l) mask |= static_cast<unsigned>(given[l] == given[emulated_lane()]) << l;
+  return mask;
+}
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) double2 {
+  double x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline double2 make_double2(double x, double y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+namespace emulated {
+void expect_aligned(const void* address, size_t bytes);
+}
+template <class T>
+T __ldg(const T* from) {
+  emulated::expect_aligned(from, sizeof(T));
+  return *from;
+}

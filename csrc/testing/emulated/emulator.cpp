@@ -1,0 +1,194 @@
+// The fibers behind cuda_runtime.h, and what else of CUDA and torch the operators call.
+#include <cuda_runtime.h>
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace fastkan {
+alignas(16) unsigned char fastkan_shared[emulated::kShared];  // as the kernels declare it
+}
+using fastkan::fastkan_shared;
+
+dim3 threadIdx, blockIdx, blockDim;
+
+namespace emulated {
+
+namespace {
+
+enum class State { ready, waits_for_warp, waits_for_block, done };
+
+struct Fiber {
+  std::unique_ptr<char[]> stack;
+  ucontext_t begin;
+  jmp_buf here;
+  bool started;
+  State state;
+  const char* operation;
+};
+
+constexpr size_t kStack = 128 << 10;
+
+std::vector<Fiber> fibers;
+std::vector<uint64_t> given[2];  // by the threads of a block, in turn: one is read while the other is written
+std::vector<unsigned> exchanges;
+jmp_buf scheduler;
+unsigned current, random_state;
+void (*kernel)(const void*);
+const void* context;
+std::string failure;
+
+// Switching by setjmp saves the system call that swapcontext makes.
+void back_to_scheduler() {
+  if (!_setjmp(fibers[current].here)) _longjmp(scheduler, 1);
+}
+
+void fail(const std::string& what) {
+  if (failure.empty())
+    failure = what + " (block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(threadIdx.x) + ")";
+  fibers[current].state = State::done;
+  back_to_scheduler();
+}
+
+void fiber_main() {
+  kernel(context);
+  fibers[current].state = State::done;
+  _longjmp(scheduler, 1);
+}
+
+void resume(unsigned t) {
+  Fiber& f = fibers[t];
+  current = t;
+  threadIdx = dim3(t);
+  if (_setjmp(scheduler)) return;
+  if (f.started) _longjmp(f.here, 1);
+  f.started = true;
+  setcontext(&f.begin);
+}
+
+void prepare(unsigned count) {
+  while (fibers.size() < count) {
+    fibers.emplace_back();
+    fibers.back().stack = std::make_unique<char[]>(kStack);
+  }
+  for (unsigned t = 0; t < count; ++t) {
+    Fiber& f = fibers[t];
+    f.started = false;
+    f.state = State::ready;
+    getcontext(&f.begin);
+    f.begin.uc_stack.ss_sp = f.stack.get();
+    f.begin.uc_stack.ss_size = kStack;
+    f.begin.uc_link = nullptr;
+    makecontext(&f.begin, fiber_main, 0);
+  }
+  for (auto& buffer : given) buffer.assign(count, 0);
+  exchanges.assign(count, 0);
+}
+
+unsigned count_of(State state, unsigned from, unsigned to) {
+  unsigned n = 0;
+  for (unsigned t = from; t < to; ++t) n += fibers[t].state == state;
+  return n;
+}
+
+void release(State state, unsigned from, unsigned to) {
+  for (unsigned t = from; t < to; ++t)
+    if (fibers[t].state == state) fibers[t].state = State::ready;
+}
+
+// Lets those go on whose warp, or block, has come together; whether there were any.
+bool release_waiting(unsigned count) {
+  bool any = false;
+  for (unsigned w = 0; w < count; w += kWarp) {
+    const unsigned end = w + kWarp < count ? w + kWarp : count;
+    if (count_of(State::waits_for_warp, w, end) != end - w) continue;
+    for (unsigned t = w; t < end; ++t)
+      if (strcmp(fibers[t].operation, fibers[w].operation) != 0)
+        failure = std::string("a warp is at ") + fibers[w].operation + " and at " + fibers[t].operation;
+    release(State::waits_for_warp, w, end);
+    any = true;
+  }
+  if (!any && count_of(State::waits_for_block, 0, count) == count) {
+    release(State::waits_for_block, 0, count);
+    any = true;
+  }
+  return any;
+}
+
+void run_block(unsigned count) {
+  memset(fastkan_shared, 0xff, sizeof fastkan_shared);
+  prepare(count);
+  while (failure.empty() && count_of(State::done, 0, count) != count) {
+    random_state = random_state * 1664525 + 1013904223;
+    const unsigned first = (random_state >> 8) % count, step = random_state >> 31 ? 1 : count - 1;
+    for (unsigned k = 0, t = first; k < count; ++k, t = (t + step) % count)
+      if (fibers[t].state == State::ready) resume(t);
+    if (count_of(State::done, 0, count) != count && !release_waiting(count) && failure.empty())
+      failure = "threads wait for others that never come";
+  }
+}
+
+}  // namespace
+
+void wait_for_block() {
+  fibers[current].state = State::waits_for_block;
+  back_to_scheduler();
+}
+
+const uint64_t* exchange(const char* operation, uint64_t value) {
+  std::vector<uint64_t>& buffer = given[exchanges[current]++ % 2];
+  buffer[current] = value;
+  fibers[current].operation = operation;
+  fibers[current].state = State::waits_for_warp;
+  back_to_scheduler();
+  return buffer.data() + current / kWarp * kWarp;
+}
+
+void expect_aligned(const void* address, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+    fail("a load of " + std::to_string(bytes) + " bytes is not aligned");
+}
+
+void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* of) {
+  if (config.dynamicSmemBytes > kShared) throw std::runtime_error("more shared memory than a block has");
+  if (config.blockDim.x == 0 || config.blockDim.x > 1024) throw std::runtime_error("no such block");
+  kernel = body;
+  context = of;
+  blockDim = config.blockDim;
+  failure.clear();
+  for (unsigned b = 0; b < config.gridDim.x && failure.empty(); ++b) {
+    blockIdx = dim3(b);
+    run_block(blockDim.x);
+  }
+  if (!failure.empty()) throw std::runtime_error(failure);
+}
+
+}  // namespace emulated
+
+// FASTKAN_EMULATED_PROCESSORS tells how many the emulated GPU has: few make large tiles, many make splits.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  const char* wanted = std::getenv("FASTKAN_EMULATED_PROCESSORS");
+  *value = wanted ? std::atoi(wanted) : 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t) {
+  memset(memory, byte, bytes);
+  return cudaSuccess;
+}
+
+// In place of torch's own, for this library alone: its GPU is the CPU, which has no streams and is always current.
+extern "C" {
+int32_t aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
+  *stream = nullptr;
+  return 0;
+}
+int32_t aoti_torch_create_device_guard(int32_t, void** guard) {
+  *guard = nullptr;
+  return 0;
+}
+int32_t aoti_torch_delete_device_guard(void*) { return 0; }
+}
