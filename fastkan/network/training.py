@@ -57,7 +57,8 @@ def fit(
         dataset: see data.Data: pykan's dictionary, tensors, or loaders. Moved to the model's device.
         opt: "LBFGS" (strong Wolfe, up to 20 iterations in a step), "Adam", "LM" (Levenberg-Marquardt, for the mean
             square error; it uses no lr, and holds scale_sp, which the coefficients make up for), an optimizer class
-            that takes lr, an optimizer, or a function that makes one of the parameters.
+            that takes lr, an optimizer, or a function that makes one of the parameters. "LM" goes far below the others
+            once it is in a good basin, which coarse grids lead to (grid_sizes); with lamb, LBFGS often ends lower.
         steps: one optimizer step each, on one batch.
         log: the test set is evaluated, and the progress shown, every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
