@@ -1,5 +1,7 @@
 """Builds the compiled kernels with CMake on the way into a wheel or an editable install; the rest is in pyproject.toml.
 Without them the package runs on plain PyTorch. FASTKAN_NO_NATIVE=1 leaves them out, FASTKAN_REQUIRE_NATIVE=1 insists.
+Those for NVIDIA's GPUs are built where torch has CUDA and nvcc is found: FASTKAN_CUDA=1 insists on them, FASTKAN_CUDA=0
+leaves them out, FASTKAN_CUDA_ARCHS="80;90a" says for which GPUs.
 """
 
 import importlib.util
@@ -13,11 +15,16 @@ from setuptools import Command, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
-SOURCE, LIBRARY = Path(__file__).resolve().parent, "libfastkan_cpu.so"
+SOURCE = Path(__file__).resolve().parent
+PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
+
+
+def switch(name: str) -> bool | None:
+    return None if name not in os.environ else os.environ[name] not in ("", "0")
 
 
 def tool(name: str) -> str:
-    if path := shutil.which(name, path=f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', '')}"):
+    if path := shutil.which(name, path=PATH):
         return path
     raise RuntimeError(f"{name} was not found")
 
@@ -28,21 +35,36 @@ def torch_root() -> Path:  # without the seconds that importing it takes
     raise RuntimeError("torch was not found (if it is installed, pip's --no-build-isolation shows it to the build)")
 
 
-def compile_library() -> Path:
+def configuration(device: str) -> list[str]:
+    if switch("FASTKAN_NO_NATIVE"):
+        raise RuntimeError("FASTKAN_NO_NATIVE is set")
+    torch = torch_root()
+    options = [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DTORCH_ROOT={torch}"]
+    if device == "cpu":
+        return options
+    if switch("FASTKAN_CUDA") is False:
+        raise RuntimeError("FASTKAN_CUDA=0 is set")
+    if not switch("FASTKAN_CUDA") and not (torch / "lib/libtorch_cuda.so").exists():
+        raise RuntimeError("torch has no CUDA (FASTKAN_CUDA=1 builds all the same)")
+    architectures = os.environ.get("FASTKAN_CUDA_ARCHS")
+    options += [f"-DFASTKAN_CUDA_ARCHS={architectures}"] if architectures else []
+    return [*options, "-DFASTKAN_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={tool('nvcc')}"]
+
+
+def compile_library(device: str) -> Path:
     """Configure and compile; what an earlier build compiled is used again unless it was configured differently."""
-    folder, cmake = SOURCE / "build/native", tool("cmake")
-    configure = [cmake, "-S", str(SOURCE), "-B", str(folder), "-G", "Ninja"]
-    configure += [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DTORCH_ROOT={torch_root()}"]
+    folder = SOURCE / "build" / ("native" if device == "cpu" else device)
+    configure = [tool("cmake"), "-S", str(SOURCE), "-B", str(folder), "-G", "Ninja", *configuration(device)]
     made_with = repr((configure, *map(os.environ.get, ("CXX", "CXXFLAGS", "LDFLAGS"))))
     record = folder / "made_with.txt"
     if not record.exists() or record.read_text() != made_with:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         record.write_text(made_with)
-    for command in configure, [cmake, "--build", str(folder), "--target", "fastkan_cpu"]:
+    for command in configure, [configure[0], "--build", str(folder), "--target", f"fastkan_{device}"]:
         if subprocess.call(command, stdin=subprocess.DEVNULL):
             raise RuntimeError("CMake failed (is there a C++20 compiler?), pip install -v shows how")
-    return folder / LIBRARY
+    return folder / f"libfastkan_{device}.so"
 
 
 class build_native(Command):
@@ -55,23 +77,30 @@ class build_native(Command):
         self.set_undefined_options("build_py", ("build_lib", "build_lib"))
 
     def run(self):
-        target = (SOURCE if self.editable_mode else Path(self.build_lib)) / "fastkan/lib" / LIBRARY
-        reason = target.with_name("absent.txt")  # fastkan.backends() tells it: pip keeps this output to itself
-        target.parent.mkdir(parents=True, exist_ok=True)
+        required = {"cpu": switch("FASTKAN_REQUIRE_NATIVE"), "cuda": switch("FASTKAN_CUDA")}
+        for device in required:
+            if why := self.build_for(device):
+                if required[device]:
+                    raise SystemExit(f"fastkan: the compiled kernels were not built: {why}")
+                plain = ": WARNING: installed without compiled kernels, on plain PyTorch: "
+                print(f"fastkan{plain if device == 'cpu' else ', no kernels for GPUs: '}{why}", file=sys.stderr)
+
+    def build_for(self, device: str) -> str | None:
+        """Why there is no library; fastkan.backends() tells it too, since pip keeps this output to itself."""
+        folder = (SOURCE if self.editable_mode else Path(self.build_lib)) / "fastkan/lib"
+        target = folder / f"libfastkan_{device}.so"
+        reason = target.with_suffix(".absent.txt")
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            if os.environ.get("FASTKAN_NO_NATIVE", "0") != "0":
-                raise RuntimeError("FASTKAN_NO_NATIVE is set")
-            library = compile_library()
+            library = compile_library(device)
         except (RuntimeError, OSError) as why:
             target.unlink(missing_ok=True)
             reason.write_text(str(why))
-            if os.environ.get("FASTKAN_REQUIRE_NATIVE", "0") != "0":
-                raise SystemExit(f"fastkan: the compiled kernels were not built: {why}") from None
-            print(f"fastkan: WARNING: installed without compiled kernels, on plain PyTorch: {why}", file=sys.stderr)
-            return
+            return str(why)
         reason.unlink(missing_ok=True)
         os.replace(shutil.copy(library, f"{target}.new"), target)  # a process that runs with the old file keeps it
         self.built = True
+        return None
 
 
 class platform_wheel(bdist_wheel):

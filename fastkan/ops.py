@@ -29,6 +29,7 @@ SCHEMAS = {
 CONTRACTIONS = tuple(SCHEMAS)
 
 torch.library.define("fastkan::cpu_isa", "() -> int")
+torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 
 
 def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:

@@ -1,5 +1,8 @@
-"""The compiled kernels: C++ on the CPU. Absence is a state with a reason, never an exception at import."""
+"""The compiled kernels: C++ on the CPU, CUDA C++ on NVIDIA's GPUs. Absence is a state with a reason, never an exception
+at import.
+"""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -14,7 +17,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 def _load(name: str) -> str | None:
     path = _LIBRARY / name
     if not path.exists():
-        reason = _LIBRARY / "absent.txt"  # what setup.py ran into
+        reason = path.with_suffix(".absent.txt")  # what setup.py ran into
         return f"{name} was not built: {reason.read_text() if reason.exists() else 'the package was not installed'}"
     try:
         torch.ops.load_library(str(path))
@@ -24,12 +27,25 @@ def _load(name: str) -> str | None:
 
 
 # device type -> why its kernels are absent, None where they are loaded
-ABSENT = {"cpu": _load("libfastkan_cpu.so")}
+ABSENT = {
+    "cpu": _load("libfastkan_cpu.so"),
+    "cuda": _load("libfastkan_cuda.so") if torch.version.cuda else "torch was built without CUDA",
+}
 
 
 def cpu_isa() -> str | None:
     """The instruction set of the CPU kernels that serve this machine; None where there are none."""
     return None if ABSENT["cpu"] else ("baseline", "avx2", "avx512")[torch.ops.fastkan.cpu_isa()]
+
+
+@functools.cache
+def _unserved() -> str | None:
+    """Why the GPUs of this machine have no kernels in the library; None if one of them has."""
+    gpus = range(torch.cuda.device_count())
+    if any(torch.ops.fastkan.cuda_serves(gpu) for gpu in gpus):
+        return None
+    names = {"sm_{}{}".format(*torch.cuda.get_device_capability(gpu)) for gpu in gpus}
+    return f"libfastkan_cuda.so holds no code for {', '.join(sorted(names)) or 'any GPU here'}: see FASTKAN_CUDA_ARCHS"
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
@@ -38,6 +54,8 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
         return f"no compiled kernels for device {device_type!r}"
     if ABSENT[device_type]:
         return ABSENT[device_type]
+    if device_type == "cuda" and not torch.compiler.is_compiling() and (reason := _unserved()):
+        return reason
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no compiled kernels for {dtype}"

@@ -1,0 +1,152 @@
+"""Every kernel of csrc/cuda, thread by thread, against the reference. What no GPU is needed for: the arithmetic, the
+cuts, the order of sums, barriers. The tests of test_ops and test_layout run on it as they do on the CPU's kernels."""
+
+import zlib
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_autograd import arguments, derivatives, layer, plain
+from test_autograd import problem as small_problem
+from test_layout import test_native_takes_any_layout as test_any_layout  # noqa: F401
+from test_ops import (  # noqa: F401
+    BRAIN,
+    DOUBLE,
+    HALF,
+    SINGLE,
+    test_native_at_infinity_is_the_reference,
+    test_native_is_the_reference,
+    test_native_on_empty_tensors,
+    test_native_on_repeated_knots,
+    test_native_on_the_knots,
+    test_native_puts_a_nan_where_the_reference_does,
+)
+from torch.autograd import gradcheck
+
+from fastkan import select
+from fastkan.basis.bspline import OUTSIDE
+from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
+
+
+@pytest.fixture(autouse=True)
+def processors(request, monkeypatch):
+    """Few or many, by the name of the test: half of the cases each."""
+    monkeypatch.setenv(PROCESSORS, str((FEW, MANY)[zlib.crc32(request.node.nodeid.encode()) % 2]))
+    return lambda count: monkeypatch.setenv(PROCESSORS, str(count))
+
+
+@pytest.fixture
+def native() -> ModuleType:
+    """What the tests of test_ops and test_layout take for the compiled backend."""
+    return BACKEND
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_any_cut(contraction, processors):
+    """Drawn shapes on a GPU of any size: every output is written once, by whatever blocks."""
+
+    @settings(
+        max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(
+        rows=st.integers(1, 300), inputs=st.integers(1, 9), outputs=st.integers(1, 70), grid_size=st.integers(1, 60),
+        degree=st.integers(0, 5), knots=st.sampled_from(KNOTS), per_input=st.booleans(),
+        dtype=st.sampled_from([SINGLE, DOUBLE, BRAIN, HALF]), count=st.sampled_from([1, 2, 7, 40, 300]),
+    )  # fmt: skip
+    def check(rows, inputs, outputs, grid_size, degree, knots, per_input, dtype, count):
+        processors(count)
+        p = Problem.random(
+            rows, inputs, outputs, grid_size, degree, knots=knots, per_input=per_input, weighted=True, dtype=dtype
+        )
+        assert_matches_reference(BACKEND, contraction, p)
+
+    check()
+
+
+# Rows beyond one order, outputs beyond one warp's, functions beyond one range, inputs beyond one block.
+LARGE = {"rows": (1500, 3, 8, 5), "outputs": (40, 2, 530, 6), "functions": (700, 2, 4, 600), "inputs": (9, 150, 12, 5)}
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize("shape", LARGE)
+def test_large_in_one_direction(contraction, shape, dtype, processors):
+    base = "identity" if shape == "functions" else "silu"  # in 16 bits that grid is wide, and silu's tail below 1e-38
+    for count in (FEW, MANY):
+        processors(count)
+        p = Problem.random(*LARGE[shape], weighted=True, base=base, dtype=dtype)
+        assert_matches_reference(BACKEND, contraction, p)
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_all_rows_in_one_window(contraction, dtype, processors):
+    """As skewed as data can be: one window takes all, the others are written too."""
+    for count in (FEW, MANY):
+        processors(count)
+        p = Problem.random(700, 2, 9, 40, dtype=dtype)
+        p = replace(p, x=torch.full_like(p.x, 0.303) + 1e-3 * torch.rand(p.x.shape).to(p.x.dtype))
+        assert_matches_reference(BACKEND, contraction, p)
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_repeats_bit_for_bit(contraction, dtype, processors):
+    """Whatever the order in which threads run: it differs from run to run."""
+    for count in (FEW, MANY):
+        processors(count)
+        p = Problem.random(300, 3, 33, 50, weighted=True, dtype=dtype)
+        first, again = call(BACKEND, contraction, p), call(BACKEND, contraction, p)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("outputs", [1, 4, 8])
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_unaligned_rows_take_the_other_way(contraction, outputs):
+    """The same numbers 16 bytes at a time and one by one: their sums are taken in one order."""
+    p = Problem.random(90, 5, outputs, 6, weighted=True)
+    moved = {
+        name: torch.empty(t.numel() + 1)[1:].view(t.shape).copy_(t)
+        for name, t in vars(p).items()
+        if isinstance(t, torch.Tensor) and name != "grid"
+    }
+    for got, want in zip(call(BACKEND, contraction, replace(p, **moved)), call(BACKEND, contraction, p), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("knots", KNOTS)
+def test_the_calculus(monkeypatch, outside, knots):
+    monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
+    p = small_problem(outside=outside, knots=knots)
+    tensors = arguments(p, scaled=True)
+    run = layer(p, tensors, "native")
+    assert gradcheck(run, tuple(tensors.values()), check_forward_ad=True)
+    expected = derivatives(plain(p, tensors), tensors, 3)
+    for got, want in zip(derivatives(run, tensors, 3), expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8 * float(want.abs().max() + 1))
+
+
+@pytest.mark.parametrize("grid_size", [5, 1000, 20000])
+def test_the_coordinate_is_exact_at_any_grid_size(grid_size):
+    """The error of a float32 layer does not grow with the grid."""
+    p = Problem.random(300, 2, 4, grid_size, knots="promised", base=None)
+    p = replace(p, coef=torch.rand_like(p.coef) - 0.5)
+    (found,), (expected,) = call(BACKEND, "kan_out", p), call(BACKEND, "kan_out", p.to(DOUBLE))
+    assert float((found - expected).abs().max()) < 4e-6
+
+
+def test_what_is_wrong_is_named():
+    op = getattr(torch.ops, NAMESPACE).kan_out
+    x, coef, grid = torch.zeros(4, 3), torch.zeros(3, 8, 2), torch.zeros(3, 12, dtype=DOUBLE)
+    spec = (3, 0, 0, True, 0, 0)
+    with pytest.raises(RuntimeError, match=r"s has shape \[4, 2\]: expected \[4, 3\]"):
+        op(x, torch.zeros(4, 2), coef, None, None, grid, *spec)
+    with pytest.raises(RuntimeError, match="coef has an unsupported dtype"):
+        op(x, None, coef.to(torch.int32), None, None, grid, *spec)
+    with pytest.raises(RuntimeError, match="degree=6: expected 0 to 5"):
+        op(x, None, coef, None, None, grid, 6, *spec[1:])
