@@ -6,6 +6,7 @@ is the answer, and otherwise the simplest of those that are about as good as the
 """
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,13 +23,14 @@ from .jacobian import Residuals
 from .levenberg_marquardt import LevenbergMarquardt
 from .library import SYMBOLIC_LIB, SymbolicFunction, in_library
 from .structure import integer, number
+from .symmetry import symmetry
 from .tidy import count_operations
 
 GRIDS = (3, 5, 10)  # intervals, one after the other
 NUMERIC_STEPS, TRIAL_STEPS, FINAL_STEPS = 15, 15, 200
 GOOD, WORTH = 0.02, 0.5  # relative errors below which a numeric network is made symbolic at once, or at all
 CHOICES = 24  # of functions that are tried on a network
-BIT = 0.5  # what a bit of complexity of a function weighs beside a bit of r2
+PREFERENCES = (1e-4, 1.0), (1e-9, 0.3)  # the 1 - r2 that is as good as none, and the weight of simplicity beside it
 EXACT = 1e-9  # relative error below which a formula is exact
 ABOUT = 1.1  # errors that are larger by this are about as good
 SAME = ("x^0.5", "1/x^0.5", "0")  # functions that the library has by another name, or that say nothing
@@ -82,16 +84,18 @@ def discover(
     lib = [f for f in lib if f.name not in SAME]
     number("simplify", float(simplify), 0.0)
     shapes, starts = _shapes(data) if shapes is None else list(shapes), integer("starts", starts, 1)
-    found, later, least = [], [], math.inf
+    found, later, floor = [], [], math.inf
     for width in shapes:
         numeric = _trained(cls, width, data, starts, seed)
-        least = min(least, numeric[0][1])
+        floor = min(floor, *(data.test_error(model) for model, _ in numeric))
         later.append((width, [pair for pair in numeric if pair[1] >= GOOD]))
         found += _made_symbolic(width, [pair for pair in numeric if pair[1] < GOOD], data, lib, verbose)
         if found and found[-1].error <= EXACT:
             return _written(found[-1], data, var, simplify)
     for width, numeric in later:  # as noise leaves them, or a function that splines are slow to follow
-        found += _made_symbolic(width, [p for p in numeric if p[1] < min(WORTH, 3 * least)], data, lib, verbose)
+        if found and min(s.error for s in found) <= ABOUT * floor:
+            break
+        found += _made_symbolic(width, [p for p in numeric if p[1] < min(WORTH, 3 * floor)], data, lib, verbose)
     if not found:
         raise ValueError(f"no network of the shapes {shapes} fits the data: expected other shapes or more starts")
     least = min(symbolic.error for symbolic in found)
@@ -107,8 +111,17 @@ class _Symbolic(NamedTuple):
     length: int
 
 
+class _Fitted(NamedTuple):
+    """A function on an edge: 1 - r2 is `missed`, `weight` its complexity and number of parameters."""
+
+    name: str
+    affine: Tensor
+    missed: float
+    weight: float
+
+
 class _Split:
-    """x, y to train on and x_test, y_test, in float64; scale, the root mean square of y about its mean."""
+    """x, y to train on and x_test, y_test, in float64; scale, the standard deviation of y, or where that is 0 its size."""
 
     def __init__(self, dataset, seed: int):
         data = Data(dataset, -1, seed, torch.device("cpu"))
@@ -124,7 +137,8 @@ class _Split:
             self.x_test, self.y_test = (t.double().view(len(t), -1) for t in data.test)
         if not all(bool(t.isfinite().all()) for t in (self.x, self.y, self.x_test, self.y_test)):
             raise ValueError("dataset has NaN or infinite values: expected finite ones")
-        self.scale = max(float((self.y - self.y.mean(0)).square().mean().sqrt()), 1e-300)
+        spread, size = (float(t.square().mean().sqrt()) for t in (self.y - self.y.mean(0), self.y))
+        self.scale = spread if spread > 1e-12 * size else size or 1.0
 
     def error(self, model) -> float:
         """The relative error on the data to train on."""
@@ -199,19 +213,19 @@ def _made_symbolic(width: Sequence, numeric: list[tuple], data: _Split, lib: lis
 
 
 def _with_functions(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
-    """The model with the functions on its edges that leave the least error, and that; (None, inf) where none works."""
-    layers, candidates = _candidates(model, data, lib)
+    """The model with the functions on its edges that leave the least error, and that; (None, inf) where none works.
+
+    Of about equal errors the first counts, which is the simpler.
+    """
+    layers, fits = _fits(model, data, lib)
     best, least = None, math.inf
-    for n, choice in enumerate(_best_first([[cost for cost, _, _ in edge] for edge in candidates])):
-        if n == CHOICES:
-            break
-        trial, start = model.copy(), 0
+    for choice in itertools.islice(_choices(fits), CHOICES):
+        trial, picked = model.copy(), iter(choice)
         for l, edges in enumerate(layers):
-            picked = [candidates[start + e][choice[start + e]] for e in range(len(edges))]
-            start += len(edges)
-            put(trial, l, edges, [name for _, name, _ in picked], torch.stack([affine for _, _, affine in picked]))
+            names, affine = zip(*itertools.islice(picked, len(edges)), strict=True)
+            put(trial, l, edges, names, torch.stack(affine))
         error = _descend(trial, data, TRIAL_STEPS)
-        if error < least:
+        if error < least / ABOUT:
             best, least = trial, error
             if least < 1e-3:
                 least = _descend(best, data, FINAL_STEPS)
@@ -221,24 +235,37 @@ def _with_functions(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
 
 
 @torch.no_grad()
-def _candidates(model, data: _Split, lib: list[SymbolicFunction]) -> tuple[list, list]:
-    """The edges of every layer, and for each edge of all layers (cost, name, affine) of the functions, best first."""
-    layers, candidates = [], []
+def _fits(model, data: _Split, lib: list[SymbolicFunction]) -> tuple[list, list[list[_Fitted]]]:
+    """The edges of every layer, and for each edge of all layers what the functions make of it."""
+    weights = [f.complexity + sum(not same for same in symmetry(f.torch_fn)[:2]) for f in lib]
+    layers, fits = [], []
     x = data.x
     for l in range(model.depth):
         edges = (model.act_fun[l].edge_mask != 0).nonzero()
         inputs, outputs = edges.unbind(1)
         fit = fit_symbolic(x[:, inputs], edge_values(model, l, x, inputs, outputs), lib)
         for affine, r2 in zip(fit.affine, fit.r2.tolist(), strict=True):
-            costs = [
-                (0.5 * math.log2(max(1 - r, 0.0) + 1e-9) + BIT * f.complexity, f.name, a)
-                for f, r, a in zip(fit.functions, r2, affine, strict=True)
-                if r > -math.inf
-            ]
-            candidates.append(sorted(costs, key=lambda c: c[0])[:6])
+            each = zip(fit.functions, weights, r2, affine, strict=True)
+            fits.append([_Fitted(f.name, a, max(1 - r, 0.0), w) for f, w, r, a in each if r > -math.inf])
         layers.append([tuple(edge) for edge in edges.tolist()])
         x = model.nodes(l, model.sums(l, x))
-    return layers, candidates
+    return layers, fits
+
+
+def _choices(fits: list[list[_Fitted]]) -> Iterator[list[tuple[str, Tensor]]]:
+    """A function for every edge, (name, affine), different every time: by turns the next for each of PREFERENCES."""
+    orders, seen = [], set()
+    for floor, bit in PREFERENCES:
+        costs = [[(0.5 * math.log2(f.missed + floor) + bit * f.weight, f) for f in edge] for edge in fits]
+        costs = [sorted(edge, key=lambda pair: pair[0])[:6] for edge in costs]
+        orders.append((costs, _best_first([[cost for cost, _ in edge] for edge in costs])))
+    for turn in itertools.zip_longest(*(places for _, places in orders)):
+        for (costs, _), places in zip(orders, turn, strict=True):
+            picked = [edge[at][1] for edge, at in zip(costs, places or (), strict=bool(places))]
+            names = tuple(fitted.name for fitted in picked)
+            if picked and names not in seen:
+                seen.add(names)
+                yield [(fitted.name, fitted.affine) for fitted in picked]
 
 
 def _best_first(costs: list[list[float]]) -> Iterator[tuple[int, ...]]:
