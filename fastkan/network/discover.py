@@ -121,7 +121,7 @@ class _Fitted(NamedTuple):
 
 
 class _Split:
-    """x, y to train on and x_test, y_test, in float64; scale, the standard deviation of y, or where that is 0 its size."""
+    """x, y to train on and x_test, y_test, in float64; scale, the standard deviation of y, or its size if that is 0."""
 
     def __init__(self, dataset, seed: int):
         data = Data(dataset, -1, seed, torch.device("cpu"))
