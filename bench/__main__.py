@@ -9,9 +9,12 @@ import torch
 from fastkan.cli.bench import positive
 from fastkan.cli.record import write_csv
 
-from . import accuracy, fit, layers, memory, report, scaling, startup
+from . import accuracy, fit, formulas, layers, memory, report, scaling, startup, symbolic
 
-WHAT = {"layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit}
+WHAT = {
+    "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
+    "symbolic": symbolic, "formulas": formulas,
+}  # fmt: skip
 RESULTS = Path(__file__).parent / "results" / "cpu"
 
 

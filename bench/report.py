@@ -9,6 +9,7 @@ from fastkan.cli.table import digits, duration, table
 
 from . import plots
 from .fit import LABELS as TRAININGS
+from .formulas import LABELS as FORMULAS
 from .peers import ON_GPU
 
 Rows = list[dict[str, str]]
@@ -155,8 +156,31 @@ def fit(rows: Rows) -> str:
     return "\n\n".join(parts)
 
 
+def symbolic(rows: Rows) -> str:
+    """auto_symbolic: networks down, contestants across."""
+    lines = [
+        [r["network"], r["edges"], r["peer"], r["edges_timed"], duration(float(r["seconds"])), _ratio(r)]
+        for r in rows
+        if r["seconds"]
+    ]
+    head = ["network", "edges", "", "edges timed", "all edges take", "over fastkan's"]
+    return f"## auto_symbolic, {rows[0]['rows']} rows\n\n{table(head, lines, left=1)}"
+
+
+def formulas(rows: Rows) -> str:
+    """Which formulas are found: targets down, contestants across."""
+    lines = []
+    for r in rows:
+        if int(r["seeds"]):
+            count = f"{r['exact']} of {r['seeds']}"
+            lines.append([r["target"], FORMULAS[r["peer"]], count, r["error"], duration(float(r["seconds"]))])
+    head = ["", "", "exact", "median relative error", "median time"]
+    return "## From a seed to the exact formula\n\n" + table(head, lines, left=2)
+
+
 SECTIONS: dict[str, Callable[[Rows], str]] = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
+    "symbolic": symbolic, "formulas": formulas,
 }  # fmt: skip
 
 
