@@ -160,7 +160,7 @@ def auto_symbolic(
 @torch.no_grad()
 def put(model, l: int, edges: list[tuple[int, int]], names: list[str], affine: Tensor) -> None:
     """Make edges (i, j) of layer l, E of them, these functions with affine [E, 4], and nothing else."""
-    on = torch.tensor([name != "0" for name in names], device=affine.device) | (affine[:, 3] != 0)
+    on = torch.tensor([name != "0" for name in names], dtype=torch.bool, device=affine.device) | (affine[:, 3] != 0)
     model.symbolic_fun[l].set_edges(edges, names, affine, on)
     if edges:
         inputs, outputs = torch.tensor(edges, device=model.device).unbind(1)

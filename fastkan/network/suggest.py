@@ -9,6 +9,9 @@ from torch import Tensor
 
 from .fit_symbolic import Fit, fit_symbolic
 from .library import SymbolicFunction
+from .symmetry import symmetry
+
+ABOUT = 0.05  # bits; losses that differ by less say nothing
 
 
 class Candidate(NamedTuple):
@@ -40,7 +43,9 @@ def suggest(
     """The `topk` best functions for every edge, best first.
 
     The loss is pykan's, weight_simple c_loss_fun(complexity) + (1 - weight_simple) r2_loss_fun(r2). Of equal losses the
-    smaller complexity goes first, then the larger r2, then the order in the library.
+    smaller complexity goes first, then the larger r2, then the order in the library. But of losses that are within 0.05
+    of the least, the function with the fewest parameters goes first: x^2 has one beside c and d, and sin, which looks
+    like it near its maximum, has two.
 
     Args:
         x: [N] or [N, E]; y: [N, E], or [N] for one edge.
@@ -77,9 +82,13 @@ def rank(
     loss = weight_simple * bits + (1 - weight_simple) * r2_loss_fun(fit.r2)
     loss = loss.masked_fill(~fit.r2.isfinite(), math.inf).tolist()
     r2, affine, cost = fit.r2.tolist(), fit.affine.tolist(), complexity.tolist()
+    redundant = [sum(symmetry(f.torch_fn)[:2]) for f in fit.functions]
     ranked = []
     for edge in range(len(r2)):
-        order = sorted(range(len(cost)), key=lambda i: (loss[edge][i], cost[i], -r2[edge][i]))[:topk]
+        order = sorted(range(len(cost)), key=lambda i: (loss[edge][i], cost[i], -r2[edge][i]))
+        about = [i for i in order if loss[edge][i] <= loss[edge][order[0]] + ABOUT]
+        about.sort(key=lambda i: redundant[i], reverse=True)
+        order = (about + order[len(about) :])[:topk]
         ranked.append(
             [
                 Candidate(fit.functions[i].name, r2[edge][i], cost[i], loss[edge][i], tuple(affine[edge][i]))

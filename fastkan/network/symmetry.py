@@ -6,6 +6,7 @@ The fit then searches fewer dimensions, and of the many equal answers gives the 
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class Symmetry(NamedTuple):
     flat: bool
 
 
+@lru_cache(maxsize=512)
 def symmetry(fun: Callable[[Tensor], Tensor]) -> Symmetry:
     """The symmetries of an elementwise function, found from its values at a few points in float64."""
     # Points of no pattern, within (-1, 1) for functions that end there and beyond.
