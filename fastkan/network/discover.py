@@ -29,6 +29,7 @@ from .tidy import count_operations
 GRIDS = (3, 5, 10)  # intervals, one after the other
 NUMERIC_STEPS, TRIAL_STEPS, FINAL_STEPS = 15, 15, 200
 GOOD, WORTH = 0.02, 0.5  # relative errors below which a numeric network is made symbolic at once, or at all
+SPLINES = 2e-3  # relative error that networks of so few intervals leave of smooth functions
 CHOICES = 24  # of functions that are tried on a network
 PREFERENCES = (1e-4, 1.0), (1e-9, 0.3)  # the 1 - r2 that is as good as none, and the weight of simplicity beside it
 EXACT = 1e-9  # relative error below which a formula is exact
@@ -92,6 +93,8 @@ def discover(
         found += _made_symbolic(width, [pair for pair in numeric if pair[1] < GOOD], data, lib, verbose)
         if found and found[-1].error <= EXACT:
             return _written(found[-1], data, var, simplify)
+        if found and SPLINES < found[-1].error <= ABOUT * floor:  # what is left is noise
+            break
     for width, numeric in later:  # as noise leaves them, or a function that splines are slow to follow
         if found and min(s.error for s in found) <= ABOUT * floor:
             break
@@ -283,16 +286,18 @@ def _best_first(costs: list[list[float]]) -> Iterator[tuple[int, ...]]:
 
 
 def _written(found: _Symbolic, data: _Split, var: Sequence | None, simplify: bool | float) -> Discovery:
-    """The formulas of a symbolic model, the shortest that recognised numbers make without loss."""
-    results = []
+    """The formulas of a symbolic model, with as many numbers recognised as can be without loss."""
+    sympy, results = import_sympy(), []
     for snap in (0.0, 1e-6) if found.error <= EXACT else (0.0, 1e-6, 1e-3, 1e-2):
         formulas, inputs = symbolic_formula(found.model, var, snap=snap)
         error = _formula_error(formulas, inputs, data)
-        results.append((sum(map(count_operations, formulas)), snap, error))
-    allowed = max(1.01 * results[0][2], EXACT)
-    _, snap, _ = min(r for r in results if r[2] <= allowed)
+        numbers = sum(len(formula.atoms(sympy.Float)) for formula in formulas)
+        results.append((numbers, sum(map(count_operations, formulas)), snap, error))
+    allowed = max(1.01 * results[0][-1], EXACT)
+    *_, snap, _ = min(r for r in results if r[-1] <= allowed)
     formulas, inputs = symbolic_formula(found.model, var, snap=snap, simplify=simplify)
     error = _formula_error(formulas, inputs, data)
+    found.model.get_act(data.x)
     return Discovery(found.model, formulas, inputs, error, error <= EXACT)
 
 

@@ -126,7 +126,8 @@ def auto_symbolic(
 
     One batched fit for each layer, from the first to the last: a layer is fitted on what the formulas before it make of
     the data, and so leaves no error of theirs. Edges that are symbolic stay, edges that are off become "0" and stay
-    off; what is constant becomes "0" with d. Afterwards `fit` trains the a, b, c, d.
+    off; what is constant becomes "0" with d. Afterwards `fit` trains the a, b, c, d alone: with opt="LM" and in float64
+    to rounding, where the functions are the right ones.
 
     Args:
         lib: the functions to choose from, by default the whole library, with "0" for what is constant only: which
@@ -150,7 +151,7 @@ def auto_symbolic(
             if lib is None:
                 _zero_for_constants(fit)
             best = [ranked[0] for ranked in rank(fit, weight_simple, topk=1)]
-            fixed = [n for n, found in enumerate(best) if found.r2 >= r2_threshold and found.r2 > -torch.inf]
+            fixed = [n for n, found in enumerate(best) if max(found.r2, 0.0) >= r2_threshold and found.r2 > -torch.inf]
             if verbose:
                 _tell(l, edges, best, fixed, r2_threshold)
             affine = torch.tensor([best[n].affine for n in fixed], dtype=torch.float64).view(-1, 4)
