@@ -68,10 +68,11 @@ def compile_library(device: str) -> Path:
 
 
 class build_native(Command):
-    user_options = []
+    user_options = [("inplace", None, "into the source tree, for use from there")]
+    boolean_options = ["inplace"]
 
     def initialize_options(self):
-        self.build_lib, self.editable_mode, self.built = None, False, False
+        self.build_lib, self.editable_mode, self.inplace, self.built = None, False, False, False
 
     def finalize_options(self):
         self.set_undefined_options("build_py", ("build_lib", "build_lib"))
@@ -87,7 +88,7 @@ class build_native(Command):
 
     def build_for(self, device: str) -> str | None:
         """Why there is no library; fastkan.backends() tells it too, since pip keeps this output to itself."""
-        folder = (SOURCE if self.editable_mode else Path(self.build_lib)) / "fastkan/lib"
+        folder = (SOURCE if self.editable_mode or self.inplace else Path(self.build_lib)) / "fastkan/lib"
         target = folder / f"libfastkan_{device}.so"
         reason = target.with_suffix(".absent.txt")
         folder.mkdir(parents=True, exist_ok=True)

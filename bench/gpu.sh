@@ -31,6 +31,15 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     echo "make gpu: torch sees no GPU here ($python)" | tee -a "$log"
     exit 1
 fi
+
+# The CUDA kernels, into the tree and for the GPUs of this machine alone, if there is a compiler.
+if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+    gpus='import torch; print(*{"%d%d" % torch.cuda.get_device_capability(k) for k in range(torch.cuda.device_count())}, sep=";")'
+    archs=$("$python" -c "$gpus")
+    FASTKAN_CUDA=1 FASTKAN_CUDA_ARCHS=${archs//90/90a} part build 150 "$python" setup.py -q build_native --inplace
+else
+    summary+=("SKIPPED the CUDA kernels: no nvcc here")
+fi
 part info 15 "$python" -m fastkan info
 
 if [[ $parts == *" tests "* ]]; then

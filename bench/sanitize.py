@@ -1,13 +1,15 @@
-"""Every Triton kernel once or twice on small shapes: what compute-sanitizer watches.
+"""Every kernel for GPUs once or twice on small shapes: what compute-sanitizer watches.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python -m bench.sanitize
 """
 
+import functools
 import sys
+from collections.abc import Callable, Iterator
 
 import torch
 
-from fastkan.backends import triton
+from fastkan.backends import native, triton
 from fastkan.backends.triton import plan
 from fastkan.testing import CONTRACTIONS, Problem, assert_within, call
 
@@ -22,23 +24,36 @@ def problems():
             yield Problem.random(*shape, (5, 40, 9)[k], knots=knots, dtype=dtype, weighted=k == 1, order=k == 2)
 
 
+def algorithms(device: torch.device) -> Iterator[Callable[[str, Problem], tuple[torch.Tensor, ...]]]:
+    """What there is: Triton's two, and CUDA's."""
+
+    def of_triton(contraction: str, p: Problem, gather: bool) -> tuple[torch.Tensor, ...]:
+        plan.gather = gather
+        return call(triton, contraction, p)
+
+    if triton.missing(device.type, (torch.float32,)) is None:
+        yield functools.partial(of_triton, gather=False)
+        yield functools.partial(of_triton, gather=True)
+    if device.type == "cuda" and native.missing("cuda", (torch.float32,)) is None:
+        yield functools.partial(call, native)
+
+
 def main() -> int:
-    """Both algorithms; they must agree, so that a run that computes nothing does not pass."""
+    """They must agree, so that a run that computes nothing does not pass."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    reason = triton.missing(device.type, (torch.float32,))
-    if reason:
-        print(f"bench.sanitize: {reason}", file=sys.stderr)
+    runs = list(algorithms(device))
+    if len(runs) < 2:
+        print(f"bench.sanitize: {triton.missing(device.type, (torch.float32,))}", file=sys.stderr)
         return 1
     count = 0
     for p in problems():
         for contraction in CONTRACTIONS:
-            found = []
-            for plan.gather in (False, True):
-                found.append(call(triton, contraction, p.on(device)))
-                count += 1
-            for a, b in zip(*found, strict=True):
-                size = a.double().abs().amax()
-                assert_within(a.double(), b.double(), 0.05 * size.expand(a.shape), contraction)
+            first, *others = [run(contraction, p.on(device)) for run in runs]
+            count += len(runs)
+            for found in others:
+                for a, b in zip(first, found, strict=True):
+                    size = a.double().abs().amax()
+                    assert_within(a.double(), b.double(), 0.05 * size.expand(a.shape), contraction)
     if device.type == "cuda":
         torch.cuda.synchronize()
     print(f"{count} calls on {device}")

@@ -135,6 +135,10 @@ FASTKAN_HD int uniform_interval(const Shape& s, const KnotRow<T>& r, T x, T* u) 
     const T back = sum_of(t, -r.origin.near);
     const T t_rest = sum_of(sum_of(r.origin.near, -sum_of(t, -back)), sum_of(offset, -back));
     *u = (sum_of(at, -t) - (t_rest + offset_rest + r.origin.rest)) * r.over_step;
+    // z may have rounded to the wrong side of a knot
+    const int beside = *u < T(0) && m > bottom ? -1 : *u >= T(1) && m < top ? 1 : 0;
+    m += beside;
+    *u -= static_cast<T>(beside);
   }
   return m;
 }

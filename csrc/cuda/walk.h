@@ -84,7 +84,6 @@ class Walk {
       if (n < n_end) window = window_of(n).start - first;
       shared.rows.add(filled, window >= lowest && window < f_end - first, static_cast<int32_t>(n - n_begin), window);
       if (filled + kWarp <= a.capacity && from + kWarp < n_end) continue;
-      __syncwarp();
       shared.rows.sort(filled);
       visit(filled, whole);
       filled = 0;
@@ -301,10 +300,9 @@ class Walk {
 
 // Blocks that a processor shall hold: as many as leave each thread registers enough to spill none.
 template <class Operand, bool FIXED, Visit VISIT>
-constexpr int kWalkBlocks = FIXED && sizeof(typename Operand::Accumulator) == 4 &&
-                                    (VISIT != Visit::edge_gradients || Operand::kWidth < 8)
-                                ? 3
-                                : 2;
+constexpr int kWalkBlocks =
+    FIXED && sizeof(typename Operand::Accumulator) == 4 && (VISIT != Visit::edge_gradients || Operand::kWidth < 8) ? 3
+                                                                                                                   : 2;
 
 template <class Operand, int MAX, bool FIXED, Visit VISIT>
 __global__ void __launch_bounds__(kWarp* kWarps, kWalkBlocks<Operand, FIXED, VISIT>)

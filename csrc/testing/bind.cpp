@@ -8,6 +8,7 @@
 
 #include "basis/bspline.h"
 #include "basis/silu.h"
+#include "window.h"
 
 namespace fastkan {
 namespace {
@@ -67,6 +68,9 @@ PYBIND11_MODULE(fastkan_testing, m) {
   m.def("uniform_functions_f32", &fastkan::uniform_functions<float>);
   m.def("local_functions_f64", &fastkan::local_functions_at<double>);
   m.def("local_functions_f32", &fastkan::local_functions_at<float>);
+  m.def("window_f64", &fastkan::window_at<double>);
+  m.def("window_f32", &fastkan::window_at<float>);
+  m.def("uniform_knots", &fastkan::knots_of);
   m.def("sigmoid_polynomial", &fastkan::sigmoid_polynomial);
   m.def("exponential_f32", [](float x) { return fastkan::exponential(x); });
   m.def("exponential_f64", [](double x) { return fastkan::exponential(x); });

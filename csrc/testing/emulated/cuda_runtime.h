@@ -1,6 +1,7 @@
 // A GPU of one thread for the tests: the kernels' own source, compiled by a C++ compiler. What a kernel calls of CUDA
 // is here; blocks run one after the other, threads as fibers of which one runs until it waits for others. The order in
-// which they run changes from wait to wait, and shared memory begins as NaN, so that what lacks a barrier shows.
+// which they run changes from wait to wait, and shared memory begins as NaN, so that what lacks a barrier shows; but
+// not where lanes of the warp exchange values there anyway, which makes them wait here and orders no memory on a GPU.
 #pragma once
 
 #include <math.h>

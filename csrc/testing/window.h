@@ -1,0 +1,44 @@
+// basis/window.h for the tests, its degree, order and outside known at run time.
+#pragma once
+
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "basis/window.h"
+
+namespace fastkan {
+
+inline Shape shape_of(const std::vector<double>& row, int degree, int outside, bool uniform, int order) {
+  const int M = static_cast<int>(row.size());
+  if (degree < 0 || degree > 5 || M < 2 * degree + 2 || outside < 0 || outside > 2 || order < 0)
+    throw std::invalid_argument("expected 0 <= degree <= 5, 2 * degree + 2 knots, 0 <= outside <= 2, 0 <= order");
+  return {M - degree - 1, degree, M, static_cast<Outside>(outside), uniform, !uniform || order >= degree,
+          1.0 / (M - 1)};
+}
+
+// Where the window of x starts, and the derivatives of its functions; as a kernel of that degree alone, or of any.
+template <class T>
+std::pair<int, std::vector<T>> window_at(T x, const std::vector<double>& row, int degree, int outside, bool uniform,
+                                         int order, bool fixed) {
+  const Shape shape = shape_of(row, degree, outside, uniform, order);
+  const KnotRow<T> knots = KnotRow<T>::of(shape, row.data());
+  std::vector<T> w(6);
+  const auto evaluate = [&](const auto& window) {
+    window.weights(order, w.data());
+    return window.start;
+  };
+  const int start = fixed && degree == 3 ? evaluate(Window<T, 3, true>(shape, knots, row.data(), x))
+                                         : evaluate(Window<T, 5, false>(shape, knots, row.data(), x));
+  w.resize(degree + 1);
+  return {start, w};
+}
+
+inline std::vector<double> knots_of(const std::vector<double>& row) {
+  const Shape shape = shape_of(row, 0, 0, true, 0);
+  std::vector<double> knots(row.size());
+  for (int j = 0; j < shape.M; ++j) knots[j] = shape.knot(row.data(), j);
+  return knots;
+}
+
+}  // namespace fastkan
