@@ -12,7 +12,7 @@ WITHIN := $(if $(shell command -v timeout),timeout 890)
 build: .venv/installed
 
 demo: build
-	$(BIN)/fastkan demo
+	$(BIN)/fastkan demo --folder build/demo
 
 test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
 	$(WITHIN) $(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup

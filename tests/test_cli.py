@@ -7,7 +7,7 @@ import pytest
 
 import fastkan
 from fastkan import select
-from fastkan.cli import demo, main, progress
+from fastkan.cli import demo, formulas, main, progress
 from fastkan.cli.gate import Case
 from fastkan.cli.peers import DEFAULT, PEERS
 from fastkan.cli.record import read_csv
@@ -90,11 +90,15 @@ def test_a_wrong_environment_variable_ends_in_a_message(monkeypatch, capsys):
     assert "FASTKAN_BACKEND='nobody': expected one of" in capsys.readouterr().err
 
 
-def test_demo_shows_both_networks_and_the_throughput(monkeypatch, capsys):
-    pytest.importorskip("sklearn")
+def test_demo_shows_both_networks_the_formulas_and_the_throughput(monkeypatch, capsys, tmp_path):
+    for package in ("sklearn", "sympy", "matplotlib"):
+        pytest.importorskip(package)
     monkeypatch.setattr(demo, "CASES", (Case(16, 3, 2, 4),))
-    assert main(["demo", "--epochs", "1", "--rounds", "1"]) == 0
+    monkeypatch.setattr(formulas, "STEPS", 2)
+    assert main(["demo", "--epochs", "1", "--rounds", "1", "--folder", str(tmp_path / "new")]) == 0
     out = capsys.readouterr().out
+    assert "formula found: exp(y**2 + sin(pi*x))" in out and "progress = " in out
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"formula.svg", "diabetes.svg"}
     for text in ("accuracy", "parameters", "an epoch takes", "nn.Linear", "KANLinear", "outside the grid"):
         assert text in out
     assert PEERS["efficient-kan"].label in out

@@ -1,9 +1,10 @@
-"""`fastkan demo`: a classifier of real scanned digits, with nn.Linear and with KANLinear, and every backend's speed."""
+"""`fastkan demo`: a classifier of real digits, with nn.Linear and with KANLinear; formulas; every backend's speed."""
 
 import argparse
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..nn import KANLinear, replace_linear
-from . import record
+from . import formulas, record
 from .bench import FOOTNOTE, headline, positive, results_table
 from .gate import Case
 from .peers import DEFAULT, builds
@@ -33,6 +34,7 @@ class MissingExtra(RuntimeError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split, the layers and the order of batches (0)")
     parser.add_argument("--threads", type=positive, metavar="T", help="of torch's pool (as torch chooses)")
+    parser.add_argument("--folder", type=Path, default=Path("fastkan-demo"), help="for the diagrams (fastkan-demo)")
     parser.add_argument("--epochs", type=positive, default=30, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=positive, default=7, help=argparse.SUPPRESS)
 
@@ -52,11 +54,22 @@ def run(args: argparse.Namespace) -> int:
         "first, its layers replaced\nby replace_linear; share of held-out inputs outside the grid, layer by layer: "
         f"{', '.join(f'{share:.1%}' for share in outcomes[-1].outside)}."
     )
+    print()
+    formulas.show(args.folder, args.seed)
     for case in CASES:
         print(f"\nForward alone and with backward, {headline(case)}")
         print(results_table(measure(case, builds(DEFAULT), args.rounds, progress=bar)))
     print(FOOTNOTE)
     return 0
+
+
+def require_extra() -> None:
+    try:
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
+        import sympy  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(f"needs scikit-learn, SymPy and matplotlib ({error}): pip install fastkan[demo]") from error
 
 
 @dataclass
@@ -71,10 +84,9 @@ class Digits:
 
 def load_digits(seed: int) -> Digits:
     """1797 digits of 8 x 8 pixels, a fifth held out, the same share of every class."""
-    try:
-        from sklearn import datasets, model_selection
-    except ImportError as error:
-        raise MissingExtra(f"needs scikit-learn ({error}): pip install fastkan[demo]") from error
+    require_extra()
+    from sklearn import datasets, model_selection
+
     pixels, labels = datasets.load_digits(return_X_y=True)  # pixels are 0 to 16
     parts = model_selection.train_test_split(
         pixels / 8 - 1, labels, test_size=0.2, stratify=labels, random_state=seed
