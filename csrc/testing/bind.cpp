@@ -8,6 +8,7 @@
 
 #include "basis/bspline.h"
 #include "basis/silu.h"
+#include "sparse.h"
 #include "window.h"
 
 namespace fastkan {
@@ -71,6 +72,8 @@ PYBIND11_MODULE(fastkan_testing, m) {
   m.def("window_f64", &fastkan::window_at<double>);
   m.def("window_f32", &fastkan::window_at<float>);
   m.def("uniform_knots", &fastkan::knots_of);
+  m.def("sparse_fragment", &fastkan::sparse_fragment);
+  m.def("is_sparse", &fastkan::is_sparse);
   m.def("sigmoid_polynomial", &fastkan::sigmoid_polynomial);
   m.def("exponential_f32", [](float x) { return fastkan::exponential(x); });
   m.def("exponential_f64", [](double x) { return fastkan::exponential(x); });

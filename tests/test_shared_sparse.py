@@ -1,0 +1,65 @@
+"""csrc/basis/sparse.h: what lanes hold of a window, decoded by the tables of NVIDIA's PTX manual, is the window."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+shared = pytest.importorskip("fastkan_testing", reason="not built: `make test` builds it")
+
+ROWS, COLUMNS = 16, 32
+
+
+def decoded(numbers: list, places: list[int]) -> list[list[float]]:
+    """The operand [16, 32] of mma.sp.m16n8k32, 16-bit, sparsity selector 0.
+
+    Of lane 4 g + t register 0 is row g, register 1 row g + 8, both of columns 4 t to 4 t + 3; registers 2 and 3 are
+    the same 16 columns on. The places of row g are in bits 0-15, those of row g + 8 in bits 16-31, of columns 0-15 in
+    lane 4 g, of 16-31 in lane 4 g + 1; the lower place of four columns in the lower two bits.
+    """
+    matrix = [[0.0] * COLUMNS for _ in range(ROWS)]
+    for g in range(8):
+        for t in range(4):
+            for register, (row, column) in enumerate(
+                ((g, 4 * t), (g + 8, 4 * t), (g, 4 * t + 16), (g + 8, 4 * t + 16))
+            ):
+                word = places[4 * g + (column >= 16)] >> (16 if row >= 8 else 0)
+                bits = word >> (column % 16) & 0xF
+                low, high = bits & 3, bits >> 2
+                assert low < high, "what the hardware leaves undefined"
+                for place, number in zip((low, high), numbers[4 * g + t][register], strict=True):
+                    matrix[row][column + place] = number
+    return matrix
+
+
+@st.composite
+def windows(draw) -> tuple[int, list, list]:
+    degree = draw(st.integers(1, 5))
+    functions = draw(st.integers(degree + 1, 32).filter(lambda f: shared.is_sparse(f, degree)))
+    chunks = -(-functions // 4)
+    inputs = draw(st.integers(1, 8 // chunks))
+    start = st.integers(0, functions - degree - 1)
+    starts = [[draw(start) for _ in range(inputs)] for _ in range(ROWS)]
+    weights = [[[draw(st.integers(1, 99)) / 1 for _ in range(degree + 1)] for _ in range(inputs)] for _ in range(ROWS)]
+    return functions, starts, weights
+
+
+@given(windows())
+def test_the_lanes_of_a_warp_hold_the_windows(drawn):
+    functions, starts, weights = drawn
+    matrix = decoded(*shared.sparse_fragment(starts, weights, functions))
+    chunks = -(-functions // 4)
+    expected = [[0.0] * COLUMNS for _ in range(ROWS)]
+    for row in range(ROWS):
+        for i, (start, window) in enumerate(zip(starts[row], weights[row], strict=True)):
+            for k, number in enumerate(window):
+                f = start + k
+                expected[row][4 * (i * chunks + f % chunks) + f // chunks] = number
+    assert matrix == expected
+
+
+@pytest.mark.parametrize("degree", range(6))
+def test_which_layers_are_sparse(degree):
+    """From G = 2 up for cubics."""
+    found = [grid_size for grid_size in range(1, 20) if shared.is_sparse(grid_size + degree, degree)]
+    first = {0: 1, 1: 1, 2: 3, 3: 2, 4: 5, 5: 4}[degree]
+    assert found == list(range(first, 20))
