@@ -8,6 +8,7 @@ it stands or once its numbers are replaced by fractions and multiples of pi that
 import contextlib
 import io
 import math
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,7 @@ def _rows(target: Target, seeds: int, pykan_seeds: int, rounds: int) -> Iterator
                 times.append(time.perf_counter() - start)
                 errors.append(error)
                 shown = shown or (str(formula) if error <= EXACT else "")
+                reason = reason or (formula if isinstance(formula, str) else "")
         except Unavailable as absent:
             reason = str(absent)
         row = {"target": target.name, "peer": peer, "seeds": len(times), "exact": sum(e <= EXACT for e in errors)}
@@ -107,10 +109,17 @@ def recipe(target: Target, seed: int) -> tuple[float, object]:
 
 
 def pykan_recipe(target: Target, seed: int) -> tuple[float, object]:
-    torch.manual_seed(seed)
-    options = {"grid": 5, "k": 3, "seed": seed, "auto_save": False}
-    network = installed("kan", "pykan").KAN(_listed(target.width), **options).double()
-    return _followed(network, target.data(seed), {})
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(
+        torch.float64
+    )  # as its documentation advises; a network that is made double can't be pruned
+    try:
+        with tempfile.TemporaryDirectory() as folder:  # prune writes to disk whatever auto_save says
+            options = {"grid": 5, "k": 3, "seed": seed, "ckpt_path": folder}
+            network = installed("kan", "pykan").KAN(_listed(target.width), **options)
+            return _followed(network, target.data(seed), {})
+    finally:
+        torch.set_default_dtype(before)
 
 
 FINDERS = {"discover": discover, "recipe": recipe, "pykan": pykan_recipe}
@@ -130,7 +139,7 @@ def _followed(network, data: dict[str, Tensor], options: dict) -> tuple[float, o
             (formula,), inputs = network.symbolic_formula()
         return judged(formula, inputs, data, NEAR)
     except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as failure:
-        return math.inf, f"fails: {type(failure).__name__}"
+        return math.inf, f"fails: {type(failure).__name__}: {str(failure).partition(chr(10))[0]}"
 
 
 def judged(formula, inputs: list, data: dict[str, Tensor], near: float) -> tuple[float, object]:

@@ -175,7 +175,9 @@ def formulas(rows: Rows) -> str:
             count = f"{r['exact']} of {r['seeds']}"
             lines.append([r["target"], FORMULAS[r["peer"]], count, r["error"], duration(float(r["seconds"]))])
     head = ["", "", "exact", "median relative error", "median time"]
-    return "## From a seed to the exact formula\n\n" + table(head, lines, left=2)
+    failed = [f"- {FORMULAS[r['peer']]} ({r['target']}): {r['reason']}" for r in rows if r["reason"]]
+    parts = ["## From a seed to the exact formula", table(head, lines, left=2), "\n".join(failed)]
+    return "\n\n".join(filter(None, parts))
 
 
 SECTIONS: dict[str, Callable[[Rows], str]] = {
