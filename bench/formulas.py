@@ -31,7 +31,8 @@ NEAR = 1e-3  # of numbers to fractions, after a recipe
 ROWS = 500
 STEPS = 20  # of LBFGS, three times
 LABELS = {
-    "discover": "KAN.discover", "lm": "recipe, fastkan, opt='LM'", "recipe": "recipe, fastkan", "pykan": "recipe, pykan",
+    "discover": "KAN.discover", "lm": "recipe, fastkan, opt='LM'",
+    "recipe": "recipe, fastkan", "pykan": "recipe, pykan",
 }  # fmt: skip
 
 
