@@ -70,7 +70,7 @@ TARGETS = (
     Target("(x + y) / (1 + x y)", lambda x: x.sum(1) / (1 + x.prod(1)), -0.9, 0.9, (2, 5, 1)),
 )
 # Targets, seeds of discover and the recipe, seeds of pykan
-FULL = tuple((target, 20, 2) for target in TARGETS)
+FULL = tuple((target, 20, 20) for target in TARGETS)
 TINY = ((Target("x + y", lambda x: x.sum(1), -1, 1, (2, 1, 1), ((2, 1),)), 1, 0),)
 
 
