@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 
 # unit -> the units it may import:
-# network -> nn -> functional -> {select, autograd} -> {ops, backends}; reference -> basis.
+# science -> network -> nn -> functional -> {select, autograd} -> {ops, backends}; reference -> basis.
 ALLOWED = {
     "basis": set(),
     "spec": {"basis"},
@@ -29,7 +29,8 @@ ALLOWED = {
     "functional": {"select", "autograd", "spec", "basis"},
     "nn": {"functional", "select", "spec", "basis", "reference"},
     "network": {"nn", "functional", "spec", "basis", "select"},
-    "compat": {"network", "nn", "functional", "spec", "basis"},
+    "science": {"network"},
+    "compat": {"science", "network", "nn", "functional", "spec", "basis"},
     "testing": {"reference", "spec", "basis"},
 }
 # Programs sit above everything and may import all but one another; nobody imports them.

@@ -1,0 +1,98 @@
+"""batch_jacobian, batch_hessian: derivatives of a model by its inputs, one matrix for every row of data.
+
+A KAN's come from its fused kernels, of every order: for n inputs the Hessian takes one pass forth and n + 1 back, of
+which the n go through the kernels as one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MODES = ("scalar", "vector")
+
+
+def batch_jacobian(
+    func: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = False, mode: str = "scalar"
+) -> Tensor:
+    """The derivatives of a function's outputs by its inputs, at every row of x.
+
+    Args:
+        func: x [..., n] -> [..., m], or [...] for one output: a model or any differentiable function that takes every
+            row for itself (not BatchNorm in training). Results in which x does not occur have derivatives of 0.
+        x: [..., n], of floating point.
+        create_graph: the result can be differentiated on, by x, where it requires a gradient, and by all else that func
+            reads.
+        mode: "scalar" for one output (m = 1), "vector" for any number.
+
+    Returns [..., n] in mode "scalar", [..., m, n] in "vector", of func's dtype and detached unless create_graph.
+
+    Raises TypeError or ValueError that name the argument, its value and what was expected: also for more than one
+    output in mode "scalar", of which pykan takes the first.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}")
+    check_points(x)
+    with torch.inference_mode(False), torch.enable_grad():
+        at = _source(x, create_graph)
+        y = func(at)
+        if not isinstance(y, Tensor) or y.shape[: x.dim() - 1] != x.shape[:-1] or y.dim() - x.dim() not in (-1, 0):
+            got = f"shape {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            raise ValueError(f"func(x) has {got}: expected [*{list(x.shape[:-1])}, m], one row for each of x")
+        y = y if y.dim() == x.dim() else y[..., None]
+        if mode == "scalar" and y.shape[-1] != 1:
+            raise ValueError(f"func has {y.shape[-1]} outputs: expected one in mode='scalar'; mode='vector' takes all")
+        jacobian = _rows(y, at, create_graph)
+    return jacobian[..., 0, :] if mode == "scalar" else jacobian
+
+
+def batch_hessian(
+    model: Callable[[Tensor], Tensor], x: Tensor, create_graph: bool = False, mode: str = "scalar"
+) -> Tensor:
+    """The second derivatives of a function's outputs by its inputs, at every row of x.
+
+    Arguments and errors are batch_jacobian's. Returns [..., n, n] in mode "scalar", [..., m, n, n] in "vector".
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r}: expected one of {', '.join(map(repr, MODES))}")
+
+    def gradient(at: Tensor) -> Tensor:
+        return batch_jacobian(model, at, True, mode).flatten(x.dim() - 1)
+
+    hessian = batch_jacobian(gradient, x, create_graph, "vector")  # ... (m n) n
+    return hessian if mode == "scalar" else hessian.unflatten(-2, (-1, x.shape[-1]))
+
+
+def check_points(x: Tensor) -> None:
+    """TypeError or ValueError where x is not [..., n] of floating point."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}: expected a tensor [..., n]")
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}: expected one of floating point")
+    if x.dim() == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {list(x.shape)}: expected [..., n] with at least one input")
+
+
+def _source(x: Tensor, create_graph: bool) -> Tensor:
+    """x as something to differentiate by; still x's own graph where that is to go on."""
+    if create_graph and x.requires_grad:
+        return x.view_as(x)
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+def _rows(y: Tensor, x: Tensor, create_graph: bool) -> Tensor:
+    """dy[..., m] / dx[..., n], as [..., m, n]; rows of y depend on their own row of x."""
+    zeros = y.new_zeros(*y.shape, x.shape[-1])
+    if not y.requires_grad or not y.numel():
+        return zeros
+
+    def pulled(seed: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(y, x, seed, True, create_graph, allow_unused=True)
+        return zeros[..., 0, :] if found is None else found
+
+    outputs = y.shape[-1]
+    if outputs == 1:
+        return pulled(torch.ones_like(y))[..., None, :]
+    seeds = torch.eye(outputs, dtype=y.dtype, device=y.device).reshape(outputs, *(1,) * (y.dim() - 1), outputs)
+    # not autograd.grad's is_grads_batched: with create_graph it loses the graph of every autograd.Function
+    return torch.vmap(pulled, out_dims=-2)(seeds.expand(outputs, *y.shape))
