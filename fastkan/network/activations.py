@@ -79,6 +79,11 @@ def edge_std(model, l: int, x: Tensor, options: dict) -> tuple[Tensor, Tensor]:
     return alone, alone.index_put((outputs, inputs), std(values).to(alone.dtype))
 
 
+def flow(model, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Activations:
+    """A forward pass of x [..., in_features] that keeps what flows."""
+    return Activations(model, x, singularity_avoiding, y_th)
+
+
 @torch.no_grad()
 def get_act(model, x: Tensor | dict | None = None, singularity_avoiding: bool = False, y_th: float = 10.0) -> None:
     """Run x through the network and keep what flows: acts, acts_scale, edge_actscale, ..., by pykan's names.

@@ -27,7 +27,11 @@ def connection_cost(model) -> Tensor:
     Of an edge from node i of I to subnode o of O the length is |(i + 1/2) / I - (o + 1/2) / O|. Scores are those of
     the last attribute, else it runs on the data of get_act.
     """
-    scores = _scores(model)
+    return length(_scores(model))
+
+
+def length(scores: list[Tensor]) -> Tensor:
+    """The lengths of edges times their scores, [O, I] for every layer, summed up."""
     return sum((distances(places(e.shape[0], e), places(e.shape[1], e)) * e).sum() for e in scores)
 
 
@@ -52,14 +56,14 @@ def auto_swap_l(model, l: int) -> None:
     kinds = [0 if node < n_sum else len(group) for node, group in enumerate(groups)]
     for kind in set(kinds):
         nodes = [node for node in order if kinds[node] == kind]
-        best = _settled(_costs(scores[l - 1], scores[l], nodes, [groups[node] for node in nodes]))
+        best = settled(costs(scores[l - 1], scores[l], nodes, [groups[node] for node in nodes]))
         for place, node in zip(nodes, [nodes[n] for n in best], strict=True):
             order[place] = node
     if order != sorted(order):
         rearrange(model, l, order)
 
 
-def _costs(into: Tensor, out: Tensor, nodes: list[int], groups: list[list[int]]) -> Tensor:
+def costs(into: Tensor, out: Tensor, nodes: list[int], groups: list[list[int]]) -> Tensor:
     """The cost of the edges of each of some nodes, were it in the place of each: [places, nodes].
 
     into [O, I]: scores of the edges to the layer's subnodes; out [O', nodes of the layer]: of those from its nodes.
@@ -73,7 +77,7 @@ def _costs(into: Tensor, out: Tensor, nodes: list[int], groups: list[list[int]])
     return cost.double()
 
 
-def _settled(cost: Tensor) -> list[int]:
+def settled(cost: Tensor) -> list[int]:
     """Which node is in which place: from the present order by the best swap of each place in turn, until none helps."""
     n = len(cost)
     order = torch.arange(n, device=cost.device)

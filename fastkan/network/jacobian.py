@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from .activations import Activations
 from .edge_columns import EdgeColumns
 
 # A product of dense matrices is so much faster, an entry, than adding to places of a matrix.
@@ -36,7 +35,7 @@ class Residuals:
 
     def __call__(self) -> Tensor:
         """The residuals [R], differentiable."""
-        self.record = Activations(self.model, self.x, **self.options)
+        self.record = self.model.flow(self.x, **self.options)
         out = self.record.acts[-1].reshape(*self.x.shape[:-1], -1)
         self.prediction = out.detach()
         if out.shape != self.y.shape:

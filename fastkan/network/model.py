@@ -244,7 +244,7 @@ class KAN(nn.Module):
 
     # Activations
 
-    get_act = activations.get_act
+    flow, get_act = activations.flow, activations.get_act
     acts, acts_premult = activations.recorded("acts"), activations.recorded("acts_premult")
     spline_preacts = activations.recorded("spline_preacts")
     spline_postacts = activations.recorded("spline_postacts")
@@ -276,6 +276,7 @@ class KAN(nn.Module):
     subnode_scores, subnode_scores_all = attribution.kept("subnodes", True), attribution.kept("subnodes", False)
     prune_node, prune_edge, prune_input, prune = prune.prune_node, prune.prune_edge, prune.prune_input, prune.prune
     reg = get_reg = regularize.reg
+    reg_metrics, reg_sizes = regularize.METRICS, regularize.sizes
     evaluate = regularize.evaluate
     fit = training.fit
 

@@ -17,10 +17,11 @@ def penalty(
     lamb_coefdiff: float,
 ) -> Tensor:  # fmt: skip
     """The penalty of a forward pass, a number, differentiable. See reg."""
-    total = model.act_fun[0].linear.coef.new_zeros(())
+    total = record.acts[-1].new_zeros(())
     if lamb_l1 or lamb_entropy:
-        for size in sizes(model, record, reg_metric):
-            total = total + lamb_l1 * size.sum() + lamb_entropy * (entropy(size, 1) + entropy(size, 0))
+        for size in model.reg_sizes(record, reg_metric):
+            spread = sum(entropy(size, dim) for dim in reversed(range(size.dim())))
+            total = total + lamb_l1 * size.sum() + lamb_entropy * spread
     for layer in model.act_fun:
         coef = layer.linear.coef  # I F O
         if lamb_coef:
@@ -50,7 +51,7 @@ def sizes(model, record: Activations, metric: str) -> list[Tensor]:
 
 
 def entropy(size: Tensor, dim: int) -> Tensor:
-    """The mean entropy, in bits, of the rows (dim=1) or columns (dim=0) of size [O, I], as pykan defines it."""
+    """The mean entropy, in bits, of the rows (dim=1) or columns (dim=0) of size, as pykan defines it."""
     share = size / (size.sum(dim, keepdim=True) + 1)
     return -(share * (share + 1e-4).log2()).sum(dim).mean()
 
@@ -81,7 +82,7 @@ def reg(
     x = model.cache_data if x is None else x
     if x is None:
         raise ValueError("x=None: expected data, since this model has seen none yet")
-    record = Activations(model, x)
+    record = model.flow(x)
     return penalty(model, record, reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
 
 

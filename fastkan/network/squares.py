@@ -7,7 +7,7 @@ from .gradient import mean_square
 from .jacobian import Residuals
 from .layer import safe_sqrt
 from .levenberg_marquardt import LevenbergMarquardt
-from .regularize import penalty, sizes
+from .regularize import penalty
 from .state import State
 
 _SQUARES = (mean_square, torch.nn.functional.mse_loss)
@@ -46,7 +46,7 @@ class Batch(Residuals):
         objective, lambdas = self.objective, dict(self.objective.lambdas)
         terms = []
         if l1 := lambdas.pop("lamb_l1"):
-            terms = [l1 * size.flatten() for size in sizes(self.model, record, objective.reg_metric)]
+            terms = [l1 * size.flatten() for size in self.model.reg_sizes(record, objective.reg_metric)]
         rest = penalty(self.model, record, objective.reg_metric, lamb_l1=0.0, **lambdas)
         return safe_sqrt(self.y.numel() * objective.lamb * torch.cat([*terms, rest.reshape(1)]))
 

@@ -1,4 +1,8 @@
-"""fit: training of a network, with grid updates and penalties, that ends in a usable model whatever happens."""
+"""fit: training of a network, with grid updates and penalties, that ends in a usable model whatever happens.
+
+Of a model it asks for forward, flow (a forward pass that keeps activations), reg_metrics, reg_sizes, forget and device;
+for act_fun and symbolic_fun, the layers with grids and masks, which may be none; and for grid, to tell it.
+"""
 
 import math
 import warnings
@@ -8,13 +12,12 @@ import torch
 from torch import Tensor
 
 from . import gradient
-from .activations import Activations
 from .data import Data
 from .gradient import mean_square
 from .lbfgs import LBFGS
 from .levenberg_marquardt import LevenbergMarquardt
 from .progress import Early, Log
-from .regularize import METRICS, penalty
+from .regularize import penalty
 from .squares import Batch, NotFinite, check_squares, without_scales
 from .state import State
 from .structure import integer, number, per_layer
@@ -90,7 +93,8 @@ def fit(
         "lamb_l1": number("lamb_l1", lamb_l1), "lamb_entropy": number("lamb_entropy", lamb_entropy),
         "lamb_coef": number("lamb_coef", lamb_coef), "lamb_coefdiff": number("lamb_coefdiff", lamb_coefdiff),
     }  # fmt: skip
-    options = {"singularity_avoiding": bool(singularity_avoiding), "y_th": number("y_th", y_th, 0.0)}
+    y_th = number("y_th", y_th, 0.0)
+    options = {"singularity_avoiding": True, "y_th": y_th} if singularity_avoiding else {}
     data = Data(dataset, integer("batch", batch, -1), integer("seed", seed, 0), model.device)
     objective = Objective(model, loss_fn, number("lamb", lamb, 0.0), reg_metric, lambdas, options)
     every = max(1, stop_grid_update_step // integer("grid_update_num", grid_update_num, 1))
@@ -135,8 +139,8 @@ class Objective:
     """The loss and the penalty of a batch; what they last were is kept, for the result."""
 
     def __init__(self, model, loss_fn, lamb: float, reg_metric: str, lambdas: dict, options: dict):
-        if reg_metric not in METRICS:
-            raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, METRICS))}")
+        if reg_metric not in model.reg_metrics:
+            raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, model.reg_metrics))}")
         self.model, self.lamb, self.reg_metric = model, lamb, reg_metric
         self.loss_fn, self.lambdas, self.options = loss_fn or mean_square, lambdas, options
         self.loss = self.penalty = torch.zeros(())
@@ -163,7 +167,7 @@ class Objective:
             loss = self.loss_fn(self.model(x, **self.options), y)
             self.loss = loss.detach()
             return loss
-        record = Activations(self.model, x, **self.options)
+        record = self.model.flow(x, **self.options)
         loss = self.loss_fn(record.acts[-1].reshape(*x.shape[:-1], -1), y)
         reg = penalty(self.model, record, self.reg_metric, **self.lambdas)
         self.loss, self.penalty = loss.detach(), reg.detach()

@@ -2,5 +2,6 @@
 
 from .datasets import create_dataset, create_dataset_from_data
 from .derivatives import batch_hessian, batch_jacobian
+from .mlp import MLP
 
-__all__ = ["batch_hessian", "batch_jacobian", "create_dataset", "create_dataset_from_data"]
+__all__ = ["MLP", "batch_hessian", "batch_jacobian", "create_dataset", "create_dataset_from_data"]
