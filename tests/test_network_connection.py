@@ -84,7 +84,7 @@ def test_against_pykan(width):
     pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
     from test_network_pykan import pykan_model
 
-    from fastkan.network.pykan import from_pykan
+    from fastkan.compat.pykan import from_pykan
 
     theirs = pykan_model(width=width)
     mine = from_pykan(theirs, exact=True)
@@ -140,7 +140,7 @@ def test_modules_like_pykans():
     pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
     from test_network_pykan import pykan_model
 
-    from fastkan.network.pykan import from_pykan
+    from fastkan.compat.pykan import from_pykan
 
     theirs = pykan_model(width=[3, 4, 2], symbolic=True)
     mine = from_pykan(theirs, exact=True)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkan import KAN
+from fastkan.compat.pykan import from_pykan
 from fastkan.network import tidy
 from fastkan.network.library import SYMBOLIC_LIB
-from fastkan.network.pykan import from_pykan
 
 sympy = pytest.importorskip("sympy")
 

@@ -7,9 +7,9 @@ import torch
 from test_network_model import inputs
 
 from fastkan import KAN, reference
+from fastkan.compat.pykan import from_pykan
 from fastkan.network import gradient, training
 from fastkan.network.lbfgs import LBFGS
-from fastkan.network.pykan import from_pykan
 
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u")

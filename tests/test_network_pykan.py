@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastkan import KAN
-from fastkan.network.pykan import from_pykan
+from fastkan.compat.pykan import from_pykan
 
 kan = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
 

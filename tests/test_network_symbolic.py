@@ -388,7 +388,7 @@ def test_against_pykan():
     pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
     import kan as pykan
 
-    from fastkan.network.pykan import from_pykan
+    from fastkan.compat.pykan import from_pykan
 
     rng = torch.get_rng_state()
     theirs = pykan.KAN([2, 2, 1], grid=5, seed=1, auto_save=False, noise_scale=0.5).double()

@@ -54,7 +54,7 @@ def initialize_grid_from_another_model(model, another, x: Tensor | None = None) 
     The splines become the other's, by least squares over the range. x, which pykan needs, is not used.
     """
     _same(model, another, "width", "mult_arity")
-    _set_splines(model, [_splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)])
+    _set_splines(model, [splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)])
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def initialize_from_another_model(model, another, x: Tensor | None = None):
     Everything is copied: nothing is shared with the other model. After an error nothing has changed.
     """
     _same(model, another, "width", "mult_arity", "base_fun")
-    splines = [_splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)]
+    splines = [splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)]
     _set_splines(model, splines)
     for mine, other in zip(model.act_fun, another.act_fun, strict=True):
         mine.scale_base, mine.scale_sp, mine.mask = other.scale_base, other.scale_sp, other.edge_mask
@@ -81,7 +81,7 @@ def initialize_from_another_model(model, another, x: Tensor | None = None):
     return model
 
 
-def _splines_of(mine, other) -> tuple[Tensor, Tensor]:
+def splines_of(mine, other) -> tuple[Tensor, Tensor]:
     """Knots and coefficients of layer `mine`, by its grid size and degree, for the splines of layer `other`."""
     device, outside = mine.linear.coef.device, mine.linear.outside
     grid, coef = other.linear.grid.to(device), other.linear.coef.to(device)

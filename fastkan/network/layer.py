@@ -73,7 +73,7 @@ class KANLayer(nn.Module):
             in_dim, out_dim, num, k, enable_standalone_scale_spline=True, base_activation=base_fun, grid_eps=grid_eps,
             grid_range=grid_range, outside=outside, backend=backend, generator=unused, device=device, dtype=dtype,
         )  # fmt: skip
-        mask = _nearest(in_dim, out_dim) if sparse_init else torch.ones(in_dim, out_dim)
+        mask = nearest(in_dim, out_dim) if sparse_init else torch.ones(in_dim, out_dim)
         self.register_buffer("edge_mask", mask.to(self.linear.coef))
         self._plan, self._version = None, -1
         self._start(noise_scale, scale_base_mu, scale_base_sigma, scale_sp, generator)
@@ -376,7 +376,7 @@ def safe_sqrt(x: Tensor) -> Tensor:
     return x.masked_fill(nothing, 1.0).sqrt().masked_fill(nothing, 0.0)
 
 
-def _nearest(inputs: int, outputs: int) -> Tensor:
+def nearest(inputs: int, outputs: int) -> Tensor:
     """A mask [I, O] that joins every input to the output that lies nearest on [0, 1], and the other way round."""
     at = [(torch.arange(n) + 0.5) / n for n in (inputs, outputs)]
     distance = (at[0][:, None] - at[1]).abs()

@@ -33,11 +33,18 @@ class Point(NamedTuple):
 class LBFGS:
     """step(closure): up to max_iter iterations, or 1.25 times as many evaluations; closure leaves gradients in .grad.
 
-    closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros.
+    closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros. A step
+    ends early where no gradient exceeds tolerance_grad, or the slope, a change of the value or of all parameters is
+    within tolerance_change. max_eval: another number of evaluations.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 1.0, max_iter: int = 20, history: int = 10):
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 1.0, max_iter: int = 20, history: int = 10, *,
+        max_eval: int | None = None, tolerance_grad: float = TINY, tolerance_change: float = TINY,
+    ):  # fmt: skip
         self.params, self.lr, self.max_iter = list(params), lr, max_iter
+        self.max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
+        self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
         self.sizes = [p.numel() for p in self.params]
         self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)  # s, y, 1 / y s
         self.last: tuple[Tensor, Tensor] | None = None  # the last change, and the gradient before it
@@ -62,7 +69,8 @@ class LBFGS:
         def evaluate() -> tuple[float, Tensor]:
             self.evaluations += 1
             with torch.enable_grad():
-                value = float(closure())
+                value = closure()
+            value = value.item() if isinstance(value, Tensor) else float(value)
             return value, self._flat([p.grad for p in self.params])
 
         def along(t: float) -> Point:
@@ -71,24 +79,28 @@ class LBFGS:
             value, gradient = evaluate()
             return Point(t, value, gradient, float(gradient.dot(d)))
 
-        most = self.evaluations + self.max_iter * 5 // 4
+        most = self.evaluations + self.max_eval
         first, g = evaluate()
         f = first
         for _ in range(self.max_iter):
+            if self.tolerance_grad > TINY and float(g.abs().max()) <= self.tolerance_grad:
+                break
             d = self._direction(g)
             slope = float(g.dot(d))
-            if not slope < -TINY and self.pairs:  # curvatures of a function that has changed since
+            if not slope < -self.tolerance_change and self.pairs:  # curvatures of a function that has changed since
                 self.forget()
                 d = g.neg()
                 slope = float(g.dot(d))
-            if not slope < -TINY:
+            if not slope < -self.tolerance_change:
                 break
             t = self.lr if self.last is not None else min(1.0, 1.0 / float(g.abs().sum())) * self.lr
             found = strong_wolfe(along, Point(0.0, f, g, slope), t, float(d.abs().max()), most - self.evaluations)
             x.add_(d, alpha=found.t)
             self.last, before = (d.mul_(found.t), g), f
             f, g = found.value, found.gradient
-            if self.evaluations >= most or abs(f - before) < TINY:
+            if self.evaluations >= most or abs(f - before) < self.tolerance_change:
+                break
+            if self.tolerance_change > TINY and float(self.last[0].abs().max()) <= self.tolerance_change:
                 break
         torch._foreach_copy_(self.params, self._views(x))
         return first

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from .state import State
 from .structure import integer
 
@@ -33,7 +35,8 @@ class Log:
         results["grid"].append(self.model.grid)
         results["test_loss"].append(self.objective.test(self.data) if tested else results["test_loss"][-1])
         for metric in self.metrics:
-            results[metric.__name__].append(float(metric()))
+            value = metric()
+            results[metric.__name__].append(float(value.detach() if isinstance(value, Tensor) else value))
         if self.bar is not None:
             self.bar.update()
             if tested:

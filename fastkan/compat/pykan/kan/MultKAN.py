@@ -1,0 +1,34 @@
+"""kan.MultKAN: the network, and with it all that pykan's module of that name has in its namespace."""
+
+import contextlib
+import copy
+import glob
+import os
+import random
+
+import torch
+from torch import nn
+
+with contextlib.suppress(ImportError):
+    import numpy as np
+with contextlib.suppress(ImportError):
+    import pandas as pd
+with contextlib.suppress(ImportError):
+    import matplotlib.pyplot as plt
+with contextlib.suppress(ImportError):
+    from tqdm import tqdm
+with contextlib.suppress(ImportError):
+    import yaml
+with contextlib.suppress(ImportError):
+    import sympy
+    from sympy import *
+    from sympy.printing import latex
+
+from ..library import SYMBOLIC_LIB
+from ..model import MultKAN
+from .KANLayer import KANLayer
+from .LBFGS import LBFGS
+from .spline import curve2coef
+from .Symbolic_KANLayer import Symbolic_KANLayer
+
+KAN = MultKAN

@@ -1,0 +1,53 @@
+"""kan.experiment: a network pruned and refined in rounds, and which of the results no other beats."""
+
+from collections.abc import Callable, Sequence
+
+from ..model import MultKAN
+
+
+def runner1(
+    width, dataset: dict, grids: Sequence[int] = (5, 10, 20), steps: int = 20, lamb: float = 0.001,
+    prune_round: int = 3, refine_round: int = 3, edge_th: float = 1e-2, node_th: float = 1e-2,
+    metrics: Sequence[Callable] | None = None, seed: int = 1,
+) -> dict:  # fmt: skip
+    """Train with a penalty and prune, prune_round times; after each, refine to the grids and train without it.
+
+    metrics: functions of a model and the dataset that give a tensor with one number.
+
+    Returns arrays, with an entry for every pruned and every refined network: "test_loss", "c" the number of edges,
+    "G" the grid size, "id" its number in the history, and the metrics by their names.
+    """
+    import numpy as np
+
+    metrics = metrics or ()
+    result = {name: [] for name in ("test_loss", "c", "G", "id", *(metric.__name__ for metric in metrics))}
+
+    def collect(model) -> None:
+        found = model.evaluate(dataset)
+        row = [found["test_loss"], found["n_edge"], found["n_grid"], f"{model.round}.{model.state_id}"]
+        row += [metric(model, dataset).item() for metric in metrics]
+        for values, value in zip(result.values(), row, strict=True):
+            values.append(value)
+
+    pruned = MultKAN(width=width, grid=grids[0], seed=seed)
+    for i in range(prune_round):
+        if i:
+            pruned = pruned.rewind(f"{pruned.round}.{pruned.state_id}")
+        pruned.fit(dataset, steps=steps, lamb=lamb)
+        pruned = pruned.prune(edge_th=edge_th, node_th=node_th)
+        collect(pruned)
+        model = pruned.copy()
+        for j in range(refine_round):
+            model = model.refine(grids[j])
+            model.fit(dataset, steps=steps)
+            collect(model)
+    return {name: np.array(values) for name, values in result.items()}
+
+
+def pareto_frontier(x, y):
+    """Of points (x, y), two arrays, those that no other is below or level with in both: x, y and their places."""
+    import numpy as np
+
+    beaten = (x[:, None] <= x) & (y[:, None] <= y)
+    places = np.flatnonzero(beaten.sum(0) == 1)
+    return x[places], y[places], places

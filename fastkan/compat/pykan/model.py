@@ -1,0 +1,343 @@
+"""MultKAN: fastkan.KAN with what is particular to pykan's class of that name: arguments, habits, results."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ...network import KAN
+from ...network.library import SymbolicFunction, add_symbolic
+from . import checkpoint
+from .library import SYMBOLIC_LIB
+from .steps import Steps
+
+# What pykan's forward pass leaves, and here is made when it is first read.
+SEEN = (
+    "acts", "acts_premult", "spline_preacts", "spline_postacts", "spline_postsplines", "acts_scale",
+    "acts_scale_spline", "edge_actscale", "subnode_actscale",
+)  # fmt: skip
+RESULTS = ("grid", "stopped")  # of KAN.fit, which pykan's has not
+
+
+class MultKAN(KAN):
+    """A KAN with the constructor, the methods and the habits of pykan's MultKAN (0.2.8).
+
+    Args: those of KAN, by pykan's names and in its order, and
+        auto_save, ckpt_path: keep the state after every step in this folder, in pykan's format; the folder's history
+            begins anew, unless first_init=False. state_id, round: the number of the present state.
+        seed: also of torch's, numpy's and random's global generators, as in pykan.
+        save_act: without effect: activations are computed when they are read.
+        options: of KAN, that pykan has not: dtype, backend, outside.
+
+    The last input of a forward pass by model(x) is remembered as cache_data (a reference); acts, spline_postacts,
+    edge_actscale and the others are computed from it, with the parameters of that moment, when they are read.
+    """
+
+    def __init__(
+        self,
+        width: Sequence | None = None,
+        grid: int | Sequence[int] = 3,
+        k: int | Sequence[int] = 3,
+        mult_arity: int | Sequence[Sequence[int]] = 2,
+        noise_scale: float = 0.3,
+        scale_base_mu: float = 0.0,
+        scale_base_sigma: float = 1.0,
+        base_fun: str | Callable[[Tensor], Tensor] = "silu",
+        symbolic_enabled: bool = True,
+        affine_trainable: bool = False,
+        grid_eps: float = 0.02,
+        grid_range: Sequence[float] = (-1, 1),
+        sp_trainable: bool = True,
+        sb_trainable: bool = True,
+        seed: int = 1,
+        save_act: bool = True,
+        sparse_init: bool = False,
+        auto_save: bool = True,
+        first_init: bool = True,
+        ckpt_path: str | os.PathLike = "./model",
+        state_id: int = 0,
+        round: int = 0,
+        device: torch.device | str = "cpu",
+        **options,
+    ):
+        _seed_all(seed)
+        super().__init__(
+            width, grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun, symbolic_enabled,
+            affine_trainable, grid_eps, tuple(grid_range), sp_trainable, sb_trainable, seed, sparse_init, device,
+            **options,
+        )  # fmt: skip
+        for layer in self.act_fun:  # the random numbers that pykan takes, so that those after it are the same
+            torch.rand(layer.num + 1, layer.in_dim, layer.out_dim), torch.rand(layer.in_dim, layer.out_dim)
+        self.save_act, self.ckpt_path, self._number = save_act, ckpt_path, f"{round}.{state_id}"
+        if auto_save and first_init:
+            print(f"checkpoint directory created: {ckpt_path}")
+            self.history = Steps.begun(ckpt_path)
+        elif auto_save:
+            self._history = Steps(ckpt_path).branch(self._number)
+
+    @classmethod
+    def of(cls, model: KAN, ckpt_path: str | os.PathLike = "./model", number: str = "0.0") -> "MultKAN":
+        """A model of fastkan as one of this class, with the same parameters; it takes no part in a history."""
+        found = cls.__new__(cls)
+        found.__dict__.update(model.__dict__)
+        found.save_act, found.ckpt_path, found._number, found._history = True, ckpt_path, number, None
+        return found
+
+    def __call__(self, x: Tensor, *args, **options) -> Tensor:
+        y = super().__call__(x, *args, **options)
+        if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+            self.cache_data, self._record = x.detach(), None
+        return y
+
+    # What pykan's object tells
+
+    @property
+    def auto_save(self) -> bool:
+        """Whether the state after every step is kept in ckpt_path. May be set."""
+        return self.history is not None
+
+    @auto_save.setter
+    def auto_save(self, value: bool) -> None:
+        if value and self.history is None:
+            self._history = Steps(self.ckpt_path).branch(self._number)
+        elif not value:
+            self._number, self._history = self._now, None
+
+    @property
+    def _now(self) -> str:
+        return self._number if self.history is None else self.history.now
+
+    @property
+    def round(self) -> int:
+        return int(self._now.split(".")[0])
+
+    @property
+    def state_id(self) -> int:
+        return int(self._now.split(".")[1])
+
+    @property
+    def base_fun_name(self):
+        """The base function, as the constructor took it."""
+        return self.base_fun
+
+    @property
+    def mult_homo(self) -> bool:
+        """False: arities are lists here, one number for each multiplication node."""
+        return False
+
+    # Training
+
+    def fit(
+        self,
+        dataset,
+        opt: str | type | Callable = "LBFGS",
+        steps: int = 100,
+        log: int = 1,
+        lamb: float = 0.0,
+        lamb_l1: float = 1.0,
+        lamb_entropy: float = 2.0,
+        lamb_coef: float = 0.0,
+        lamb_coefdiff: float = 0.0,
+        update_grid: bool = True,
+        grid_update_num: int = 10,
+        loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        lr: float = 1.0,
+        start_grid_update_step: int = -1,
+        stop_grid_update_step: int = 50,
+        batch: int = -1,
+        metrics: Sequence[Callable] | None = None,
+        save_fig: bool = False,
+        in_vars: Sequence | None = None,
+        out_vars: Sequence | None = None,
+        beta: float = 3.0,
+        save_fig_freq: int = 1,
+        img_folder: str | os.PathLike = "./video",
+        singularity_avoiding: bool = False,
+        y_th: float = 1000.0,
+        reg_metric: str = "edge_forward_spline_n",
+        display_metrics: Sequence[str] | None = None,
+        **options,
+    ) -> dict:
+        """KAN.fit by pykan's arguments in their order, with pykan's results alone.
+
+        save_fig: draw the network as img_folder/step.jpg after every save_fig_freq-th step, with in_vars, out_vars and
+        beta of plot. options: those of KAN.fit that pykan has not. As in pykan the test inputs are what plot, prune and
+        the others look at afterwards.
+        """
+        if save_fig:
+            options["callback"] = _drawing(
+                self, dataset, img_folder, save_fig_freq, options.get("callback"), in_vars, out_vars, beta
+            )
+        results = super().fit(
+            dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, update_grid,
+            grid_update_num, loss_fn, lr, start_grid_update_step, stop_grid_update_step, batch, metrics,
+            singularity_avoiding, y_th, reg_metric, display_metrics, **options,
+        )  # fmt: skip
+        if isinstance(dataset, dict) and dataset.get("test_input") is not None:
+            self.cache_data, self._record = dataset["test_input"].to(self.device), None
+        return {name: _numbers(values) for name, values in results.items() if name not in RESULTS}
+
+    # What matters
+
+    def attribute(
+        self, l: int | None = None, i: int | None = None, out_score: Tensor | None = None, plot: bool = True
+    ) -> Tensor | None:
+        """KAN.attribute; with l and i also a bar chart on pyplot's figure, unless plot=False."""
+        found = super().attribute(l, i, out_score)
+        if plot and l is not None and i is not None:
+            import matplotlib.pyplot as plt
+
+            plt.figure(figsize=(len(found), 3))
+            plt.bar(range(len(found)), found.cpu())
+            plt.xticks(range(len(found)))
+        return found
+
+    def prune_input(self, threshold: float = 1e-2, active_inputs: list[int] | None = None, **options) -> "MultKAN":
+        """KAN.prune_input; prints which inputs stay."""
+        pruned = super().prune_input(threshold, active_inputs, **options)
+        if active_inputs is None:
+            print("keep:", [column in pruned.input_id.tolist() for column in self.input_id.tolist()])
+        return pruned
+
+    # Formulas
+
+    def fix_symbolic(self, l: int, i: int, j: int, fun_name, *args, **options) -> Tensor | None:
+        """KAN.fix_symbolic; a lambda is put into the library as anonymous_0, anonymous_1, ..."""
+        return super().fix_symbolic(l, i, j, named(fun_name), *args, **options)
+
+    def suggest_symbolic(
+        self, l: int, i: int, j: int, a_range=(-10, 10), b_range=(-10, 10), lib=None, topk: int = 5,
+        verbose: bool = True, r2_loss_fun: Callable | None = None, c_loss_fun: Callable | None = None,
+        weight_simple: float = 0.8,
+    ) -> tuple[str, tuple, float, float]:  # fmt: skip
+        """KAN.suggest_symbolic; the function comes as pykan's tuple, and the loss functions may be numpy's."""
+        losses = {"r2_loss_fun": r2_loss_fun, "c_loss_fun": c_loss_fun}
+        losses = {name: _of_arrays(fun) for name, fun in losses.items() if fun is not None}
+        name, _, r2, complexity = super().suggest_symbolic(
+            l, i, j, a_range, b_range, lib, topk, verbose, weight_simple=weight_simple, **losses
+        )
+        return name, SYMBOLIC_LIB[name], r2, complexity
+
+    # Pictures
+
+    def plot(
+        self, folder: str | os.PathLike | None = None, beta: float = 3.0, metric: str = "backward", scale: float = 0.5,
+        tick: bool = False, sample: bool = False, in_vars: Sequence | None = None, out_vars: Sequence | None = None,
+        title: str | None = None, varscale: float = 1.0, **options,
+    ):  # fmt: skip
+        """KAN.plot, on a new figure of pyplot's, so that plt.savefig and plt.show mean it.
+
+        Nothing is written unless a folder is given, and then kan.pdf alone: pykan writes a picture of every edge.
+        """
+        import matplotlib.pyplot as plt
+
+        drawn = super().plot(folder, beta, metric, scale, tick, sample, in_vars, out_vars, title, varscale, **options)
+        return plt.figure(FigureClass=lambda **_: drawn)
+
+    def get_fun(self, l: int, i: int, j: int):
+        """KAN.get_fun, as numpy's arrays, and drawn on pyplot's figure."""
+        import matplotlib.pyplot as plt
+
+        x, y = (values.numpy() for values in super().get_fun(l, i, j))
+        plt.figure(figsize=(3, 3))
+        plt.plot(x, y, marker="o")
+        return x, y
+
+    # Files
+
+    def saveckpt(self, path: str | os.PathLike = "model") -> None:
+        """Write path_config.yml, path_state and path_cache_data, which pykan reads too."""
+        checkpoint.save_checkpoint(self, path)
+
+    @classmethod
+    def loadckpt(cls, path: str | os.PathLike = "model") -> "MultKAN":
+        """The model of these three files, by pykan or by saveckpt; steps of it begin a new round, as in pykan."""
+        model, config = checkpoint.read(path)
+        number = f"{int(config.get('round', 0)) + 1}.{config.get('state_id', 0)}"
+        found = cls.of(model, config.get("ckpt_path", "./model"), number)
+        found.auto_save = bool(config.get("auto_save", False))
+        return found
+
+    @classmethod
+    def load(cls, path, **options) -> "MultKAN":
+        """The model of a file by KAN.save."""
+        return cls.of(KAN.load(path, **options))
+
+    def checkout(self, model_id: str) -> "MultKAN":
+        """KAN.checkout; without auto_save from the files in ckpt_path."""
+        return super().checkout(model_id) if self.auto_save else Steps(self.ckpt_path).checkout(model_id)
+
+    def rewind(self, model_id: str) -> "MultKAN":
+        """KAN.rewind; without auto_save from the files in ckpt_path."""
+        if not self.auto_save:
+            return self.checkout(model_id).rewind(model_id)
+        return super().rewind(model_id)
+
+    def speed(self, compile: bool = False):
+        """KAN.speed; states are no longer kept, as in pykan."""
+        self.auto_save = False
+        return super().speed(compile)
+
+
+def _seen(name: str) -> property:
+    kept = getattr(KAN, name)
+
+    def read(model):
+        if model._record is None and model.cache_data is not None:
+            model.get_act()
+        return kept.fget(model)
+
+    return property(read, doc=f"{name} of what the model was last given, see KAN.")
+
+
+for _name in SEEN:
+    setattr(MultKAN, _name, _seen(_name))
+
+
+def _seed_all(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    try:
+        import numpy as np
+    except ImportError:
+        return
+    np.random.seed(seed)
+
+
+def _numbers(values: list) -> list:
+    """As pykan has them: numbers of numpy's."""
+    try:
+        import numpy as np
+    except ImportError:
+        return values
+    return [np.float64(value) for value in values]
+
+
+def named(function):
+    if isinstance(function, str | SymbolicFunction) or getattr(function, "__name__", "<lambda>") != "<lambda>":
+        return function
+    count = sum(name.startswith("anonymous_") for name in SYMBOLIC_LIB)
+    return add_symbolic(f"anonymous_{count}", function)
+
+
+def _of_arrays(function: Callable) -> Callable[[Tensor], Tensor]:
+    """A function of arrays as one of tensors."""
+    return lambda values: torch.as_tensor(function(values.cpu().numpy()), dtype=values.dtype, device=values.device)
+
+
+def _drawing(model, dataset, folder, every: int, callback: Callable | None, in_vars, out_vars, beta) -> Callable:
+    """A callback of fit that draws the network after every so many steps, and then calls the other."""
+    os.makedirs(folder, exist_ok=True)
+    x = dataset["test_input"] if isinstance(dataset, dict) else None
+
+    def draw(step: int, results: dict):
+        if step % every == 0:
+            KAN.plot(
+                model, beta=beta, in_vars=in_vars, out_vars=out_vars, title=f"Step {step}", x=x,
+                path=os.path.join(folder, f"{step}.jpg"),
+            )  # fmt: skip
+        return None if callback is None else callback(step, results)
+
+    return draw

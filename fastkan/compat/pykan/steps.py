@@ -1,0 +1,85 @@
+"""Steps: the history of a model in the files that pykan keeps: history.txt and a checkpoint for every state."""
+
+import os
+import re
+from pathlib import Path
+
+from ...network.checkpoint import replaced
+from ...network.history import Entry, History
+from . import checkpoint
+
+LOG = "history.txt"
+
+
+class Steps(History):
+    """A History in a folder, as pykan writes it: a state a.b is a.b_config.yml, a.b_state and a.b_cache_data."""
+
+    def __init__(self, folder: str | os.PathLike):
+        super().__init__(folder)
+
+    @classmethod
+    def begun(cls, folder: str | os.PathLike) -> "Steps":
+        """One without a past, whatever history.txt in the folder tells."""
+        steps = cls(folder)
+        os.makedirs(folder, exist_ok=True)
+        steps._log([])
+        return steps
+
+    @property
+    def entries(self) -> list[Entry]:
+        path = Path(self.folder, LOG)
+        if not path.exists():
+            return []
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            parts = line.split(" => ")
+            if len(parts) in (2, 3) and re.fullmatch(r"\d+\.\d+", parts[-1]):
+                before, what = parts[:-1] if len(parts) == 3 else (None, parts[0])
+                found.append(Entry(parts[-1], before, what))
+        return found
+
+    def __str__(self) -> str:
+        return _text(self.entries)
+
+    def add(self, model, what: str, new_round: bool = False) -> str:
+        before, number = self.now, super().add(model, "init" if what == "start" else what, new_round)
+        if new_round:
+            print(f"rewind to model version {before}, renamed as {number}")
+        else:
+            print(f"saving model version {number}")
+        return number
+
+    def checkout(self, name: str, **options):
+        """The model in the state of this number, with a history that goes on from there."""
+        from .model import MultKAN
+
+        number = self.find(name)
+        found = MultKAN.of(checkpoint.read(self._path(number), **options)[0], self.folder, number)
+        found._history = self.branch(number)
+        return found
+
+    def _path(self, number: str) -> str:
+        return os.path.join(self.folder, number)
+
+    def _size(self, number: str) -> int | None:
+        path = f"{self._path(number)}_state"
+        return os.path.getsize(path) if os.path.exists(path) else None
+
+    def _write(self, model, number: str) -> None:
+        os.makedirs(self.folder, exist_ok=True)
+        checkpoint.save_checkpoint(model, self._path(number), number)
+
+    def _log(self, entries: list[Entry]) -> None:
+        with replaced(os.path.join(self.folder, LOG)) as file:
+            file.write((_text(entries) + "\n").encode())
+
+
+def _text(entries: list[Entry]) -> str:
+    lines, last = [], None
+    for entry in entries:
+        number = entry.id.split(".")[0]
+        if number != last:
+            lines.append(f"### Round {number} ###")
+            last = number
+        lines.append(" => ".join(part for part in (entry.before, entry.what, entry.id) if part))
+    return "\n".join(lines)
