@@ -1,7 +1,6 @@
 """MultKAN: fastkan.KAN with what is particular to pykan's class of that name: arguments, habits, results."""
 
 import os
-import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from ...network import KAN
 from ...network.library import SymbolicFunction, add_symbolic
 from . import checkpoint
+from .habits import numbers, on_pyplot, remember, seed_all, seen
 from .library import SYMBOLIC_LIB
 from .steps import Steps
 
@@ -18,7 +18,6 @@ SEEN = (
     "acts", "acts_premult", "spline_preacts", "spline_postacts", "spline_postsplines", "acts_scale",
     "acts_scale_spline", "edge_actscale", "subnode_actscale",
 )  # fmt: skip
-RESULTS = ("grid", "stopped")  # of KAN.fit, which pykan's has not
 
 
 class MultKAN(KAN):
@@ -62,7 +61,7 @@ class MultKAN(KAN):
         device: torch.device | str = "cpu",
         **options,
     ):
-        _seed_all(seed)
+        seed_all(seed)
         super().__init__(
             width, grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun, symbolic_enabled,
             affine_trainable, grid_eps, tuple(grid_range), sp_trainable, sb_trainable, seed, sparse_init, device,
@@ -87,8 +86,7 @@ class MultKAN(KAN):
 
     def __call__(self, x: Tensor, *args, **options) -> Tensor:
         y = super().__call__(x, *args, **options)
-        if not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
-            self.cache_data, self._record = x.detach(), None
+        remember(self, x)
         return y
 
     # What pykan's object tells
@@ -176,8 +174,8 @@ class MultKAN(KAN):
             singularity_avoiding, y_th, reg_metric, display_metrics, **options,
         )  # fmt: skip
         if isinstance(dataset, dict) and dataset.get("test_input") is not None:
-            self.cache_data, self._record = dataset["test_input"].to(self.device), None
-        return {name: _numbers(values) for name, values in results.items() if name not in RESULTS}
+            remember(self, dataset["test_input"].to(self.device))
+        return numbers(results)
 
     # What matters
 
@@ -231,10 +229,9 @@ class MultKAN(KAN):
 
         Nothing is written unless a folder is given, and then kan.pdf alone: pykan writes a picture of every edge.
         """
-        import matplotlib.pyplot as plt
-
-        drawn = super().plot(folder, beta, metric, scale, tick, sample, in_vars, out_vars, title, varscale, **options)
-        return plt.figure(FigureClass=lambda **_: drawn)
+        return on_pyplot(
+            super().plot(folder, beta, metric, scale, tick, sample, in_vars, out_vars, title, varscale, **options)
+        )
 
     def get_fun(self, l: int, i: int, j: int):
         """KAN.get_fun, as numpy's arrays, and drawn on pyplot's figure."""
@@ -281,38 +278,8 @@ class MultKAN(KAN):
         return super().speed(compile)
 
 
-def _seen(name: str) -> property:
-    kept = getattr(KAN, name)
-
-    def read(model):
-        if model._record is None and model.cache_data is not None:
-            model.get_act()
-        return kept.fget(model)
-
-    return property(read, doc=f"{name} of what the model was last given, see KAN.")
-
-
 for _name in SEEN:
-    setattr(MultKAN, _name, _seen(_name))
-
-
-def _seed_all(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    try:
-        import numpy as np
-    except ImportError:
-        return
-    np.random.seed(seed)
-
-
-def _numbers(values: list) -> list:
-    """As pykan has them: numbers of numpy's."""
-    try:
-        import numpy as np
-    except ImportError:
-        return values
-    return [np.float64(value) for value in values]
+    setattr(MultKAN, _name, seen(KAN, _name))
 
 
 def named(function):
