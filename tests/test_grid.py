@@ -9,8 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastkan import KANLinear
 from fastkan.basis.bspline import OUTSIDE, bspline_features, uniform_knots
-from fastkan.nn import grid as grids
-from fastkan.nn.grid import Sample, adaptive_knots, is_uniform, refit, resized_knots, snapped
+from fastkan.nn import refit as refits
+from fastkan.nn import sample as samples
+from fastkan.nn.grid import adaptive_knots, is_uniform, resized_knots, snapped
+from fastkan.nn.refit import refit
+from fastkan.nn.sample import Sample
 
 DOUBLE = torch.float64
 CPU = torch.device("cpu")
@@ -91,6 +94,30 @@ def test_extend_to_another_size_is_least_squares(size):
     assert torch.einsum("nif,nio->ifo", phi, residual).abs().max() / len(x) < 1e-8
 
 
+@pytest.mark.parametrize("degree", [1, 3, 5])
+def test_a_thousand_intervals(degree):
+    """The same knots give back the coefficients, finer ones the function, with data and without."""
+    grid = random_grid(2, 1000, degree)
+    coef, x = normal(2, 1000 + degree, 3), inside(grid, degree)
+    data = x.T.sort(-1).values
+    assert (refit(coef, grid, grid, degree, "zero", data) - coef).abs().max() < 1e-12
+    fine, truth = resized_knots(grid, degree, 2000), spline(x, coef, grid, degree)
+    for rows in (None, data):
+        found = refit(coef, grid, fine, degree, "zero", rows)
+        assert (spline(x, found, fine, degree) - truth).abs().max() < 1e-13 * truth.abs().max()
+
+
+def test_the_result_is_the_same_each_time():
+    x, coefs = awkward(), []
+    for threads in (1, 2, 1):
+        kan, before = layer(8, 40), torch.get_num_threads()
+        torch.set_num_threads(threads)
+        kan.update_grid(x)
+        torch.set_num_threads(before)
+        coefs.append(kan.coef)
+    assert torch.equal(coefs[0], coefs[1]) and torch.equal(coefs[0], coefs[2])
+
+
 def test_inputs_are_solved_alike():
     """Once for all where the rows are equal, and in blocks where they are not."""
     old, new = uniform_knots([-1.0] * 6, 1.0, 5, 3), uniform_knots([-1.0] * 6, 1.0, 7, 3)
@@ -104,11 +131,11 @@ def test_inputs_are_solved_alike():
 def test_blocks_of_rows_and_inputs(monkeypatch):
     x, whole, parts = awkward(), layer(8), layer(8)
     whole.update_grid(x)
-    monkeypatch.setattr(grids, "BLOCK", 2000)
+    monkeypatch.setattr(refits, "BLOCK", 2000)
     parts.update_grid(x)
     assert torch.equal(whole.grid, parts.grid)
     assert torch.allclose(whole.coef, parts.coef, rtol=1e-8)
-    monkeypatch.setattr(grids, "BLOCK", 1)
+    monkeypatch.setattr(refits, "BLOCK", 1)
     whole.extend_grid(7)
     assert whole.coef.isfinite().all()
 
@@ -200,7 +227,7 @@ def test_update_goes_on_after_training_in_float32():
 
 @pytest.mark.parametrize("sizes", [1, 7, 100, 5000])
 def test_batches_are_the_tensor(sizes, monkeypatch):
-    monkeypatch.setattr(grids, "SAMPLE_ROWS", 64)
+    monkeypatch.setattr(samples, "SAMPLE_ROWS", 64)
     x = normal(300, 3)
     whole, parts = layer(3), layer(3)
     whole.update_grid(x)
@@ -220,7 +247,7 @@ def test_data_loader():
 
 
 def test_sample_is_bounded_spread_and_exact_in_range(monkeypatch):
-    monkeypatch.setattr(grids, "SAMPLE_ROWS", 500)
+    monkeypatch.setattr(samples, "SAMPLE_ROWS", 500)
     x = torch.arange(20000, dtype=DOUBLE)[:, None].repeat(1, 2)
     sample = Sample.of(x.split(777), 2, CPU)
     assert sample.rows.shape == (500, 2) and sample.seen == 20000
@@ -353,10 +380,3 @@ def test_snapped():
     uneven = exact.float()
     uneven[0, 5] += 1e-5
     assert torch.equal(snapped(uneven, -0.3, 0.9, 3), uneven.double())
-
-
-def test_rank_deficient_equations_have_a_solution():
-    gram = torch.ones(1, 3, 3, dtype=DOUBLE)
-    gram[0, 2, 2] = -1e-9 + 1
-    solution = grids._solve(gram, torch.ones(1, 3, 1, dtype=DOUBLE))
-    assert torch.allclose(gram @ solution, torch.ones(1, 3, 1, dtype=DOUBLE), atol=1e-6)

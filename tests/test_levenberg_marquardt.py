@@ -136,10 +136,30 @@ def test_no_better_step_leaves_the_parameters_as_they_are(solver):
     optimizer.step(closure)
     assert len(calls) == 4
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
-    damping = optimizer.state[optimizer.param_groups[0]["params"][0]]["damping"]
+    state = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    damping, _ = state["trial"]
     calls.clear()
     optimizer.step(closure)
-    assert optimizer.state[optimizer.param_groups[0]["params"][0]]["damping"] > damping
+    assert state["trial"][0] > damping and "damping" not in state
+
+
+def test_a_step_that_failed_does_not_spoil_the_next_problem():
+    """At a minimum the damping of the trials grows without an end; other data begin where the last step was taken."""
+    net, (x, y) = network(2, 1), problem(20)
+    net.double()
+    optimizer, data = LevenbergMarquardt(net.parameters()), [x.double(), y.double()]
+    state = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    for _ in range(200):
+        if "failed" in state:
+            break
+        optimizer.step(lambda: net(data[0]) - data[1])
+    taken = state["damping"]
+    assert state["trial"][0] > taken
+    before = copy.deepcopy(net.state_dict())
+    data[1] = data[1] + 0.1
+    optimizer.step(lambda: net(data[0]) - data[1])
+    assert any(not torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert state["damping"] < 10 * taken
 
 
 def test_residuals_that_are_not_finite_change_nothing():

@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import Tensor
 
-from ..nn.grid import refit, resized_knots
+from ..nn.grid import resized_knots
+from ..nn.refit import refit
 from .activations import edge_values
 from .degree import padded, redegree
 from .state import State

@@ -32,8 +32,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     parameters; any number of calls must return the same. With jacobian.Residuals of a KAN for closure, J comes from the
     network's structure, for much less than by autograd. No zero_grad or backward is needed, and .grad is not used.
     Returns the mean of the squared residuals before the step, as a tensor. A trial that is not finite or not better is
-    undone; if none is better the parameters stay bit for bit and the damping is kept for the next call. If the
-    residuals are not finite to begin with, nothing is changed.
+    undone; if none is better the parameters stay bit for bit, and the next call goes on to larger damping. Where other
+    data, grids or parameters have come in between, it begins again at the damping of the last step that was taken. If
+    the residuals are not finite to begin with, nothing is changed.
 
     state_dict holds the damping; with the same state, parameters and closure a step is the same.
 
@@ -107,8 +108,9 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
         """Trials with ever larger damping, until one is better."""
         low, high = (bound * system.curvature for bound in DAMPING_RANGE)
-        damping = state.get("damping", group["damping"] * system.curvature)
-        growth = state.get("growth", 2.0)
+        damping, growth = state.get("damping", group["damping"] * system.curvature), 2.0
+        if state.get("failed") == loss:  # the same again
+            damping, growth = state["trial"]
         before = [p.detach().clone() for p in params]
         rounding = torch.finfo(params[0].dtype).eps * loss  # a smaller gain can't be told
         for _ in range(group["max_trials"]):
@@ -123,13 +125,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                     gain = loss - _loss(closure().detach())
             if gain > 0:
                 ratio = gain / promised
-                damping *= max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
-                growth = 2.0
-                break
+                state["damping"] = damping * max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
+                return
             _move(params, before, None)
             damping *= growth
             growth = min(2 * growth, 64.0)
-        state["damping"], state["growth"] = damping, growth
+        state["failed"], state["trial"] = loss, (damping, growth)
 
 
 def _check_residuals(residuals: Tensor) -> None:

@@ -14,7 +14,9 @@ from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..spec import MAX_DEGREE, Spec
 from .checkpoint import read_state
-from .grid import Sample, adaptive_knots, is_uniform, refit, resized_knots
+from .grid import adaptive_knots, is_uniform, resized_knots
+from .refit import refit
+from .sample import Sample
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Random numbers drawn by one generator, one after the other.
@@ -174,20 +176,17 @@ class KANLinear(nn.Module):
         shape = [self.in_features, grid_size + self.spline_order, self.out_features]
         if list(coef.shape) != shape:
             raise ValueError(f"coef has shape {list(coef.shape)}: expected {shape}, to go with grid")
-        coef = coef.to(self.coef)
-        if not coef.isfinite().all():
-            raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
         self._set(knots.expand(self.in_features, -1).contiguous(), coef)
 
     def update_grid(self, x: Tensor | Iterable, margin: float = 0.01) -> None:
         """Let the knots follow the data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
 
-        The function is kept, by least squares on the data (see grid.refit): coef changes in place. Inputs that are
+        The function is kept, by least squares on the data (see refit.py): coef changes in place. Inputs that are
         constant, binary or take few values are all right.
 
         x: [..., I], or batches of it: an iterable of tensors, or of tuples that begin with one, as a DataLoader gives.
-        It is passed once; ranges are exact, quantiles and fit use up to grid.SAMPLE_ROWS of the rows, the same whatever
-        the batches.
+        It is passed once; ranges are exact, quantiles and fit use up to sample.SAMPLE_ROWS of the rows, the same
+        whatever the batches.
 
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
@@ -195,7 +194,7 @@ class KANLinear(nn.Module):
         sample = Sample.of(x, self.in_features, self.grid.device)
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
-        self._move(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.rows)
+        self._move(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
 
     def extend_grid(self, new_size: int) -> None:
         """Other number of grid intervals on the same range, from coarse to fine as training goes on.
@@ -208,9 +207,12 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def _move(self, grid: Tensor, samples: Tensor | None) -> None:
-        self.set_grid(grid, refit(self.coef, self.grid, grid, self.spline_order, self.outside, samples))
+        self._set(grid, refit(self.coef, self.grid, grid, self.spline_order, self.outside, samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
+        coef = coef.to(self.coef)
+        if not coef.isfinite().all():
+            raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
         if coef.shape == self.coef.shape:
             self.coef.copy_(coef)
             self.grid.copy_(grid)

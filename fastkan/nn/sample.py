@@ -1,0 +1,73 @@
+"""What a grid needs to know of data that come in batches: ranges, and a bounded number of rows."""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# Rows of data that are kept to place knots and to fit coefficients.
+SAMPLE_ROWS = 8192
+
+
+class Sample:
+    """Ranges of a stream of batches, and up to SAMPLE_ROWS of its rows.
+
+    Row n of the stream is kept if n * golden ratio mod 1 is among the smallest: evenly spread, in step with no period
+    of the data, and the same however the stream is cut into batches. Of up to SAMPLE_ROWS rows all are kept.
+    """
+
+    def __init__(self, inputs: int, device: torch.device):
+        self.inputs, self.device = inputs, device
+        self.seen = 0
+        self.rows = self.order = self.low = self.high = None
+
+    @classmethod
+    def of(cls, x: Tensor | Iterable, inputs: int, device: torch.device) -> "Sample":
+        """From a tensor [..., I], or an iterable of them or of tuples that begin with them, as a DataLoader gives."""
+        sample = cls(inputs, device)
+        for batch in [x] if isinstance(x, Tensor) else x:
+            sample.add(batch[0] if isinstance(batch, (tuple, list)) and batch else batch)
+        if sample.seen == 0:
+            raise ValueError("x is empty: expected at least one row to follow")
+        return sample
+
+    def add(self, batch: Tensor) -> None:
+        if not isinstance(batch, Tensor):
+            raise TypeError(f"x gives a {type(batch).__name__}: expected a tensor, or batches that begin with one")
+        if batch.dim() == 0 or batch.shape[-1] != self.inputs:
+            shape = list(batch.shape)
+            raise ValueError(f"x has shape {shape}: expected [..., {self.inputs}], the number of in_features last")
+        for rows in batch.detach().reshape(-1, self.inputs).split(SAMPLE_ROWS):
+            self._add(rows.to(self.device))
+
+    def _add(self, rows: Tensor) -> None:  # up to SAMPLE_ROWS at a time
+        if not len(rows):
+            return
+        low, high = rows.amin(0).double(), rows.amax(0).double()
+        if not torch.cat([low, high]).isfinite().all():
+            bad = (~rows.isfinite()).any(0).nonzero().flatten().tolist()
+            raise ValueError(f"x has NaN or infinite entries in its inputs {bad[:8]}: expected finite numbers")
+        index = torch.arange(self.seen, self.seen + len(rows), device=self.device)
+        order = index * -0x61C8864680B583EB  # 2^64 / golden ratio, in wrapping arithmetic
+        if self.seen:
+            low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+            order, rows = torch.cat([self.order, order]), torch.cat([self.rows, rows])
+        if len(order) > SAMPLE_ROWS:
+            kept = order.topk(SAMPLE_ROWS, largest=False).indices.sort().values
+            order, rows = order[kept], rows[kept]
+        self.seen += len(index)
+        self.low, self.high, self.order, self.rows = low, high, order, rows
+
+    @cached_property
+    def ordered(self) -> Tensor:
+        """The rows' values of every input, ascending: [I, N] in float64."""
+        return self.rows.T.contiguous().sort(-1).values.double()
+
+    def quantiles(self, count: int) -> Tensor:
+        """The data at `count` equidistant ranks, the smallest and the largest among them: [I, count]."""
+        last = self.rows.shape[0] - 1
+        rank = torch.linspace(0, last, count, device=self.device, dtype=torch.float64)
+        below = rank.long()
+        above = (below + 1).clamp_max(last)
+        return torch.lerp(self.ordered[:, below], self.ordered[:, above], rank - below)
