@@ -126,7 +126,7 @@ class _Fit:
         return sums.view(self.inputs, self.intervals, *sums.shape[1:])
 
     def _overlapped(self, parts: Tensor, back: int = 0) -> Tensor:
-        """What intervals give to functions, [I, G, P, C], added up: [I, F, C + back], the p-th from column back - p on."""
+        """What intervals give to functions, [I, G, P, C], added up: [I, F, C + back]; the p-th begins at back - p."""
         inputs, intervals, count, width = parts.shape
         rows, columns = intervals + count - 1, width + back
         apart = parts.new_zeros(inputs, count, rows, columns)
