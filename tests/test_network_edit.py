@@ -105,11 +105,41 @@ def test_pruned_edges(model, tmp_path):
     assert 0 < pruned.n_edge < model.n_edge
     same(pruned(X), masked(X))
     goes_on(pruned, X, tmp_path)
-    some.prune_edge(count=7)
-    assert some.n_edge == 7
+    some.prune_edge(count=20)
+    assert some.n_edge == 20
     both = model.prune(node_th=model.node_scores[1].min().item(), edge_th=threshold)
     assert both.width_in[1] < model.width_in[1]
     goes_on(both, X, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_edges_that_stay_by_count_reach_every_output(seed):
+    """Untrained, a deep network's first edges have the lowest scores: not all of them may go."""
+    model, x = KAN([4, 8, 8, 8, 3], seed=seed), X.float()
+    model.get_act(x)
+    model.attribute()
+    scores = [score.clone() for score in model.edge_scores]
+    with pytest.raises(ValueError, match="count=5: expected at least (6|7|8|9|10|11|12), the edges of the best path"):
+        model.prune_edge(count=5)
+    model.prune_edge(count=14)
+    assert model.n_edge == 14 and (model(x).std(0) > 0).all()
+    kept = torch.cat([layer.mask.T.flatten() for layer in model.act_fun])
+    best = torch.cat([score.flatten() for score in scores]).topk(2).indices
+    assert kept[best].all(), "12 are the most that paths to three outputs take"
+    model.prune_edge(count=100)
+    assert model.n_edge <= 14, "what is off stays off"
+
+
+def test_a_product_keeps_a_path_to_each_factor():
+    model, x = KAN([3, [0, 2], 1], mult_arity=3, seed=0), X[:, :3].float()
+    model.get_act(x)
+    with pytest.raises(ValueError, match="count=3: expected at least 4"):
+        model.prune_edge(count=3)
+    model.prune_edge(count=4)
+    assert model.n_edge == 4 and model(x).std() > 0
+    model.remove_edge(0, *(model.act_fun[0].mask != 0).nonzero()[0].tolist())
+    model.prune_edge(count=1)
+    assert model.n_edge <= 1, "no path leads to the output"
 
 
 def test_everything_pruned_is_still_a_network():

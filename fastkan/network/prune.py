@@ -77,18 +77,14 @@ def prune_input(
 def prune_edge(model, threshold: float = 3e-2, *, count: int | None = None, x: Tensor | None = None) -> None:
     """Switch off, in place and in both branches, the edges whose score is not above the threshold.
 
-    count: instead, how many edges to keep in the whole network.
+    count: instead, how many edges to keep in the whole network: those of the best path from the inputs to every output,
+    and then the ones of the highest scores.
+
+    Raises ValueError where these paths have more edges than count.
     """
     _score(model, x)
     scores = [score.T for score in model.edge_scores]  # I O
-    if count is not None:
-        every = torch.cat([score.flatten() for score in scores])
-        best = torch.zeros_like(every, dtype=torch.bool)
-        best[every.topk(min(integer("count", count, 1), len(every))).indices] = True
-        parts = best.split([score.numel() for score in scores])
-        keep = [part.view_as(score) for part, score in zip(parts, scores, strict=True)]
-    else:
-        keep = [score > threshold for score in scores]
+    keep = [score > threshold for score in scores] if count is None else _best(model, scores, count)
     for numeric, symbolic, kept in zip(model.act_fun, model.symbolic_fun, keep, strict=True):
         numeric.mask *= kept
         symbolic.mask *= kept.T
@@ -100,6 +96,40 @@ def prune(model, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | No
     pruned = prune_node(model, node_th, x=x)
     prune_edge(pruned, edge_th)
     return pruned
+
+
+def _best(model, scores: list[Tensor], count: int) -> list[Tensor]:
+    """Which edges to keep, [I, O] of every layer."""
+    paths = torch.cat([path.flatten() for path in _paths(model, scores)])
+    needed, count = int(paths.sum()), integer("count", count, 1)
+    if count < needed:
+        raise ValueError(f"count={count}: expected at least {needed}, the edges of the best path to every output")
+    every = torch.cat([score.flatten() for score in scores]).masked_fill(paths, torch.inf)
+    keep = torch.zeros_like(paths)
+    keep[every.topk(min(count, len(every))).indices] = True
+    parts = keep.split([score.numel() for score in scores])
+    return [part.view_as(score) for part, score in zip(parts, scores, strict=True)]
+
+
+def _paths(model, scores: list[Tensor]) -> list[Tensor]:
+    """The edges, [I, O] of every layer, by which every output depends on an input with the largest sum of scores.
+
+    A multiplication needs a path to each of its factors. Outputs that no path leads to have none.
+    """
+    best, value = [], scores[0].new_zeros(len(scores[0]))
+    for l, score in enumerate(scores):
+        off = (model.act_fun[l].edge_mask == 0) & (model.symbolic_fun[l].edge_mask.T == 0)
+        top, source = (value[:, None] + score.masked_fill(off, -torch.inf)).max(0)
+        best.append(source)
+        value = torch.stack([top[group].sum() for group in model.subnodes(l + 1)])
+    paths, wanted = [], (value > -torch.inf).tolist()
+    for l in reversed(range(model.depth)):
+        ends = [subnode for node, group in enumerate(model.subnodes(l + 1)) if wanted[node] for subnode in group]
+        path = torch.zeros_like(scores[l], dtype=torch.bool)
+        path[best[l][ends], ends] = True
+        paths.insert(0, path)
+        wanted = path.any(1).tolist()
+    return paths
 
 
 def _score(model, x: Tensor | None) -> None:
