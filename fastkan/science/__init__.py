@@ -1,11 +1,24 @@
 """Hypotheses about data and models: what KAN 2.0 (arXiv 2408.10205) calls the way from KANs to science and back."""
 
+from .auxiliary import augment_input, suggest_auxiliary
 from .datasets import create_dataset, create_dataset_from_data
 from .derivatives import batch_hessian, batch_jacobian
 from .feynman import feynman_names, get_feynman_dataset
 from .mlp import MLP
+from .molecule import get_molecule, get_tree_node
+from .separability import (
+    detect_separability,
+    general_separability_score,
+    separability_scores,
+    test_general_separability,
+    test_separability,
+)
+from .symmetry import get_dependence, symmetry_score, test_symmetry, test_symmetry_var
+from .tree import plot_tree
 
 __all__ = [
-    "MLP", "batch_hessian", "batch_jacobian", "create_dataset", "create_dataset_from_data", "feynman_names",
-    "get_feynman_dataset",
+    "MLP", "augment_input", "batch_hessian", "batch_jacobian", "create_dataset", "create_dataset_from_data",
+    "detect_separability", "feynman_names", "general_separability_score", "get_dependence", "get_feynman_dataset",
+    "get_molecule", "get_tree_node", "plot_tree", "separability_scores", "suggest_auxiliary", "symmetry_score",
+    "test_general_separability", "test_separability", "test_symmetry", "test_symmetry_var",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
+from .expressions import import_sympy
 from .feynman_table import ALIASES, equations
 
 _TORCH = {
@@ -37,10 +38,7 @@ def get_feynman_dataset(name: str | int) -> tuple[list, object, Callable[[Tensor
 
     Source: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481); the ranges are pykan's.
     """
-    try:
-        import sympy
-    except ImportError as error:
-        raise ImportError(f"expressions need SymPy ({error}): pip install fastkan[symbolic]") from error
+    sympy = import_sympy()
     number = _number(name)
     _, formula, ranges = equations(**_TORCH)[number]
     arguments = formula.__code__.co_varnames[: formula.__code__.co_argcount]

@@ -13,6 +13,7 @@ from ..network.connection import costs, length, settled
 from ..network.regularize import penalty
 from ..network.structure import index, integer, number
 from .mlp_plot import plot
+from .tree import plot_tree
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh, "sin": torch.sin}
 METRICS = ("w", "act", "fa", "a")
@@ -259,3 +260,10 @@ class MLP(nn.Module):
         self.forget()
 
     plot = plot
+
+    def tree(
+        self, x: Tensor | None = None, in_var: Sequence | None = None, style: str = "tree", sym_th: float = 5e-2,
+        sep_th: float = 1e-1, skip_sep_test: bool = False, verbose: bool = False, **options,
+    ):  # fmt: skip
+        """plot_tree of the model, on x or what it has seen."""
+        return plot_tree(self, self._data(x), in_var, style, sym_th, sep_th, skip_sep_test, verbose, **options)
