@@ -16,9 +16,16 @@ from fastkan.testing import CONTRACTIONS, Problem, assert_within, call
 # rows, inputs, outputs: less than any tile; no multiple of one; few edges, whose sums are split over the rows.
 SHAPES = ((5, 3, 2), (70, 19, 37), (600, 2, 3))
 KINDS = ((torch.float32, "promised"), (torch.bfloat16, "uneven"), (torch.float64, "even"))
+# What the CUDA backend makes products of matrices of, with splits and without.
+PRODUCTS = (
+    {"rows": 300, "inputs": 19, "outputs": 72, "grid_size": 5, "weighted": True},
+    {"rows": 70, "inputs": 150, "outputs": 136, "grid_size": 12, "degree": 2, "per_input": True},
+)
 
 
 def problems():
+    for product in PRODUCTS:
+        yield Problem.random(**product, knots="promised", dtype=torch.bfloat16)
     for shape in SHAPES:
         for k, (dtype, knots) in enumerate(KINDS):
             yield Problem.random(*shape, (5, 40, 9)[k], knots=knots, dtype=dtype, weighted=k == 1, order=k == 2)
@@ -56,6 +63,9 @@ def main() -> int:
                     assert_within(a.double(), b.double(), 0.05 * size.expand(a.shape), contraction)
     if device.type == "cuda":
         torch.cuda.synchronize()
+        if native.missing("cuda", (torch.float32,)) is None:
+            call(native, "kan_backward", next(problems()).on(device))
+            assert native.cuda_algorithm() == "matrix"
     print(f"{count} calls on {device}")
     return 0
 

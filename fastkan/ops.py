@@ -30,6 +30,7 @@ CONTRACTIONS = tuple(SCHEMAS)
 
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
+torch.library.define("fastkan::cuda_algorithm", "() -> int")
 
 
 def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:

@@ -19,6 +19,7 @@ NAMESPACE = "fastkan_emulated"
 for name, schema in ops.SCHEMAS.items():
     torch.library.define(f"{NAMESPACE}::{name}", schema)
 torch.library.define(f"{NAMESPACE}::cuda_serves", "(int device) -> bool")
+torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")
 torch.ops.load_library(str(LIBRARY))
 
 BACKEND = ModuleType("emulated")
@@ -28,3 +29,8 @@ BACKEND.missing = lambda device_type, dtypes, family=0: None
 # How many processors the emulated GPU has, which decides how a problem is cut: one leaves it whole, many split it.
 PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
 FEW, MANY = 1, 132
+
+
+def algorithm() -> str:
+    """What the last contraction ran."""
+    return ("none", "gather", "matrix")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]

@@ -18,10 +18,13 @@ pytestmark = pytest.mark.xdist_group("nvcc")  # one process compiles
 
 # The flags of CMakeLists.txt.
 FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-prec-div=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}")
-UNITS = [("f32", "90a"), ("f32", "80"), ("bf16", "90a"), ("f64", "90a")]
+UNITS = [("gather", "f32", "90a"), ("gather", "f32", "80"), ("gather", "bf16", "90a"), ("gather", "f64", "90a")]
+PRODUCTS = [("matrix", "bf16", "80")]
 WALKS = ("gradients", "edge_mean", "edge_gradients")
 # Registers of a thread in the cubic's kernels of float32: at most what leaves room for 16 and 12 warps on a processor.
 MOST_REGISTERS = {"out_kernel": 128, **dict.fromkeys(WALKS, 168)}
+# Of products of matrices, by the rows of a tile: what leaves room for two and three blocks of 128 threads.
+MOST_IN_PRODUCTS = {128: 255, 64: 168}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Kernel:
     name: str
     operand: str
     cubic: bool
+    tile: int
     registers: int
     stack: int
     spills: int
@@ -51,26 +55,34 @@ def kernels(report: str, assembly: str) -> Iterator[Kernel]:
     )
     code = dict(re.findall(r"\.section\s+\.text\.(\w+),(.*?)(?=\n\s*\.section\s|\Z)", assembly, re.S))
     for symbol, stack, spills, registers in entries.findall(report):
-        name = re.search(r"(out_kernel|walk_kernel|reduce_kernel)", symbol)[1]
+        name = re.search(r"\d(\w+?_kernel)", symbol)[1]
         if name == "walk_kernel":
             name = WALKS[int(re.search(r"VisitE?(\d)", symbol)[1])]
         operand = (re.search(r"(Vectors|Elements)I", symbol) or [""])[0].rstrip("I")
-        yield Kernel(
-            name, operand, "Li3ELb1E" in symbol, int(registers), int(stack), int(spills), code[symbol]
-        )  # fmt: skip
+        tile = int((re.search(r"TileILi(\d+)", symbol) or [0, 0])[1])
+        cubic = "Li3ELb1E" in symbol
+        yield Kernel(name, operand, cubic, tile, int(registers), int(stack), int(spills), code[symbol])
 
 
-@pytest.fixture(scope="module", params=UNITS, ids="-sm_".join)
-def unit(request, tmp_path_factory) -> list[Kernel]:
-    kind, arch = request.param
-    cubin = tmp_path_factory.mktemp("cubin") / f"{kind}.cubin"
+def compiled(folder: Path, file: str, kind: str, arch: str) -> list[Kernel]:
+    cubin = folder / f"{file}_{kind}.cubin"
     elements = int(kind in ("f32", "f64"))
     command = [NVCC, *FLAGS, f"-DFASTKAN_TYPE={kind}", f"-DFASTKAN_ELEMENTS={elements}", "-Xptxas", "-v", "-cubin"]
-    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", str(ROOT / "csrc/cuda/kernels.cu"), "-o", str(cubin)]
+    command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", str(ROOT / f"csrc/cuda/{file}.cu"), "-o", str(cubin)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assembly = subprocess.run([disassembler(), str(cubin)], capture_output=True, text=True, check=True).stdout
     return list(kernels(done.stderr, assembly))
+
+
+@pytest.fixture(scope="module", params=UNITS, ids="-".join)
+def unit(request, tmp_path_factory) -> list[Kernel]:
+    return compiled(tmp_path_factory.mktemp("cubin"), *request.param)
+
+
+@pytest.fixture(scope="module", params=PRODUCTS, ids="-".join)
+def products(request, tmp_path_factory) -> list[Kernel]:
+    return compiled(tmp_path_factory.mktemp("cubin"), *request.param)
 
 
 def test_every_kernel_is_there(unit):
@@ -80,14 +92,18 @@ def test_every_kernel_is_there(unit):
     assert any(k.name == "reduce_kernel" for k in unit)
 
 
-def test_nothing_goes_to_local_memory(unit):
-    for k in unit:
+def assert_in_registers(kernels: list[Kernel]) -> None:
+    for k in kernels:
         assert k.stack == k.spills == 0, (k.name, k.operand, k.cubic, k.stack, k.spills)
         assert not re.search(r"\b(STL|LDL)\b", k.code), (k.name, k.operand, k.cubic)
         assert "EXIT" in k.code
 
 
-@pytest.mark.parametrize("unit", UNITS[:2], ids="-sm_".join, indirect=True)
+def test_nothing_goes_to_local_memory(unit):
+    assert_in_registers(unit)
+
+
+@pytest.mark.parametrize("unit", UNITS[:2], ids="-".join, indirect=True)
 def test_registers_leave_room_for_other_warps(unit):
     for k in unit:
         if k.cubic:
@@ -100,7 +116,39 @@ def test_coefficients_are_read_16_bytes_at_a_time(unit):
         assert (wide > 0) == (k.operand == "Vectors"), (k.name, k.operand, wide)
 
 
+def assert_no_atomics(kernels: list[Kernel]) -> None:
+    for k in kernels:
+        assert not re.search(r"\b(ATOM|ATOMG|ATOMS|RED)\b", k.code), (k.name, k.operand)
+
+
 def test_numbers_are_added_in_one_order(unit):
     """No atomics, to global or shared memory."""
-    for k in unit:
-        assert not re.search(r"\b(ATOM|ATOMG|ATOMS|RED)\b", k.code), (k.name, k.operand)
+    assert_no_atomics(unit)
+
+
+def found_in(k: Kernel, instruction: str) -> int:
+    return len(re.findall(rf"\b{re.escape(instruction)}\b", k.code))
+
+
+def test_products_are_made_by_tensor_cores(products):
+    """Sparse ones of the window, dense ones of the rest; copies of 16 bytes that pass by the registers."""
+    tiles = [k for k in products if k.tile]
+    expected = [(name, tile) for name in ("matrix_backward_kernel", "sparse_out_kernel") for tile in (64, 128)]
+    assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)  # degrees 2 and 3
+    for k in tiles:
+        out = k.name == "sparse_out_kernel"
+        blocks = k.tile // 32 * k.tile // 16  # products [16, 8] of a warp
+        assert found_in(k, "HMMA.SP.16832.F32.BF16") == (2 * blocks if out else 0)  # 64 columns a step
+        assert found_in(k, "HMMA.16816.F32.BF16") == (blocks if out else 2 * 2 * blocks)  # two kinds, 32 deep
+        assert found_in(k, "LDGSTS.E.BYPASS.128.ZFILL")
+        assert found_in(k, "LDSM.16.MT88.4")
+        assert bool(found_in(k, "LDSM.16.M88.4")) == (not out)
+        assert found_in(k, "STG.E.128")
+
+
+def test_products_stay_in_registers_and_in_order(products):
+    assert_in_registers(products)
+    assert_no_atomics(products)
+    for k in products:
+        if k.tile:
+            assert k.registers <= MOST_IN_PRODUCTS[k.tile], (k.name, k.tile, k.registers)

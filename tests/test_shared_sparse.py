@@ -9,14 +9,14 @@ shared = pytest.importorskip("fastkan_testing", reason="not built: `make test` b
 ROWS, COLUMNS = 16, 32
 
 
-def decoded(numbers: list, places: list[int]) -> list[list[float]]:
+def decoded(numbers: list, places: list[int]) -> list[list[int]]:
     """The operand [16, 32] of mma.sp.m16n8k32, 16-bit, sparsity selector 0.
 
     Of lane 4 g + t register 0 is row g, register 1 row g + 8, both of columns 4 t to 4 t + 3; registers 2 and 3 are
     the same 16 columns on. The places of row g are in bits 0-15, those of row g + 8 in bits 16-31, of columns 0-15 in
     lane 4 g, of 16-31 in lane 4 g + 1; the lower place of four columns in the lower two bits.
     """
-    matrix = [[0.0] * COLUMNS for _ in range(ROWS)]
+    matrix = [[0] * COLUMNS for _ in range(ROWS)]
     for g in range(8):
         for t in range(4):
             for register, (row, column) in enumerate(
@@ -26,34 +26,38 @@ def decoded(numbers: list, places: list[int]) -> list[list[float]]:
                 bits = word >> (column % 16) & 0xF
                 low, high = bits & 3, bits >> 2
                 assert low < high, "what the hardware leaves undefined"
-                for place, number in zip((low, high), numbers[4 * g + t][register], strict=True):
-                    matrix[row][column + place] = number
+                pair = numbers[4 * g + t][register]
+                matrix[row][column + low], matrix[row][column + high] = pair & 0xFFFF, pair >> 16
     return matrix
 
 
 @st.composite
 def windows(draw) -> tuple[int, list, list]:
-    degree = draw(st.integers(1, 5))
-    functions = draw(st.integers(degree + 1, 32).filter(lambda f: shared.is_sparse(f, degree)))
-    chunks = -(-functions // 4)
-    inputs = draw(st.integers(1, 8 // chunks))
-    start = st.integers(0, functions - degree - 1)
-    starts = [[draw(start) for _ in range(inputs)] for _ in range(ROWS)]
-    weights = [[[draw(st.integers(1, 99)) / 1 for _ in range(degree + 1)] for _ in range(inputs)] for _ in range(ROWS)]
-    return functions, starts, weights
+    """F, and for each row and input where a window of at most four begins, within or beyond F, and its numbers."""
+    degree = draw(st.integers(1, 3))
+    functions = draw(st.integers(5, 32))
+    inputs = draw(st.integers(1, 8 // -(-functions // 4)))
+    begin = st.integers(-degree, functions - 1)
+    begins = [[draw(begin) for _ in range(inputs)] for _ in range(ROWS)]
+    number = st.integers(1, 0xFFFF)
+    numbers = [
+        [[draw(number) if k <= degree else 0 for k in range(4)] for _ in range(inputs)] for _ in range(ROWS)
+    ]  # fmt: skip
+    return functions, begins, numbers
 
 
 @given(windows())
 def test_the_lanes_of_a_warp_hold_the_windows(drawn):
-    functions, starts, weights = drawn
-    matrix = decoded(*shared.sparse_fragment(starts, weights, functions))
+    functions, begins, numbers = drawn
+    matrix = decoded(*shared.sparse_fragment(begins, numbers, functions))
     chunks = -(-functions // 4)
-    expected = [[0.0] * COLUMNS for _ in range(ROWS)]
+    expected = [[0] * COLUMNS for _ in range(ROWS)]
     for row in range(ROWS):
-        for i, (start, window) in enumerate(zip(starts[row], weights[row], strict=True)):
+        for i, (begin, window) in enumerate(zip(begins[row], numbers[row], strict=True)):
             for k, number in enumerate(window):
-                f = start + k
-                expected[row][4 * (i * chunks + f % chunks) + f // chunks] = number
+                f = begin + k
+                if 0 <= f < 4 * chunks:  # beyond F coefficients are zeros
+                    expected[row][4 * (i * chunks + f % chunks) + f // chunks] = number
     assert matrix == expected
 
 

@@ -130,12 +130,17 @@ struct BaseFunction {
     return b;
   }
 
-  FASTKAN_HD T operator()(T x) const {
-    if (kind == Base::zero) return T(0);
-    if (kind == Base::identity) return order == 0 ? x : T(order == 1);
+  FASTKAN_HD T value(T x) const { return kind == Base::zero ? T(0) : kind == Base::identity ? x : x * sigmoid(x); }
+  FASTKAN_HD T slope(T x) const {
+    if (kind != Base::silu) return T(kind == Base::identity);
     const T sigma = sigmoid(x);
-    if (order == 0) return x * sigma;
-    if (order == 1) return sigma * (T(1) + x * (T(1) - sigma));
+    return sigma * (T(1) + x * (T(1) - sigma));
+  }
+  FASTKAN_HD T operator()(T x) const {
+    if (order == 0) return value(x);
+    if (order == 1) return slope(x);
+    if (kind != Base::silu) return T(0);
+    const T sigma = sigmoid(x);
     T a = T(0), b = T(0);
     for (int k = order + 1; k > 0; --k) {
       a = a * sigma + upper[k];

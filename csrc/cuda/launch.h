@@ -18,10 +18,14 @@ inline void check(const char* kernel, cudaError_t status) {
   throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(status));
 }
 
+constexpr size_t kSharedUnasked = 48 << 10;  // bytes of shared memory that a block may have without more words
+
 template <class Args>
 void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, size_t shared, const Device& device,
             const Args& args) {
   if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 blocks are needed");
+  if (shared > kSharedUnasked)
+    check(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(threads);

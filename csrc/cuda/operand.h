@@ -4,6 +4,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <string.h>
 
 #include "problem.h"
 
@@ -20,6 +21,37 @@ __device__ __forceinline__ A element(const View& v, int64_t offset) {
       return static_cast<A>(__bfloat162float(static_cast<const __nv_bfloat16*>(v.data)[offset]));
     default:
       return static_cast<A>(__half2float(static_cast<const __half*>(v.data)[offset]));
+  }
+}
+
+// The bits of a number of 16 or 32 as a float.
+__device__ __forceinline__ float number_of_bits(uint32_t bits, Dtype dtype) {
+  if (dtype == Dtype::f16) {
+    __half half;
+    memcpy(&half, &bits, sizeof half);
+    return __half2float(half);
+  }
+  if (dtype == Dtype::bf16) bits <<= 16;
+  float number;
+  memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+// Some neighbours in a row as bits, zeros beyond `count`: to make numbers of them is to wait for them.
+template <int COUNT>
+__device__ __forceinline__ void read_bits(const View& v, int64_t offset, int64_t stride, int64_t count, uint32_t* to) {
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) to[k] = 0;
+  if (v.dtype == Dtype::f32) {
+    const uint32_t* from = static_cast<const uint32_t*>(v.data) + offset;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k, from += stride)
+      if (k < count) to[k] = __ldg(from);
+  } else {
+    const uint16_t* from = static_cast<const uint16_t*>(v.data) + offset;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k, from += stride)
+      if (k < count) to[k] = __ldg(from);
   }
 }
 

@@ -20,7 +20,8 @@ struct Device {
   }
 };
 
-// The kernels for one way in which coefficients and cotangents lie in memory.
+// The kernels of one algorithm, for one way in which coefficients and cotangents lie in memory; absent ones are
+// nullptr.
 struct Kernels {
   void (*kan_out)(const Problem&, const Device&);
   void (*kan_backward)(const Problem&, const Device&);  // grad_x, grad_coef and grad_base, or those that are wanted
@@ -29,7 +30,10 @@ struct Kernels {
   bool (*loads)();  // whether the device that is current has code among them
 };
 
-// kernels.cu is compiled once for each type: aligned rows of it, and for the types computed in anything else.
+constexpr int kMostMatrixFunctions = 56;  // of an input, in products of matrices
+
+// gather.cu is compiled once for each type: aligned rows of it, and for the types computed in anything else. matrix.cu
+// is compiled for those of 16 bits.
 namespace f32 {
 extern const Kernels vectors, elements;
 }
@@ -37,10 +41,10 @@ namespace f64 {
 extern const Kernels vectors, elements;
 }
 namespace bf16 {
-extern const Kernels vectors;
+extern const Kernels vectors, matrix;
 }
 namespace f16 {
-extern const Kernels vectors;
+extern const Kernels vectors, matrix;
 }
 
 }  // namespace fastkan

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "../contract/operators.h"
-#include "problem.h"
+#include "choose.h"
 
 // Of libtorch_cuda.so, under this name since torch 2.9.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
@@ -68,33 +68,6 @@ class Run {
   std::vector<Tensor> workspace_;
 };
 
-// Whether rows of outputs can be taken 16 bytes at a time.
-bool has_vectors(const View& v, int dimensions, Dtype dtype, int64_t width) {
-  if (!v) return true;
-  bool whole = v.dtype == dtype && v.stride[dimensions - 1] == 1 && reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
-  for (int d = 0; d + 1 < dimensions; ++d) whole = whole && v.stride[d] % width == 0;
-  return whole;
-}
-
-const Kernels& choose(const Problem& p) {
-  const Dtype dtype = p.coef ? p.coef.dtype : p.u.dtype;
-  const int64_t width = dtype == Dtype::f64 ? 2 : dtype == Dtype::f32 ? 4 : 8;
-  const bool vectors = p.O % width == 0 && (dtype == Dtype::f64) == (p.compute == Dtype::f64) &&
-                       has_vectors(p.coef, 3, dtype, width) && has_vectors(p.u, 2, dtype, width) &&
-                       has_vectors(p.base_weight, 2, dtype, width) && has_vectors(p.bias, 1, dtype, width);
-  if (!vectors) return p.compute == Dtype::f64 ? f64::elements : f32::elements;
-  switch (dtype) {
-    case Dtype::f32:
-      return f32::vectors;
-    case Dtype::f64:
-      return f64::vectors;
-    case Dtype::bf16:
-      return bf16::vectors;
-    default:
-      return f16::vectors;
-  }
-}
-
 struct Cuda {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
     int32_t dtype;
@@ -112,15 +85,17 @@ struct Cuda {
                     " is on another device than x: expected cuda:", x.get_device_index());
   }
 
-  static void kan_out(const Problem& p, const Tensor& x) { choose(p).kan_out(p, Run(x).device); }
-  static void kan_backward(const Problem& p, const Tensor& x) { choose(p).kan_backward(p, Run(x).device); }
+  static void kan_out(const Problem& p, const Tensor& x) { choose(&Kernels::kan_out, p)(p, Run(x).device); }
+  static void kan_backward(const Problem& p, const Tensor& x) { choose(&Kernels::kan_backward, p)(p, Run(x).device); }
   static void edge_mean(const Problem& p, const Tensor& x) {
-    if (p.N > 0) return choose(p).edge_mean(p, Run(x).device);
+    if (p.N > 0) return choose(&Kernels::edge_mean, p)(p, Run(x).device);
     const Run run(x);  // the mean of nothing: all bits set are a NaN of every type
     const int64_t bytes = p.out_dtype == Dtype::f64 ? 8 : p.out_dtype == Dtype::f32 ? 4 : 2;
     set(p.out, 0xff, p.I * p.O * bytes, run.device.stream);
   }
-  static void edge_mean_backward(const Problem& p, const Tensor& x) { choose(p).edge_mean_backward(p, Run(x).device); }
+  static void edge_mean_backward(const Problem& p, const Tensor& x) {
+    choose(&Kernels::edge_mean_backward, p)(p, Run(x).device);
+  }
 
  private:
   static void fill(Tensor& t, int byte) {
@@ -144,6 +119,9 @@ bool cuda_serves(int64_t device) {
   return serves;
 }
 
+// What the last contraction ran: 1 gather, 2 matrix, 0 before the first.
+int64_t cuda_algorithm() { return static_cast<int64_t>(last_algorithm.load()); }
+
 }  // namespace
 }  // namespace fastkan
 
@@ -154,6 +132,7 @@ bool cuda_serves(int64_t device) {
 
 STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cuda_serves", TORCH_BOX(&fastkan::cuda_serves));
+  m.impl("cuda_algorithm", TORCH_BOX(&fastkan::cuda_algorithm));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {

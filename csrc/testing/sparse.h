@@ -9,33 +9,32 @@
 
 namespace fastkan {
 
-// Numbers [lane][register][2] and places [lane] of 32 columns: the chunks of input after input. starts [16][inputs],
-// weights [16][inputs][K + 1].
-inline std::pair<std::vector<std::vector<std::vector<double>>>, std::vector<uint32_t>> sparse_fragment(
-    const std::vector<std::vector<int>>& starts, const std::vector<std::vector<std::vector<double>>>& weights,
+// Numbers [lane][register], two of 16 bits each, and places [lane] of 32 columns: the chunks of input after input.
+// begins [16][inputs] are the first functions of windows of four numbers [16][inputs][4], which may reach beyond all
+// functions.
+inline std::pair<std::vector<std::vector<uint32_t>>, std::vector<uint32_t>> sparse_fragment(
+    const std::vector<std::vector<int>>& begins, const std::vector<std::vector<std::vector<int>>>& numbers,
     int functions) {
   using Layout = Sparse16832;
   const int chunks = chunks_of(functions);
-  if (starts.size() != Layout::kRows || chunks > Layout::kChunks) throw std::invalid_argument("expected 16 rows");
-  std::vector<std::vector<std::vector<double>>> numbers(32);
+  if (begins.size() != Layout::kRows || chunks > Layout::kChunks) throw std::invalid_argument("expected 16 rows");
+  std::vector<std::vector<uint32_t>> held(32, std::vector<uint32_t>(Layout::kRegisters));
   std::vector<uint32_t> places(32, 0);
-  for (int lane = 0; lane < 32; ++lane) {
-    for (int r = 0; r < Layout::kRegisters; ++r) {
-      const int row = Layout::row(lane, r), chunk = Layout::chunk(lane, r);
-      const size_t input = static_cast<size_t>(chunk / chunks);
-      std::vector<double> held(2, 0.0);
-      ChunkOfWindow c = {0, 0, 0};  // beyond the inputs: zeros at places that are allowed
-      if (input < starts[row].size()) {
-        const std::vector<double>& w = weights[row][input];
-        const auto weight = [&](int k) { return k >= 0 && k < static_cast<int>(w.size()) ? w[k] : 0.0; };
-        c = chunk_of_window(starts[row][input], chunk % chunks, chunks);
-        held = {weight(c.first), weight(c.second)};
+  for (int row = 0; row < Layout::kRows; ++row) {
+    for (int at = 0; at < Layout::kChunks; ++at) {
+      const size_t input = static_cast<size_t>(at / chunks);
+      Quad quad = {0, 0};  // beyond the inputs: zeros at places that are allowed
+      if (input < begins[row].size()) {
+        uint64_t four = 0;
+        for (int k = 0; k < 4; ++k) four |= static_cast<uint64_t>(numbers[row][input].at(k)) << 16 * k;
+        quad = Quad::of(begins[row][input], four, chunks);
       }
-      numbers[lane].push_back(held);
-      places[Layout::lane_of_places(row, chunk)] |= places_of(c) << Layout::shift(row, chunk);
+      const ChunkOfQuad chunk = chunk_of_quad(quad, at % chunks, chunks);
+      held[Layout::lane(row, at)][Layout::register_of(row, at)] = chunk.numbers;
+      places[Layout::lane_of_places(row, at)] |= chunk.places << Layout::shift(row, at);
     }
   }
-  return {numbers, places};
+  return {held, places};
 }
 
 }  // namespace fastkan

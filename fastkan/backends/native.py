@@ -38,6 +38,11 @@ def cpu_isa() -> str | None:
     return None if ABSENT["cpu"] else ("baseline", "avx2", "avx512")[torch.ops.fastkan.cpu_isa()]
 
 
+def cuda_algorithm() -> str:
+    """What the last contraction on a GPU ran: "none" so far, "gather" or "matrix"."""
+    return "none" if ABSENT["cuda"] else ("none", "gather", "matrix")[torch.ops.fastkan.cuda_algorithm()]
+
+
 @functools.cache
 def _unserved() -> str | None:
     """Why the GPUs of this machine have no kernels in the library; None if one of them has."""

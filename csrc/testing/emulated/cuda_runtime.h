@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <string>
+
 #define __global__
 #define __device__
 #define __host__
@@ -26,6 +28,7 @@ struct dim3 {
 
 enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = struct EmulatedStream*;
 struct cudaFuncAttributes {};
 struct cudaLaunchConfig_t {
@@ -38,9 +41,12 @@ struct cudaLaunchConfig_t {
 namespace emulated {
 
 inline constexpr int kWarp = 32;
-inline constexpr size_t kShared = 48 << 10;  // that a block has without asking for more
+inline constexpr size_t kShared = 48 << 10, kMostShared = 99 << 10;  // that a block has, and can have for the asking
 
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* context);
+void allow_shared(const void* kernel, int bytes);
+void expect_shared(const void* kernel, size_t bytes);
+void fail(const std::string& what);  // ends the launch, with the thread that runs
 void wait_for_block();
 // Waits for the warp, all of whose threads must have come to the same `operation`, and returns what each gave.
 const uint64_t* exchange(const char* operation, uint64_t given);
@@ -65,12 +71,18 @@ extern dim3 threadIdx, blockIdx, blockDim;
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+  emulated::expect_shared(reinterpret_cast<const void*>(kernel), config->dynamicSmemBytes);
   auto call = [&] { kernel(args...); };
   emulated::run(*config, [](const void* context) { (*static_cast<const decltype(call)*>(context))(); }, &call);
   return cudaSuccess;
 }
 template <class F>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, F) {
+  return cudaSuccess;
+}
+template <class F>
+cudaError_t cudaFuncSetAttribute(F kernel, cudaFuncAttribute, int bytes) {
+  emulated::allow_shared(reinterpret_cast<const void*>(kernel), bytes);
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device);
@@ -113,6 +125,9 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 struct alignas(16) float4 {
   float x, y, z, w;
 };
+struct alignas(8) float2 {
+  float x, y;
+};
 struct alignas(16) double2 {
   double x, y;
 };
@@ -120,6 +135,7 @@ struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 

@@ -1,15 +1,18 @@
 // The fibers behind cuda_runtime.h, and what else of CUDA and torch the operators call.
+#include <cuda/ptx.h>
 #include <cuda_runtime.h>
 #include <ucontext.h>
 
 #include <cstdlib>
+#include <deque>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace fastkan {
-alignas(16) unsigned char fastkan_shared[emulated::kShared];  // as the kernels declare it
+alignas(16) unsigned char fastkan_shared[emulated::kMostShared];  // as the kernels declare it
 }
 using fastkan::fastkan_shared;
 
@@ -21,6 +24,11 @@ namespace {
 
 enum class State { ready, waits_for_warp, waits_for_block, done };
 
+struct Copy {
+  void* to;
+  const void* from;  // nullptr: zeros
+};
+
 struct Fiber {
   std::unique_ptr<char[]> stack;
   ucontext_t begin;
@@ -28,29 +36,27 @@ struct Fiber {
   bool started;
   State state;
   const char* operation;
+  std::vector<Copy> copies;              // started
+  std::deque<std::vector<Copy>> groups;  // ended, the oldest first
 };
 
 constexpr size_t kStack = 128 << 10;
 
 std::vector<Fiber> fibers;
 std::vector<uint64_t> given[2];  // by the threads of a block, in turn: one is read while the other is written
+std::vector<Fragments> fragments[2];
 std::vector<unsigned> exchanges;
 jmp_buf scheduler;
 unsigned current, random_state;
 void (*kernel)(const void*);
 const void* context;
 std::string failure;
+size_t shared_bytes;
+std::map<const void*, int> shared_allowed;
 
 // Switching by setjmp saves the system call that swapcontext makes.
 void back_to_scheduler() {
   if (!_setjmp(fibers[current].here)) _longjmp(scheduler, 1);
-}
-
-void fail(const std::string& what) {
-  if (failure.empty())
-    failure = what + " (block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(threadIdx.x) + ")";
-  fibers[current].state = State::done;
-  back_to_scheduler();
 }
 
 void fiber_main() {
@@ -78,6 +84,8 @@ void prepare(unsigned count) {
     Fiber& f = fibers[t];
     f.started = false;
     f.state = State::ready;
+    f.copies.clear();
+    f.groups.clear();
     getcontext(&f.begin);
     f.begin.uc_stack.ss_sp = f.stack.get();
     f.begin.uc_stack.ss_size = kStack;
@@ -85,6 +93,7 @@ void prepare(unsigned count) {
     makecontext(&f.begin, fiber_main, 0);
   }
   for (auto& buffer : given) buffer.assign(count, 0);
+  for (auto& buffer : fragments) buffer.resize(count);
   exchanges.assign(count, 0);
 }
 
@@ -119,7 +128,7 @@ bool release_waiting(unsigned count) {
 }
 
 void run_block(unsigned count) {
-  memset(fastkan_shared, 0xff, sizeof fastkan_shared);
+  memset(fastkan_shared, 0xff, shared_bytes);
   prepare(count);
   while (failure.empty() && count_of(State::done, 0, count) != count) {
     random_state = random_state * 1664525 + 1013904223;
@@ -132,6 +141,13 @@ void run_block(unsigned count) {
 }
 
 }  // namespace
+
+void fail(const std::string& what) {
+  if (failure.empty())
+    failure = what + " (block " + std::to_string(blockIdx.x) + ", thread " + std::to_string(threadIdx.x) + ")";
+  fibers[current].state = State::done;
+  back_to_scheduler();
+}
 
 void wait_for_block() {
   fibers[current].state = State::waits_for_block;
@@ -147,17 +163,50 @@ const uint64_t* exchange(const char* operation, uint64_t value) {
   return buffer.data() + current / kWarp * kWarp;
 }
 
+const Fragments* all_fragments(const char* operation, const Fragments& mine) {
+  std::vector<Fragments>& buffer = fragments[exchanges[current] % 2];
+  buffer[current] = mine;
+  exchange(operation, 0);
+  return buffer.data() + current / kWarp * kWarp;
+}
+
+void start_copy(void* to, const void* from, bool there) {
+  fibers[current].copies.push_back({to, there ? from : nullptr});
+}
+void end_copy_group() {
+  fibers[current].groups.push_back(std::move(fibers[current].copies));
+  fibers[current].copies.clear();
+}
+// A wait that never comes leaves what was started undone.
+void wait_for_copy_groups(int most) {
+  std::deque<std::vector<Copy>>& groups = fibers[current].groups;
+  for (; static_cast<int>(groups.size()) > most; groups.pop_front())
+    for (const Copy& copy : groups.front()) {
+      if (copy.from)
+        memcpy(copy.to, copy.from, 16);
+      else
+        memset(copy.to, 0, 16);
+    }
+}
+
 void expect_aligned(const void* address, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
     fail("a load of " + std::to_string(bytes) + " bytes is not aligned");
 }
 
+void allow_shared(const void* of, int bytes) { shared_allowed[of] = bytes; }
+void expect_shared(const void* of, size_t bytes) {
+  const auto allowed = shared_allowed.find(of);
+  const size_t most = allowed == shared_allowed.end() ? kShared : static_cast<size_t>(allowed->second);
+  if (bytes > most || bytes > kMostShared) throw std::runtime_error("more shared memory than a block has");
+}
+
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* of) {
-  if (config.dynamicSmemBytes > kShared) throw std::runtime_error("more shared memory than a block has");
   if (config.blockDim.x == 0 || config.blockDim.x > 1024) throw std::runtime_error("no such block");
   kernel = body;
   context = of;
   blockDim = config.blockDim;
+  shared_bytes = config.dynamicSmemBytes;
   failure.clear();
   for (unsigned b = 0; b < config.gridDim.x && failure.empty(); ++b) {
     blockIdx = dim3(b);

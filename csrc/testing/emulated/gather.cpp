@@ -1,2 +1,2 @@
 // The kernels as C++; the headers beside this file are the CUDA that they include.
-#include "../../cuda/kernels.cu"
+#include "../../cuda/gather.cu"

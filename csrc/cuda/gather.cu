@@ -1,6 +1,7 @@
-// All kernels of one type: FASTKAN_TYPE names it.
+// The gather kernels of one type.
 #include "edge_mean.h"
 #include "kan_out.h"
+#include "stored.h"
 
 namespace fastkan {
 namespace {
@@ -20,15 +21,6 @@ constexpr Kernels kernels_of() {
 }  // namespace
 
 namespace FASTKAN_TYPE {
-
-#define FASTKAN_IS_f32 float
-#define FASTKAN_IS_f64 double
-#define FASTKAN_IS_bf16 __nv_bfloat16
-#define FASTKAN_IS_f16 __half
-#define FASTKAN_JOIN(a, b) a##b
-#define FASTKAN_STORED(type) FASTKAN_JOIN(FASTKAN_IS_, type)
-
-using Stored = FASTKAN_STORED(FASTKAN_TYPE);
 
 const Kernels vectors = kernels_of<Vectors<Stored>>();
 #if FASTKAN_ELEMENTS

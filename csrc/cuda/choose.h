@@ -1,0 +1,88 @@
+// Which kernels take a problem; nothing else decides that.
+//   matrix: uniform knots, degree 2 or 3, values and first derivatives, 16-bit numbers in rows of whole 16 bytes, and
+//           enough of them to fill tiles
+//   gather: everything, 16 bytes at a time where they lie so
+// FASTKAN_CUDA_ALGORITHM names one of the two; that never falls back, but for contractions that have one alone.
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "../basis/sparse.h"
+#include "launch.h"
+
+namespace fastkan {
+
+enum class Algorithm : int { none, gather, matrix };
+
+// What ran last, for tests.
+inline std::atomic<Algorithm> last_algorithm{Algorithm::none};
+
+// Whether rows of outputs can be taken 16 bytes at a time.
+inline bool has_vectors(const View& v, int dimensions, Dtype dtype, int64_t width) {
+  if (!v) return true;
+  bool whole = v.dtype == dtype && v.stride[dimensions - 1] == 1 && reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
+  for (int d = 0; d + 1 < dimensions; ++d) whole = whole && v.stride[d] % width == 0;
+  return whole;
+}
+
+inline bool has_vectors(const Problem& p, Dtype dtype) {
+  const int64_t width = dtype == Dtype::f64 ? 2 : dtype == Dtype::f32 ? 4 : 8;
+  return p.O % width == 0 && (dtype == Dtype::f64) == (p.compute == Dtype::f64) &&
+         has_vectors(p.coef, 3, dtype, width) && has_vectors(p.u, 2, dtype, width) &&
+         has_vectors(p.base_weight, 2, dtype, width) && has_vectors(p.bias, 1, dtype, width);
+}
+
+inline Dtype stored_dtype(const Problem& p) { return p.coef ? p.coef.dtype : p.u.dtype; }
+
+inline const Kernels& gather_kernels(const Problem& p) {
+  const Dtype dtype = stored_dtype(p);
+  if (!has_vectors(p, dtype)) return p.compute == Dtype::f64 ? f64::elements : f32::elements;
+  return dtype == Dtype::f32    ? f32::vectors
+         : dtype == Dtype::f64  ? f64::vectors
+         : dtype == Dtype::bf16 ? bf16::vectors
+                                : f16::vectors;
+}
+
+inline const Kernels& matrix_kernels(const Problem& p) {
+  return stored_dtype(p) == Dtype::bf16 ? bf16::matrix : f16::matrix;
+}
+
+// Why a problem cannot be a matrix product; nullptr if it can.
+inline const char* no_matrix(const Problem& p) {
+  const Dtype dtype = stored_dtype(p);
+  if (dtype != Dtype::bf16 && dtype != Dtype::f16) return "they take bfloat16 or float16";
+  if (!has_vectors(p, dtype)) return "they take outputs in whole 16 bytes";
+  if (p.s && p.s.dtype == Dtype::f64) return "they take weights of at most 32 bits";
+  if (p.K != 2 && p.K != 3) return "they take degree 2 or 3";
+  if (!p.uniform) return "they take uniform knots";
+  const bool of_x_alone = p.grad_x && !p.grad_coef;
+  if ((p.order != 0 && !of_x_alone) || p.x_order > 1) return "they take no higher derivatives";
+  if (!is_sparse(p.F, p.K) || p.F > kMostMatrixFunctions) return "they take 5 to 56 functions";
+  return nullptr;
+}
+
+// Whether it fills tiles, so that a product over all functions is faster than K + 1 of them from memory.
+inline bool is_large(const Problem& p) { return p.N >= 64 && p.O >= 64; }
+
+using Kernel = void (*)(const Problem&, const Device&);
+
+inline Kernel choose(Kernel Kernels::* contraction, const Problem& p) {
+  const char* asked = std::getenv("FASTKAN_CUDA_ALGORITHM");
+  const bool asks = asked && *asked, asks_matrix = asks && std::strcmp(asked, "matrix") == 0;
+  if (asks && !asks_matrix && std::strcmp(asked, "gather") != 0)
+    throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(asked) + "': expected 'gather' or 'matrix'");
+  const Kernels& gather = gather_kernels(p);
+  const bool exists = bf16::matrix.*contraction != nullptr;
+  const char* missing = exists ? no_matrix(p) : nullptr;
+  if (exists && asks_matrix && missing)
+    throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM='matrix': no such kernels for this: ") + missing);
+  const bool matrix = exists && !missing && (asks ? asks_matrix : is_large(p));
+  last_algorithm = matrix ? Algorithm::matrix : Algorithm::gather;
+  return (matrix ? matrix_kernels(p) : gather).*contraction;
+}
+
+}  // namespace fastkan

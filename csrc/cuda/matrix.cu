@@ -1,0 +1,12 @@
+// The products of matrices of one type of 16 bits.
+#include "matrix_backward.h"
+#include "sparse_out.h"
+#include "stored.h"
+
+namespace fastkan {
+namespace FASTKAN_TYPE {
+
+const Kernels matrix = {sparse_out<Stored>, matrix_backward<Stored>, nullptr, nullptr, nullptr};
+
+}  // namespace FASTKAN_TYPE
+}  // namespace fastkan

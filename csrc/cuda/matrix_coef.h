@@ -1,0 +1,165 @@
+// A tile of the gradients of coefficients and base weights as a product: Phi^T u, Phi [N, columns] made in shared
+// memory in steps of 32 rows, one row and octet of columns by a thread at a time.
+#pragma once
+
+#include "../basis/sparse.h"
+#include "columns.h"
+#include "tile.h"
+
+namespace fastkan {
+
+constexpr int kDepth = 32;  // of a step
+
+// What the kernel of the backward is told; see matrix_backward.h.
+struct BackwardArgs {
+  Contraction<float> c;
+  Columns columns;
+  const KnotRow<float>* knots;  // of each input; where all share a row each block makes it
+  int64_t coef_tiles, x_tiles;
+  int splits;  // of the rows
+  int64_t split_rows;
+  float *sum_coef, *sum_edges;  // [splits, I, F, O], [splits, I, O] where there are several
+};
+
+template <class S, class T, int K>
+class MatrixCoef {
+  static constexpr int kEach = T::kPieces / (T::kThreads / kDepth);  // octets of a step, of a thread
+  static constexpr int kStep = kDepth * T::kPieces;                  // pieces of an operand of a step
+
+ public:
+  static constexpr int kShared = (kStages + 2) * kStep;
+  static_assert(T::kRows == T::kColumns && kShared >= T::kRows * T::kPieces);
+
+  __device__ __forceinline__ MatrixCoef(const BackwardArgs& args, uint4* memory, const KnotRow<float>& knots,
+                                        int64_t first_group, int64_t o0, int split)
+      : a(args),
+        p(args.c.p),
+        shared_(memory),
+        knots_(knots),
+        first_group_(first_group),
+        o0_(o0),
+        n_begin_(split * args.split_rows),
+        n_end_(least(args.c.p.N, n_begin_ + args.split_rows)),
+        split_(split),
+        row_(static_cast<int>(threadIdx.x % kDepth)),
+        octet0_(static_cast<int>(threadIdx.x / kDepth)) {
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const ColumnOfTile column = column_of_tile(a.columns, p, first_group_, 8 * octet_of(k));
+      input_[k] = column.function == kBaseColumn ? -1 : column.input;
+      function_[k] = column.function;
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    run_steps(*this, 0, ceil_div(n_end_ - n_begin_, kDepth));
+    if (a.splits > 1) {
+      sums_.store(p.O - o0_, [&](int row) {
+        return place_of(row, a.sum_coef + split_ * p.I * p.F * p.O, a.sum_edges + split_ * p.I * p.O);
+      });
+    } else {
+      sums_.template store_rounded<S>(shared_, p.O - o0_, [&](int row) {
+        return place_of(row, static_cast<S*>(p.grad_coef), static_cast<S*>(p.grad_base));
+      });
+    }
+  }
+
+  // The steps; see run_steps.
+  __device__ __forceinline__ void copy(int64_t step, int stage) const {
+    const int64_t n0 = n_begin_ + step * kDepth;
+#pragma unroll
+    for (int k = 0; k < kStep / T::kThreads; ++k) {
+      const int q = threadIdx.x + k * T::kThreads, row = q / T::kPieces, piece = q % T::kPieces;
+      const int64_t o = o0_ + 8 * piece;
+      const bool there = n0 + row < n_end_ && o < p.O;
+      const int64_t offset = there ? (n0 + row) * p.u.stride[0] + o : 0;
+      copy_async(right_of(stage) + piece_at<T::kPieces>(row, piece), static_cast<const S*>(p.u.data) + offset, there);
+    }
+  }
+
+  __device__ __forceinline__ void look(int64_t step) {
+    const int64_t n = n_begin_ + step * kDepth + row_;
+#pragma unroll
+    for (int k = 0; k < kEach; ++k)
+      read_bits<1>(p.x, n * p.x.stride[0] + input_[k] * p.x.stride[1], 0, n < n_end_ && input_[k] >= 0, ahead_ + k);
+  }
+
+  __device__ __forceinline__ void make(int64_t step, int turn) const {
+    const int64_t n = n_begin_ + step * kDepth + row_;
+    const Shape shape = smooth_shape<K>(a.c.shape);
+    KnotRow<float> row = knots_;
+    uint4* left = left_of(turn);
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const int64_t i = input_[k];
+      if (i < 0) continue;  // nothing, or the base functions, which come with their inputs
+      if (a.knots) row = a.knots[i];
+      const float x = number_of_bits(ahead_[k], p.x.dtype);
+      float s = n < n_end_ ? 1.0f : 0.0f;
+      if (p.s && n < n_end_) {
+        uint32_t bits;
+        read_bits<1>(p.s, n * p.s.stride[0] + i * p.s.stride[1], 0, 1, &bits);
+        s = number_of_bits(bits, p.s.dtype);
+      }
+      auto window = UniformWindow<float, K>::template of<0>(shape, row, x);
+#pragma unroll
+      for (int j = 0; j <= K; ++j) window.w[j] *= s;
+      const uint64_t four = rounded_numbers<S>(window);
+      const int place = window.begin - function_[k];
+      const uint64_t low = moved(four, place), high = moved(four, place - 4);
+      left[piece_at<T::kPieces>(row_, octet_of(k))] =
+          make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
+                     static_cast<uint32_t>(high >> 32));
+      if (!p.with_base || function_[k] != 0) continue;
+      const int group = octet_of(k) / Columns::kOctets, octet = (group + 1) * Columns::kOctets - 1;
+      const int at = static_cast<int>(i - (first_group_ + group) * a.columns.inputs);
+      uint16_t* numbers = reinterpret_cast<uint16_t*>(left + piece_at<T::kPieces>(row_, octet));
+      numbers[at] = static_cast<uint16_t>(Matrices<S>::rounded(a.c.base.value(x) * s, 0.0f));
+    }
+  }
+
+  __device__ __forceinline__ void multiply(int64_t, int turn, int stage) {
+    const uint4 *left = left_of(turn), *right = right_of(stage);
+    const int lane = WarpSums<T>::lane();
+    const int left0 = WarpSums<T>::first_row() / 8, right0 = WarpSums<T>::first_column() / 8;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint32_t numbers[T::kHigh][4];
+#pragma unroll
+      for (int m = 0; m < T::kHigh; ++m) {
+        const int row = 16 * half + lane / 16 * 8 + lane % 8, octet = left0 + 2 * m + lane / 8 % 2;
+        load_transposed(numbers[m], left + piece_at<T::kPieces>(row, octet));
+      }
+      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
+        load_transposed(to, right + piece_at<T::kPieces>(16 * half + lane % 16, right0 + n + lane / 16));
+      });
+    }
+  }
+
+ private:
+  __device__ __forceinline__ uint4* right_of(int stage) const { return shared_ + stage * kStep; }
+  __device__ __forceinline__ uint4* left_of(int turn) const { return shared_ + (kStages + turn % 2) * kStep; }
+  __device__ __forceinline__ int octet_of(int k) const { return octet0_ + k * (T::kThreads / kDepth); }
+
+  // Where the sums of a row of the tile go.
+  template <class V>
+  __device__ __forceinline__ V* place_of(int row, V* grad_coef, V* grad_base) const {
+    const ColumnOfTile column = column_of_tile(a.columns, p, first_group_, row);
+    if (column.input < 0) return nullptr;
+    if (column.function == kBaseColumn) return grad_base + column.input * p.O + o0_;
+    return grad_coef + (column.input * p.F + column.function) * p.O + o0_;
+  }
+
+  const BackwardArgs& a;
+  const Problem& p;
+  uint4* const shared_;
+  const KnotRow<float>& knots_;
+  const int64_t first_group_, o0_, n_begin_, n_end_;
+  const int split_, row_, octet0_;
+  int64_t input_[kEach];
+  int function_[kEach];
+  uint32_t ahead_[kEach];
+  WarpSums<T> sums_;
+};
+
+}  // namespace fastkan

@@ -1,0 +1,85 @@
+// The instructions that CUDA C++ has no words for: copies into shared memory that go on by themselves, and products of
+// matrices that a warp makes together. csrc/testing/emulated/cuda/ptx.h has the same functions for the tests.
+// How a warp's registers hold matrices is in the PTX ISA, "Matrix fragments for mma.m16n8k16" and "for sparse
+// mma.m16n8k32". With lane = 4 g + t, two 16-bit numbers in a register, the lower first:
+//   left [16, 16]    a[r]: row g + 8 (r % 2), columns 2 t + 8 (r / 2) and the next
+//   right [16, 8]    b[r]: rows 2 t + 8 r and the next, column g; [32, 8] in four registers
+//   result [16, 8]   c[r]: row g + 8 (r / 2), column 2 t + r % 2
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace fastkan {
+
+__device__ __forceinline__ unsigned shared_address(const void* shared) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+// Starts a copy of 16 bytes from global to shared memory; zeros where there is nothing to copy.
+__device__ __forceinline__ void copy_async(void* shared, const void* global, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+// The copies that this thread has started since the last group are a group.
+__device__ __forceinline__ void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until no more than so many of this thread's groups are under way.
+template <int GROUPS>
+__device__ __forceinline__ void wait_for_copy_groups() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+}
+
+// Four matrices [8, 8] of 16-bit numbers: lane l tells where row l % 8 of matrix l / 8 lies, 16 bytes. Of matrix j lane
+// 4 g + t gets row g, columns 2 t and 2 t + 1.
+__device__ __forceinline__ void load_matrices(uint32_t (&to)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+// The same, transposed: lane 4 g + t gets column g, rows 2 t and 2 t + 1.
+__device__ __forceinline__ void load_transposed(uint32_t (&to)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+template <class S>
+struct Matrices;
+
+#define FASTKAN_MATRICES(type, name, pair, round)                                                                      \
+  template <>                                                                                                          \
+  struct Matrices<type> {                                                                                              \
+    /* c += a b, of 16 columns of a */                                                                                 \
+    static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { \
+      asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                              \
+                   ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                              \
+                   : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                    \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                    \
+    }                                                                                                                  \
+    /* c += a b, of 32 columns of a, of each four of which there are two, the lower place first */                     \
+    static __device__ __forceinline__ void multiply_sparse(float (&c)[4], const uint32_t (&a)[4],                      \
+                                                           const uint32_t (&b)[4], uint32_t places) {                  \
+      asm volatile("mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32." name "." name                         \
+                   ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;"          \
+                   : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                    \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),           \
+                     "r"(places));                                                                                     \
+    }                                                                                                                  \
+    static __device__ __forceinline__ uint32_t rounded(float low, float high) {                                        \
+      const pair both = round(low, high);                                                                              \
+      uint32_t bits;                                                                                                   \
+      memcpy(&bits, &both, sizeof bits);                                                                               \
+      return bits;                                                                                                     \
+    }                                                                                                                  \
+  };
+
+FASTKAN_MATRICES(__nv_bfloat16, "bf16", __nv_bfloat162, __floats2bfloat162_rn)
+FASTKAN_MATRICES(__half, "f16", __half2, __floats2half2_rn)
+#undef FASTKAN_MATRICES
+
+}  // namespace fastkan

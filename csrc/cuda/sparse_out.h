@@ -1,0 +1,365 @@
+// kan_out of order 0 as a product on sparse tensor cores: y = Phi C + b(X) W, Phi [N, I P] with two numbers in every
+// four columns (basis/sparse.h), made in shared memory and never stored. Uniform knots, degree 2 or 3, 16-bit
+// coefficients. A block makes a tile of rows by outputs in steps of 16 chunks of the window, then of 16 inputs of the
+// base function, into the same sums. While it multiplies one step, coefficients of the next two are on their way into
+// shared memory; then each thread makes the left operand of the next for one row, in the order in which the lanes will
+// want it.
+#pragma once
+
+#include "../basis/sparse.h"
+#include "../basis/uniform.h"
+#include "knots.h"
+#include "reduce.h"
+#include "tile.h"
+
+namespace fastkan {
+
+constexpr int kStepChunks = 16, kStepInputs = 16, kStepPacks = kStepChunks / Sparse16832::kChunks;
+
+struct SparseOutArgs {
+  Contraction<float> c;
+  int chunks, inputs;    // of an input; of a step
+  int64_t spline_steps;  // those of the base function follow
+  int64_t steps;
+  int splits;  // of the steps
+  int64_t split_steps;
+  const KnotRow<float>* knots;  // of each input; where all share a row each block makes it
+  float* parts;                 // [splits, N, O] where there are several
+};
+
+template <class T>
+SparseOutArgs plan_sparse_out(const Problem& p, int processors) {
+  constexpr int kFewSteps = 8;  // less is mostly the beginning and the end of a pipeline
+  SparseOutArgs a = {};
+  a.c = Contraction<float>::of(p);
+  a.chunks = chunks_of(p.F);
+  a.inputs = kStepChunks / a.chunks;
+  a.spline_steps = ceil_div(p.I, a.inputs);
+  a.steps = a.spline_steps + (p.with_base ? ceil_div(p.I, kStepInputs) : 0);
+  const int64_t tiles = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns);
+  const int64_t splits = most(1, least(processors / tiles, a.steps / kFewSteps));
+  a.split_steps = most(1, ceil_div(a.steps, splits));
+  a.splits = static_cast<int>(most(1, ceil_div(a.steps, a.split_steps)));
+  return a;
+}
+
+// The left operand of a step, as lanes read it: their four registers side by side. The four lanes of a row lie such
+// that threads that write neighbouring rows meet different banks.
+template <class T>
+struct LeftOperand {
+  static constexpr int kBlocks = T::kRows / Sparse16832::kRows;
+  uint32_t numbers[kStepPacks][kBlocks][kWarp][Sparse16832::kRegisters];
+  uint16_t places[kStepPacks][kBlocks][8][2][2];  // [row % 8][chunk / 4][row / 8]
+
+  __device__ __forceinline__ static int slot(int lane) { return lane ^ (lane / 8 % 4); }
+  __device__ __forceinline__ void put(int pack, int row, int chunk, uint32_t pair) {
+    const int in_block = row % Sparse16832::kRows, lane = Sparse16832::lane(in_block, chunk);
+    numbers[pack][row / Sparse16832::kRows][slot(lane)][Sparse16832::register_of(in_block, chunk)] = pair;
+  }
+  __device__ __forceinline__ void put_places(int pack, int row, int four, uint32_t bits) {
+    places[pack][row / Sparse16832::kRows][row % 8][four][row % Sparse16832::kRows / 8] = static_cast<uint16_t>(bits);
+  }
+  __device__ __forceinline__ void get(int pack, int block, int lane, uint32_t (&to)[4]) const {
+    const uint4 q = *reinterpret_cast<const uint4*>(numbers[pack][block][slot(lane)]);
+    to[0] = q.x, to[1] = q.y, to[2] = q.z, to[3] = q.w;
+  }
+  __device__ __forceinline__ uint32_t get_places(int pack, int block, int lane) const {
+    return *reinterpret_cast<const uint32_t*>(places[pack][block][lane / 4][lane % 2]);
+  }
+};
+
+// What a row of the right operand is, of a step of the window.
+struct FunctionOfStep {
+  int input, function;  // input -1: nothing
+};
+
+template <class T>
+struct SparseOutShared {
+  static constexpr int kStepRows = 4 * kStepChunks;
+  LeftOperand<T>* left;    // [2]
+  uint4* right;            // [kStages][kStepRows][kPieces]
+  FunctionOfStep* of_row;  // [kStepRows]
+  KnotRow<float>* knots;
+
+  FASTKAN_HD explicit SparseOutShared(Pieces pieces)
+      : left(pieces.take<LeftOperand<T>>(2)),
+        right(pieces.take<uint4>(kStages * kStepRows * T::kPieces)),
+        of_row(pieces.take<FunctionOfStep>(kStepRows)),
+        knots(pieces.take<KnotRow<float>>(1)) {}
+  static int64_t bytes() {
+    return Pieces::bytes<LeftOperand<T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * T::kPieces) +
+           Pieces::bytes<FunctionOfStep>(kStepRows) + Pieces::bytes<KnotRow<float>>(1);
+  }
+};
+
+template <class S, class T, int K>
+class SparseOut {
+  using Shared = SparseOutShared<T>;
+  static constexpr int kPerRow = T::kThreads / T::kRows;        // threads of a row
+  static constexpr int kEach = kStepInputs / kPerRow;           // inputs of a step of the base function, of a thread
+  static constexpr int kPacks = kStepPacks / kPerRow;           // packs of a step, of a thread
+  static constexpr int kPackInputs = Sparse16832::kChunks / 2;  // of a pack at most
+  static_assert(kPacks * kPackInputs <= kEach);
+
+ public:
+  __device__ __forceinline__ SparseOut(const SparseOutArgs& args, const Shared& memory, int64_t n0, int64_t o0)
+      : a(args),
+        p(args.c.p),
+        shared(memory),
+        n0_(n0),
+        o0_(o0),
+        row_(static_cast<int>(threadIdx.x % T::kRows)),
+        part_(static_cast<int>(threadIdx.x / T::kRows)) {}
+
+  __device__ __forceinline__ void run(int64_t begin, int64_t end) {
+    prepare();
+    run_steps(*this, begin, end);
+  }
+
+  __device__ __forceinline__ void store(int split) {
+    if (a.splits > 1) {
+      float* to = a.parts + (split * p.N + n0_) * p.O + o0_;
+      sums_.store(p.O - o0_, [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
+    } else {
+      if (p.bias) add_bias();
+      S* to = static_cast<S*>(p.out) + n0_ * p.O + o0_;
+      sums_.template store_rounded<S>(shared.right, p.O - o0_,
+                                      [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
+    }
+  }
+
+  // The steps; see run_steps.
+  __device__ __forceinline__ void copy(int64_t step, int stage) const {
+    uint4* to = right_of(stage);
+    const bool spline = is_spline(step);
+    const View& v = spline ? p.coef : p.base_weight;
+    const int64_t i0 = spline ? step * a.inputs : (step - a.spline_steps) * kStepInputs;
+    const int rows = spline ? Shared::kStepRows : kStepInputs;
+    for (int q = threadIdx.x; q < rows * T::kPieces; q += T::kThreads) {
+      const int row = q / T::kPieces, piece = q % T::kPieces;
+      const FunctionOfStep f = spline ? shared.of_row[row] : FunctionOfStep{row, 0};
+      const int64_t i = i0 + f.input, o = o0_ + 8 * piece;
+      const bool there = f.input >= 0 && i < p.I && o < p.O;
+      const int64_t offset = there ? i * v.stride[0] + (spline ? f.function * v.stride[1] : 0) + o : 0;
+      copy_async(to + piece_at<T::kPieces>(row, piece), static_cast<const S*>(v.data) + offset, there);
+    }
+  }
+
+  __device__ __forceinline__ void look(int64_t step) {
+    const int64_t n = n0_ + row_, offset = n * p.x.stride[0], stride = p.x.stride[1];
+    const bool here = n < p.N;
+    if (is_spline(step)) {
+#pragma unroll
+      for (int each = 0; each < kPacks; ++each) {
+        const int pack = part_ + each * kPerRow;
+        const int64_t i = step * a.inputs + first_of(pack);
+        read_bits<kPackInputs>(p.x, offset + i * stride, stride, here ? least(count_of(pack), p.I - i) : 0,
+                               ahead_ + each * kPackInputs);
+      }
+    } else {
+      const int64_t i = first_base_input(step);
+      read_bits<kEach>(p.x, offset + i * stride, stride, here ? p.I - i : 0, ahead_);
+    }
+  }
+  __device__ __forceinline__ void make(int64_t step, int turn) const {
+    LeftOperand<T>& left = shared.left[turn % 2];
+    if (!is_spline(step)) return make_base(step, left);
+    FASTKAN_ROLL
+    for (int each = 0; each < kPacks; ++each) {
+      const int pack = part_ + each * kPerRow;
+      Quad quad[kPackInputs];
+      quads(step * a.inputs + first_of(pack), count_of(pack), each, quad);
+      if (a.chunks == 2)
+        put_pack<2>(pack, quad, left);
+      else
+        put_pack<0>(pack, quad, left);
+    }
+  }
+
+  __device__ __forceinline__ void multiply(int64_t step, int turn, int stage) {
+    const LeftOperand<T>& left = shared.left[turn % 2];
+    const uint4* right = right_of(stage);
+    const int lane = WarpSums<T>::lane(), block = WarpSums<T>::first_row() / Sparse16832::kRows;
+    const int piece0 = WarpSums<T>::first_column() / 8;
+    uint32_t numbers[T::kHigh][4];
+    if (is_spline(step)) {
+#pragma unroll
+      for (int pack = 0; pack < kStepPacks; ++pack) {
+        uint32_t places[T::kHigh];
+#pragma unroll
+        for (int m = 0; m < T::kHigh; ++m) {
+          left.get(pack, block + m, lane, numbers[m]);
+          places[m] = left.get_places(pack, block + m, lane);
+        }
+#pragma unroll
+        for (int n = 0; n < T::kWide; ++n) {
+          uint32_t b[4];
+          load_transposed(b, right + piece_at<T::kPieces>(pack * 32 + lane, piece0 + n));
+#pragma unroll
+          for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply_sparse(sums_.sum[m][n], numbers[m], b, places[m]);
+        }
+      }
+    } else {
+#pragma unroll
+      for (int m = 0; m < T::kHigh; ++m) left.get(0, block + m, lane, numbers[m]);
+      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
+        load_transposed(to, right + piece_at<T::kPieces>(lane % 16, piece0 + n + lane / 16));
+      });
+    }
+  }
+
+ private:
+  // Function f of an input is in chunk f % chunks, at place f / chunks.
+  __device__ __forceinline__ void prepare() {
+    for (int row = threadIdx.x; row < Shared::kStepRows; row += T::kThreads) {
+      const int chunk = row / 4, input = chunk / a.chunks;
+      const int function = row % 4 * a.chunks + chunk % a.chunks;
+      shared.of_row[row] = {input < a.inputs && function < p.F ? input : -1, function};
+    }
+    if (threadIdx.x == 0 && !a.knots) *shared.knots = KnotRow<float>::of(a.c.shape, p.grid);
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ uint4* right_of(int stage) const {
+    return shared.right + stage * Shared::kStepRows * T::kPieces;
+  }
+  __device__ __forceinline__ bool is_spline(int64_t step) const { return step < a.spline_steps; }
+
+  // The inputs of a pack of chunks, counted in the step: the first, and how many.
+  __device__ __forceinline__ int first_of(int pack) const { return pack * Sparse16832::kChunks / a.chunks; }
+  __device__ __forceinline__ int count_of(int pack) const {
+    return static_cast<int>(least(a.inputs, ((pack + 1) * Sparse16832::kChunks - 1) / a.chunks + 1)) - first_of(pack);
+  }
+
+  __device__ __forceinline__ int64_t first_base_input(int64_t step) const {
+    return (step - a.spline_steps) * kStepInputs + part_ * kEach;
+  }
+
+  // s of neighbouring inputs.
+  template <int COUNT>
+  __device__ __forceinline__ void weights_from(int64_t i, float* s) const {
+    const int64_t n = n0_ + row_;
+    uint32_t bits[COUNT];
+    read_bits<COUNT>(p.s, n * p.s.stride[0] + i * p.s.stride[1], p.s.stride[1], n < p.N ? p.I - i : 0, bits);
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) s[k] = number_of_bits(bits[k], p.s.dtype);
+  }
+
+  // The windows of neighbouring inputs, side by side.
+  __device__ __forceinline__ void quads(int64_t i, int count, int each, Quad (&quad)[kPackInputs]) const {
+    const Shape shape = smooth_shape<K>(a.c.shape);
+    KnotRow<float> row = *shared.knots;
+    float s[kPackInputs];
+    if (p.s) weights_from<kPackInputs>(i, s);
+#pragma unroll
+    for (int k = 0; k < kPackInputs; ++k) {
+      uint32_t bits = ahead_[k];
+#pragma unroll
+      for (int other = 1; other < kPacks; ++other)  // registers have no index
+        bits = other == each ? ahead_[other * kPackInputs + k] : bits;
+      if (a.knots) row = a.knots[least(i + k, p.I - 1)];
+      auto window = UniformWindow<float, K>::template of<0>(shape, row, number_of_bits(bits, p.x.dtype));
+      if (p.s)
+#pragma unroll
+        for (int j = 0; j <= K; ++j) window.w[j] *= s[k];
+      quad[k] = k < count ? Quad::of(window.begin, rounded_numbers<S>(window), a.chunks) : Quad{0, 0};
+    }
+  }
+
+  // CHUNKS of an input where that is known.
+  template <int CHUNKS>
+  __device__ __forceinline__ void put_pack(int pack, Quad (&quad)[kPackInputs], LeftOperand<T>& left) const {
+    const int chunks = CHUNKS ? CHUNKS : a.chunks;
+    int chunk = pack * Sparse16832::kChunks - first_of(pack) * chunks;
+    uint32_t places = 0;
+#pragma unroll
+    for (int q = 0; q < Sparse16832::kChunks; ++q) {
+      const ChunkOfQuad held = chunk_of_quad(CHUNKS ? quad[q / CHUNKS] : quad[0], CHUNKS ? q % CHUNKS : chunk, chunks);
+      left.put(pack, row_, q, held.numbers);
+      places |= held.places << 4 * (q % 4);
+      if (q % 4 == 3) {
+        left.put_places(pack, row_, q / 4, places);
+        places = 0;
+      }
+      if (!CHUNKS && ++chunk == chunks) {  // on to the next input
+        chunk = 0;
+#pragma unroll
+        for (int k = 0; k < kPackInputs; ++k) quad[k] = k + 1 < kPackInputs ? quad[k + 1] : Quad{0, 0};
+      }
+    }
+  }
+
+  __device__ __forceinline__ void make_base(int64_t step, LeftOperand<T>& left) const {
+    float value[kEach], s[kEach];
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) value[k] = a.c.base.value(number_of_bits(ahead_[k], p.x.dtype));
+    if (p.s) {
+      weights_from<kEach>(first_base_input(step), s);
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) value[k] *= s[k];
+    }
+#pragma unroll
+    for (int k = 0; k < kEach; k += 2)
+      left.put(0, row_, (part_ * kEach + k) / 2, Matrices<S>::rounded(value[k], value[k + 1]));
+  }
+
+  __device__ __forceinline__ void add_bias() {
+#pragma unroll
+    for (int n = 0; n < T::kWide; ++n) {
+      const int64_t o = o0_ + WarpSums<T>::first_column() + 8 * n + WarpSums<T>::lane() % 4 * 2;
+      if (o >= p.O) continue;
+      uint32_t bits[2];
+      read_bits<2>(p.bias, o, 1, 2, bits);
+#pragma unroll
+      for (int m = 0; m < T::kHigh; ++m)
+#pragma unroll
+        for (int r = 0; r < 4; ++r) sums_.sum[m][n][r] += number_of_bits(bits[r % 2], p.bias.dtype);
+    }
+  }
+
+  const SparseOutArgs& a;
+  const Problem& p;
+  const Shared shared;
+  const int64_t n0_, o0_;
+  const int row_, part_;
+  uint32_t ahead_[kEach];
+  WarpSums<T> sums_;
+};
+
+template <class S, class T, int K>
+__global__ void __launch_bounds__(T::kThreads, 2) sparse_out_kernel(const __grid_constant__ SparseOutArgs a) {
+  extern __shared__ __align__(16) unsigned char fastkan_shared[];
+  const Problem& p = a.c.p;
+  const int64_t row_blocks = ceil_div(p.N, T::kRows), column_blocks = ceil_div(p.O, T::kColumns);
+  const int64_t rest = blockIdx.x / row_blocks;
+  const int split = static_cast<int>(rest / column_blocks);
+  const int64_t begin = split * a.split_steps;
+  SparseOut<S, T, K> tile(a, SparseOutShared<T>(Pieces(fastkan_shared)), blockIdx.x % row_blocks * T::kRows,
+                          rest % column_blocks * T::kColumns);
+  tile.run(begin, least(a.steps, begin + a.split_steps));
+  tile.store(split);
+}
+
+template <class S, class T>
+void sparse_out_in_tiles(const Problem& p, const Device& device) {
+  SparseOutArgs a = plan_sparse_out<T>(p, device.processors);
+  a.knots = rows_of_knots(a.c, device);
+  if (a.splits > 1) a.parts = device.take<float>(a.splits * p.N * p.O);
+  const int64_t blocks = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns) * a.splits;
+  const auto run = [&](auto kernel) {
+    launch("sparse_out", kernel, blocks, T::kThreads, SparseOutShared<T>::bytes(), device, a);
+  };
+  p.K == 3 ? run(sparse_out_kernel<S, T, 3>) : run(sparse_out_kernel<S, T, 2>);
+  if (a.splits > 1) reduce<float>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
+}
+
+template <class S>
+void sparse_out(const Problem& p, const Device& device) {
+  using Large = Tile<128, 128>;
+  if (ceil_div(p.N, Large::kRows) * ceil_div(p.O, Large::kColumns) >= device.processors)
+    sparse_out_in_tiles<S, Large>(p, device);
+  else
+    sparse_out_in_tiles<S, Tile<64, 64>>(p, device);
+}
+
+}  // namespace fastkan

@@ -1,0 +1,121 @@
+// csrc/cuda/ptx.h on the emulated GPU, by the tables of the PTX ISA: which lane holds which numbers of a matrix. A copy
+// lands when its group is waited for and not before, so that a wait that is missing shows.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+namespace emulated {
+
+void start_copy(void* to, const void* from, bool there);
+void end_copy_group();
+void wait_for_copy_groups(int most);
+
+inline float number(uint32_t word, int which, __nv_bfloat16) {
+  return __bfloat162float({static_cast<uint16_t>(word >> 16 * which)});
+}
+inline float number(uint32_t word, int which, __half) {
+  return __half2float({static_cast<uint16_t>(word >> 16 * which)});
+}
+
+// What a lane holds when a product begins.
+struct Fragments {
+  uint32_t a[4], b[4], places;
+};
+static_assert(sizeof(Fragments) == 36);
+
+// A row of the left operand, [16] or sparse [32], and a column of the right one, as the lanes of a warp hold them.
+template <class S>
+void left_row(const Fragments* lanes, int row, bool sparse, float* to) {
+  for (int column = 0; column < (sparse ? 32 : 16); ++column) to[column] = 0;
+  for (int t = 0; t < 4; ++t) {
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t word = lanes[4 * (row % 8) + t].a[row / 8 + 2 * half];
+      for (int which = 0; which < 2; ++which) {
+        int column = 8 * half + 2 * t + which;
+        if (sparse) {
+          const int first = 16 * half + 4 * t;
+          const uint32_t places = lanes[4 * (row % 8) + first / 16].places >> (16 * (row / 8) + first % 16);
+          if ((places & 3) >= (places >> 2 & 3)) fail("mma.sp has places that the hardware leaves undefined");
+          column = first + static_cast<int>(places >> 2 * which & 3);
+        }
+        to[column] = number(word, which, S{});
+      }
+    }
+  }
+}
+template <class S>
+void right_column(const Fragments* lanes, int column, int rows, float* to) {
+  for (int row = 0; row < rows; ++row) to[row] = number(lanes[4 * column + row % 8 / 2].b[row / 8], row % 2, S{});
+}
+
+// Lets every lane of the warp see what all of them hold.
+const Fragments* all_fragments(const char* operation, const Fragments& mine);
+
+template <class S>
+void multiply(const char* operation, float (&c)[4], const Fragments& mine, bool sparse) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp), depth = sparse ? 32 : 16;
+  const Fragments* lanes = all_fragments(operation, mine);
+  float left[2][32], right[2][32];
+  for (int j = 0; j < 2; ++j) {
+    left_row<S>(lanes, lane / 4 + 8 * j, sparse, left[j]);
+    right_column<S>(lanes, lane % 4 * 2 + j, depth, right[j]);
+  }
+  for (int r = 0; r < 4; ++r)
+    for (int k = 0; k < depth; ++k) c[r] += left[r / 2][k] * right[r % 2][k];
+}
+
+}  // namespace emulated
+
+namespace fastkan {
+
+inline void copy_async(void* shared, const void* global, bool there) {
+  emulated::expect_aligned(shared, 16);
+  if (there) emulated::expect_aligned(global, 16);
+  emulated::start_copy(shared, global, there);
+}
+inline void end_copy_group() { emulated::end_copy_group(); }
+template <int GROUPS>
+void wait_for_copy_groups() {
+  emulated::wait_for_copy_groups(GROUPS);
+}
+
+inline void load_matrices(uint32_t (&to)[4], const void* row) {
+  emulated::expect_aligned(row, 16);
+  const uint64_t* rows = emulated::exchange("ldmatrix", emulated::bits_of(row));
+  const int lane = static_cast<int>(threadIdx.x % emulated::kWarp);
+  for (int j = 0; j < 4; ++j) to[j] = emulated::value_of<const uint32_t*>(rows[8 * j + lane / 4])[lane % 4];
+}
+inline void load_transposed(uint32_t (&to)[4], const void* row) {
+  emulated::expect_aligned(row, 16);
+  const uint64_t* rows = emulated::exchange("ldmatrix.trans", emulated::bits_of(row));
+  const int lane = static_cast<int>(threadIdx.x % emulated::kWarp);
+  for (int j = 0; j < 4; ++j) {
+    to[j] = 0;
+    for (int which = 0; which < 2; ++which) {
+      const uint16_t* numbers = emulated::value_of<const uint16_t*>(rows[8 * j + lane % 4 * 2 + which]);
+      to[j] |= static_cast<uint32_t>(numbers[lane / 4]) << 16 * which;
+    }
+  }
+}
+
+template <class S>
+struct Matrices {
+  static void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    emulated::multiply<S>("mma", c, {{a[0], a[1], a[2], a[3]}, {b0, b1}, 0}, false);
+  }
+  static void multiply_sparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t places) {
+    emulated::multiply<S>("mma.sp", c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1], b[2], b[3]}, places}, true);
+  }
+  static uint32_t rounded(float low, float high) {
+    if constexpr (std::is_same_v<S, __half>)
+      return static_cast<uint32_t>(emulated::bits_of(__floats2half2_rn(low, high)));
+    else
+      return static_cast<uint32_t>(emulated::bits_of(__floats2bfloat162_rn(low, high)));
+  }
+};
+
+}  // namespace fastkan

@@ -1,0 +1,46 @@
+"""On a GPU: the matrix products of the CUDA backend, where the emulated GPU's tests left off."""
+
+import pytest
+from gpu import BACKENDS, DEVICE, on_gpu
+from products import (  # noqa: F401
+    ALGORITHM,
+    Products,
+    test_a_nan_is_where_the_reference_has_it,
+    test_asking_never_falls_back,
+    test_at_infinity_is_the_reference,
+    test_is_the_reference,
+    test_many_rows_or_inputs,
+    test_on_the_knots,
+    test_repeats_bit_for_bit,
+    test_the_cases_hold_every_value,
+    test_the_slope_is_the_reference,
+    test_what_takes_matrix_products,
+)
+from test_ops import BRAIN, HALF
+
+from fastkan import select
+from fastkan.testing import Problem
+
+pytestmark = [
+    pytest.mark.gpu,
+    on_gpu,
+    pytest.mark.skipif("native" not in BACKENDS, reason="no CUDA kernels for this device"),
+]
+
+
+@pytest.fixture
+def products(monkeypatch) -> Products:
+    """The processors are what they are: large tiles take large problems."""
+    monkeypatch.setenv(ALGORITHM, "matrix")
+    native = select.BACKENDS["native"]
+    return Products(native, DEVICE, native.cuda_algorithm, lambda count: None)
+
+
+@pytest.mark.parametrize("dtype", [BRAIN, HALF], ids=str)
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
+@pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 10}, {"degree": 2, "base": None}], ids=str)
+def test_large_tiles(products, contraction, case, dtype):
+    """Enough of them for 200 processors, none of them whole."""
+    p = Problem.random(**{"rows": 4200, "inputs": 72, "outputs": 1000, "grid_size": 5, "knots": "promised", **case,
+                          "dtype": dtype})  # fmt: skip
+    products.check(contraction, p)
