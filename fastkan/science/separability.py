@@ -63,9 +63,9 @@ def detect_separability(
         score_th: scores from here on bind two variables into one group.
         res_th: the share of all scores that may be left between groups.
         n_clusters: the number of groups that is looked for, or the least and the most.
-        y: labels of x [N, 1], best some that were not trained on: score_th, and res_th with it, is raised to the model's
-            relative error on them, below which it can't tell: a separable function plus errors e has scores up to
-            std(e) / std(f).
+        y: labels of x [N, 1], best some that were not trained on: score_th, and res_th with it, is raised to the
+            model's relative error on them, below which it can't tell: a separable function plus errors e has scores up
+            to std(e) / std(f).
         verbose: print what every number of groups would leave.
 
     Returns n_groups, groups (lists of inputs) and labels (the group of every input); hessian, the scores by their name
