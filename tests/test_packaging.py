@@ -96,6 +96,7 @@ def test_wheel_contents(native):
     assert native.name.startswith("fastkan-") and "-py3-none-" in native.name and not native.name.endswith("-any.whl")
     names = zipfile.ZipFile(native).namelist()
     assert {LIBRARY, "fastkan/py.typed", "fastkan/functional.py", "fastkan/backends/native.py"} <= set(names)
+    assert {"fastkan/network/page.html", "fastkan/network/page.js"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastkan"}
     assert not [name for name in names if "tests" in name or "csrc" in name or name.endswith((".o", ".new"))]
     assert [name for name in names if name.endswith(".so")] == [LIBRARY]

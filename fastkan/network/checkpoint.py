@@ -1,5 +1,6 @@
 """save and load: a network in one file that holds tensors, numbers and text, and so can't run code."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -23,24 +24,33 @@ def save(model, path: str | os.PathLike | IO[bytes]) -> None:
 
     A base function that is not a name, and functions that were added to the library, are not in the file.
     """
-    content = {
+    if hasattr(path, "write"):
+        torch.save(content(model), path)
+        return
+    with replaced(path) as file:
+        torch.save(content(model), file)
+
+
+def content(model) -> dict:
+    """What a file holds. Further entries are let be: load does not look at them."""
+    return {
         "format": FORMAT,
         "config": json.dumps(model.config()),
         "layers": json.dumps([_layer(layer) for layer in model.act_fun]),
         "trainable": json.dumps(trainable(model)),
         "state": model.state_dict(),
     }
-    if hasattr(path, "write"):
-        torch.save(content, path)
-        return
-    with replaced(path) as file:
-        torch.save(content, file)
 
 
 @contextmanager
 def replaced(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when it is complete: if writing fails, what was there before stays."""
+    """A file that takes the place of `path` when it is complete: if writing fails, what was there before stays.
+
+    Raises OSError, also where `path` is a device or a folder, which nothing should take the place of.
+    """
     target = os.path.realpath(path)  # through a link, as writing to it would
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise FileExistsError(errno.EEXIST, "expected a file, or a name that is free", os.fspath(path))
     beside = f"{target}.{os.getpid()}.tmp"
     try:
         with open(beside, "wb") as file:
@@ -63,8 +73,8 @@ def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, b
     Raises ValueError where the file is not one, KeyError where the library lacks a function, RuntimeError where its
     state does not fit its shape.
     """
-    content = _read(path, device)
-    config, state = content["config"], content["state"]
+    parts = _read(path, device)
+    config, state = parts["config"], parts["state"]
     in_features, dtype = config.pop("in_features"), getattr(torch, config.pop("dtype"))
     if config["base_fun"] is None and base_fun is None:
         raise ValueError("base_fun=None: expected the base function, which the file can't hold")
@@ -76,10 +86,10 @@ def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, b
         library.get_symbolic(name)
     for l, layer in enumerate(model.act_fun):  # as they were, where float32 knots were taken for uniform ones
         layer.linear.set_grid(state[f"act_fun.{l}.linear.grid"])
-    for layer, kept in zip(model.act_fun, content["layers"], strict=False):
+    for layer, kept in zip(model.act_fun, parts["layers"], strict=False):
         layer.linear.grid_eps, layer.linear.grid_range = kept["grid_eps"], tuple(kept["grid_range"])
         layer.linear.outside = kept["outside"]
-    set_trainable(model, content["trainable"])
+    set_trainable(model, parts["trainable"])
     return model
 
 

@@ -58,14 +58,14 @@ def symbolic_formula(
     inputs = _inputs(sympy, model, var)
     values, back = real(*inputs)
     if normalizer is not None:
-        mean, std = _statistics("normalizer", normalizer, len(inputs))
+        mean, std = statistics("normalizer", normalizer, len(inputs))
         values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(values, mean, std, strict=True)]
     if len(values) == model.in_features:
         values = [values[column] for column in model.input_id.tolist()]
     for l in range(model.depth):
         values = _layer(sympy, model, l, values)
     if output_normalizer is not None:
-        mean, std = _statistics("output_normalizer", output_normalizer, len(values))
+        mean, std = statistics("output_normalizer", output_normalizer, len(values))
         values = [y * sympy.Float(s) + sympy.Float(m) for y, m, s in zip(values, mean, std, strict=True)]
     values = [sympy.sympify(value) for value in values]
     if tolerance:
@@ -140,7 +140,8 @@ def _inputs(sympy, model, var: Sequence | None) -> list:
     return [sympy.Symbol(name) if isinstance(name, str) else name for name in names]
 
 
-def _statistics(name: str, pair: Sequence, count: int) -> tuple[list[float], list[float]]:
+def statistics(name: str, pair: Sequence, count: int) -> tuple[list[float], list[float]]:
+    """(mean, std) as lists of so many finite numbers, no std 0; ValueError otherwise."""
     if len(pair) != 2:
         raise ValueError(f"{name}={pair!r}: expected (mean, std)")
     mean, std = ([float(value) for value in part] for part in pair)

@@ -17,6 +17,7 @@ from . import (
     formula,
     grids,
     history,
+    html,
     plot,
     plot_edge,
     prune,
@@ -282,7 +283,7 @@ class KAN(nn.Module):
 
     # Pictures
 
-    plot, plot_edge = plot.plot, plot_edge.plot_edge
+    plot, plot_edge, to_html = plot.plot, plot_edge.plot_edge, html.to_html
 
     # Formulas
 

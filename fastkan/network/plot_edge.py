@@ -148,12 +148,14 @@ def _edge(model, l: int, i: int, j: int, data: Tensor | None) -> Edge:
 def _formula(symbols, i: int, j: int) -> str:
     """c f(a x + b) + d in numbers."""
     a, b, c, d = symbols.affine[j, i].tolist()
-    return f"{_factor(c)}f({_factor(a)}x{_term(b)}){_term(d)},  f = {symbols.funs_name[j][i]}"
+    return f"{factor(c)}f({factor(a)}x{term(b)}){term(d)},  f = {symbols.funs_name[j][i]}"
 
 
-def _factor(value: float) -> str:
+def factor(value: float) -> str:
+    """A number before what it multiplies; nothing for 1."""
     return "" if value == 1.0 else f"{value:.3g} "
 
 
-def _term(value: float) -> str:
+def term(value: float) -> str:
+    """A number after what it is added to; nothing for 0."""
     return "" if value == 0.0 else f" {'+' if value > 0 else '−'} {abs(value):.3g}"

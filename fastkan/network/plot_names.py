@@ -15,19 +15,22 @@ class Row(NamedTuple):
     upright: bool
 
 
-def texts(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list[str]:
-    """One text for each of the inputs `of` a model with `total` of them; values may name all or these alone.
-
-    Strings are taken as matplotlib reads them, with formulas between dollar signs; SymPy's expressions as LaTeX.
-    """
+def chosen(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list:
+    """One value for each of the inputs `of` a model with `total` of them; values may name all or these alone."""
     if values is None:
         return []
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) not in (total, len(of)):
         counts = f"{len(of)}" if total == len(of) else f"{len(of)}, or of all {total}"
         raise ValueError(f"{name}={values!r}: expected a list of {counts} names")
-    if len(values) != len(of):
-        values = [values[n] for n in of]
-    return [_text(f"{name}[{n}]", value) for n, value in enumerate(values)]
+    return list(values) if len(values) == len(of) else [values[n] for n in of]
+
+
+def texts(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list[str]:
+    """One text for each of them, see chosen.
+
+    Strings are taken as matplotlib reads them, with formulas between dollar signs; SymPy's expressions as LaTeX.
+    """
+    return [_text(f"{name}[{n}]", value) for n, value in enumerate(chosen(name, values, of, total))]
 
 
 def fitted(values: list[str], points: float, slot: float, height: float) -> Row:
