@@ -30,6 +30,7 @@ ALLOWED = {
     "nn": {"functional", "select", "spec", "basis", "reference"},
     "network": {"nn", "functional", "spec", "basis", "select"},
     "science": {"network"},
+    "tabular": {"network"},
     "compat": {"science", "network", "nn", "functional", "spec", "basis"},
     "testing": {"reference", "spec", "basis"},
 }

@@ -1,14 +1,19 @@
-"""The command line: `fastkan demo`, `fastkan info`, `fastkan bench`, each a module with add_arguments and run."""
+"""The command line: `fastkan demo`, `fastkan fit` and so on, each a module with add_arguments and run."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from .. import BackendError, __version__, backends
-from . import bench, demo, info
+from ..tabular.delimited import TableError
+from . import bench, demo, fit, info, predict, show
 
 COMMANDS = {
     "demo": (demo, "train on real digits with nn.Linear and with KANLinear, then time every backend"),
+    "fit": (fit, "train on a table in a file, and find a formula for one of its columns"),
+    "predict": (predict, "predict that column for the rows of another table"),
+    "show": (show, "what such a model is: formula, errors, columns"),
     "info": (info, "versions, machine, and which backend runs why"),
     "bench": (bench, "time a layer of any shape against nn.Linear and other KAN formulas"),
 }
@@ -30,8 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         return args.run(args)
-    except (BackendError, demo.MissingExtra, OSError) as error:
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (BackendError, demo.MissingExtra, TableError, OSError) as error:
         print(f"fastkan {args.command}: {error}", file=sys.stderr)
         return 1
+    except MemoryError:
+        print(f"fastkan {args.command}: not enough memory", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        print(f"fastkan {args.command}: interrupted", file=sys.stderr)
         return 130

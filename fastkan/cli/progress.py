@@ -2,7 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +17,28 @@ def bar(items: Iterable[T], label: str) -> Iterable[T]:
         _say_once()
         return items
     return tqdm(items, desc=label, leave=False, dynamic_ncols=True)
+
+
+@contextmanager
+def steps(count: int, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """A function to call with the name of every step when it begins, of about so many, with a bar meanwhile."""
+    shown = shown and sys.stderr.isatty()
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        tqdm = None
+        if shown:
+            _say_once()
+    if tqdm is None or not shown:
+        yield lambda name, forward=1: None
+        return
+    with tqdm(total=count, leave=False, dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar}| {desc}") as line:
+
+        def step(name: str, forward: int = 1) -> None:
+            line.update(min(forward, line.total - line.n))
+            line.set_description_str(name)
+
+        yield step
 
 
 @functools.cache

@@ -1,0 +1,191 @@
+"""`fastkan predict`: the target of every row of a table, by a model that `fastkan fit` has written."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from ..network.checkpoint import replaced
+from ..tabular import files, prepare, report
+from ..tabular.columns import Column, looked_up
+from ..tabular.columns import indices as indices_of
+from ..tabular.delimited import Delimited, TableError, counted
+from ..tabular.sample import Field
+from .fit import add_layout
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`")
+    parser.add_argument("data", type=Path, help="a table with the columns that the model reads")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="a file for the predictions (standard output)")
+    add_layout(parser)
+    parser.add_argument("--quiet", action="store_true", help="no notes on standard error")
+    parser.add_argument("--json", action="store_true", help="a JSON object a row in place of CSV")
+
+
+def run(args: argparse.Namespace) -> int:
+    fitted = files.load(args.model)
+    names = [column.name for column in fitted.preparation.columns]
+    source = Delimited(args.data, args.delimiter, args.decimal, args.header, known=names)
+    predictor = Predictor(fitted, source)
+    with _output(args.out) as file:
+        write = _json_lines(file, predictor) if args.json else _csv_lines(file, predictor)
+        for chunk in source.chunks(every=True):
+            write(*predictor(chunk))
+    if not args.quiet:
+        for note in predictor.notes():
+            print(note, file=sys.stderr)
+    return 0
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that appears when it is complete."""
+    with nullcontext() if path is None else replaced(path) as binary:
+        if binary is None:
+            yield sys.stdout
+            sys.stdout.flush()
+            return
+        text = TextIOWrapper(binary, "utf-8", newline="")
+        yield text
+        text.flush()
+        text.detach()
+
+
+class Predictor:
+    """Predictions of chunks of rows, and what is to be said of the rows in the end.
+
+    Raises TableError where the table lacks a column that the model reads.
+    """
+
+    def __init__(self, fitted: files.Fitted, source: Delimited):
+        self.model, self.preparation, self.source = fitted.model, fitted.preparation, source
+        used = {fitted.preparation.inputs[n] for n in fitted.model.input_id.tolist()}
+        self.used = [c for c in fitted.preparation.columns if used & set(c.inputs)]
+        lacking = [c.name for c in self.used if c.name not in source.names]
+        if lacking:
+            raise TableError(
+                f"{source.path} has no column {prepare.listed(lacking)}: it has {prepare.listed(source.names)}"
+            )
+        self.fields = {c.name: Field(c.name, c.levels is not None) for c in self.used}
+        self.target = self.preparation.target.name if self.preparation.target.name in source.names else None
+        self.label = Field(self.preparation.target.name, fitted.preparation.classes is not None)
+        self.outside, self.empty = dict.fromkeys(self.fields, 0), 0
+        self.known: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def header(self) -> list[str]:
+        p = self.preparation
+        return [p.target.name, *(f"probability of {name}" for name in p.classes or ())]
+
+    @torch.no_grad()
+    def __call__(self, cells: list[tuple[str, ...]]) -> tuple[list[list], list[bool]]:
+        """A list of cells for each row, and whether the row had any value at all."""
+        by_name = dict(zip(self.source.names, cells, strict=True))
+        values, blank = {}, torch.ones(len(cells[0]), dtype=torch.bool)
+        for column in self.preparation.columns:
+            values[column.name] = torch.full((len(cells[0]),), torch.nan, dtype=torch.float64)
+        for column in self.used:
+            read = self._read(column, by_name[column.name])
+            values[column.name] = read
+            blank &= torch.tensor([not cell.strip() for cell in by_name[column.name]])
+        prediction = self.model(self.preparation.features(values))
+        self.empty += int(blank.sum())
+        if self.target is not None:
+            self._keep_label(by_name[self.target], prediction, blank)
+        return self._cells(prediction), blank.tolist()
+
+    def _read(self, column: Column, cells: tuple[str, ...]) -> Tensor:
+        field = self.fields[column.name]
+        read = field.values(cells, self.source.decimal)
+        if column.levels is not None:
+            return looked_up(read, indices_of(list(field.texts), column.levels))
+        self.outside[column.name] += int(column.outside(read).sum())
+        return read
+
+    def _keep_label(self, cells: tuple[str, ...], prediction: Tensor, blank: Tensor) -> None:
+        """Where the table has the target, for the error."""
+        p, label = self.preparation, self.label.values(cells, self.source.decimal)
+        if p.classes is not None:
+            names = [_class_name(name, self.source.decimal, p.classes) for name in self.label.texts]
+            label = looked_up(label, indices_of(names, p.classes))
+        rows = ~label.isnan() & ~blank
+        if bool(rows.any()):
+            self.known.append((prediction[rows], label[rows]))
+
+    def _cells(self, prediction: Tensor) -> list[list]:
+        p = self.preparation
+        if p.classes is None:
+            return [[value] for value in p.target.unscaled(prediction[:, 0]).tolist()]
+        names = [p.classes[n] for n in report.chosen(prediction).tolist()]
+        shares = report.probabilities(prediction).tolist()
+        return [[name, *share] for name, share in zip(names, shares, strict=True)]
+
+    def notes(self) -> list[str]:
+        """What a user should know of the rows."""
+        notes = list(self.source.notes)
+        if self.source.skipped:
+            notes.append(f"{counted(self.source.skipped, 'row')} without a prediction: {self.source.first_skipped}")
+        for name, field in self.fields.items():
+            parts = {"missing": field.missing - self.empty, "beyond the range of the training": self.outside[name]}
+            told = [f"{count} {what}" for what, count in parts.items() if count > 0]
+            if told:
+                notes.append(f"{name}: {', '.join(told)}")
+        if self.known:
+            prediction, label = (torch.cat(part) for part in zip(*self.known, strict=True))
+            target = self.preparation.target
+            if self.preparation.classes is None:
+                scores = report.number_scores(prediction, target.scaled(label)[:, None], target.std)
+            else:
+                scores = report.class_scores(prediction, label.long())
+            (_, *kinds), ((_, *values),) = report.lines({"": scores})
+            told = ", ".join(f"{kind} {value}" for kind, value in zip(kinds, values, strict=True))
+            notes.append(f"{told} on the {len(label)} rows with {target.name}")
+        return notes
+
+
+def _class_name(text: str, decimal: str, classes: list[str]) -> str:
+    """The class that a cell names; whole numbers are written in several ways."""
+    if text in classes:
+        return text
+    try:
+        return str(int(float(text.replace(decimal, "."))))
+    except (ValueError, OverflowError):
+        return text
+
+
+def _csv_lines(file: IO[str], predictor: Predictor):
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(predictor.header)
+    nothing = [""] * len(predictor.header)
+
+    def write(rows: list[list], blank: list[bool]) -> None:
+        writer.writerows(
+            nothing if empty else [_short(cell) for cell in row] for row, empty in zip(rows, blank, strict=True)
+        )
+
+    return write
+
+
+def _json_lines(file: IO[str], predictor: Predictor):
+    header = predictor.header
+
+    def write(rows: list[list], blank: list[bool]) -> None:
+        for row, empty in zip(rows, blank, strict=True):
+            cells = [cell if isinstance(cell, str) else float(_short(cell)) for cell in row]
+            cells = [None] * len(row) if empty else cells
+            file.write(json.dumps(dict(zip(header, cells, strict=True))) + "\n")
+
+    return write
+
+
+def _short(cell) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.8g}"

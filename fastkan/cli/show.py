@@ -1,0 +1,33 @@
+"""`fastkan show`: what is in a model that `fastkan fit` has written."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..tabular import files
+from ..tabular.columns import Column
+from . import fit
+from .table import table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    fitted = files.load(args.model)
+    if args.json:
+        print(json.dumps({**fitted.report, "columns": fitted.preparation.as_json()["columns"]}, indent=1))
+        return 0
+    print(fit.text(fitted))
+    used = set(fitted.report["used"])
+    columns = [column for column in fitted.preparation.columns if used & set(column.inputs)]
+    print("\n" + table(("column", "from", "to", "if missing"), [_row(column) for column in columns]))
+    return 0
+
+
+def _row(column: Column) -> list[str]:
+    if column.levels is not None:
+        return [column.name, "text: " + ", ".join(column.levels), "", "as any other text"]
+    return [column.name, *(f"{value:.6g}" for value in (column.low, column.high, column.fill))]

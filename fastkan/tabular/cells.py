@@ -1,0 +1,59 @@
+"""What a cell of a table says: a number, a missing value, or a text."""
+
+import math
+import re
+from collections.abc import Sequence
+
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "missing", "?", "-", ".", "#n/a", "#na", "<na>", "nil"))
+_GROUPED = {  # digits in threes, by the decimal sign
+    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+    ",": re.compile(r"[+-]?\d{1,3}([. \u00a0\u202f]\d{3})+(,\d*)?"),
+}
+
+
+def missing(cell: str) -> bool:
+    """Whether the cell says that there is no value: empty, NA, nan, null, ? and the like."""
+    return cell.strip().lower() in MISSING
+
+
+def number(cell: str, decimal: str) -> float | None:
+    """The cell as a number, inf where it says so or is too large; None where it is none.
+
+    decimal: "." or ",". Thousands may be set off by the other sign: 1,234.5 or 1.234,5.
+    """
+    cell = cell.strip()
+    if "_" in cell:  # which Python reads over
+        return None
+    if _GROUPED[decimal].fullmatch(cell):
+        cell = re.sub(r"[, \u00a0\u202f]" if decimal == "." else r"[. \u00a0\u202f]", "", cell)
+    elif decimal == "," and "." in cell:
+        return None
+    if decimal == ",":
+        cell = cell.replace(",", ".")
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def is_number(cell: str, decimal: str) -> bool:
+    value = number(cell, decimal)
+    return value is not None and not math.isnan(value)
+
+
+def numbers(cells: Sequence[str], decimal: str) -> tuple[list[float], int, str | None]:
+    """The cells as numbers, NaN where they are missing or text; how many are text, and the first that is."""
+    if decimal == "." and not any("_" in cell for cell in cells):
+        try:
+            return list(map(float, cells)), 0, None
+        except ValueError:
+            pass
+    values, texts, first = [], 0, None
+    for cell in cells:
+        value = number(cell, decimal)
+        if value is None:
+            value = math.nan
+            if not missing(cell):
+                texts, first = texts + 1, first or cell.strip()
+        values.append(value)
+    return values, texts, first

@@ -1,0 +1,227 @@
+"""A file of delimited text: its encoding, delimiter, decimal sign and header are found from its beginning.
+
+It is read in chunks, so that memory does not grow with the file.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from .cells import is_number, missing
+
+HEAD = 1 << 22  # bytes that the layout is found from
+LINES = 200  # of these, at most
+CHUNK = 8192  # rows
+DELIMITERS = "\t;|, "  # the first one that cuts the rows into equally many cells counts
+NAMED = {"\t": "a tab", " ": "a space", None: "none of tab ; | , space"}
+KINDS = {b"PK\x03\x04": "an archive or a workbook", b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "a workbook"}
+
+
+class TableError(ValueError):
+    """A table that can't be used, in one line that says why."""
+
+
+class Delimited:
+    """The rows of a file.
+
+    Args:
+        path: a file, which may be compressed with gzip.
+        delimiter, decimal: instead of those that are found.
+        header: whether the first row has the names; by default it has where none of its cells is a number.
+        known: names that a first row has only as a header.
+
+    Attributes: names of the columns, each different, and `twice`, those that several had; notes, what a user should be
+    told; skipped, the rows that were left out so far because they have another number of cells; rows, those that were
+    not.
+
+    Raises TableError, and OSError.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, delimiter: str | None = None, decimal: str | None = None,
+        header: bool | None = None, known: Sequence[str] = (),
+    ):  # fmt: skip
+        self.path, self.notes, self.twice = os.fspath(path), [], []
+        self.skipped = self.rows = 0
+        self.first_skipped = None
+        head = self._head()
+        self.encoding = self._encoding(head)
+        text = codecs.getincrementaldecoder(self.encoding)("replace").decode(head)
+        lines = list(itertools.islice(io.StringIO(text, newline=""), LINES))
+        if 1 < len(lines) < LINES and len(head) == HEAD:
+            lines.pop()  # it may be cut
+        lines = [line for line in lines if line.strip()]
+        if not lines:
+            raise TableError(f"{self.path} is empty: expected a row of names and rows of numbers")
+        self.delimiter = delimiter or _delimiter(lines)
+        rows = _rows(lines, self.delimiter)
+        if len(rows[0]) == 1 and delimiter is not None and _delimiter(lines):
+            raise TableError(
+                f"{self.path} has one column with the delimiter {name_of(delimiter)}: "
+                f"it looks like {name_of(_delimiter(lines))}"
+            )
+        self.decimal = decimal or _decimal(rows)
+        self.header = self._has_header(rows[0], header, known)
+        self.names = self._names(rows[0])
+
+    # What it is
+
+    def _head(self) -> bytes:
+        if not os.path.isdir(self.path) and not os.path.isfile(self.path) and os.path.exists(self.path):
+            raise TableError(f"{self.path} is a pipe or a device: expected a file, which is read twice")
+        with self._open() as file:
+            try:
+                head = file.read(HEAD)
+            except (EOFError, gzip.BadGzipFile) as error:
+                raise TableError(f"{self.path}: {error}") from None
+        for start, kind in KINDS.items():
+            if head.startswith(start):
+                raise TableError(f"{self.path} is {kind}: expected text; save the table as CSV first")
+        utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        odd = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f\x1a")
+        if not utf16 and (b"\0" in head or odd > 0.01 * len(head)):
+            raise TableError(f"{self.path} is binary: expected text with rows of cells, such as CSV")
+        return head
+
+    def _open(self):
+        file = open(self.path, "rb")
+        start = file.read(2)
+        file.seek(0)
+        return gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
+
+    def _encoding(self, head: bytes) -> str:
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        try:
+            codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+        except UnicodeDecodeError:
+            self.notes.append("the text is not UTF-8: read as Windows-1252")
+            return "cp1252"
+        return "utf-8-sig"
+
+    def _has_header(self, first: list[str], header: bool | None, known: Sequence[str]) -> bool:
+        if header is not None:
+            return header
+        if set(known) & {cell.strip() for cell in first}:
+            return True
+        found = not any(is_number(cell, self.decimal) for cell in first)
+        if not found:
+            self.notes.append(
+                f"no row of names, since the first has numbers: the columns are x1 to x{len(first)} (else: --header)"
+            )
+        return found
+
+    def _names(self, first: list[str]) -> list[str]:
+        """Different ones that are not empty."""
+        if not self.header:
+            return [f"x{n + 1}" for n in range(len(first))]
+        given = [" ".join(cell.split()) or f"column_{n + 1}" for n, cell in enumerate(first)]
+        names = different(given)
+        self.twice = [name for name, times in Counter(given).items() if times > 1]
+        if self.twice:
+            twice = ", ".join(map(repr, self.twice))
+            self.notes.append(f"several columns are named {twice}: the later ones were numbered")
+        return names
+
+    # What is in it
+
+    def chunks(self, every: bool = False) -> Iterator[list[tuple[str, ...]]]:
+        """The columns of up to CHUNK rows at a time. Blank lines are no rows; a row of another length is skipped,
+        or with `every` counts as one without any value. TableError where more than half are."""
+        self.skipped, self.rows, self.first_skipped = 0, 0, None
+        width, rows = len(self.names), []
+        with self._open() as file, io.TextIOWrapper(file, self.encoding, "replace", newline="") as text:
+            reader = _reader(text, self.delimiter)
+            try:
+                for n, row in enumerate(row for row in reader if row):
+                    if n == 0 and self.header:
+                        continue
+                    if len(row) == width + 1 and not row[-1].strip():
+                        row.pop()  # a delimiter at the end of the line
+                    if len(row) != width:
+                        if len(row) == 1 and not row[0].strip():
+                            continue
+                        row = self._skip(row, reader.line_num, width)
+                        if not every:
+                            continue
+                    rows.append(row)
+                    if len(rows) == CHUNK:
+                        self._judge(len(rows))
+                        yield list(zip(*rows, strict=True))
+                        rows = []
+            except csv.Error as error:
+                raise TableError(f"{self.path}, line {reader.line_num}: {error}; is a quote not closed?") from None
+            except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+                raise TableError(f"{self.path}, line {reader.line_num}: {error}") from None
+        self._judge(len(rows))
+        if rows:
+            yield list(zip(*rows, strict=True))
+
+    def _skip(self, row: list[str], line: int, width: int) -> list[str]:
+        self.skipped += 1
+        if self.first_skipped is None:
+            open_quote = "; is a quote not closed?" if any("\n" in cell or "\r" in cell for cell in row) else ""
+            self.first_skipped = f"line {line} has {counted(len(row), 'cell')} where line 1 has {width}{open_quote}"
+        return [""] * width
+
+    def _judge(self, rows: int) -> None:
+        self.rows += rows
+        if self.skipped > self.rows:
+            raise TableError(
+                f"{self.path}: {self.first_skipped}, and so most others; the delimiter is taken to be "
+                f"{name_of(self.delimiter)} (--delimiter)"
+            )
+
+
+def different(names: Sequence[str]) -> list[str]:
+    """The names, the second and further ones of a kind with a number."""
+    found, used = [], set(names)
+    for name in names:
+        new, k = name, 2
+        while new in found or (new != name and new in used):
+            new, k = f"{name}_{k}", k + 1
+        found.append(new)
+    return found
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def name_of(delimiter: str | None) -> str:
+    return NAMED.get(delimiter, repr(delimiter))
+
+
+def _reader(lines, delimiter: str | None):
+    return csv.reader(lines, delimiter=delimiter or ",", skipinitialspace=True)
+
+
+def _rows(lines: list[str], delimiter: str | None) -> list[list[str]]:
+    try:
+        return [row for row in _reader(lines, delimiter) if row]
+    except csv.Error:
+        return [[""]]
+
+
+def _delimiter(lines: list[str]) -> str | None:
+    """The one that cuts most rows into equally many cells, more than one; None where there is none."""
+    best, most = None, 0.0
+    for delimiter in DELIMITERS:
+        rows = _rows(lines, delimiter)
+        width, times = Counter(map(len, rows)).most_common(1)[0]
+        share = times / len(rows)
+        if width > 1 and share > most + 0.05:
+            best, most = delimiter, share
+    return best
+
+
+def _decimal(rows: list[list[str]]) -> str:
+    """The sign with which more cells are numbers."""
+    cells = [cell for row in rows[1:] for cell in row if not missing(cell)]
+    counts = {sign: sum(is_number(cell, sign) for cell in cells) for sign in ".,"}
+    return "," if counts[","] > counts["."] else "."

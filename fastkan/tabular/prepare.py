@@ -1,0 +1,161 @@
+"""From a sample of a table to what a network is trained on, and what a user should know of it."""
+
+import difflib
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .columns import Column, Preparation, indices, looked_up, of_numbers, of_texts
+from .delimited import TableError, counted
+from .sample import Field, Sample
+
+FEWEST_ROWS = 10
+MOST_CLASSES = 20
+FEW = 5  # different whole numbers are taken for classes
+TASKS = ("regression", "classification")
+
+
+class Prepared(NamedTuple):
+    """x [N, inputs], y [N, 1] standardised or [N] indices of classes, both in float64; rows to train on, to choose
+    by, and to test on, as indices."""
+
+    preparation: Preparation
+    x: Tensor
+    y: Tensor
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    notes: list[str]
+
+
+def find_target(names: Sequence[str], target: str, twice: Collection[str] = ()) -> str:
+    """The column that is meant: by its name, whatever its case where that is unique. TableError suggests others.
+
+    twice: names that several columns had, which mean none of them.
+    """
+    if target in twice:
+        raise TableError(f"several columns are named {target!r}: expected one; rename the others")
+    if target in names:
+        return target
+    alike = [name for name in names if name.lower() == target.strip().lower()]
+    if len(alike) == 1:
+        return alike[0]
+    near = difflib.get_close_matches(target.lower(), [name.lower() for name in names], 3, 0.5)
+    near = list(dict.fromkeys(name for n in near for name in names if name.lower() == n))
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {listed(names)}"
+    raise TableError(f"no column {target!r}; {hint}")
+
+
+def prepare(
+    sample: Sample, target: str, task: str | None, drop: Collection[str], hold_out: float, seed: int, header: bool
+) -> Prepared:
+    """Choose rows and columns, and scale them by the rows to train on. Raises TableError."""
+    field, y = sample.column(target)
+    notes = _odd_cells(sample.fields, target)
+    has = ~y.isnan()
+    if not bool(has.all()):
+        notes.append(f"{counted(int((~has).sum()), 'row')} without {target}: left out")
+    if int(has.sum()) < FEWEST_ROWS:
+        raise TableError(
+            f"{counted(int(has.sum()), 'row')} with a value of {target!r}: expected at least {FEWEST_ROWS}"
+        )
+    values, y = sample.values[has], y[has]
+    classes = _classes(field, y, task)
+    if classes is None and field.is_text:
+        raise TableError(f"the target {target!r} is text, such as {next(iter(field.texts))!r}: expected numbers")
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    tested = max(2, round(hold_out * len(y)))
+    test, rest = order[:tested], order[tested:]
+    valid, train = rest[: max(2, len(rest) // 4)], rest[max(2, len(rest) // 4) :]
+    seen = torch.cat([train, valid])
+    columns, features = [], []
+    for n, f in enumerate(sample.fields):
+        if f.name == target or f.name in drop:
+            continue
+        column = of_texts(f.name, f, values[seen, n]) if f.is_text else of_numbers(f.name, values[seen, n])
+        if column is None:
+            notes.append(f"{f.name}: {_why_useless(f, values[seen, n])}: left out")
+            continue
+        read = looked_up(values[:, n], indices(list(f.texts), column.levels)) if f.is_text else values[:, n]
+        columns.append(column)
+        features.append(column.features(read))
+    if not columns:
+        raise TableError("no column is left to predict from: expected one that is not the target and varies")
+    if classes is None:
+        scaled = of_numbers(target, y[seen])
+        if scaled is None:
+            raise TableError(f"the target {target!r} is always {y[0]:g}: expected one that varies")
+        label = scaled.scaled(y)[:, None]
+    else:
+        scaled = Column(target)
+        label = looked_up(y, indices(list(field.texts), classes)) if field.is_text else _codes(y, classes)
+        label = label.long()
+    preparation = Preparation(columns, scaled, classes, header)
+    return Prepared(preparation, torch.cat(features, 1), label, train, valid, test, notes)
+
+
+def _classes(field: Field, y: Tensor, task: str | None) -> list[str] | None:
+    """The values of a target that is a class, None for one that is a number."""
+    distinct = y.unique().tolist()
+    few = field.is_text or (len(distinct) <= FEW and all(value == int(value) for value in distinct))
+    if task == "regression" or (task is None and not few):
+        return None
+    if len(distinct) > MOST_CLASSES:
+        raise TableError(
+            f"the target {field.name!r} has {len(distinct)} different values, such as {_shown(field, distinct[0])}: "
+            f"expected numbers, or at most {MOST_CLASSES} classes"
+        )
+    if len(distinct) < 2:
+        raise TableError(f"the target {field.name!r} is always {_shown(field, distinct[0])}: expected one that varies")
+    if field.is_text:
+        return sorted(list(field.texts)[int(code)] for code in distinct)
+    return [_number_name(value) for value in distinct]
+
+
+def _codes(y: Tensor, classes: list[str]) -> Tensor:
+    return (y[:, None] == torch.tensor([float(name) for name in classes], dtype=torch.float64)).double().argmax(1)
+
+
+def _number_name(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def _shown(field: Field, value: float) -> str:
+    return repr(list(field.texts)[int(value)]) if field.is_text else _number_name(value)
+
+
+def _why_useless(field: Field, values: Tensor) -> str:
+    given = values[~values.isnan()]
+    if not len(given):
+        return "no values"
+    if field.is_text and len(given.unique()) > 1:
+        return f"text with {len(given.unique())} different values, of which fewer than two are common"
+    return "constant"
+
+
+def _odd_cells(fields: Sequence[Field], target: str) -> list[str]:
+    """What was taken for missing, and how much is missing."""
+    notes = []
+    for field in fields:
+        if field.wrong:
+            cells = counted(field.wrong, "cell")
+            notes.append(
+                f"{field.name}: {cells} of text among numbers, such as {field.first_wrong!r}: taken as missing"
+            )
+        if field.infinite:
+            notes.append(f"{field.name}: {counted(field.infinite, 'infinite number')}: taken as missing")
+    missing = Counter({f.name: f.missing for f in fields if f.missing and f.name != target})
+    if missing:
+        most = ", ".join(f"{name} ({count})" for name, count in missing.most_common(5))
+        more = f" and {len(missing) - 5} more columns" if len(missing) > 5 else ""
+        notes.append(f"missing values, replaced by the median or the most common value: {most}{more}")
+    return notes
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The names for a message, the first ones where there are many."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + rest

@@ -1,0 +1,74 @@
+"""Errors on rows that took no part in anything, of the network and of what it has to beat, in the target's units."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .linear import linear, with_constant
+from .prepare import Prepared
+from .recipe import Found, row_losses
+
+
+@torch.no_grad()
+def errors(data: Prepared, found: Found) -> dict[str, dict[str, float]]:
+    """By model: "rmse" and "r2" of numbers; "accuracy" and "log_loss", in nats, of classes."""
+    p = data.preparation
+    seen, test, classes = torch.cat([data.train, data.valid]), data.test, p.classes is not None
+    with torch.enable_grad():
+        weight = linear(data.x[seen], data.y[seen], p.outputs, classes)
+    rows = data.x[test]
+    predictions = {
+        ("most common class" if classes else "mean"): _baseline(data, seen).expand(len(test), -1),
+        ("logistic regression" if classes else "linear model"): with_constant(rows) @ weight,
+        "network": found.network(rows),
+    }
+    if found.formula is not None:
+        predictions["formula"] = found.formula(rows)
+    score = class_scores if classes else number_scores
+    return {name: score(prediction, data.y[test], p.target.std) for name, prediction in predictions.items()}
+
+
+def _baseline(data: Prepared, seen: Tensor) -> Tensor:
+    """What is best said without looking at a row, [1, outputs]: the mean, or the classes' shares as log-odds."""
+    y, classes = data.y[seen], data.preparation.classes
+    if classes is None:
+        return y.mean(0, keepdim=True)
+    share = (torch.bincount(y, minlength=len(classes)) + 0.5) / (len(y) + 0.5 * len(classes))
+    return (share[1:] / share[0]).log()[None] if len(classes) == 2 else share.log()[None].to(data.x.dtype)
+
+
+def number_scores(prediction: Tensor, y: Tensor, std: float) -> dict[str, float]:
+    """Of predictions [N, 1] in standard deviations."""
+    mean_square = float((prediction - y).square().mean())
+    variance = float(y.var(correction=0))
+    return {"rmse": math.sqrt(mean_square) * std, "r2": 1 - mean_square / variance if variance else math.nan}
+
+
+def class_scores(prediction: Tensor, y: Tensor, std: float = 1.0) -> dict[str, float]:
+    """Of outputs [N, classes], or [N, 1] with two classes."""
+    right = chosen(prediction) == y
+    return {"accuracy": float(right.double().mean()), "log_loss": float(row_losses(prediction, y, True).mean())}
+
+
+def chosen(prediction: Tensor) -> Tensor:
+    """The index of the likeliest class, [N]."""
+    return prediction.argmax(1) if prediction.shape[1] > 1 else (prediction[:, 0] > 0).long()
+
+
+def probabilities(prediction: Tensor) -> Tensor:
+    """[N, classes]."""
+    if prediction.shape[1] > 1:
+        return prediction.softmax(1)
+    second = prediction.sigmoid()
+    return torch.cat([1 - second, second], 1)
+
+
+def lines(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of them."""
+    kinds = {"rmse": "RMSE", "r2": "R^2", "accuracy": "accuracy", "log_loss": "log loss"}
+    shown = {"rmse": "{:.4g}", "r2": "{:.3f}", "accuracy": "{:.3f}", "log_loss": "{:.3f}"}
+    first = next(iter(errors.values()))
+    header = ["on held-out rows", *(kinds[kind] for kind in first)]
+    return header, [[name, *(shown[k].format(v) for k, v in row.items())] for name, row in errors.items()]

@@ -1,0 +1,111 @@
+"""A sample of a table's rows as numbers, in one pass and in bounded memory."""
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .cells import is_number, missing, numbers
+from .delimited import Delimited
+
+CELLS = 1 << 25  # of a sample, at most
+FEWEST = 1000  # rows of it, however many columns there are
+VALUES = 10_000  # different texts of a column that are told apart
+
+
+@dataclass
+class Field:
+    """What was read of a column: `texts` are the values of one of text, in the order of their codes."""
+
+    name: str
+    is_text: bool
+    texts: dict[str, int] = field(default_factory=dict)
+    missing: int = 0
+    infinite: int = 0
+    wrong: int = 0  # texts among numbers
+    first_wrong: str | None = None
+
+    def values(self, cells: Sequence[str], decimal: str) -> Tensor:
+        """[N] numbers, or codes of texts; NaN where there is none."""
+        if self.is_text:
+            found = array("d", [self._code(cell) for cell in cells])
+        else:
+            read, wrong, first = numbers(cells, decimal)
+            self.wrong += wrong
+            self.first_wrong = self.first_wrong or first
+            found = array("d", read)
+        values = torch.frombuffer(found, dtype=torch.float64)
+        infinite = values.isinf()
+        if bool(infinite.any()):
+            self.infinite += int(infinite.sum())
+            values = values.masked_fill(infinite, torch.nan)
+        self.missing += int(values.isnan().sum())
+        return values
+
+    def _code(self, cell: str) -> float:
+        text = " ".join(cell.split())
+        if missing(text):
+            return torch.nan
+        if text not in self.texts and len(self.texts) >= VALUES:
+            return VALUES
+        return self.texts.setdefault(text, len(self.texts))
+
+
+@dataclass
+class Sample:
+    """values [rows, columns]: numbers, or codes of texts; NaN where there is none. total: the rows of the table."""
+
+    fields: list[Field]
+    values: Tensor
+    total: int
+
+    def column(self, name: str) -> tuple[Field, Tensor]:
+        at = [f.name for f in self.fields].index(name)
+        return self.fields[at], self.values[:, at]
+
+
+def read(
+    table: Delimited, rows: int, seed: int, text: Sequence[str] = (), tell: Callable[[int], object] = lambda rows: None
+) -> Sample:
+    """A random sample of so many rows, in their order, or all where there are no more.
+
+    text: columns that are text though they look like numbers. tell: called with the number of rows read, again and
+    again.
+    """
+    rows = min(rows, max(FEWEST, CELLS // len(table.names)))
+    generator = torch.Generator().manual_seed(seed)
+    fields, kept, keys, total = None, [], [], 0
+    for columns in table.chunks():
+        if fields is None:
+            fields = [
+                Field(name, name in text or _is_text(cells, table.decimal))
+                for name, cells in zip(table.names, columns, strict=True)
+            ]
+        new = [f.values(cells, table.decimal) for f, cells in zip(fields, columns, strict=True)]
+        kept.append(torch.stack(new, 1))
+        keys.append(torch.rand(len(columns[0]), generator=generator, dtype=torch.float64))
+        total += len(columns[0])
+        if sum(map(len, keys)) > 2 * rows:
+            kept, keys = _thinned(kept, keys, rows)
+        tell(total)
+    if fields is None:
+        return Sample([Field(name, False) for name in table.names], torch.empty(0, len(table.names)), 0)
+    kept, _ = _thinned(kept, keys, rows)
+    return Sample(fields, kept[0], total)
+
+
+def _thinned(kept: list[Tensor], keys: list[Tensor], rows: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The rows with the smallest of the random keys, so that each of the table's has the same chance."""
+    every, key = torch.cat(kept), torch.cat(keys)
+    if len(key) <= rows:
+        return [every], [key]
+    chosen = key.topk(rows, largest=False).indices.sort().values
+    return [every[chosen]], [key[chosen]]
+
+
+def _is_text(cells: Sequence[str], decimal: str) -> bool:
+    """Whether fewer than half of the cells with a value are numbers."""
+    given = [cell for cell in cells if not missing(cell)]
+    return sum(is_number(cell, decimal) for cell in given) < 0.5 * len(given)
