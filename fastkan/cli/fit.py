@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -74,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
-    with steps(recipe.STAGES, not silent) as tell:
+    with steps(recipe.STAGES, not silent) as tell, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a training that did not work says is for those who ask for one
         rows = sample.read(source, args.rows, args.seed, args.text, lambda n: tell(f"{n} rows read", 0))
         data = prepare.prepare(rows, target, args.task, args.drop, args.hold_out, args.seed, source.header)
         found = recipe.find(data, args.seed, tell)
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         content["files"] = _write(fitted, data, paths)
     content["seconds"] = round(time.perf_counter() - start, 1)
     if args.json:
-        print(json.dumps(content, indent=1))
+        print(as_json(content))
     elif not args.quiet:
         print(text(fitted))
     return 0
@@ -150,26 +153,36 @@ def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path])
     model.get_act(data.x[torch.cat([data.train, data.valid])[: recipe.SEARCH_ROWS]])
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    written = {kind: str(path) for kind, path in paths.items()}
     title = f"{p.target.name}, from {fitted.report['table']}"
+    names = {"in_vars": [_plain(name) for name in p.inputs], "out_vars": [_plain(name) for name in p.outcomes]}
+    try:
+        model.plot(**names, path=paths["diagram"])
+    except (ImportError, ValueError) as error:
+        fitted.report["notes"].append(f"no diagram: {error}")
+        paths = {kind: path for kind, path in paths.items() if kind != "diagram"}
     html.to_html(
         model, paths["page"], in_vars=p.inputs, out_vars=p.outcomes, title=title,
         caption="\n".join(f"{name} = {formula}" for name, formula in (fitted.report["formula"] or {}).items()),
         normalizer=p.normalizer(), output_normalizer=p.output_normalizer(),
     )  # fmt: skip
-    try:
-        names = {"in_vars": [_plain(name) for name in p.inputs], "out_vars": [_plain(name) for name in p.outcomes]}
-        model.plot(**names, path=paths["diagram"])
-    except ImportError as error:
-        fitted.report["notes"].append(f"no diagram: {error}")
-        del written["diagram"]
     files.save(fitted, paths["model"])
-    return written
+    return {kind: str(path) for kind, path in paths.items()}
 
 
 def _plain(name: str) -> str:
     """The name for matplotlib, to which dollar signs start formulas."""
     return name.replace("$", r"\$")
+
+
+def as_json(content: dict) -> str:
+    """The report for a machine, null for what is no finite number."""
+
+    def finite(value):
+        if isinstance(value, dict):
+            return {key: finite(v) for key, v in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(content), indent=1, allow_nan=False)
 
 
 def text(fitted: files.Fitted) -> str:

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     fitted = files.load(args.model)
     names = [column.name for column in fitted.preparation.columns]
-    source = Delimited(args.data, args.delimiter, args.decimal, args.header, known=names)
+    header = False if args.header is None and not fitted.preparation.header else args.header
+    source = Delimited(args.data, args.delimiter, args.decimal, header, known=names)
     predictor = Predictor(fitted, source)
     with _output(args.out) as file:
         write = _json_lines(file, predictor) if args.json else _csv_lines(file, predictor)
@@ -75,9 +76,9 @@ class Predictor:
             raise TableError(
                 f"{source.path} has no column {prepare.listed(lacking)}: it has {prepare.listed(source.names)}"
             )
-        self.fields = {c.name: Field(c.name, c.levels is not None) for c in self.used}
+        self.fields = {c.name: _field(c.name, c.levels) for c in self.used}
         self.target = self.preparation.target.name if self.preparation.target.name in source.names else None
-        self.label = Field(self.preparation.target.name, fitted.preparation.classes is not None)
+        self.label = _field(self.preparation.target.name, fitted.preparation.classes)
         self.outside, self.empty = dict.fromkeys(self.fields, 0), 0
         self.known: list[tuple[Tensor, Tensor]] = []
 
@@ -104,10 +105,7 @@ class Predictor:
         return self._cells(prediction), blank.tolist()
 
     def _read(self, column: Column, cells: tuple[str, ...]) -> Tensor:
-        field = self.fields[column.name]
-        read = field.values(cells, self.source.decimal)
-        if column.levels is not None:
-            return looked_up(read, indices_of(list(field.texts), column.levels))
+        read = self.fields[column.name].values(cells, self.source.decimal)
         self.outside[column.name] += int(column.outside(read).sum())
         return read
 
@@ -150,6 +148,11 @@ class Predictor:
             told = ", ".join(f"{kind} {value}" for kind, value in zip(kinds, values, strict=True))
             notes.append(f"{told} on the {len(label)} rows with {target.name}")
         return notes
+
+
+def _field(name: str, values: list[str] | None) -> Field:
+    """A column of numbers, or of texts whose codes are their places in values, others coming after."""
+    return Field(name, values is not None, {value: n for n, value in enumerate(values or ())})
 
 
 def _class_name(text: str, decimal: str, classes: list[str]) -> str:

@@ -1,7 +1,6 @@
 """`fastkan show`: what is in a model that `fastkan fit` has written."""
 
 import argparse
-import json
 from pathlib import Path
 
 from ..tabular import files
@@ -18,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     fitted = files.load(args.model)
     if args.json:
-        print(json.dumps({**fitted.report, "columns": fitted.preparation.as_json()["columns"]}, indent=1))
+        print(fit.as_json({**fitted.report, "columns": fitted.preparation.as_json()["columns"]}))
         return 0
     print(fit.text(fitted))
     used = set(fitted.report["used"])

@@ -9,6 +9,7 @@ import gzip
 import io
 import itertools
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -77,7 +78,7 @@ class Delimited:
         with self._open() as file:
             try:
                 head = file.read(HEAD)
-            except (EOFError, gzip.BadGzipFile) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise TableError(f"{self.path}: {error}") from None
         for start, kind in KINDS.items():
             if head.startswith(start):
@@ -89,10 +90,9 @@ class Delimited:
         return head
 
     def _open(self):
-        file = open(self.path, "rb")
-        start = file.read(2)
-        file.seek(0)
-        return gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file
+        with open(self.path, "rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        return gzip.open(self.path) if compressed else open(self.path, "rb")
 
     def _encoding(self, head: bytes) -> str:
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -156,7 +156,7 @@ class Delimited:
                         rows = []
             except csv.Error as error:
                 raise TableError(f"{self.path}, line {reader.line_num}: {error}; is a quote not closed?") from None
-            except (EOFError, gzip.BadGzipFile, UnicodeError) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeError) as error:
                 raise TableError(f"{self.path}, line {reader.line_num}: {error}") from None
         self._judge(len(rows))
         if rows:
@@ -202,10 +202,12 @@ def _reader(lines, delimiter: str | None):
 
 
 def _rows(lines: list[str], delimiter: str | None) -> list[list[str]]:
+    found = []
     try:
-        return [row for row in _reader(lines, delimiter) if row]
-    except csv.Error:
-        return [[""]]
+        found.extend(row for row in _reader(lines, delimiter) if row)
+    except csv.Error:  # told when the table is read
+        pass
+    return found or [[""]]
 
 
 def _delimiter(lines: list[str]) -> str | None:

@@ -43,7 +43,8 @@ def number_scores(prediction: Tensor, y: Tensor, std: float) -> dict[str, float]
     """Of predictions [N, 1] in standard deviations."""
     mean_square = float((prediction - y).square().mean())
     variance = float(y.var(correction=0))
-    return {"rmse": math.sqrt(mean_square) * std, "r2": 1 - mean_square / variance if variance else math.nan}
+    r2 = 1 - mean_square / variance if variance else float(not mean_square)
+    return {"rmse": math.sqrt(mean_square) * std, "r2": r2}
 
 
 def class_scores(prediction: Tensor, y: Tensor, std: float = 1.0) -> dict[str, float]:

@@ -37,7 +37,8 @@ def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) 
     scale = preparation.target.std if preparation.classes is None else 1.0
     written = []
     for n, formula in enumerate(exact):
-        options = [formula, *(sympy.expand(formula, multinomial=m, **KEEP) for m in (False, True))]
+        powers = (False, True) if model.depth == 1 else (False,)  # of sums of several inputs they would be long
+        options = [formula, *(sympy.expand(formula, multinomial=m, **KEEP) for m in powers)]
         shortest = min(options, key=count_operations)
         target = preparation.target.unscaled(values[:, n]) if preparation.classes is None else values[:, n]
         allowed = scale * max(SHARE * float(error[n]), 1e-9)
