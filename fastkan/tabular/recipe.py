@@ -166,10 +166,11 @@ class Search:
         return best
 
     def without(self, model: KAN, count: int) -> KAN | None:
-        """A copy with so many edges, or fewer: nodes that are then without edges go too. None if nothing would stay."""
+        """A copy with so many edges, or fewer: nodes that are then without edges go too. None if an output would
+        lose its last."""
         x, smaller = self.data.x[self.train], model.copy()
-        smaller.prune_edge(count=count, x=x)
         try:
+            smaller.prune_edge(count=count, x=x)
             return smaller.prune(0.0, 0.0, x=x).prune_input(0.0)
         except ValueError:
             return None
