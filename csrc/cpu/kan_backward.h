@@ -21,11 +21,12 @@ struct Visit {
 };
 
 // dots[at] (+)= u[n] * (sum_k w'_k coef[start + k]), lane by lane, if X; grad_coef[start + k] += w_k u[n], if C; for
-// the row n = order[at].
+// the row n = order[at]. The first `ready` rows of grad_coef have a value, the others get their first one here: writing
+// zeros to add to would be another pass over a large grid's gradients.
 template <class T, int NV, int R, bool BASE, bool X, bool C>
 __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u_stride, const T* coef, int64_t row,
                                      const T* base, bool first, Vec<T>* dots, T* grad_coef, int64_t grad_row,
-                                     T* grad_base) {
+                                     int64_t ready, T* grad_base) {
   constexpr int W = kLanes<T>, kPlanes = R + BASE;
   const int32_t *order = rows.order, *start = rows.start;
   const T* w = rows.features;
@@ -37,9 +38,11 @@ __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u
   int64_t g = start[0];
   const auto leave = [&](int k) __attribute__((always_inline)) {
     T* to = grad_coef + (g + k) * grad_row;
+    const bool add = g + k < ready;
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) {
-      store(to + v * W, load(to + v * W) + sum[k][v]);
+      if (add) sum[k][v] += load(to + v * W);
+      store(to + v * W, sum[k][v]);
       sum[k][v] = Vec<T>{};
     }
   };
@@ -48,6 +51,9 @@ __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u
     if (to >= g + R) {
 #pragma GCC unroll 8
       for (int k = 0; C && k < R; ++k) leave(k);
+      for (int64_t f = most(ready, g + R); C && f < to; ++f)
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) store(grad_coef + f * grad_row + v * W, Vec<T>{});
       g = to;
     }
     for (; g < to; ++g) {
@@ -216,12 +222,12 @@ class BackwardTask {
     if (first && p_.grad_coef && p_.with_base) zero(grad_base_, 1);
     for (int64_t at = 0; at < rows_; at += kVisit) {
       const Visit<T> rows = prepare(at);
-      if (p_.grad_coef) {
-        const int64_t needed = rows.start[rows.rows - 1] + p_.K + 1;
-        if (ready < needed) zero(grad_coef_ + ready * plan_.width, needed - ready);
-        ready = most(ready, needed);
+      if (p_.grad_coef && ready < rows.start[0]) {
+        zero(grad_coef_ + ready * plan_.width, rows.start[0] - ready);
+        ready = rows.start[0];
       }
-      visit_rows(rows);
+      visit_rows(rows, ready);
+      ready = most(ready, rows.start[rows.rows - 1] + p_.K + 1);
       if (p_.grad_x) store_dots(rows, tile_ + i * tile_stride());
     }
     if (p_.grad_coef && ready < p_.F) zero(grad_coef_ + ready * plan_.width, p_.F - ready);
@@ -279,14 +285,14 @@ class BackwardTask {
     if (p_.grad_coef) column_.weights(p_.order, features_ + (p_.grad_x ? planes_ * kVisit : 0), kVisit);
   }
 
-  void visit_rows(const Visit<T>& rows) {
+  void visit_rows(const Visit<T>& rows, int64_t ready) {
     by_window(p_, [&](auto window, auto base) {
       if (p_.grad_x && p_.grad_coef)
-        visit_chunks<window.value, base.value, true, true>(rows);
+        visit_chunks<window.value, base.value, true, true>(rows, ready);
       else if (p_.grad_x)
-        visit_chunks<window.value, base.value, true, false>(rows);
+        visit_chunks<window.value, base.value, true, false>(rows, ready);
       else
-        visit_chunks<window.value, base.value, false, true>(rows);
+        visit_chunks<window.value, base.value, false, true>(rows, ready);
     });
   }
 
@@ -298,11 +304,11 @@ class BackwardTask {
   }
 
   template <int R, bool BASE, bool X, bool C>
-  void visit_chunks(const Visit<T>& rows) {
+  void visit_chunks(const Visit<T>& rows, int64_t ready) {
     chunks<window_vectors(R + BASE)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
       const int64_t o0 = chunk * kLanes<T>;
       visit<T, vectors.value, R, BASE, X, C>(rows, u_ + o0, u_rows_.stride(), w_.coef + o0, w_.coef_row, w_.base + o0,
-                                             chunk == 0, dots_, grad_coef_ + o0, plan_.width, grad_base_ + o0);
+                                             chunk == 0, dots_, grad_coef_ + o0, plan_.width, ready, grad_base_ + o0);
     });
   }
 

@@ -79,12 +79,14 @@ __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, con
   for (int v = 0; v < NV; ++v) b[v] = BASE ? load(base + v * W) : Vec<T>{};
   for (int64_t at = 0, g = -1; at < rows; ++at, ++w) {
     const T* c = coef + start[at] * row;
-    if (HELD && start[at] != g) {
+    if (!HELD || start[at] != g) {
       g = start[at];
-#pragma GCC unroll 8
-      for (int k = 0; k < R; ++k)
 #pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) held[k][v] = load(c + k * row + v * W);
+      for (int v = 0; v < NV; ++v) {
+        __builtin_prefetch(c + (R + kCoefAhead) * row + v * W);
+#pragma GCC unroll 8
+        for (int k = 0; HELD && k < R; ++k) held[k][v] = load(c + k * row + v * W);
+      }
     }
     T *to = y + order[at] * y_stride, *ahead = y + order[at + kAhead] * y_stride;
     Vec<T> sum[NV];
@@ -93,7 +95,6 @@ __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, con
       sum[v] = BASE ? splat(w[R * kVisit]) * b[v] : Vec<T>{};
       __builtin_prefetch(ahead + v * W, 1);
     }
-    __builtin_prefetch(c + (R + kCoefAhead) * row + at % NV * W);  // a line at a time: windows have a few rows each
 #pragma GCC unroll 8
     for (int k = 0; k < R; ++k) {
       const Vec<T> a = splat(w[k * kVisit]);
