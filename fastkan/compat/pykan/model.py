@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...network import KAN
 from ...network.library import SymbolicFunction, add_symbolic
+from ...science import plot_tree
 from . import checkpoint
 from .habits import numbers, on_pyplot, remember, seed_all, seen
 from .library import SYMBOLIC_LIB
@@ -188,7 +189,7 @@ class MultKAN(KAN):
             import matplotlib.pyplot as plt
 
             plt.figure(figsize=(len(found), 3))
-            plt.bar(range(len(found)), found.cpu())
+            plt.bar(range(len(found)), found.cpu().numpy())
             plt.xticks(range(len(found)))
         return found
 
@@ -241,6 +242,14 @@ class MultKAN(KAN):
         plt.figure(figsize=(3, 3))
         plt.plot(x, y, marker="o")
         return x, y
+
+    def tree(
+        self, x: Tensor | None = None, in_var: Sequence | None = None, style: str = "tree", sym_th: float = 5e-2,
+        sep_th: float = 1e-1, skip_sep_test: bool = False, verbose: bool = False,
+    ):  # fmt: skip
+        """fastkan.science.plot_tree of the model, on x or what it was last given, on a new figure of pyplot's."""
+        x = self.cache_data if x is None else x
+        return on_pyplot(plot_tree(self, x, in_var, style, sym_th, sep_th, skip_sep_test, verbose))
 
     # Files
 

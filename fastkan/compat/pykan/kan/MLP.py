@@ -48,6 +48,14 @@ class MLP(science.MLP):
         """fastkan.science.MLP.plot, on a new figure of pyplot's."""
         return on_pyplot(super().plot(beta, scale, metric, **options))
 
+    def tree(
+        self, x: Tensor | None = None, in_var: Sequence | None = None, style: str = "tree", sym_th: float = 5e-2,
+        sep_th: float = 1e-1, skip_sep_test: bool = False, verbose: bool = False,
+    ):  # fmt: skip
+        """fastkan.science.plot_tree of the model, on x or what it was last given, on a new figure of pyplot's."""
+        x = self.cache_data if x is None else x
+        return on_pyplot(science.plot_tree(self, x, in_var, style, sym_th, sep_th, skip_sep_test, verbose))
+
 
 for _name in ("acts", "acts_scale", "wa_forward"):
     setattr(MLP, _name, seen(science.MLP, _name))

@@ -26,6 +26,7 @@ with contextlib.suppress(ImportError):
 
 from ..library import SYMBOLIC_LIB
 from ..model import MultKAN
+from .hypothesis import plot_tree
 from .KANLayer import KANLayer
 from .LBFGS import LBFGS
 from .spline import curve2coef

@@ -15,6 +15,7 @@ with contextlib.suppress(ImportError):
 with contextlib.suppress(ImportError):
     import yaml
 
+from .... import science
 from ....network import fit_symbolic, layer, library, tidy
 from ....science import batch_hessian, batch_jacobian, datasets
 from ..library import SYMBOLIC_LIB, avoiding
@@ -97,14 +98,12 @@ def sparse_mask(in_dim: int, out_dim: int) -> Tensor:
 
 
 def augment_input(orig_vars, aux_vars, x):
-    """x [N, n] with SymPy expressions aux_vars of its columns orig_vars before them; a dataset in place."""
-    if isinstance(x, dict):
-        for name in ("train_input", "test_input"):
-            x[name] = augment_input(orig_vars, aux_vars, x[name])
-        return x
-    columns = x.split(1, 1)
-    added = [lambdify(orig_vars, aux, [{"log": torch.log}, torch])(*columns) for aux in aux_vars]
-    return torch.cat([torch.as_tensor(a, dtype=x.dtype, device=x.device).expand(len(x), 1) for a in added] + [x], 1)
+    """fastkan.science.augment_input; a dataset is changed in place, as in pykan."""
+    augmented = science.augment_input(orig_vars, aux_vars, x)
+    if not isinstance(x, dict):
+        return augmented
+    x.update(augmented)
+    return x
 
 
 class _Loss(nn.Module):
