@@ -95,6 +95,18 @@ def test_what_fastkan_trained_goes_to_pykan():
     torch.testing.assert_close(theirs(x), model(x), rtol=1e-9, atol=1e-10)
 
 
+def test_the_installed_model_loads_pykans_state_dict():
+    theirs = pykan_model(width=[2, [1, 2], 1], symbolic=True)
+    with our_kan() as kan:
+        mine = kan.KAN([2, [1, 2], 1], auto_save=False).double()
+        mine.symbolic_fun[0].funs_name = theirs.symbolic_fun[0].funs_name
+        mine.symbolic_fun[1].funs_name = theirs.symbolic_fun[1].funs_name
+        mine.load_state_dict(theirs.state_dict())
+        x = data(2)
+        torch.testing.assert_close(mine(x), theirs(x), rtol=1e-5, atol=1e-5)
+        mine.load_state_dict(mine.state_dict())
+
+
 def test_to_pykan_says_why_not():
     with pytest.raises(ValueError, match="expected 'zero'"):
         to_pykan(KAN([2, 1], outside="linear"))

@@ -3,8 +3,10 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -393,6 +395,7 @@ def test_classes_have_the_methods_and_arguments_of_pykans(name):
 def test_install_and_uninstall_in_a_process():
     code = """
 import sys
+from pathlib import Path
 import fastkan.compat.pykan as pykan
 pykan.install(), pykan.install()
 from kan import *
@@ -414,3 +417,15 @@ def test_install_refuses_where_pykan_is_imported():
         assert sys.modules["kan"] is kan
         pykan.uninstall()
         assert sys.modules["kan"] is kan
+
+
+def test_every_name_is_in_the_table():
+    text = Path(__file__).parent.parent.joinpath("docs", "pykan.md").read_text()
+    with real_kan() as kan:
+        modules = [importlib.import_module(f"kan.{module}") for module in MODULES]
+        names = set(public(kan.KAN)) | set(public(kan.KANLayer)) | set(public(kan.Symbolic_KANLayer))
+        for module in modules:
+            names |= {n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__}
+    names = {name for name in names if not name.startswith("_")}
+    assert len(names) > 100
+    assert not {name for name in names if not re.search(rf"`(kan\.)?{name}\b", text)}

@@ -134,8 +134,8 @@ def test_interp_6_symmetry_of_a_trained_network(kan):
     dataset = kan.create_dataset(f, n_var=4)
     model = kan.KAN(width=[4, 5, 5, 1], seed=0)
     model.fit(dataset, steps=30)
-    model.tree(sym_th=0.2, sep_th=5e-1)
-    level = get_molecule(model, dataset["test_input"], sym_th=0.2)[1]
+    model.tree()
+    level = get_molecule(model, dataset["test_input"])[1]
     assert sorted(map(sorted, level)) == [[0, 1], [2, 3]]
 
 
