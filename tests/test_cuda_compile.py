@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("nvcc")  # one process compiles
 # The flags of CMakeLists.txt.
 FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-prec-div=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}")
 UNITS = [("gather", "f32", "90a"), ("gather", "f32", "80"), ("gather", "bf16", "90a"), ("gather", "f64", "90a")]
-PRODUCTS = [("matrix", "bf16", "80")]
+PRODUCTS = [("matrix", "bf16", "80"), ("matrix", "f16", "90a")]
 WALKS = ("gradients", "edge_mean", "edge_gradients")
 # Registers of a thread in the cubic's kernels of float32: at most what leaves room for 16 and 12 warps on a processor.
 MOST_REGISTERS = {"out_kernel": 128, **dict.fromkeys(WALKS, 168)}
@@ -35,6 +35,7 @@ class Kernel:
     operand: str
     cubic: bool
     tile: int
+    by_groups: bool
     registers: int
     stack: int
     spills: int
@@ -61,7 +62,8 @@ def kernels(report: str, assembly: str) -> Iterator[Kernel]:
         operand = (re.search(r"(Vectors|Elements)I", symbol) or [""])[0].rstrip("I")
         tile = int((re.search(r"TileILi(\d+)", symbol) or [0, 0])[1])
         cubic = "Li3ELb1E" in symbol
-        yield Kernel(name, operand, cubic, tile, int(registers), int(stack), int(spills), code[symbol])
+        groups = bool(re.search(r"TileI\w+?Lb1E", symbol))
+        yield Kernel(name, operand, cubic, tile, groups, int(registers), int(stack), int(spills), code[symbol])
 
 
 def compiled(folder: Path, file: str, kind: str, arch: str) -> list[Kernel]:
@@ -71,6 +73,7 @@ def compiled(folder: Path, file: str, kind: str, arch: str) -> list[Kernel]:
     command += [f"-gencode=arch=compute_{arch},code=sm_{arch}", str(ROOT / f"csrc/cuda/{file}.cu"), "-o", str(cubin)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert not re.search("wgmma.* are serialized|arrive is injected", done.stderr), done.stderr
     assembly = subprocess.run([disassembler(), str(cubin)], capture_output=True, text=True, check=True).stdout
     return list(kernels(done.stderr, assembly))
 
@@ -96,7 +99,7 @@ def assert_in_registers(kernels: list[Kernel]) -> None:
     for k in kernels:
         assert k.stack == k.spills == 0, (k.name, k.operand, k.cubic, k.stack, k.spills)
         assert not re.search(r"\b(STL|LDL)\b", k.code), (k.name, k.operand, k.cubic)
-        assert "EXIT" in k.code
+        assert re.search(r"\b(EXIT|BPT.TRAP)\b", k.code)
 
 
 def test_nothing_goes_to_local_memory(unit):
@@ -132,18 +135,30 @@ def found_in(k: Kernel, instruction: str) -> int:
 
 def test_products_are_made_by_tensor_cores(products):
     """Sparse ones of the window, dense ones of the rest; copies of 16 bytes that pass by the registers."""
-    tiles = [k for k in products if k.tile]
+    tiles = [k for k in products if k.tile and not k.by_groups]
     expected = [(name, tile) for name in ("matrix_backward_kernel", "sparse_out_kernel") for tile in (64, 128)]
     assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)  # degrees 2 and 3
     for k in tiles:
         out = k.name == "sparse_out_kernel"
         blocks = k.tile // 32 * k.tile // 16  # products [16, 8] of a warp
-        assert found_in(k, "HMMA.SP.16832.F32.BF16") == (2 * blocks if out else 0)  # 64 columns a step
-        assert found_in(k, "HMMA.16816.F32.BF16") == (blocks if out else 2 * 2 * blocks)  # two kinds, 32 deep
+        assert found_in(k, "HMMA.SP.16832.F32") == (2 * blocks if out else 0)  # 64 columns a step
+        assert found_in(k, "HMMA.16816.F32") == (blocks if out else 2 * 2 * blocks)  # two kinds, 32 deep
         assert found_in(k, "LDGSTS.E.BYPASS.128")
         assert found_in(k, "LDSM.16.MT88.4")
         assert bool(found_in(k, "LDSM.16.M88.4")) == (not out)
         assert found_in(k, "STG.E.128")
+
+
+@pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
+def test_products_are_made_by_groups_of_warps(products, request):
+    """On sm_90a alone: wgmma, of 64 rows twice."""
+    groups = [k for k in products if k.by_groups]
+    assert [k.name for k in groups] == 2 * ["sparse_out_kernel"]
+    there = "90a" in request.node.callspec.id
+    for k in groups:
+        assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
+        assert found_in(k, "HGMMA.64x128x16.F32") == (2 if there else 0)
+        assert bool(found_in(k, "LDGSTS.E.BYPASS.128")) == there
 
 
 def test_products_stay_in_registers_and_in_order(products):

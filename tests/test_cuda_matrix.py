@@ -21,4 +21,4 @@ from products import (  # noqa: F401
 @pytest.fixture
 def products(monkeypatch) -> Products:
     monkeypatch.setenv(ALGORITHM, "matrix")
-    return Products(BACKEND, "cpu", algorithm, lambda count: monkeypatch.setenv(PROCESSORS, str(count)))
+    return Products(BACKEND, "cpu", algorithm, processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)))

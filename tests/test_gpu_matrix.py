@@ -1,6 +1,7 @@
 """On a GPU: the matrix products of the CUDA backend, where the emulated GPU's tests left off."""
 
 import pytest
+import torch
 from gpu import BACKENDS, DEVICE, on_gpu
 from products import (  # noqa: F401
     ALGORITHM,
@@ -28,12 +29,15 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def products(monkeypatch) -> Products:
+@pytest.fixture(params=["matrix", "wgmma"])
+def products(monkeypatch, request) -> Products:
     """The processors are what they are: large tiles take large problems."""
-    monkeypatch.setenv(ALGORITHM, "matrix")
-    native = select.BACKENDS["native"]
-    return Products(native, DEVICE, native.cuda_algorithm, lambda count: None)
+    native, has_groups = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
+    if request.param == "wgmma" and not has_groups:
+        pytest.skip("wgmma is of sm_90 alone")
+    monkeypatch.setenv(ALGORITHM, request.param)
+    best = "wgmma" if has_groups else "matrix"
+    return Products(native, DEVICE, native.cuda_algorithm, asked=request.param, best=best)
 
 
 @pytest.mark.parametrize("dtype", [BRAIN, HALF], ids=str)

@@ -1,8 +1,9 @@
 // Which kernels take a problem; nothing else decides that.
 //   matrix: uniform knots, degree 2 or 3, values and first derivatives, 16-bit numbers in rows of whole 16 bytes, and
 //           enough of them to fill tiles
+//   wgmma:  of these kan_out, on sm_90
 //   gather: everything, 16 bytes at a time where they lie so
-// FASTKAN_CUDA_ALGORITHM names one of the two; that never falls back, but for contractions that have one alone.
+// FASTKAN_CUDA_ALGORITHM names one; that never falls back, but for contractions that it has no kernel of.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,7 @@
 
 namespace fastkan {
 
-enum class Algorithm : int { none, gather, matrix };
+enum class Algorithm : int { none, gather, matrix, wgmma };
 
 // What ran last, for tests.
 inline std::atomic<Algorithm> last_algorithm{Algorithm::none};
@@ -47,8 +48,10 @@ inline const Kernels& gather_kernels(const Problem& p) {
                                 : f16::vectors;
 }
 
-inline const Kernels& matrix_kernels(const Problem& p) {
-  return stored_dtype(p) == Dtype::bf16 ? bf16::matrix : f16::matrix;
+inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
+  const bool groups = algorithm == Algorithm::wgmma;
+  if (stored_dtype(p) == Dtype::bf16) return groups ? bf16::groups : bf16::matrix;
+  return groups ? f16::groups : f16::matrix;
 }
 
 // Why a problem cannot be a matrix product; nullptr if it can.
@@ -68,21 +71,31 @@ inline const char* no_matrix(const Problem& p) {
 // Whether it fills tiles, so that a product over all functions is faster than K + 1 of them from memory.
 inline bool is_large(const Problem& p) { return p.N >= 64 && p.O >= 64; }
 
+inline Algorithm asked_algorithm() {
+  const char* name = std::getenv("FASTKAN_CUDA_ALGORITHM");
+  if (!name || !*name) return Algorithm::none;
+  if (std::strcmp(name, "gather") == 0) return Algorithm::gather;
+  if (std::strcmp(name, "matrix") == 0) return Algorithm::matrix;
+  if (std::strcmp(name, "wgmma") == 0) return Algorithm::wgmma;
+  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) + "': expected gather, matrix or wgmma");
+}
+
 using Kernel = void (*)(const Problem&, const Device&);
 
-inline Kernel choose(Kernel Kernels::* contraction, const Problem& p) {
-  const char* asked = std::getenv("FASTKAN_CUDA_ALGORITHM");
-  const bool asks = asked && *asked, asks_matrix = asks && std::strcmp(asked, "matrix") == 0;
-  if (asks && !asks_matrix && std::strcmp(asked, "gather") != 0)
-    throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(asked) + "': expected 'gather' or 'matrix'");
-  const Kernels& gather = gather_kernels(p);
-  const bool exists = bf16::matrix.*contraction != nullptr;
-  const char* missing = exists ? no_matrix(p) : nullptr;
-  if (exists && asks_matrix && missing)
-    throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM='matrix': no such kernels for this: ") + missing);
-  const bool matrix = exists && !missing && (asks ? asks_matrix : is_large(p));
-  last_algorithm = matrix ? Algorithm::matrix : Algorithm::gather;
-  return (matrix ? matrix_kernels(p) : gather).*contraction;
+inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Device& device) {
+  const Algorithm asked = asked_algorithm();
+  const bool by_matrix = bf16::matrix.*contraction != nullptr, by_groups = bf16::groups.*contraction != nullptr;
+  const char* missing = no_matrix(p);
+  Algorithm found = by_matrix && !missing && is_large(p) ? Algorithm::matrix : Algorithm::gather;
+  if (found == Algorithm::matrix && by_groups && device.has_groups) found = Algorithm::wgmma;
+  if (asked == Algorithm::gather) found = asked;
+  if (by_matrix && (asked == Algorithm::matrix || asked == Algorithm::wgmma)) {
+    found = by_groups ? asked : Algorithm::matrix;
+    if (!missing && found == Algorithm::wgmma && !device.has_groups) missing = "they take a GPU of sm_90";
+    if (missing) throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM: no such kernels for this: ") + missing);
+  }
+  last_algorithm = found;
+  return (found == Algorithm::gather ? gather_kernels(p) : matrix_kernels(p, found)).*contraction;
 }
 
 }  // namespace fastkan

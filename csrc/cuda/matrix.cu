@@ -7,6 +7,7 @@ namespace fastkan {
 namespace FASTKAN_TYPE {
 
 const Kernels matrix = {sparse_out<Stored>, matrix_backward<Stored>, nullptr, nullptr, nullptr};
+const Kernels groups = {sparse_out_of_groups<Stored>, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace FASTKAN_TYPE
 }  // namespace fastkan

@@ -11,7 +11,7 @@ namespace fastkan {
 
 template <class S, class T, int K>
 __global__ void __launch_bounds__(T::kThreads, 2) matrix_backward_kernel(const __grid_constant__ BackwardArgs a) {
-  extern __shared__ __align__(16) unsigned char fastkan_shared[];
+  extern __shared__ __align__(1024) unsigned char fastkan_shared[];
   const Problem& p = a.c.p;
   Pieces pieces(fastkan_shared);
   KnotRow<float>& knots = *pieces.take<KnotRow<float>>(1);

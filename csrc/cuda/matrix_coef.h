@@ -27,6 +27,7 @@ class MatrixCoef {
   static constexpr int kStep = kDepth * T::kPieces;                  // pieces of an operand of a step
 
  public:
+  static constexpr bool kGroup = false;
   static constexpr int kShared = (kStages + 2) * kStep;
   static_assert(T::kRows == T::kColumns && kShared >= T::kRows * T::kPieces);
 

@@ -14,6 +14,7 @@ class MatrixIn {
   static constexpr int kRow = Columns::kGroup + 2;  // floats of a row of D in shared memory
 
  public:
+  static constexpr bool kGroup = false;
   static constexpr int kShared = kStages * (T::kRows + T::kColumns) * kPieces;
   static_assert(T::kRows == T::kColumns && 16 * kShared >= T::kRows * kRow * 4);
 

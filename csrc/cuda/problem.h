@@ -11,6 +11,7 @@ namespace fastkan {
 struct Device {
   cudaStream_t stream;
   int processors;
+  bool has_groups;  // whether wgmma runs there, and was compiled for it
   void* owner;
   void* (*allocate)(void* owner, int64_t bytes);
 
@@ -41,10 +42,10 @@ namespace f64 {
 extern const Kernels vectors, elements;
 }
 namespace bf16 {
-extern const Kernels vectors, matrix;
+extern const Kernels vectors, matrix, groups;
 }
 namespace f16 {
-extern const Kernels vectors, matrix;
+extern const Kernels vectors, matrix, groups;
 }
 
 }  // namespace fastkan

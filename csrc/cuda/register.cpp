@@ -11,6 +11,10 @@
 // Of libtorch_cuda.so, under this name since torch 2.9.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 
+#if !defined(FASTKAN_SM90A)  // whether the kernels were compiled for sm_90a
+#define FASTKAN_SM90A 0
+#endif
+
 namespace fastkan {
 namespace {
 
@@ -21,13 +25,15 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-int processors_of(int device) {
+// Of a device, as it was first asked.
+template <cudaDeviceAttr WHICH>
+int kept_attribute(int device) {
   static std::atomic<int> known[64];
   const bool keeps = device >= 0 && device < 64;
-  int count = keeps ? known[device].load(std::memory_order_relaxed) : 0;
-  if (count == 0) count = attribute(cudaDevAttrMultiProcessorCount, device);
-  if (keeps) known[device].store(count, std::memory_order_relaxed);
-  return count;
+  int value = keeps ? known[device].load(std::memory_order_relaxed) : 0;
+  if (value == 0) value = attribute(WHICH, device);
+  if (keeps) known[device].store(value, std::memory_order_relaxed);
+  return value;
 }
 
 // Uninitialised memory on the device of `like`.
@@ -52,7 +58,9 @@ class Run {
   explicit Run(const Tensor& x) : x_(x), guard_(x.get_device_index()) {
     void* stream;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-    device = {static_cast<cudaStream_t>(stream), processors_of(x.get_device_index()), this, allocate};
+    const int index = x.get_device_index();
+    device = {static_cast<cudaStream_t>(stream), kept_attribute<cudaDevAttrMultiProcessorCount>(index),
+              FASTKAN_SM90A && kept_attribute<cudaDevAttrComputeCapabilityMajor>(index) == 9, this, allocate};
   }
   Device device;
 
@@ -85,17 +93,19 @@ struct Cuda {
                     " is on another device than x: expected cuda:", x.get_device_index());
   }
 
-  static void kan_out(const Problem& p, const Tensor& x) { choose(&Kernels::kan_out, p)(p, Run(x).device); }
-  static void kan_backward(const Problem& p, const Tensor& x) { choose(&Kernels::kan_backward, p)(p, Run(x).device); }
+  static void run(void (*Kernels::*contraction)(const Problem&, const Device&), const Problem& p, const Tensor& x) {
+    const Run here(x);
+    choose(contraction, p, here.device)(p, here.device);
+  }
+  static void kan_out(const Problem& p, const Tensor& x) { run(&Kernels::kan_out, p, x); }
+  static void kan_backward(const Problem& p, const Tensor& x) { run(&Kernels::kan_backward, p, x); }
   static void edge_mean(const Problem& p, const Tensor& x) {
-    if (p.N > 0) return choose(&Kernels::edge_mean, p)(p, Run(x).device);
-    const Run run(x);  // the mean of nothing: all bits set are a NaN of every type
+    if (p.N > 0) return run(&Kernels::edge_mean, p, x);
+    const Run here(x);  // the mean of nothing: all bits set are a NaN of every type
     const int64_t bytes = p.out_dtype == Dtype::f64 ? 8 : p.out_dtype == Dtype::f32 ? 4 : 2;
-    set(p.out, 0xff, p.I * p.O * bytes, run.device.stream);
+    set(p.out, 0xff, p.I * p.O * bytes, here.device.stream);
   }
-  static void edge_mean_backward(const Problem& p, const Tensor& x) {
-    choose(&Kernels::edge_mean_backward, p)(p, Run(x).device);
-  }
+  static void edge_mean_backward(const Problem& p, const Tensor& x) { run(&Kernels::edge_mean_backward, p, x); }
 
  private:
   static void fill(Tensor& t, int byte) {
@@ -119,7 +129,7 @@ bool cuda_serves(int64_t device) {
   return serves;
 }
 
-// What the last contraction ran: 1 gather, 2 matrix, 0 before the first.
+// What the last contraction ran, an Algorithm.
 int64_t cuda_algorithm() { return static_cast<int64_t>(last_algorithm.load()); }
 
 }  // namespace

@@ -76,14 +76,14 @@ struct FunctionOfStep {
 template <class T>
 struct SparseOutShared {
   static constexpr int kStepRows = 4 * kStepChunks;
-  LeftOperand<T>* left;    // [2]
   uint4* right;            // [kStages][kStepRows][kPieces]
+  LeftOperand<T>* left;    // [2]
   FunctionOfStep* of_row;  // [kStepRows]
   KnotRow<float>* knots;
 
   FASTKAN_HD explicit SparseOutShared(Pieces pieces)
-      : left(pieces.take<LeftOperand<T>>(2)),
-        right(pieces.take<uint4>(kStages * kStepRows * T::kPieces)),
+      : right(pieces.take<uint4>(kStages * kStepRows * T::kPieces)),
+        left(pieces.take<LeftOperand<T>>(2)),
         of_row(pieces.take<FunctionOfStep>(kStepRows)),
         knots(pieces.take<KnotRow<float>>(1)) {}
   static int64_t bytes() {
@@ -102,6 +102,8 @@ class SparseOut {
   static_assert(kPacks * kPackInputs <= kEach);
 
  public:
+  static constexpr bool kGroup = T::kGroup;
+
   __device__ __forceinline__ SparseOut(const SparseOutArgs& args, const Shared& memory, int64_t n0, int64_t o0)
       : a(args),
         p(args.c.p),
@@ -141,7 +143,7 @@ class SparseOut {
       const int64_t i = i0 + f.input, o = o0_ + 8 * piece;
       const bool there = f.input >= 0 && i < p.I && o < p.O;
       const int64_t offset = there ? i * v.stride[0] + (spline ? f.function * v.stride[1] : 0) + o : 0;
-      copy_async(to + piece_at<T::kPieces>(row, piece), static_cast<const S*>(v.data) + offset, there);
+      copy_async(to + right_at<Shared::kStepRows>(row, piece), static_cast<const S*>(v.data) + offset, there);
     }
   }
 
@@ -179,32 +181,13 @@ class SparseOut {
   __device__ __forceinline__ void multiply(int64_t step, int turn, int stage) {
     const LeftOperand<T>& left = shared.left[turn % 2];
     const uint4* right = right_of(stage);
-    const int lane = WarpSums<T>::lane(), block = WarpSums<T>::first_row() / Sparse16832::kRows;
-    const int piece0 = WarpSums<T>::first_column() / 8;
-    uint32_t numbers[T::kHigh][4];
     if (is_spline(step)) {
 #pragma unroll
-      for (int pack = 0; pack < kStepPacks; ++pack) {
-        uint32_t places[T::kHigh];
-#pragma unroll
-        for (int m = 0; m < T::kHigh; ++m) {
-          left.get(pack, block + m, lane, numbers[m]);
-          places[m] = left.get_places(pack, block + m, lane);
-        }
-#pragma unroll
-        for (int n = 0; n < T::kWide; ++n) {
-          uint32_t b[4];
-          load_transposed(b, right + piece_at<T::kPieces>(pack * 32 + lane, piece0 + n));
-#pragma unroll
-          for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply_sparse(sums_.sum[m][n], numbers[m], b, places[m]);
-        }
-      }
+      for (int pack = 0; pack < kStepPacks; ++pack) multiply_spline(left, right, pack);
+      if constexpr (T::kGroup) end_products();  // here and there: in between the sums may not move
     } else {
-#pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) left.get(0, block + m, lane, numbers[m]);
-      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
-        load_transposed(to, right + piece_at<T::kPieces>(lane % 16, piece0 + n + lane / 16));
-      });
+      multiply_base(left, right);
+      if constexpr (T::kGroup) end_products();
     }
   }
 
@@ -303,6 +286,50 @@ class SparseOut {
       left.put(0, row_, (part_ * kEach + k) / 2, Matrices<S>::rounded(value[k], value[k + 1]));
   }
 
+  __device__ __forceinline__ void multiply_spline(const LeftOperand<T>& left, const uint4* right, int pack) {
+    constexpr int kRows = 4 * Sparse16832::kChunks;  // of the right operand
+    const int lane = WarpSums<T>::lane(), piece0 = WarpSums<T>::first_column() / 8;
+    uint32_t numbers[T::kHigh][4], places[T::kHigh];
+#pragma unroll
+    for (int m = 0; m < T::kHigh; ++m) {
+      const int block = WarpSums<T>::first_row(m) / Sparse16832::kRows;
+      left.get(pack, block, lane, numbers[m]);
+      places[m] = left.get_places(pack, block, lane);
+    }
+    if constexpr (T::kGroup) {
+      begin_products();
+      const uint64_t descriptor = right_descriptor<Shared::kStepRows>(right + kRows * pack * 8);
+#pragma unroll
+      for (int m = 0; m < T::kHigh; ++m)
+        GroupMatrices<S>::multiply_sparse(sums_.sum[m], numbers[m], places[m], descriptor);
+    } else {
+#pragma unroll
+      for (int n = 0; n < T::kWide; ++n) {
+        uint32_t b[4];
+        load_transposed(b, right + right_at<Shared::kStepRows>(kRows * pack + lane, piece0 + n));
+#pragma unroll
+        for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply_sparse(sums_.sum[m][n], numbers[m], b, places[m]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void multiply_base(const LeftOperand<T>& left, const uint4* right) {
+    const int lane = WarpSums<T>::lane(), piece0 = WarpSums<T>::first_column() / 8;
+    uint32_t numbers[T::kHigh][4];
+#pragma unroll
+    for (int m = 0; m < T::kHigh; ++m) left.get(0, WarpSums<T>::first_row(m) / Sparse16832::kRows, lane, numbers[m]);
+    if constexpr (T::kGroup) {
+      begin_products();
+      const uint64_t descriptor = right_descriptor<Shared::kStepRows>(right);
+#pragma unroll
+      for (int m = 0; m < T::kHigh; ++m) GroupMatrices<S>::multiply(sums_.sum[m], numbers[m], descriptor);
+    } else {
+      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
+        load_transposed(to, right + right_at<Shared::kStepRows>(lane % 16, piece0 + n + lane / 16));
+      });
+    }
+  }
+
   __device__ __forceinline__ void add_bias() {
 #pragma unroll
     for (int n = 0; n < T::kWide; ++n) {
@@ -327,17 +354,25 @@ class SparseOut {
 };
 
 template <class S, class T, int K>
-__global__ void __launch_bounds__(T::kThreads, 2) sparse_out_kernel(const __grid_constant__ SparseOutArgs a) {
-  extern __shared__ __align__(16) unsigned char fastkan_shared[];
+__device__ __forceinline__ void sparse_out_tile(const SparseOutArgs& a, unsigned char* memory) {
   const Problem& p = a.c.p;
   const int64_t row_blocks = ceil_div(p.N, T::kRows), column_blocks = ceil_div(p.O, T::kColumns);
   const int64_t rest = blockIdx.x / row_blocks;
   const int split = static_cast<int>(rest / column_blocks);
   const int64_t begin = split * a.split_steps;
-  SparseOut<S, T, K> tile(a, SparseOutShared<T>(Pieces(fastkan_shared)), blockIdx.x % row_blocks * T::kRows,
+  SparseOut<S, T, K> tile(a, SparseOutShared<T>(Pieces(memory)), blockIdx.x % row_blocks * T::kRows,
                           rest % column_blocks * T::kColumns);
   tile.run(begin, least(a.steps, begin + a.split_steps));
   tile.store(split);
+}
+
+template <class S, class T, int K>
+__global__ void __launch_bounds__(T::kThreads, 2) sparse_out_kernel(const __grid_constant__ SparseOutArgs a) {
+  extern __shared__ __align__(1024) unsigned char fastkan_shared[];
+  if constexpr (!T::kGroup || kHasGroups)
+    sparse_out_tile<S, T, K>(a, fastkan_shared);
+  else
+    __trap();  // never launched where there are none
 }
 
 template <class S, class T>
@@ -360,6 +395,12 @@ void sparse_out(const Problem& p, const Device& device) {
     sparse_out_in_tiles<S, Large>(p, device);
   else
     sparse_out_in_tiles<S, Tile<64, 64>>(p, device);
+}
+
+// The same by wgmma.
+template <class S>
+void sparse_out_of_groups(const Problem& p, const Device& device) {
+  sparse_out_in_tiles<S, Tile<128, 128, true>>(p, device);
 }
 
 }  // namespace fastkan

@@ -1,7 +1,7 @@
 // A tile of a matrix product in shared memory, and what a warp makes of it. 16-bit numbers, float32 sums.
 #pragma once
 
-#include <cuda/ptx.h>
+#include <cuda/wgmma.h>
 
 #include "../basis/uniform.h"
 #include "operand.h"
@@ -17,13 +17,29 @@ FASTKAN_HD int piece_at(int row, int piece) {
   return row * PIECES + (piece ^ (PIECES == 4 ? row / 2 % 4 : row % 8));
 }
 
-// A block of 4 warps, two by two, makes ROWS by COLUMNS sums; a warp a quarter of them.
-template <int ROWS, int COLUMNS>
+// A right operand whose rows are read by columns: 64 columns next to one another, 128 bytes a row, and after all ROWS
+// of them the other 64. So wgmma takes it, from a multiple of 1024 on.
+template <int ROWS>
+FASTKAN_HD int right_at(int row, int piece) {
+  return piece / 8 * (8 * ROWS) + piece_at<8>(row, piece % 8);
+}
+// What wgmma is told of it (PTX ISA, "Matrix-descriptor format"): where it begins, how far on the other columns lie,
+// and the next 8 rows; 128 bytes swizzled.
+template <int ROWS>
+__device__ __forceinline__ uint64_t right_descriptor(const uint4* right) {
+  return (shared_address(right) / 16 & 0x3fff) | uint64_t{ROWS * 128 / 16} << 16 | uint64_t{8 * 128 / 16} << 32 |
+         uint64_t{1} << 62;
+}
+
+// A block of 4 warps makes ROWS by COLUMNS sums: two by two, a warp a quarter of them; or as a GROUP, a warp 16 rows of
+// every 64.
+template <int ROWS, int COLUMNS, bool GROUP = false>
 struct Tile {
+  static constexpr bool kGroup = GROUP;
   static constexpr int kRows = ROWS, kColumns = COLUMNS, kThreads = 4 * kWarp;
-  static constexpr int kPieces = COLUMNS / 8;                    // of 16 bytes
-  static constexpr int kHigh = ROWS / 32, kWide = COLUMNS / 16;  // products [16, 8] of a warp
-  static_assert(ROWS % 64 == 0 && COLUMNS % 64 == 0);
+  static constexpr int kPieces = COLUMNS / 8;  // of 16 bytes
+  static constexpr int kHigh = GROUP ? ROWS / 64 : ROWS / 32, kWide = GROUP ? COLUMNS / 8 : COLUMNS / 16;  // of [16, 8]
+  static_assert(ROWS % 64 == 0 && COLUMNS % 64 == 0 && (!GROUP || COLUMNS == 128));
 };
 
 // The four numbers that a window of three or four functions has, rounded to S.
@@ -48,6 +64,7 @@ __device__ __forceinline__ Shape smooth_shape(const Shape& shape) {
 //   look(step)             starts to read what make will want
 //   multiply(step, turn, stage)
 //   make(step, turn)       what is made has two places, of even and odd turns
+// Products of a group go on while the next step is made.
 constexpr int kStages = 3;
 
 template <class Steps>
@@ -59,6 +76,7 @@ __device__ __forceinline__ void run_steps(Steps& steps, int64_t begin, int64_t e
   for (int64_t step = begin - 1; step < end; ++step) {
     const int turn = static_cast<int>(step - begin) + kStages;
     wait_for_copy_groups<kStages - 2>();
+    if constexpr (Steps::kGroup) show_copies_to_products();
     __syncthreads();
     const int64_t next = step + 1, after = step + kStages - 1;
     if (after < end) steps.copy(after, (turn + kStages - 1) % kStages);
@@ -66,6 +84,7 @@ __device__ __forceinline__ void run_steps(Steps& steps, int64_t begin, int64_t e
     if (next < end) steps.look(next);
     if (step >= begin) steps.multiply(step, turn, turn % kStages);
     if (next < end) steps.make(next, turn + 1);
+    if constexpr (Steps::kGroup) wait_for_products();
   }
   wait_for_copy_groups<0>();
   __syncthreads();
@@ -77,11 +96,13 @@ struct WarpSums {
   float sum[T::kHigh][T::kWide][4] = {};
 
   __device__ __forceinline__ static int lane() { return static_cast<int>(threadIdx.x % kWarp); }
-  __device__ __forceinline__ static int first_row() {
-    return static_cast<int>(threadIdx.x / kWarp % 2) * (T::kRows / 2);
+  // Of a block of 16 rows, and of all columns.
+  __device__ __forceinline__ static int first_row(int m = 0) {
+    const int warp = static_cast<int>(threadIdx.x / kWarp);
+    return T::kGroup ? 64 * m + 16 * warp : warp % 2 * (T::kRows / 2) + 16 * m;
   }
   __device__ __forceinline__ static int first_column() {
-    return static_cast<int>(threadIdx.x / kWarp / 2) * (T::kColumns / 2);
+    return T::kGroup ? 0 : static_cast<int>(threadIdx.x / kWarp / 2) * (T::kColumns / 2);
   }
 
   // Adds a product 16 deep; right(n, b) loads the columns of two blocks of 8.
@@ -107,7 +128,7 @@ struct WarpSums {
     for (int m = 0; m < T::kHigh; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        if (float* to = f(first_row() + 16 * m + 8 * half + lane() / 4))
+        if (float* to = f(first_row(m) + 8 * half + lane() / 4))
 #pragma unroll
           for (int n = 0; n < T::kWide; ++n)
             if (column + 8 * n < columns)
@@ -125,8 +146,8 @@ struct WarpSums {
       for (int half = 0; half < 2; ++half)
 #pragma unroll
         for (int n = 0; n < T::kWide; ++n)
-          words[4 * piece_at<T::kPieces>(first_row() + 16 * m + 8 * half + lane() / 4, first_column() / 8 + n) +
-                lane() % 4] = Matrices<S>::rounded(sum[m][n][2 * half], sum[m][n][2 * half + 1]);
+          words[4 * piece_at<T::kPieces>(first_row(m) + 8 * half + lane() / 4, first_column() / 8 + n) + lane() % 4] =
+              Matrices<S>::rounded(sum[m][n][2 * half], sum[m][n][2 * half + 1]);
     __syncthreads();
     for (int q = threadIdx.x; q < T::kRows * T::kPieces; q += T::kThreads) {
       const int row = q / T::kPieces, piece = q % T::kPieces;

@@ -39,8 +39,8 @@ def cpu_isa() -> str | None:
 
 
 def cuda_algorithm() -> str:
-    """What the last contraction on a GPU ran: "none" so far, "gather" or "matrix"."""
-    return "none" if ABSENT["cuda"] else ("none", "gather", "matrix")[torch.ops.fastkan.cuda_algorithm()]
+    """What the last contraction on a GPU ran: "none" so far, "gather", "matrix" or "wgmma"."""
+    return "none" if ABSENT["cuda"] else ("none", "gather", "matrix", "wgmma")[torch.ops.fastkan.cuda_algorithm()]
 
 
 @functools.cache

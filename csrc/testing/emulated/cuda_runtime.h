@@ -27,7 +27,7 @@ struct dim3 {
 };
 
 enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = struct EmulatedStream*;
 struct cudaFuncAttributes {};
@@ -90,6 +90,7 @@ cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t s
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
 
+inline void __trap() { emulated::fail("a trap"); }
 inline void __syncthreads() { emulated::wait_for_block(); }
 inline void __syncwarp(unsigned = ~0u) { emulated::exchange("syncwarp", 0); }
 

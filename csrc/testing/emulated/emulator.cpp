@@ -1,5 +1,5 @@
 // The fibers behind cuda_runtime.h, and what else of CUDA and torch the operators call.
-#include <cuda/ptx.h>
+#include <cuda/wgmma.h>
 #include <cuda_runtime.h>
 #include <ucontext.h>
 
@@ -12,7 +12,7 @@
 #include <vector>
 
 namespace fastkan {
-alignas(16) unsigned char fastkan_shared[emulated::kMostShared];  // as the kernels declare it
+alignas(1024) unsigned char fastkan_shared[emulated::kMostShared];  // as the kernels declare it
 }
 using fastkan::fastkan_shared;
 
@@ -38,6 +38,8 @@ struct Fiber {
   const char* operation;
   std::vector<Copy> copies;              // started
   std::deque<std::vector<Copy>> groups;  // ended, the oldest first
+  bool shown, begun;                     // whether products may read what was copied, and registers
+  std::vector<Product> products;         // started
 };
 
 constexpr size_t kStack = 128 << 10;
@@ -86,6 +88,9 @@ void prepare(unsigned count) {
     f.state = State::ready;
     f.copies.clear();
     f.groups.clear();
+    f.products.clear();
+    f.shown = true;
+    f.begun = false;
     getcontext(&f.begin);
     f.begin.uc_stack.ss_sp = f.stack.get();
     f.begin.uc_stack.ss_size = kStack;
@@ -180,13 +185,44 @@ void end_copy_group() {
 // A wait that never comes leaves what was started undone.
 void wait_for_copy_groups(int most) {
   std::deque<std::vector<Copy>>& groups = fibers[current].groups;
-  for (; static_cast<int>(groups.size()) > most; groups.pop_front())
+  for (; static_cast<int>(groups.size()) > most; groups.pop_front()) {
+    fibers[current].shown = fibers[current].shown && groups.front().empty();
     for (const Copy& copy : groups.front()) {
       if (copy.from)
         memcpy(copy.to, copy.from, 16);
       else
         memset(copy.to, 0, 16);
     }
+  }
+}
+
+unsigned shared_offset(const void* shared) {
+  return static_cast<unsigned>(static_cast<const unsigned char*>(shared) - fastkan_shared);
+}
+void show_copies() { fibers[current].shown = true; }
+void begin_products() { fibers[current].begun = true; }
+void start_product(const Product& product) {
+  if (!fibers[current].shown) fail("wgmma reads copies that were not shown to it");
+  if (!fibers[current].begun) fail("wgmma takes registers that were not shown to it");
+  fibers[current].products.push_back(product);
+}
+void wait_for_products() {
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  for (const Product& product : fibers[current].products)
+    for (int n = 0; n < 16; ++n)
+      for (int r = 0; r < 4; ++r)
+        for (int k = 0; k < product.depth; ++k)
+          product.sums[n][r] +=
+              product.left[r / 2][k] * product.number(right_number(product.right, k, 8 * n + lane % 4 * 2 + r % 2));
+  fibers[current].products.clear();
+  fibers[current].begun = false;
+}
+const void* right_number(uint64_t descriptor, int k, int n) {
+  const auto field = [&](int bit) { return static_cast<unsigned>(descriptor >> bit & 0x3fff) * 16; };
+  if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0 || field(0) % 1024 != 0)
+    fail("wgmma is told of a layout that is not emulated");
+  const unsigned straight = field(0) + n / 64 * field(16) + k / 8 * field(32) + k % 8 * 128 + n % 64 * 2;
+  return fastkan_shared + (straight ^ (straight >> 7 & 7) << 4);
 }
 
 void expect_aligned(const void* address, size_t bytes) {
@@ -217,10 +253,12 @@ void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void
 
 }  // namespace emulated
 
-// FASTKAN_EMULATED_PROCESSORS tells how many the emulated GPU has: few make large tiles, many make splits.
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  const char* wanted = std::getenv("FASTKAN_EMULATED_PROCESSORS");
-  *value = wanted ? std::atoi(wanted) : 1;
+// FASTKAN_EMULATED_PROCESSORS tells how many the emulated GPU has: few make large tiles, many make splits. Its compute
+// capability is FASTKAN_EMULATED_MAJOR.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
+  const bool processors = which == cudaDevAttrMultiProcessorCount;
+  const char* wanted = std::getenv(processors ? "FASTKAN_EMULATED_PROCESSORS" : "FASTKAN_EMULATED_MAJOR");
+  *value = wanted ? std::atoi(wanted) : processors ? 1 : 8;
   return cudaSuccess;
 }
 

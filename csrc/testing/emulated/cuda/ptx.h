@@ -10,6 +10,7 @@
 
 namespace emulated {
 
+unsigned shared_offset(const void* shared);
 void start_copy(void* to, const void* from, bool there);
 void end_copy_group();
 void wait_for_copy_groups(int most);
@@ -71,6 +72,9 @@ void multiply(const char* operation, float (&c)[4], const Fragments& mine, bool 
 }  // namespace emulated
 
 namespace fastkan {
+
+// Counted from where a block's shared memory begins, which is aligned as far as anything wants it.
+inline unsigned shared_address(const void* shared) { return emulated::shared_offset(shared); }
 
 inline void copy_async(void* shared, const void* global, bool there) {
   emulated::expect_aligned(shared, 16);
