@@ -56,7 +56,30 @@ def _run(function: type[Function], first_function: type[Function], args):
         return function.forward(*args)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return function.apply(*args)
-    return first_function.apply(*args) if torch.is_grad_enabled() else function.forward(*args)
+    if not torch.is_grad_enabled():
+        return function.forward(*args)
+    if any(map(_legacy_batch, args)):
+        return _one_by_one(function, first_function, args)
+    return first_function.apply(*args)
+
+
+def _legacy_batch(arg) -> bool:
+    return isinstance(arg, Tensor) and torch._C._functorch.is_legacy_batchedtensor(arg)
+
+
+def _one_by_one(function: type[Function], first_function: type[Function], args):
+    """A call for each member of a batch of autograd.grad(is_grads_batched=True), which loses a Function's graph."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    batched = [_legacy_batch(arg) for arg in args]
+    args = [torch._remove_batch_dim(arg, level, 1, 0) if b else arg for arg, b in zip(args, batched, strict=True)]
+    size = next(len(arg) for arg, b in zip(args, batched, strict=True) if b)
+    calls = [[arg[n] if b else arg for arg, b in zip(args, batched, strict=True)] for n in range(size)]
+    results = [_run(function, first_function, call) for call in calls]
+    if isinstance(results[0], Tensor):
+        return torch._add_batch_dim(torch.stack(results), 0, level)
+    columns = zip(*results, strict=True)
+    return tuple(None if c[0] is None else torch._add_batch_dim(torch.stack(c), 0, level) for c in columns)
 
 
 def first(function: type[Function]) -> type[Function]:

@@ -452,3 +452,19 @@ def test_inference_and_no_grad_need_no_function(backend):
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             torch.testing.assert_close(layer(p, tensors, backend)(*tensors.values()), expected, **CLOSE)
+
+
+def test_a_vectorized_hessian_can_be_differentiated(backend):
+    p = problem()
+    tensors = {"x": p.x, "coef": p.coef, "base_weight": p.base_weight}
+    run = layer(p, tensors, backend)
+
+    def hessian(vectorize):
+        leaves = [t.detach().requires_grad_() for t in tensors.values()]
+        found = torch.autograd.functional.hessian(
+            lambda x: run(x, *leaves[1:]).sin().sum(), leaves[0], create_graph=True, vectorize=vectorize
+        )
+        return [found, *torch.autograd.grad(found.square().sum(), leaves)]
+
+    for found, expected in zip(hessian(True), hessian(False), strict=True):
+        same(found, expected)
