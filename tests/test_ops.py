@@ -299,7 +299,7 @@ def test_schemas_name_every_contraction():
 
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BRAIN], ids=str)
-@pytest.mark.parametrize("shape", [(257, 3, 300), (1000, 40, 33), (3, 300, 7), (4096, 2, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(257, 3, 300), (1000, 40, 33), (3, 300, 7), (8192, 2, 1)], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_native_repeats_bit_for_bit_at_any_number_of_threads(native, contraction, shape, dtype, threads):
     for grid_size in (5, 50):

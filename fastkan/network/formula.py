@@ -30,7 +30,8 @@ def symbolic_formula(
 
     Args:
         var: the inputs: a name or a SymPy symbol or expression for each column of x, or for each column that is read
-            (input_id, after prune_input). Names may be LaTeX, such as r"\\theta_0". By default x_1, x_2, ...
+            (input_id, after prune_input). Names may be LaTeX, such as r"\\theta_0". By default x_1, x_2, ... Symbols
+            are taken as they are: SymPy goes further with sympy.symbols("x y", real=True), as simplify does itself.
         normalizer: (mean, std) of the inputs, where the model was trained on (x - mean) / std; lists as long as var.
         output_normalizer: (mean, std) of the outputs, where it was trained on (y - mean) / std.
         floating_digit: digits after the point to round numbers to.
