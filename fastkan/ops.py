@@ -28,6 +28,17 @@ SCHEMAS = {
 }
 CONTRACTIONS = tuple(SCHEMAS)
 
+# A stack of layers as one operator, compiled only: see stack.py. `weights` has the coef, scale, base_weight and bias of
+# every layer, `specs` the integers of their Specs. stack_backward gives the gradients of x, if with_x, of the tangents,
+# if with_tangents, and of the weights that there are, if with_weights.
+_LAYERS = "Tensor?[] weights, Tensor[] grids, int[] specs"
+STACK_SCHEMAS = {
+    "stack_out": f"(Tensor x, Tensor[] tangents, {_LAYERS}) -> Tensor",
+    "stack_backward": f"(Tensor x, Tensor[] tangents, Tensor u, {_LAYERS}, bool with_x, bool with_tangents,"
+    " bool with_weights) -> Tensor[]",
+}
+WEIGHTS = 4  # of a layer in `weights`
+
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 torch.library.define("fastkan::cuda_algorithm", "() -> int")
@@ -68,6 +79,20 @@ def _edge_mean_backward(x, grad_mean, coef, base_weight, grid, degree, base, out
 _FAKES = dict(
     zip(CONTRACTIONS, (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_mean, _edge_mean_backward), strict=True)
 )
+
+
+def _stack_out(x, tangents, weights, grids, specs):
+    return x.new_empty(x.shape[0], weights[-WEIGHTS].shape[2])
+
+
+def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents, with_weights):
+    by = [x] * with_x + list(tangents) * with_tangents + list(weights) * with_weights
+    return [t.new_empty(t.shape) for t in by if t is not None]
+
+
+for _name, _fake in {"stack_out": _stack_out, "stack_backward": _stack_backward}.items():
+    torch.library.define(f"fastkan::{_name}", STACK_SCHEMAS[_name])
+    torch.library.register_fake(f"fastkan::{_name}", _fake)
 
 for _namespace in NAMESPACES:
     for _name in CONTRACTIONS:

@@ -71,9 +71,10 @@ struct Operators {
   }
   static View view(const char* name, const Maybe& t, const Tensor& x) { return t ? view(name, *t, x) : View{}; }
 
-  // What all operators share. `grid` outlives the kernels' run, in the caller.
-  static Problem problem(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
-                         int64_t outside, bool uniform, int64_t family, int64_t order) {
+  // What all operators share: the shape, the knots and the order of a layer. `grid` outlives the kernels' run, in the
+  // caller.
+  static Problem geometry(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
+                          int64_t outside, bool uniform, int64_t family, int64_t order) {
     STD_TORCH_CHECK(family == 0, "family=", family, ": expected 0, B-splines");
     STD_TORCH_CHECK(x.dim() == 2, "x has ", x.dim(), " dimensions: expected 2");
     STD_TORCH_CHECK(degree >= 0 && degree <= 5, "degree=", degree, ": expected 0 to 5");
@@ -91,7 +92,6 @@ struct Operators {
     p.F = p.M - p.K - 1;
     p.order = static_cast<int>(order);
     p.x_order = p.order;
-    expect("x", x, {p.N, I});
     expect("grid", grid, {I, p.M});
     STD_TORCH_CHECK(p.F > p.K, "grid has ", p.M, " knots: expected at least 2 * degree + 2 = ", 2 * p.K + 2);
     STD_TORCH_CHECK(grid.stride(1) == 1 || p.M == 1, "grid's knots have stride ", grid.stride(1), ": expected 1");
@@ -101,8 +101,15 @@ struct Operators {
     p.uniform = uniform;
     p.grid = static_cast<const double*>(grid.const_data_ptr());
     p.grid_stride = grid.stride(0);
-    p.x = view("x", x, x);
     p.with_base = false;
+    return p;
+  }
+
+  static Problem problem(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
+                         int64_t outside, bool uniform, int64_t family, int64_t order) {
+    Problem p = geometry(x, I, O, grid, degree, base, outside, uniform, family, order);
+    expect("x", x, {p.N, I});
+    p.x = view("x", x, x);
     return p;
   }
 

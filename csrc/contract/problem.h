@@ -35,4 +35,22 @@ struct Problem {
   Dtype out_dtype, grad_x_dtype, grad_coef_dtype;
 };
 
+constexpr int kMaxLayers = 8, kMaxTangents = 3;
+constexpr int kWeights = 4;  // of a layer of a stack: coef, scale, base_weight, bias
+constexpr int kSpec = 5;     // integers of a layer: degree, base, outside, uniform, family
+
+// Layers one after the other, f: D^k f(x)[t_1, ..., t_k], or the gradients of its product with u. See fastkan/stack.py.
+struct Stack {
+  int64_t N;
+  int depth, tangents;
+  Dtype dtype;  // of all but the knots: f32 or f64
+  View x, tangent[kMaxTangents], u;
+  Problem layer[kMaxLayers];                 // of a layer its shape, knots, weights and their gradients
+  View scale[kMaxLayers];                    // [I, O], of coef
+  bool with_x, with_tangents, with_weights;  // which gradients are wanted
+  // Results, contiguous.
+  void *out = nullptr, *grad_x = nullptr, *grad_tangent[kMaxTangents] = {};
+  void *grad_scale[kMaxLayers] = {}, *grad_bias[kMaxLayers] = {};
+};
+
 }  // namespace fastkan

@@ -2,6 +2,7 @@
 #include "edge_mean.h"
 #include "kan_backward.h"
 #include "kan_out.h"
+#include "stack.h"
 
 namespace fastkan {
 namespace FASTKAN_ISA {
@@ -12,10 +13,16 @@ namespace FASTKAN_ISA {
 // Calls the kernel of the type computed in.
 #define FASTKAN_BY_TYPE(name) \
   [](const Problem& p, const Pool& pool) { p.compute == Dtype::f64 ? name<double>(p, pool) : name<float>(p, pool); }
+#define FASTKAN_STACK_BY_TYPE(name) \
+  [](const Stack& s, const Pool& pool) { s.dtype == Dtype::f64 ? name<double>(s, pool) : name<float>(s, pool); }
 
-const Kernels kernels = {FASTKAN_NAME(FASTKAN_ISA), FASTKAN_BY_TYPE(fastkan::kan_out),
-                         FASTKAN_BY_TYPE(fastkan::kan_backward), FASTKAN_BY_TYPE(fastkan::edge_mean),
-                         FASTKAN_BY_TYPE(fastkan::edge_mean_backward)};
+const Kernels kernels = {FASTKAN_NAME(FASTKAN_ISA),
+                         FASTKAN_BY_TYPE(fastkan::kan_out),
+                         FASTKAN_BY_TYPE(fastkan::kan_backward),
+                         FASTKAN_BY_TYPE(fastkan::edge_mean),
+                         FASTKAN_BY_TYPE(fastkan::edge_mean_backward),
+                         FASTKAN_STACK_BY_TYPE(fastkan::stack_out),
+                         FASTKAN_STACK_BY_TYPE(fastkan::stack_backward)};
 
 }  // namespace FASTKAN_ISA
 }  // namespace fastkan

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../contract/operators.h"
+#include "../contract/stack.h"
 #include "problem.h"
 
 namespace fastkan {
@@ -50,8 +51,11 @@ void run_serial(int64_t tasks, void (*task)(int64_t, const void*), const void* c
   for (int64_t t = 0; t < tasks; ++t) task(t, context);
 }
 
-Pool pool_for(const Problem& p) {
-  const double work = static_cast<double>(p.N) * static_cast<double>(p.I) * (static_cast<double>(p.O) + 16) * (p.K + 2);
+double work(const Problem& p) {
+  return static_cast<double>(p.N) * static_cast<double>(p.I) * (static_cast<double>(p.O) + 16) * (p.K + 2);
+}
+
+Pool pool_for(double work) {
   if (work < kSerialWork) return {run_serial, 1};
   return {run_parallel, static_cast<int>(torch::stable::get_num_threads())};
 }
@@ -76,13 +80,24 @@ struct Cpu {
   }
   static void expect_beside(const Tensor&, const char*, const Tensor&) {}
 
-  static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(p)); }
-  static void kan_backward(const Problem& p, const Tensor&) { kernels().kan_backward(p, pool_for(p)); }
-  static void edge_mean(const Problem& p, const Tensor&) { kernels().edge_mean(p, pool_for(p)); }
-  static void edge_mean_backward(const Problem& p, const Tensor&) { kernels().edge_mean_backward(p, pool_for(p)); }
+  static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(work(p))); }
+  static void kan_backward(const Problem& p, const Tensor&) { kernels().kan_backward(p, pool_for(work(p))); }
+  static void edge_mean(const Problem& p, const Tensor&) { kernels().edge_mean(p, pool_for(work(p))); }
+  static void edge_mean_backward(const Problem& p, const Tensor&) {
+    kernels().edge_mean_backward(p, pool_for(work(p)));
+  }
+
+  static Pool pool_for_all(const Stack& s) {
+    double sum = 0;
+    for (int l = 0; l < s.depth; ++l) sum += work(s.layer[l]);
+    return pool_for(sum);
+  }
+  static void stack_out(const Stack& s, const Tensor&) { kernels().stack_out(s, pool_for_all(s)); }
+  static void stack_backward(const Stack& s, const Tensor&) { kernels().stack_backward(s, pool_for_all(s)); }
 };
 
 using Here = Operators<Cpu>;
+using Stacks = StackOperators<Cpu>;
 
 // Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
 int64_t cpu_isa() {
@@ -102,4 +117,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
   m.impl("edge_mean", TORCH_BOX(&fastkan::Here::edge_mean));
   m.impl("edge_mean_backward", TORCH_BOX(&fastkan::Here::edge_mean_backward));
+  m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
+  m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));
 }

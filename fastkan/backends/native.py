@@ -70,3 +70,4 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
 
 
 kan_out, kan_in, kan_coef, kan_backward, edge_mean, edge_mean_backward = ops.functions("fastkan")
+stack_out, stack_backward = torch.ops.fastkan.stack_out, torch.ops.fastkan.stack_backward

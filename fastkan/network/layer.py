@@ -256,10 +256,11 @@ class KANLayer(nn.Module):
         self._plan = None
 
     def _current_plan(self) -> "_Plan | None":
-        if torch.compiler.is_compiling() or self.edge_mask.is_meta:
+        mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
+        if torch.compiler.is_compiling() or mask.is_meta:
             return self._plan
-        if self._plan is None or self._version != self.edge_mask._version:
-            self._plan, self._version = _Plan(self.edge_mask), self.edge_mask._version
+        if self._plan is None or self._version != mask._version:
+            self._plan, self._version = _Plan(mask), mask._version
             self._train_if(self._plan.active)
         return self._plan
 

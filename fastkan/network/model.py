@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .. import functional
 from . import (
     activations,
     attribution,
@@ -22,6 +23,7 @@ from . import (
     plot_edge,
     prune,
     regularize,
+    stacked,
     training,
 )
 from .history import History
@@ -144,8 +146,11 @@ class KAN(nn.Module):
         singularity_avoiding bounds the symbolic functions near their singularities by about y_th.
         """
         y = rows = self.rows(x)
-        for l in range(self.depth):
-            y = self.nodes(l, self.sums(l, y, singularity_avoiding, y_th))
+        if plain := stacked.plain(self, KAN):
+            y = functional.apply_stack(rows, *plain)
+        else:
+            for l in range(self.depth):
+                y = self.nodes(l, self.sums(l, y, singularity_avoiding, y_th))
         return y if rows is x else y.unflatten(0, x.shape[:-1]) if x.dim() > 1 else y[0]
 
     def rows(self, x: Tensor) -> Tensor:

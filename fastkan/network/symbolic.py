@@ -141,11 +141,12 @@ class SymbolicLayer(nn.Module):
         return self._awake
 
     def _current_plan(self) -> list[Group]:
-        if torch.compiler.is_compiling() or self.edge_mask.is_meta:
+        mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
+        if torch.compiler.is_compiling() or mask.is_meta:
             return self._grouped(None) if self._plan is None else self._plan
-        if self._plan is None or self._version != self.edge_mask._version:
-            on = (self.edge_mask != 0).tolist()
-            self._plan, self._version = self._grouped(on), self.edge_mask._version
+        if self._plan is None or self._version != mask._version:
+            on = (mask != 0).tolist()
+            self._plan, self._version = self._grouped(on), mask._version
             awake = any(map(any, on))
             if awake != self._awake:
                 self.affine.requires_grad_(awake)

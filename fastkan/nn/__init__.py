@@ -2,5 +2,6 @@
 
 from .linear import KANLinear
 from .replace import replace_linear
+from .sequential import KANSequential
 
-__all__ = ["KANLinear", "replace_linear"]
+__all__ = ["KANLinear", "KANSequential", "replace_linear"]

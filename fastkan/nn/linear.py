@@ -13,6 +13,7 @@ from .. import functional, select
 from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..spec import MAX_DEGREE, Spec
+from ..stack import Layer
 from .checkpoint import read_state
 from .grid import adaptive_knots, is_uniform, resized_knots
 from .refit import refit
@@ -141,6 +142,14 @@ class KANLinear(nn.Module):
             return y
         weight = self.base_weight
         return y + torch.matmul(self.base_activation(x).to(weight.dtype), weight).to(y.dtype)
+
+    def as_layer(self) -> Layer | None:
+        """What a stack of layers needs of this one; None where its base function is not computed with the splines."""
+        if not self._fused:
+            return None
+        of = self._parameters.get  # an attribute takes as long as a small layer
+        grid = self._buffers["grid"]
+        return Layer(of("coef"), of("spline_scale"), of("base_weight"), of("bias"), grid, self._spec)
 
     @property
     def uniform(self) -> bool:

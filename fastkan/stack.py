@@ -1,0 +1,275 @@
+"""A stack of layers as one operator, and its calculus, which is closed under differentiation.
+
+With f the layers one after the other and t_1, ..., t_k tangents of x,
+
+    out(x; t_1, ..., t_k)         = D^k f(x)[t_1, ..., t_k]                     [N, O]
+    backward(x; t_1, ..., t_k; u) = the gradients of <u, out> by x, the tangents and the weights
+
+A cotangent v of the gradient of x gives <v, grad_x> = <u, out(x; t_1, ..., t_k, v)>, one of the gradient of t_j gives
+<u, out> with v in the place of t_j: so the derivatives of both are made of both, and losses with derivatives of f by x
+(PDEs) stay on them. By the rule for the derivatives of compositions, with h_A the derivative of what enters a layer by
+the tangents in A, what leaves it has
+
+    h'_A = sum_d out_d(h; s_{A,d}),   s_{A,d} = the sum over the partitions of A into d parts of the products of their h
+
+which `layered` computes with the contractions of autograd.py: the definition, and the way for everything else, which is
+transforms, more tangents than MAX_TANGENTS, and cotangents of the gradients of weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+from . import autograd
+from .ops import WEIGHTS
+from .select import BACKENDS
+from .spec import Spec
+
+# What the kernels take: see csrc/contract/problem.h.
+MAX_LAYERS, MAX_TANGENTS = 8, 3
+STACKERS = ("native",)
+
+Maybe = Tensor | None
+
+
+class Layer(NamedTuple):
+    """A layer of a stack: coef [I, F, O]; scale, base_weight [I, O] or None; bias [O] or None; grid [I, M]."""
+
+    coef: Tensor
+    scale: Maybe
+    base_weight: Maybe
+    bias: Maybe
+    grid: Tensor
+    spec: Spec
+
+
+def stack_out(x: Tensor, layers: Sequence[Layer], backend: str) -> Tensor:
+    """f(x): x [N, I] -> [N, O], in one call where nothing but ordinary autograd watches; differentiable."""
+    if not torch.compiler.is_compiling() and _transformed():
+        return layered(x, (), layers, backend)
+    return _out(x, [], *_parts(layers), backend)
+
+
+def layered(x: Tensor, tangents: Sequence[Tensor], layers: Sequence[Layer], backend: str) -> Tensor:
+    """out(x; tangents), layer by layer; differentiable in every way."""
+    h = {0: x} | {1 << t: tangent for t, tangent in enumerate(tangents)}
+    everything = (1 << len(tangents)) - 1
+    for layer in layers[:-1]:
+        h = {subset: _derivative(h, subset, layer, backend) for subset in range(everything + 1)}
+    return _derivative(h, everything, layers[-1], backend)
+
+
+def _derivative(h: dict[int, Tensor], subset: int, layer: Layer, backend: str) -> Tensor:
+    """h'_A of a layer, A = subset."""
+
+    def out(s: Maybe, order: int, bias: Maybe) -> Tensor:
+        coef, scale, base_weight, _, grid, spec = layer
+        return autograd.kan_out(h[0], s, coef, base_weight, bias, grid, spec, order, backend, scale)
+
+    if subset == 0:
+        return out(None, 0, layer.bias)
+    weights: dict[int, Tensor] = {}
+    for parts in _partitions(subset):
+        if all(part in h for part in parts):
+            product = h[parts[0]]
+            for part in parts[1:]:
+                product = product * h[part]
+            order = len(parts)
+            weights[order] = weights[order] + product if order in weights else product
+    return sum(out(s, order, None) for order, s in weights.items())
+
+
+def _partitions(subset: int) -> Iterator[tuple[int, ...]]:
+    """Every partition of a set of bits into parts."""
+    if subset == 0:
+        yield ()
+        return
+    lowest = subset & -subset
+    rest = others = subset ^ lowest
+    while True:
+        for parts in _partitions(rest ^ others):
+            yield (lowest | others, *parts)
+        if others == 0:
+            return
+        others = (others - 1) & rest
+
+
+def _parts(layers: Sequence[Layer]) -> tuple[list[Maybe], list[Tensor], list[int]]:
+    weights, grids, specs = [], [], []
+    for coef, scale, base_weight, bias, grid, spec in layers:
+        weights += (coef, scale, base_weight, bias)
+        grids.append(grid)
+        specs += spec
+    return weights, grids, specs
+
+
+def _in_groups(values: Sequence, size: int) -> list[Sequence]:
+    return [values[at : at + size] for at in range(0, len(values), size)]
+
+
+def _layers(weights: Sequence[Maybe], grids: Sequence[Tensor], specs: Sequence[int]) -> list[Layer]:
+    of_each = _in_groups(weights, WEIGHTS), grids, _in_groups(specs, len(specs) // len(grids))
+    return [Layer(*own, grid, Spec(*spec)) for own, grid, spec in zip(*of_each, strict=True)]
+
+
+def _transformed(*tensors: Maybe) -> bool:
+    """Whether torch.func, forward-mode AD or autograd's is_grads_batched (which has a vmap of its own) is at work."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors)
+    )
+
+
+class StackOut(Function):
+    """out(x; tangents) of k tangents, for everyday autograd."""
+
+    @staticmethod
+    def forward(ctx, k, specs, backend, x, *rest):
+        ctx.k, ctx.specs, ctx.backend = k, specs, backend
+        ctx.save_for_backward(x, *rest)
+        ctx.set_materialize_grads(False)
+        return BACKENDS[backend].stack_out(x, *_split(rest, k), specs)
+
+    @staticmethod
+    def backward(ctx, u):
+        if u is None:
+            return (None,) * len(ctx.needs_input_grad)
+        x, *rest = ctx.saved_tensors
+        tangents, weights, grids = _split(rest, ctx.k)
+        wanted = _wanted(ctx.needs_input_grad[3], ctx.needs_input_grad[4:], ctx.k, len(grids))
+        grads = _backward(x, tangents, u, weights, grids, ctx.specs, wanted, ctx.backend)
+        return None, None, None, *grads, *(None,) * len(grids)
+
+
+class StackBackward(Function):
+    """backward(x; tangents; u), those that are wanted and there."""
+
+    @staticmethod
+    def forward(ctx, specs, wanted, backend, k, x, u, *rest):
+        ctx.k, ctx.specs, ctx.wanted, ctx.backend = k, specs, wanted, backend
+        ctx.save_for_backward(x, u, *rest)
+        ctx.set_materialize_grads(False)
+        tangents, weights, grids = _split(rest, k)
+        return tuple(BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *wanted))
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        x, u, *rest = ctx.saved_tensors
+        tangents, weights, grids = _split(rest, ctx.k)
+        cotangents = _aligned(cotangents, ctx.k, weights, ctx.wanted)
+        of_inputs, of_weights = cotangents[: ctx.k + 1], cotangents[ctx.k + 1 :]
+        fused = ctx.k + (of_inputs[0] is not None) <= MAX_TANGENTS and all(c is None for c in of_weights)
+        pull = _pull if fused and not _transformed(*cotangents) else _layered_pull
+        needs = ctx.needs_input_grad[4:]
+        grads = pull(x, tangents, u, weights, grids, ctx.specs, ctx.backend, cotangents, needs)
+        return None, None, None, None, *grads, *(None,) * len(grids)
+
+
+def _backward(x, tangents, u, weights, grids, specs, wanted, backend) -> list[Maybe]:
+    """backward(x; tangents; u), differentiable; None where it is not wanted."""
+    if not torch.compiler.is_compiling():
+        if _transformed(x, *tangents, u):
+            return _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend)
+        if torch.is_grad_enabled():
+            found = StackBackward.apply(specs, wanted, backend, len(tangents), x, u, *tangents, *weights, *grids)
+            return _aligned(found, len(tangents), weights, wanted)
+    found = BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *wanted)
+    return _aligned(found, len(tangents), weights, wanted)
+
+
+def _pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> list[Maybe]:
+    """The gradients of <cotangents of the gradients of x and the tangents, backward(x; tangents; u)>."""
+    k = len(tangents)
+    _, need_u, *rest = needs
+    wanted = _wanted(needs[0], rest, k, len(grids))
+    of_x = of_u = None
+    of_tangents, of_weights = [None] * k, [None] * len(weights)
+    for j, v in enumerate(cotangents[: k + 1]):
+        if v is None:
+            continue
+        along = [*tangents, v] if j == 0 else [*tangents[: j - 1], v, *tangents[j:]]
+        found = _backward(x, along, u, weights, grids, specs, wanted, backend)
+        of_x = _plus(of_x, found[0])
+        of_tangents = [
+            _plus(t, None if at == j else g)
+            for at, (t, g) in enumerate(zip(of_tangents, found[1 : k + 1], strict=True), 1)
+        ]
+        of_weights = [_plus(w, g) for w, g in zip(of_weights, found[1 + len(along) :], strict=True)]
+        if need_u:
+            of_u = _plus(of_u, _out(x, along, weights, grids, specs, backend))
+    return [of_x, of_u, *of_tangents, *of_weights]
+
+
+def _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend) -> list[Maybe]:
+    """_backward by autograd through the layers."""
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, *rest = _aliases([x, *tangents, *weights])
+        tangents, weights = rest[: len(tangents)], rest[len(tangents) :]
+        y = layered(x, tangents, _layers(weights, grids, specs), backend)
+        flags = [wanted[0], *(wanted[1] for _ in tangents), *(wanted[2] for _ in weights)]
+        by = [t if want else None for t, want in zip((x, *tangents, *weights), flags, strict=True)]
+        return _gradients(y, by, u, differentiable)
+
+
+def _layered_pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> list[Maybe]:
+    """_pull by autograd through the layers, of cotangents of the gradients of the weights too."""
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = _aliases([x, u, *tangents, *weights])
+        x, u, *rest = inputs
+        tangents, weights = rest[: len(tangents)], rest[len(tangents) :]
+        y = layered(x, tangents, _layers(weights, grids, specs), backend)
+        by = [None if c is None else t for t, c in zip((x, *tangents, *weights), cotangents, strict=True)]
+        grads = _gradients(y, by, u, True)
+        kept = [(g, c) for g, c in zip(grads, cotangents, strict=True) if g is not None and g.requires_grad]
+        if not kept:
+            return [None] * len(inputs)
+        grads, cotangents = zip(*kept, strict=True)
+        by = [t if need else None for t, need in zip(inputs, needs, strict=False)]
+        return _gradients(grads, by, cotangents, differentiable)
+
+
+def _gradients(outputs, by: list[Maybe], cotangents, differentiable: bool) -> list[Maybe]:
+    """torch.autograd.grad by those tensors that are there and require it."""
+    inputs = [t for t in by if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(outputs, inputs, cotangents, create_graph=differentiable, allow_unused=True))
+    return [next(found) if t is not None and t.requires_grad else None for t in by]
+
+
+def _aliases(tensors: list[Maybe]) -> list[Maybe]:
+    """Other names of the tensors, so that gradients by them end there and leave out how they depend on one another."""
+    return [None if t is None else t.view_as(t) for t in tensors]
+
+
+def _out(x, tangents, weights, grids, specs, backend) -> Tensor:
+    """out(x; tangents), differentiable."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return StackOut.apply(len(tangents), specs, backend, x, *tangents, *weights, *grids)
+    return BACKENDS[backend].stack_out(x, tangents, weights, grids, specs)
+
+
+def _split(rest: Sequence[Maybe], k: int) -> tuple[list[Tensor], list[Maybe], list[Tensor]]:
+    """Tangents, weights and grids."""
+    grids = len(rest) - (len(rest) - k) // (WEIGHTS + 1)
+    return list(rest[:k]), list(rest[k:grids]), list(rest[grids:])
+
+
+def _wanted(need_x: bool, needs: Sequence[bool], k: int, layers: int) -> tuple[bool, bool, bool]:
+    """Whether gradients of x, of any of the k tangents and of any of the weights are needed."""
+    return need_x, any(needs[:k]), any(needs[k : k + WEIGHTS * layers])
+
+
+def _aligned(found: Sequence[Maybe], k: int, weights: Sequence[Maybe], wanted: tuple[bool, bool, bool]) -> list[Maybe]:
+    """What belongs to x, the k tangents and the weights, None where it is not among what was found."""
+    values = iter(found)
+    flags = [wanted[0], *(wanted[1] for _ in range(k)), *(wanted[2] and w is not None for w in weights)]
+    return [next(values) if flag else None for flag in flags]
+
+
+def _plus(a: Maybe, b: Maybe) -> Maybe:
+    return b if a is None else a if b is None else a + b
