@@ -115,7 +115,7 @@ STACK_COEFS, STACK_WORK = 1 << 14, 1 << 22
 
 def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tensor:
     """Layers one after the other, x [..., I] -> [..., O]: in one call where that is faster, equal up to rounding."""
-    if (chosen := _stack_backend(x, layers, backend)) is None:
+    if (chosen := stack_backend(x, layers, backend)) is None:
         for coef, scale, base_weight, bias, grid, spec in layers:
             x = apply(x, coef, grid, base_weight, bias, scale, spec, backend)
         return x
@@ -124,7 +124,7 @@ def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tens
     return stack.stack_out(_flat(x), layers, chosen).view(*x.shape[:-1], layers[-1].coef.shape[2])
 
 
-def _stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> str | None:
+def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> str | None:
     """The backend that takes these layers as one; None where they go one by one."""
     dtype, device = x.dtype, x.device
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or torch.is_autocast_enabled(device.type):

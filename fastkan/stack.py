@@ -50,7 +50,7 @@ def stack_out(x: Tensor, layers: Sequence[Layer], backend: str) -> Tensor:
     """f(x): x [N, I] -> [N, O], in one call where nothing but ordinary autograd watches; differentiable."""
     if not torch.compiler.is_compiling() and _transformed():
         return layered(x, (), layers, backend)
-    return _out(x, [], *_parts(layers), backend)
+    return _out(x, [], *parts(layers), backend)
 
 
 def layered(x: Tensor, tangents: Sequence[Tensor], layers: Sequence[Layer], backend: str) -> Tensor:
@@ -97,7 +97,8 @@ def _partitions(subset: int) -> Iterator[tuple[int, ...]]:
         others = (others - 1) & rest
 
 
-def _parts(layers: Sequence[Layer]) -> tuple[list[Maybe], list[Tensor], list[int]]:
+def parts(layers: Sequence[Layer]) -> tuple[list[Maybe], list[Tensor], list[int]]:
+    """What the operators take of layers: weights, grids and specs."""
     weights, grids, specs = [], [], []
     for coef, scale, base_weight, bias, grid, spec in layers:
         weights += (coef, scale, base_weight, bias)

@@ -25,7 +25,7 @@ import sys
 from itertools import product
 import torch
 from fastkan.backends import native
-from fastkan.stack import Layer, _out, _parts, layered
+from fastkan.stack import Layer, _out, parts, layered
 from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference
 torch.set_num_threads(1)
 assert native.cpu_isa() == sys.argv[1], native.cpu_isa()
@@ -42,7 +42,7 @@ for degree, dtype in product(range(6), dtypes[:2]):
         p = Problem.random(1, i, o, 5, degree, dtype=dtype, seed=seed)
         layers.append(Layer(p.coef / 4, p.grad_mean, p.base_weight / 4, p.bias, p.grid, p.spec))
     x, v = (torch.rand(300, 3, dtype=torch.float64).mul(2).sub(1).to(dtype).requires_grad_() for _ in range(2))
-    found = torch.autograd.grad(_out(x, [v], *_parts(layers), "native").sum(), (x, v))
+    found = torch.autograd.grad(_out(x, [v], *parts(layers), "native").sum(), (x, v))
     double = [Layer(*(t.double() for t in m[:5]), m.spec) for m in layers]
     x, v = (t.detach().double().requires_grad_() for t in (x, v))
     expected = torch.autograd.grad(layered(x, [v], double, "reference").sum(), (x, v))

@@ -85,7 +85,7 @@ def test_the_operators_are_the_reference(widths, tangents):
         u = torch.randn(expected.shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
         by = [x, *along, *weights(made)]
         grads = torch.autograd.grad(expected, by, u, allow_unused=True, materialize_grads=True)
-        parts, grids, specs = stack._parts(made)
+        parts, grids, specs = stack.parts(made)
         with torch.no_grad():
             found = OPS.stack_out(x, along, parts, grids, specs)
             found_grads = OPS.stack_backward(x, along, u, parts, grids, specs, True, True, True)
@@ -98,7 +98,7 @@ def test_the_operators_are_the_reference(widths, tangents):
 @pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=3)), ids=str)
 def test_gradients_that_are_wanted(wanted):
     made = layers((3, 4, 2))
-    parts, grids, specs = stack._parts(made)
+    parts, grids, specs = stack.parts(made)
     x, *along = (rows(20, 3, k) for k in range(3))
     u = rows(20, 2)
     every = OPS.stack_backward(x, along, u, parts, grids, specs, True, True, True)
@@ -125,7 +125,7 @@ def test_equal_to_layer_by_layer(dtype):
 
 def test_does_not_depend_on_threads(threads):
     made = layers((4, 10, 10, 1), dtype=torch.float32)
-    parts, grids, specs = stack._parts(made)
+    parts, grids, specs = stack.parts(made)
     x, u, v = rows(3000, 4, dtype=torch.float32), rows(3000, 1, dtype=torch.float32), rows(3000, 4, dtype=torch.float32)
     results = []
     for count in (1, 2, 3):
@@ -139,7 +139,7 @@ def test_does_not_depend_on_threads(threads):
 @pytest.mark.parametrize("tangents", [0, 1, 2])
 def test_opcheck(tangents):
     made = layers((3, 4, 2), degree=3)
-    parts, grids, specs = stack._parts(made)
+    parts, grids, specs = stack.parts(made)
     x, *along = (rows(5, 3, k) for k in range(tangents + 1))
     torch.library.opcheck(OPS.stack_out.default, (x, along, parts, grids, specs))
     for wanted in itertools.product((False, True), repeat=3):
@@ -356,7 +356,7 @@ def test_errors():
     made = layers((3, 4, 2), degree=2, base="silu", with_bias=True)
     made = [m._replace(scale=torch.ones_like(m.base_weight)) for m in made]
     x, u = rows(5, 3), rows(5, 2)
-    (parts, grids, specs), cpu = stack._parts(made), OPS.stack_out
+    (parts, grids, specs), cpu = stack.parts(made), OPS.stack_out
 
     def changed(at: int, t):
         return [*parts[:at], t, *parts[at + 1 :]]

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .. import select
+from .. import functional, select, stack
 from .layer import KANLayer
 
 # Metrics that are standard deviations of the numeric branch, and whether they are taken over the input's.
@@ -68,11 +68,15 @@ class Gradient:
         self.model, self.loss_fn, self.lamb, self.metric, self.lambdas = model, loss_fn, lamb, metric, lambdas
         self.weighs = bool(lamb and (lambdas["lamb_l1"] or lambdas["lamb_entropy"]))
         self.plain = [_identity(model, l) for l in range(model.depth)]
+        full = all(layer._current_plan().full for layer in model.act_fun)
+        self.linears = [layer.linear for layer in model.act_fun] if full and all(self.plain) and not lamb else []
 
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the penalty on x, y; adds the gradients of loss + lamb * penalty to .grad."""
         model, tape, h = self.model, [], self.model.rows(x)
+        if (whole := self._whole(h)) is not None:
+            return self._of_stack(*whole, x, y), h.new_zeros(())
         penalty = h.new_zeros(())
         for l, layer in enumerate(model.act_fun):
             edges = Edges(layer, h, l > 0)
@@ -90,6 +94,24 @@ class Gradient:
             for layer in model.act_fun:
                 penalty += self._smooth(layer.linear.coef)
         return loss, penalty
+
+    def _whole(self, x: Tensor) -> tuple | None:
+        """Where all layers run in one call: x, their weights, grids and specs, and the operators; see fastkan.stack."""
+        if not self.linears:
+            return None
+        layers = [linear.as_layer() for linear in self.linears]
+        backend = functional.stack_backend(x, layers, self.linears[0].backend)
+        return None if backend is None else (x, *stack.parts(layers), select.BACKENDS[backend])
+
+    def _of_stack(self, h: Tensor, weights, grids, specs, ops, x: Tensor, y: Tensor) -> Tensor:
+        prediction = ops.stack_out(h, (), weights, grids, specs)
+        loss, u = self._loss(prediction.view(*x.shape[:-1], -1), y)
+        u = u.reshape(prediction.shape).to(h.dtype)
+        grads = ops.stack_backward(h, (), u, weights, grids, specs, False, False, True)
+        for weight, grad in zip((w for w in weights if w is not None), grads, strict=True):
+            if weight.requires_grad:
+                _add(weight, grad)
+        return loss
 
     def _loss(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and its gradient by the prediction; by whatever else it reaches it goes into .grad."""
