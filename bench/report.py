@@ -11,6 +11,7 @@ from . import plots
 from .fit import LABELS as TRAININGS
 from .formulas import LABELS as FORMULAS
 from .peers import ON_GPU
+from .stacks import LABELS as STACKS
 
 Rows = list[dict[str, str]]
 LABELS = {name: peer.label for name, peer in ON_GPU.items()} | {"zero-fill": "zeros into the gradient of coef, alone"}
@@ -180,9 +181,20 @@ def formulas(rows: Rows) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def stacks(rows: Rows) -> str:
+    """Loss and gradients of small networks: times and ratios to the MLP's."""
+    networks = list(dict.fromkeys(r["network"] for r in rows))
+    cells = {
+        (r["peer"], r["network"]): f"{duration(float(r['seconds']))} ({_ratio(r)})" if r["seconds"] else r["reason"]
+        for r in rows
+    }
+    lines = [[label, *(cells.get((peer, n), "-") for n in networks)] for peer, label in STACKS.items()]
+    return f"## Loss and gradients of small networks, and over the MLP's\n\n{table(['', *networks], lines)}"
+
+
 SECTIONS: dict[str, Callable[[Rows], str]] = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
-    "symbolic": symbolic, "formulas": formulas,
+    "symbolic": symbolic, "formulas": formulas, "stacks": stacks,
 }  # fmt: skip
 
 
