@@ -2,8 +2,11 @@
 
 import pytest
 from emulated import BACKEND, PROCESSORS, algorithm
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from products import (  # noqa: F401
     ALGORITHM,
+    CONTRACTIONS,
     Products,
     test_a_nan_is_where_the_reference_has_it,
     test_asking_never_falls_back,
@@ -16,9 +19,42 @@ from products import (  # noqa: F401
     test_the_slope_is_the_reference,
     test_what_takes_matrix_products,
 )
+from test_ops import BRAIN, HALF
+
+from fastkan.testing import Problem
 
 
 @pytest.fixture
 def products(monkeypatch) -> Products:
     monkeypatch.setenv(ALGORITHM, "matrix")
     return Products(BACKEND, "cpu", algorithm, processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)))
+
+
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+def test_any_cut(products, contraction):
+    """Drawn shapes on a GPU of any size: every output is written once, by whatever tiles."""
+
+    @settings(
+        max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(
+        rows=st.integers(1, 280), inputs=st.integers(1, 20), octets=st.integers(1, 18), grid_size=st.integers(3, 40),
+        degree=st.integers(2, 3), per_input=st.booleans(), dtype=st.sampled_from([BRAIN, HALF]),
+        count=st.sampled_from([1, 2, 7, 40, 300]),
+    )  # fmt: skip
+    def check(rows, inputs, octets, grid_size, degree, per_input, dtype, count):
+        products.processors(count)
+        p = Problem.random(
+            rows,
+            inputs,
+            8 * octets,
+            grid_size,
+            degree,
+            knots="promised",
+            per_input=per_input,
+            weighted=True,
+            dtype=dtype,
+        )
+        products.check(contraction, p)
+
+    check()

@@ -58,6 +58,26 @@ def test_windows(kind, outside, degree, order, grid_size, place, uniform, fixed,
     assert found == pytest.approx(expected, rel=0, abs=100 * EPS[kind] * size)
 
 
+@pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("degree", [2, 3])
+@given(grid_size=st.integers(1, 60), place=st.one_of(st.floats(-0.7, 1.7), st.just(math.nan)))
+def test_windows_without_a_branch(outside, order, degree, grid_size, place):
+    """csrc/basis/uniform.h. All but clamp's slope are continuous, so it matters little on which side of a knot x is."""
+    row = uniform_knots(-degree, grid_size + degree, grid_size + 2 * degree, 0).tolist()
+    x = float(torch.tensor(place * grid_size, dtype=torch.float32))
+    begin, weights = shared.uniform_window_f32(x, row, degree, outside, order)
+    found = [0.0] * (grid_size + degree)
+    for f, weight in enumerate(weights, begin):
+        if 0 <= f < len(found):
+            found[f] = weight
+    expected = reference(x, row, degree, outside, order).tolist()
+    size = 6 * max(
+        1.0, abs(x)
+    )  # of what is rounded: the coordinate, times slopes of at most 1 and what goes on outside
+    assert found == pytest.approx(expected, rel=0, abs=10 * EPS["f32"] * size, nan_ok=True)
+
+
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
 @pytest.mark.parametrize("uniform", [False, True])

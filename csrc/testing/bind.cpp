@@ -71,6 +71,7 @@ PYBIND11_MODULE(fastkan_testing, m) {
   m.def("local_functions_f32", &fastkan::local_functions_at<float>);
   m.def("window_f64", &fastkan::window_at<double>);
   m.def("window_f32", &fastkan::window_at<float>);
+  m.def("uniform_window_f32", &fastkan::uniform_window_at<float>);
   m.def("uniform_knots", &fastkan::knots_of);
   m.def("sparse_fragment", &fastkan::sparse_fragment);
   m.def("is_sparse", &fastkan::is_sparse);

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "basis/uniform.h"
 #include "basis/window.h"
 
 namespace fastkan {
@@ -32,6 +33,23 @@ std::pair<int, std::vector<T>> window_at(T x, const std::vector<double>& row, in
                                          : evaluate(Window<T, 5, false>(shape, knots, row.data(), x));
   w.resize(degree + 1);
   return {start, w};
+}
+
+// The same without a branch: the function that the first weight is of, which may lie beyond the F, and the weights.
+template <class T>
+std::pair<int, std::vector<T>> uniform_window_at(T x, const std::vector<double>& row, int degree, int outside,
+                                                 int order) {
+  const Shape shape = shape_of(row, degree, outside, true, order);
+  const KnotRow<T> knots = KnotRow<T>::of(shape, row.data());
+  const auto evaluate = [&]<int K, int D>() -> std::pair<int, std::vector<T>> {
+    const auto window = UniformWindow<T, K>::template of<D>(shape, knots, x);
+    return {window.begin, {window.w, window.w + K + 1}};
+  };
+  if (degree == 2 && order == 0) return evaluate.template operator()<2, 0>();
+  if (degree == 2 && order == 1) return evaluate.template operator()<2, 1>();
+  if (degree == 3 && order == 0) return evaluate.template operator()<3, 0>();
+  if (degree == 3 && order == 1) return evaluate.template operator()<3, 1>();
+  throw std::invalid_argument("expected degree 2 or 3, order 0 or 1");
 }
 
 inline std::vector<double> knots_of(const std::vector<double>& row) {
