@@ -149,7 +149,7 @@ def _followed(
             network.fit(data, opt=opt, steps=steps, update_grid=False, **options)
             (formula,), inputs = network.symbolic_formula()
         return judged(formula, inputs, data, NEAR)
-    except (ValueError, RuntimeError, TypeError, IndexError, AttributeError) as failure:
+    except (ValueError, RuntimeError, TypeError, LookupError, AttributeError, NameError) as failure:
         return math.inf, f"fails: {type(failure).__name__}: {str(failure).partition(chr(10))[0]}"
 
 
