@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -370,6 +372,39 @@ def test_distributed_training_needs_no_search_for_unused_parameters(tmp_path):
             parallel(inputs(4, 2).float()).sum().backward()
     finally:
         dist.destroy_process_group()
+
+
+HALF = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from fastkan import KAN
+
+store, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+model = KAN([2, [2, 1], 1], seed=0).double()
+x = torch.linspace(-1, 1, 16, dtype=torch.float64).view(8, 2).sin()
+DistributedDataParallel(model)(x[4 * rank : 4 * rank + 4]).square().mean().backward()
+if rank == 0:
+    whole = KAN([2, [2, 1], 1], seed=0).double()
+    whole(x).square().mean().backward()
+    for (name, p), q in zip(model.named_parameters(), whole.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=1e-14)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    ranks = [subprocess.Popen([sys.executable, "-c", HALF, str(tmp_path / "store"), str(rank)]) for rank in range(2)]
+    try:
+        assert [process.wait(120) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
 
 
 def test_trains():
