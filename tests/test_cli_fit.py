@@ -45,6 +45,7 @@ def in_a_folder(tmp_path, monkeypatch):
 def quick(monkeypatch):
     """Few networks are tried, and no diagram is drawn."""
     monkeypatch.setattr(KAN, "plot", lambda *args, **options: None)
+    monkeypatch.setattr(recipe, "STEPS", 3)
     monkeypatch.setattr(recipe, "SHAPES", ((),))
     monkeypatch.setattr(recipe, "PENALTIES", (1e-2,))
     monkeypatch.setattr(recipe, "GRIDS", (3,))
