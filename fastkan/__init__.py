@@ -9,17 +9,25 @@ from .nn import KANLinear
 from .select import BackendError, backends, use_backend
 
 __version__ = "0.1.0"
+# What is imported when it is first used: name -> module, which is meant itself where it has that name.
+_LATER = {
+    "KAN": "network", "kanpiler": "network", "network": "network", "science": "science",
+    "AttentionWithFastKANTransform": "compat.fast_kan", "FastKAN": "compat.fast_kan", "FastKANLayer": "compat.fast_kan",
+    "RadialBasisFunction": "compat.fast_kan", "SplineLinear": "compat.fast_kan",
+    "accelerate": "compat.accelerate", "restore": "compat.accelerate",
+}  # fmt: skip
 __all__ = [
-    "KAN", "BackendError", "KANLinear", "backends", "functional", "kanpiler", "network", "nn", "science", "use_backend",
+    "KAN", "AttentionWithFastKANTransform", "BackendError", "FastKAN", "FastKANLayer", "KANLinear",
+    "RadialBasisFunction", "SplineLinear", "accelerate", "backends", "functional", "kanpiler", "network", "nn",
+    "restore", "science", "use_backend",
 ]  # fmt: skip
 
 
 def __getattr__(name: str):
-    """KAN and the rest of the KAN system are imported when they are first used."""
-    if name not in ("KAN", "kanpiler", "network", "science"):
+    """KAN and the rest of the KAN system, and what is for the code of others, are imported when they are first used."""
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in ("network", "science"):
-        return import_module(f".{name}", __name__)
-    return getattr(import_module(".network", __name__), name)
+    module = import_module(f".{_LATER[name]}", __name__)
+    return module if name == _LATER[name] else getattr(module, name)

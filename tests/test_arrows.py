@@ -32,7 +32,7 @@ ALLOWED = {
     "network": {"nn", "functional", "stack", "spec", "basis", "select"},
     "science": {"network"},
     "tabular": {"network"},
-    "compat": {"science", "network", "nn", "functional", "spec", "basis"},
+    "compat": {"science", "network", "nn", "functional", "select", "spec", "basis"},
     "testing": {"reference", "spec", "basis"},
 }
 # Programs sit above everything and may import all but one another; nobody imports them.

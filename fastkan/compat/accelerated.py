@@ -1,0 +1,158 @@
+"""What a layer of another library is while it is accelerated: the same object, of a class with another forward.
+
+Parameters, buffers, hooks and attributes stay where they are, so an optimizer made before, state dicts and the layer's
+own methods go on working. Only the class changes, to one that is made of the layer's own and of a mix-in from the file
+of its library. Where the kernels do not compute what the layer does, its own forward runs.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional, select
+from ..nn.grid import is_uniform, snapped
+from ..spec import FAMILIES, Spec
+
+
+class Knots(NamedTuple):
+    """A grid as the kernels take it, and what it was made from."""
+
+    source: Tensor
+    version: int
+    grid: Tensor | None  # [I, M] float64; None where the kernels would compute something else
+    uniform: bool
+
+
+class Kernels:
+    """How a layer with a grid of its own gets at the kernels. Attributes begin with fastkan_, to meet no others."""
+
+    fastkan_backend: str | None = None  # the backend that has to be used
+    fastkan_knots: Knots | None = None
+
+    def backend_for(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
+        """The backend that computes this; None where that is the reference and nobody asked for it."""
+        asked = self.fastkan_backend
+        name = select.choose(asked, x.device, (x.dtype, coef.dtype), FAMILIES.index(family))
+        return None if name == "reference" and asked is None else name
+
+    def knots(self, grid: Tensor, read: Callable[[Tensor], tuple[Tensor | None, bool]]) -> tuple[Tensor, bool] | None:
+        """What `read` makes of grid: knots in float64 and whether they are uniform. None for "not with the kernels".
+
+        It is read again after a change, which is seen by the values on a CPU, and elsewhere, where to compare these
+        would be to wait for the device, by the place and the version of the tensor. A grid that is traced, many
+        at once in vmap or to be trained is not read.
+        """
+        if grid.requires_grad or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(grid):
+            return None
+        if not _is_of(self.fastkan_knots, grid):
+            with torch.no_grad():
+                source = grid.detach().clone() if grid.device.type == "cpu" else grid.detach()
+                self.fastkan_knots = Knots(source, grid._version, *read(source))
+        knots = self.fastkan_knots
+        return None if knots.grid is None else (knots.grid, knots.uniform)
+
+
+class Accelerated(Kernels):
+    """Mixed in before a library's class, which is `own`."""
+
+    own: type[nn.Module]
+
+    def __reduce_ex__(self, protocol):
+        """Copies and files know the mix-in and the library's class; the class made of both has no name to import."""
+        _, _, *state = super().__reduce_ex__(protocol)
+        return _empty, (type(self).__bases__[0], self.own), *state
+
+    @classmethod
+    def unlike(cls, layer: nn.Module) -> str | None:
+        """What of a layer, of a class with the right name, is not as in that library; None where nothing is."""
+        raise NotImplementedError
+
+    @classmethod
+    def sample(cls, layer: nn.Module) -> Tensor:
+        """Some rows on and around the grid of a layer in float64, which becomes one that the kernels take."""
+        raise NotImplementedError
+
+
+def put_on(layer: nn.Module, mixin: type[Accelerated], backend: str | None) -> None:
+    """Make the layer an accelerated one, in place."""
+    if not isinstance(layer, Accelerated):
+        layer.__class__ = _made(mixin, type(layer))
+    layer.fastkan_backend = backend
+
+
+def take_off(layer: Accelerated) -> None:
+    """Undo put_on."""
+    for name in [name for name in layer.__dict__ if name.startswith("fastkan_")]:
+        del layer.__dict__[name]
+    layer.__class__ = layer.own
+
+
+def spline_knots(layer: Kernels, grid: Tensor, degree: int) -> tuple[Tensor, bool] | None:
+    """Of a grid [I, M] of splines: float32 knots lose their rounding; knots that do not ascend are not for kernels."""
+    if torch.compiler.is_compiling() and not grid.requires_grad:
+        return grid.double(), False
+    return layer.knots(grid, functools.partial(_read_splines, degree=degree))
+
+
+def ends(grid: Tensor, degree: int) -> tuple[float, float]:
+    """Of the grid range of the first input."""
+    return float(grid[0, degree]), float(grid[0, -degree - 1])
+
+
+def kan_sum(
+    x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
+    scale: Tensor | None, backend: str,
+) -> Tensor:  # fmt: skip
+    """functional.kan_linear of views: coef [I, F, O], base_weight and scale [I, O] of any strides."""
+    functional.check_input(x, coef.shape[0])
+    base = _base_name(base_fun)
+    spec = Spec.of(degree, base or "zero", "zero", knots[1])
+    y = functional.apply(x, coef, knots[0], base_weight if base else None, None, scale, spec, backend)
+    return y if base else y + torch.matmul(base_fun(x), base_weight)
+
+
+def spread(grid: Tensor) -> Tensor:
+    """41 rows over the knots [I, M] and some of the space beside them: [41, I]."""
+    first, last = grid[:, 0], grid[:, -1]
+    return torch.lerp(first, last, torch.linspace(-0.107, 1.113, 41, dtype=grid.dtype, device=grid.device)[:, None])
+
+
+def _read_splines(grid: Tensor, degree: int) -> tuple[Tensor | None, bool]:
+    exact = grid.double()
+    if not bool(exact.isfinite().all() & (exact.diff(dim=-1) > 0).all()):
+        return None, False
+    if grid.dtype != torch.float64:
+        exact = snapped(exact, *ends(exact, degree), degree)
+    return exact, is_uniform(exact)
+
+
+def _base_name(base_fun: Callable) -> str | None:
+    """The name of a base function that is computed with the splines."""
+    if base_fun is nn.functional.silu:
+        return "silu"
+    return {nn.SiLU: "silu", nn.Identity: "identity"}.get(type(base_fun))
+
+
+@functools.cache
+def _made(mixin: type[Accelerated], own: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Accelerated{own.__name__}", (mixin, own), {"own": own, "__module__": mixin.__module__})
+
+
+def _empty(mixin: type[Accelerated], own: type[nn.Module]) -> nn.Module:
+    made = _made(mixin, own)
+    return made.__new__(made)
+
+
+def _is_of(knots: Knots | None, grid: Tensor) -> bool:
+    if knots is None:
+        return False
+    source = knots.source
+    if (source.shape, source.dtype, source.device) != (grid.shape, grid.dtype, grid.device):
+        return False
+    if grid.device.type == "cpu":
+        return torch.equal(source, grid)
+    # source shares the grid's memory and holds it, so that no other grid can come to lie there
+    return source.data_ptr() == grid.data_ptr() and knots.version == grid._version

@@ -1,0 +1,242 @@
+"""fast-kan (github.com/ZiyaoLi/fast-kan): its names here, its layers accelerated, its models both ways.
+
+Parameters and state dicts have fast-kan's names and shapes, so its checkpoints load as they are. The functions are
+Gaussians exp(-((x - c_f) / h)^2). Where no compiled kernels serve these, the layers compute what fast-kan computes.
+
+Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv 2405.06721).
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import functional
+from ..spec import Spec
+from .accelerated import Accelerated, Kernels, spread
+from .tree import is_peers, replaced
+
+RBF = Spec.of(0, "zero", "zero", True, "rbf")
+
+
+class SplineLinear(nn.Linear):
+    """A linear layer without bias whose weights start as normal numbers of deviation init_scale, cut at +-2."""
+
+    def __init__(self, in_features: int, out_features: int, init_scale: float = 0.1, **options):
+        self.init_scale = init_scale
+        super().__init__(in_features, out_features, bias=False, **options)
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.weight, mean=0, std=self.init_scale)
+
+
+class RadialBasisFunction(nn.Module):
+    """x [..., I] -> exp(-((x - c_f) / h)^2) [..., I, F] for F = num_grids centres from grid_min to grid_max.
+
+    h is denominator, or else the distance of the centres; they are a Parameter that is not trained.
+    """
+
+    def __init__(
+        self, grid_min: float = -2.0, grid_max: float = 2.0, num_grids: int = 8, denominator: float | None = None
+    ):
+        super().__init__()
+        if num_grids < 2 or not grid_min < grid_max:
+            raise ValueError(
+                f"grid_min={grid_min!r}, grid_max={grid_max!r}, num_grids={num_grids!r}: expected ends that ascend and "
+                "at least 2 centres"
+            )
+        self.grid_min, self.grid_max, self.num_grids = grid_min, grid_max, num_grids
+        self.grid = nn.Parameter(torch.linspace(grid_min, grid_max, num_grids), requires_grad=False)
+        self.denominator = denominator or (grid_max - grid_min) / (num_grids - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(-(((x[..., None] - self.grid) / self.denominator) ** 2))
+
+
+class FastKANLayer(Kernels, nn.Module):
+    """y = W rbf(layernorm(x)) + base_linear(base_activation(x)), x [..., input_dim] -> [..., output_dim].
+
+    Args:
+        input_dim, output_dim: I and O.
+        grid_min, grid_max, num_grids: of the centres.
+        use_base_update: have the second term.
+        use_layernorm: normalise what the Gaussians see; needs an input_dim of at least 2.
+        base_activation: an elementwise function, or a class of modules.
+        spline_weight_init_scale: deviation of W at the start.
+
+    Raises ValueError for arguments that do not go together.
+    """
+
+    def __init__(
+        self, input_dim: int, output_dim: int, grid_min: float = -2.0, grid_max: float = 2.0, num_grids: int = 8,
+        use_base_update: bool = True, use_layernorm: bool = True, base_activation: Callable = F.silu,
+        spline_weight_init_scale: float = 0.1,
+    ):  # fmt: skip
+        super().__init__()
+        if use_layernorm and input_dim < 2:
+            raise ValueError(f"input_dim={input_dim!r} with use_layernorm=True: expected at least 2, or False")
+        self.input_dim, self.output_dim = input_dim, output_dim
+        self.layernorm = nn.LayerNorm(input_dim) if use_layernorm else None
+        self.rbf = RadialBasisFunction(grid_min, grid_max, num_grids)
+        self.spline_linear = SplineLinear(input_dim * num_grids, output_dim, spline_weight_init_scale)
+        self.use_base_update = use_base_update
+        if use_base_update:
+            self.base_activation = base_activation() if isinstance(base_activation, type) else base_activation
+            self.base_linear = nn.Linear(input_dim, output_dim)
+
+    def forward(self, x: Tensor, use_layernorm: bool = True) -> Tensor:
+        functional.check_input(x, self.input_dim)
+        normal = self.layernorm(x) if self.layernorm is not None and use_layernorm else x
+        y = _spline_sum(self, normal)
+        if y is None:
+            y = self.spline_linear(self.rbf(normal).flatten(-2))
+        return y + self.base_linear(self.base_activation(x)) if self.use_base_update else y
+
+    @torch.no_grad()
+    def plot_curve(
+        self, input_index: int, output_index: int, num_pts: int = 1000, num_extrapolate_bins: int = 2
+    ) -> tuple[Tensor, Tensor]:
+        """The function of one edge, without the base: num_pts points x over the centres and bins beside them, and y."""
+        rbf, beside = self.rbf, num_extrapolate_bins * self.rbf.denominator
+        w = self.spline_linear.weight.unflatten(1, (self.input_dim, -1))[output_index, input_index]
+        x = torch.linspace(rbf.grid_min - beside, rbf.grid_max + beside, num_pts, device=w.device)
+        return x, rbf(x.to(w.dtype)) @ w
+
+
+class FastKAN(nn.Module):
+    """FastKANLayers one after the other: layers_hidden are the widths, the other arguments those of a layer."""
+
+    def __init__(
+        self, layers_hidden: Sequence[int], grid_min: float = -2.0, grid_max: float = 2.0, num_grids: int = 8,
+        use_base_update: bool = True, base_activation: Callable = F.silu, spline_weight_init_scale: float = 0.1,
+    ):  # fmt: skip
+        super().__init__()
+        options = {
+            "grid_min": grid_min, "grid_max": grid_max, "num_grids": num_grids, "use_base_update": use_base_update,
+            "base_activation": base_activation, "spline_weight_init_scale": spline_weight_init_scale,
+        }  # fmt: skip
+        widths = zip(layers_hidden[:-1], layers_hidden[1:], strict=True)
+        self.layers = nn.ModuleList(FastKANLayer(inputs, outputs, **options) for inputs, outputs in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class AttentionWithFastKANTransform(nn.Module):
+    """Attention whose projections are FastKANLayers: q [..., Q, q_dim], k [..., K, k_dim], v [..., K, v_dim].
+
+    bias [..., Q, K] is added behind the softmax, as in fast-kan. Returns [..., Q, q_dim].
+    """
+
+    def __init__(self, q_dim: int, k_dim: int, v_dim: int, head_dim: int, num_heads: int, gating: bool = True):
+        super().__init__()
+        total = head_dim * num_heads
+        self.num_heads, self.gating, self.norm = num_heads, gating, head_dim**-0.5
+        self.linear_q = FastKANLayer(q_dim, total)
+        self.linear_k = FastKANLayer(k_dim, total)
+        self.linear_v = FastKANLayer(v_dim, total)
+        self.linear_o = FastKANLayer(total, q_dim)
+        self.linear_g = FastKANLayer(q_dim, total) if gating else None
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        heads = (self.num_heads, -1)
+        wq = self.linear_q(q).unflatten(-1, heads) * self.norm
+        wk, wv = self.linear_k(k).unflatten(-1, heads), self.linear_v(v).unflatten(-1, heads)
+        attention = torch.einsum("...qhc,...khc->...qkh", wq, wk).softmax(-2)
+        if bias is not None:
+            attention = attention + bias[..., None]
+        o = torch.einsum("...qkh,...khc->...qhc", attention, wv).flatten(-2)
+        if self.linear_g is not None:
+            o = torch.sigmoid(self.linear_g(q)) * o
+        return self.linear_o(o)
+
+
+class FusedFastKANLayer(Accelerated):
+    """forward of fast-kan's FastKANLayer through the kernels, from views of its own parameters."""
+
+    def forward(self, x: Tensor, use_layernorm: bool = True) -> Tensor:
+        normal = self.layernorm(x) if self.layernorm is not None and use_layernorm else x
+        y = _spline_sum(self, normal)
+        if y is None:
+            return super().forward(x) if use_layernorm else super().forward(x, use_layernorm=False)
+        return y + self.base_linear(self.base_activation(x)) if self.use_base_update else y
+
+    @classmethod
+    def unlike(cls, layer: nn.Module) -> str | None:
+        wanted = ("layernorm", "rbf", "spline_linear", "use_base_update")
+        wanted += ("base_linear", "base_activation") if getattr(layer, "use_base_update", False) else ()
+        missing = [name for name in wanted if not hasattr(layer, name)]
+        missing += [f"rbf.{name}" for name in ("grid", "denominator") if not hasattr(getattr(layer, "rbf", None), name)]
+        if missing:
+            return f"it has no {', '.join(missing)}"
+        if layer.rbf.grid.dim() != 1 or layer.spline_linear.weight.shape[1] % len(layer.rbf.grid):
+            return "the weights do not fit the grid"
+        return None if layer.spline_linear.bias is None else "spline_linear has a bias"
+
+    @classmethod
+    @torch.no_grad()
+    def sample(cls, layer: nn.Module) -> Tensor:
+        grid = layer.rbf.grid
+        grid.copy_(torch.linspace(float(grid[0]), float(grid[-1]), len(grid), dtype=grid.dtype, device=grid.device))
+        layer.rbf.denominator = float(grid[-1] - grid[0]) / (len(grid) - 1)
+        return spread(grid.expand(layer.spline_linear.weight.shape[1] // len(grid), -1))
+
+
+def from_fast_kan(model: nn.Module) -> nn.Module:
+    """A copy of the model with a FastKANLayer of fastkan in the place of each of fast-kan's, of the same function.
+
+    model: a FastKAN of fast-kan, one layer, or any module that holds some; the rest of it stays. State dicts have the
+    same names and shapes on both sides. Raises ValueError where there is no such layer.
+    """
+    theirs = partial(is_peers, name="FastKANLayer")
+    return replaced(copy.deepcopy(model), theirs, FusedFastKANLayer.unlike, partial(_counterpart, make=FastKANLayer))
+
+
+def to_fast_kan(model: nn.Module, layer_class: Callable[..., nn.Module]) -> nn.Module:
+    """The way back: a copy of the model with a layer of fast-kan, whose FastKANLayer is layer_class, for each here."""
+
+    def ours(module: nn.Module) -> bool:
+        return isinstance(module, FastKANLayer)
+
+    return replaced(copy.deepcopy(model), ours, lambda layer: None, partial(_counterpart, make=layer_class))
+
+
+def _counterpart(layer: nn.Module, make: Callable[..., nn.Module]) -> nn.Module:
+    weight, grid = layer.spline_linear.weight, layer.rbf.grid
+    options = {"base_activation": layer.base_activation} if layer.use_base_update else {}
+    with torch.random.fork_rng(devices=[]):
+        new = make(
+            weight.shape[1] // len(grid), len(weight), float(grid[0]), float(grid[-1]), len(grid),
+            layer.use_base_update, layer.layernorm is not None, **options,
+        )  # fmt: skip
+    new.to(device=weight.device, dtype=weight.dtype).load_state_dict(layer.state_dict())
+    new.rbf.denominator = layer.rbf.denominator
+    return new.train(layer.training)
+
+
+def _spline_sum(layer: nn.Module, x: Tensor) -> Tensor | None:
+    """spline_linear(rbf(x)); None where the kernels do not compute that, or do not faster than torch."""
+    weight, rbf = layer.spline_linear.weight, layer.rbf
+    backend = layer.backend_for(x, weight, "rbf")
+    knots = None if backend is None else layer.knots(rbf.grid, partial(_around, width=rbf.denominator))
+    if knots is None:
+        return None
+    coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O
+    functional.check_input(x, len(coef))
+    return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, backend)
+
+
+def _around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
+    """The knots [1, F + 1] whose intervals have these centres [F] in the middle; None where their width is another."""
+    functions, exact = len(centres), centres.double()
+    first, last = exact[0] - width / 2, exact[-1] + width / 2
+    even = torch.linspace(float(exact[0]), float(exact[0]) + (functions - 1) * width, functions).to(exact)
+    rounding = 4 * torch.finfo(centres.dtype).eps * exact.abs().max()
+    if bool(((even - exact).abs() > rounding).any()):
+        return None, False
+    return torch.stack([first + (last - first) * f / functions for f in range(functions + 1)])[None], True

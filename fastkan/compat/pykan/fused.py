@@ -1,0 +1,85 @@
+"""pykan's own models accelerated: a kan.MultKAN whose layers compute their sums through the kernels.
+
+pykan's layers return the values on every edge beside the sums. Its model reads them only with save_act, so they are
+left out where that is False: after speed(), and during fit() with lamb=0. With save_act its own forward runs.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..accelerated import Accelerated, kan_sum, spline_knots, spread
+
+
+class FusedKANLayer(Accelerated):
+    """forward of pykan's KANLayer; beside the sums it returns None three times where its model reads no more."""
+
+    fastkan_sums_only = False
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        backend = self.backend_for(x, self.coef) if self.fastkan_sums_only else None
+        knots = None if backend is None else spline_knots(self, self.grid, self.k)
+        if knots is None:
+            return super().forward(x)
+        coef = self.coef.transpose(1, 2)  # I O F -> I F O
+        base_weight, scale = self.scale_base * self.mask, self.scale_sp * self.mask
+        return kan_sum(x, coef, knots, self.k, self.base_fun, base_weight, scale, backend), None, None, None
+
+    @classmethod
+    def unlike(cls, layer: nn.Module) -> str | None:
+        wanted = ("in_dim", "out_dim", "k", "grid", "coef", "mask", "scale_base", "scale_sp", "base_fun")
+        missing = [name for name in wanted if not hasattr(layer, name)]
+        if missing:
+            return f"it has no {', '.join(missing)}"
+        inputs, outputs = layer.in_dim, layer.out_dim
+        functions = layer.grid.shape[-1] - layer.k - 1
+        expected = {"grid": (inputs, functions + layer.k + 1), "coef": (inputs, outputs, functions)}
+        expected |= dict.fromkeys(("mask", "scale_base", "scale_sp"), (inputs, outputs))
+        for name, shape in expected.items():
+            if tuple(getattr(layer, name).shape) != shape:
+                return f"{name} has shape {list(getattr(layer, name).shape)}: expected {list(shape)}"
+        return None
+
+    @classmethod
+    def sample(cls, layer: nn.Module) -> Tensor:
+        layer.fastkan_sums_only = True
+        return spread(layer.grid)
+
+
+class FusedSymbolicLayer(Accelerated):
+    """forward of pykan's Symbolic_KANLayer, at once where no edge is symbolic: zero, with a gradient of zeros."""
+
+    def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> tuple[Tensor, Tensor]:
+        if self.mask.any() or any(name != "0" for row in self.funs_name for name in row):
+            return super().forward(x, singularity_avoiding=singularity_avoiding, y_th=y_th)
+        # not finite where x or the affine map is not, as there
+        postacts = x[:, None] * 0.0 + self.affine.sum(-1) * 0.0
+        return postacts.sum(2), postacts
+
+    @classmethod
+    def unlike(cls, layer: nn.Module) -> str | None:
+        missing = [name for name in ("in_dim", "out_dim", "mask", "funs_name", "affine") if not hasattr(layer, name)]
+        return f"it has no {', '.join(missing)}" if missing else None
+
+    @classmethod
+    def sample(cls, layer: nn.Module) -> Tensor:
+        weight = layer.affine
+        return torch.linspace(-1, 1, 5, dtype=weight.dtype, device=weight.device)[:, None].expand(-1, layer.in_dim)
+
+
+class FusedMultKAN(Accelerated):
+    """forward of pykan's MultKAN, which tells its layers whether the values on every edge will be read."""
+
+    def forward(self, x: Tensor, *args, **options) -> Tensor:
+        layers = [layer for layer in self.act_fun if isinstance(layer, FusedKANLayer)]
+        for layer in layers:
+            layer.fastkan_sums_only = not self.save_act
+        try:
+            return super().forward(x, *args, **options)
+        finally:
+            for layer in layers:
+                layer.fastkan_sums_only = False
+
+    @classmethod
+    def unlike(cls, layer: nn.Module) -> str | None:
+        missing = [name for name in ("act_fun", "symbolic_fun", "save_act") if not hasattr(layer, name)]
+        return f"it has no {', '.join(missing)}" if missing else None

@@ -1,0 +1,368 @@
+"""accelerate and restore: live models of efficient-kan, fast-kan and pykan, in float64 against their own forward."""
+
+import copy
+import io
+import pickle
+import warnings
+
+import peers
+import pytest
+import torch
+from pykan_both import real_kan
+from torch import nn
+from torch.nn import functional as F
+
+import fastkan
+from fastkan.backends import native
+from fastkan.compat.accelerated import Accelerated
+
+# float64 rounding of sums of some hundred terms of about one
+CLOSE = {"rtol": 1e-11, "atol": 1e-11}
+EFFICIENT = [
+    {}, {"enable_standalone_scale_spline": False}, {"base_activation": nn.Tanh}, {"base_activation": nn.Identity},
+    {"spline_order": 2, "grid_size": 9, "grid_range": (-0.3, 2.7)},
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def results(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Output, gradient of x and of every parameter."""
+    x = x.clone().requires_grad_()
+    y = model(x)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    grads = torch.autograd.grad((weights * y.sin()).sum(), [x, *trained], allow_unused=True)
+    return [y.detach(), *(torch.zeros(()) if g is None else g for g in grads)]
+
+
+def assert_same(model: nn.Module, x: torch.Tensor, expected: list[torch.Tensor]) -> None:
+    for found, value in zip(results(model, x), expected, strict=True):
+        torch.testing.assert_close(found, value, **CLOSE)
+
+
+def kinds(model: nn.Module) -> list[type]:
+    return [type(m) for m in model.modules()]
+
+
+def efficient(**options) -> tuple[nn.Module, torch.Tensor]:
+    return peers.KAN([3, 5, 2], **options), 1.5 * torch.randn(33, 3)
+
+
+def fast(**options) -> tuple[nn.Module, torch.Tensor]:
+    return peers.FastKAN([3, 5, 2], **options), 2 * torch.randn(33, 3)
+
+
+@pytest.mark.parametrize("options", EFFICIENT, ids=str)
+def test_efficient_kan(options):
+    model, x = efficient(**options)
+    expected, before, state = results(model, x), kinds(model), dict(model.named_parameters())
+    assert fastkan.accelerate(model) is model
+    assert isinstance(model.layers[0], peers.KANLinear) and isinstance(model.layers[0], Accelerated)
+    assert_same(model, x, expected)
+    assert all(p is state[name] for name, p in model.named_parameters())
+    assert fastkan.restore(model) is model
+    assert kinds(model) == before and not [n for n in vars(model.layers[0]) if "fastkan" in n]
+    for found, value in zip(results(model, x), expected, strict=True):
+        assert torch.equal(found, value)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_base_update": False}, {"base_activation": F.gelu, "num_grids": 5}], ids=str
+)
+def test_fast_kan(options):
+    model, x = fast(**options)
+    expected = results(model, x)
+    fastkan.accelerate(model, backend="reference")
+    assert isinstance(model.layers[1], Accelerated)
+    assert_same(model, x, expected)
+    raw = model.layers[0](x, use_layernorm=False)
+    fastkan.restore(model)
+    torch.testing.assert_close(model.layers[0](x, use_layernorm=False), raw, **CLOSE)
+
+
+def test_a_fast_kan_is_left_alone_where_only_the_reference_serves_it():
+    if native.missing("cpu", (torch.float64,), 1) is None:
+        pytest.skip("the compiled kernels serve the family")
+    model, _ = fast()
+    with pytest.warns(UserWarning, match=r"layers\.0 \(FastKANLayer\): no kernels serve family 'rbf'"):
+        fastkan.accelerate(model)
+    assert not any(isinstance(m, Accelerated) for m in model.modules())
+
+
+def calls(monkeypatch) -> list:
+    from fastkan import functional
+
+    made, apply = [], functional.apply
+    monkeypatch.setattr(functional, "apply", lambda *args: made.append(1) or apply(*args))
+    return made
+
+
+def test_the_kernels_are_called(monkeypatch):
+    model, x = efficient()
+    fastkan.accelerate(model)
+    made = calls(monkeypatch)
+    model(x)
+    assert len(made) == 2
+
+
+def test_float32_agrees_to_float32_rounding():
+    torch.set_default_dtype(torch.float32)
+    model, x = efficient(grid_size=20)
+    exact = copy.deepcopy(model).double()(x.double())
+    peers_error = (model(x) - exact).abs().max()
+    fastkan.accelerate(model)
+    assert (model(x) - exact).abs().max() <= 2 * peers_error + 1e-6
+
+
+def test_an_optimizer_made_before_goes_on():
+    """Two steps before, two steps accelerated, two steps after: as six steps of the original."""
+    model, x = efficient()
+    other = copy.deepcopy(model)
+    optimizers = [torch.optim.Adam(m.parameters(), 0.05) for m in (model, other)]
+    for step in range(6):
+        {2: fastkan.accelerate, 4: fastkan.restore}.get(step, lambda m: m)(model)
+        for m, optimizer in zip((model, other), optimizers, strict=True):
+            optimizer.zero_grad()
+            (m(x) - x[:, :2]).square().mean().backward()
+            optimizer.step()
+    for found, value in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-8, atol=1e-8)  # Adam divides by what may be small
+
+
+def test_hooks_and_state_dicts():
+    model, x = efficient()
+    seen = []
+    model.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    state = copy.deepcopy(model.state_dict())
+    fastkan.accelerate(model)
+    assert list(model.state_dict()) == list(state)
+    other = fastkan.accelerate(efficient()[0])
+    other.load_state_dict(state)
+    torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+def test_copies_are_accelerated_and_their_own(copied):
+    model, x = efficient()
+    expected = fastkan.accelerate(model)(x)
+    other = copied(model)
+    assert isinstance(other.layers[0], Accelerated)
+    with torch.no_grad():
+        model.layers[0].spline_weight.zero_()
+    torch.testing.assert_close(other(x), expected, rtol=0, atol=0)
+    fastkan.restore(other)
+    assert type(other.layers[0]) is peers.KANLinear and isinstance(model.layers[0], Accelerated)
+
+
+def test_torch_save():
+    model, x = efficient()
+    file = io.BytesIO()
+    torch.save(fastkan.accelerate(model), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.load(file, weights_only=False)(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda grid: grid.mul_(1.3),
+        lambda grid: grid.data.mul_(1.3),  # no version tells of it
+        lambda grid: setattr(grid, "data", grid.data * 1.3),
+        lambda grid: grid[:, 4].add_(0.05),
+        lambda grid: grid[:, 4].copy_(grid[:, 5] + 0.01),  # no ascending knots: the layer's own forward
+    ],
+)
+def test_a_grid_that_changes_is_read_again(change):
+    model, x = efficient()
+    fastkan.accelerate(model)(x)
+    for layer in model.layers:
+        change(layer.grid)
+    found = results(model, x)
+    assert_same(fastkan.restore(model), x, found)
+
+
+def test_moving_to_float32_and_back():
+    model, x = efficient()
+    fastkan.accelerate(model)(x)
+    model.float()(x.float())
+    found = model.double()(x)
+    torch.testing.assert_close(fastkan.restore(model)(x), found, **CLOSE)
+
+
+def test_leading_dimensions_vmap_second_derivatives_and_compile():
+    model, x = efficient()
+    deep = x.view(11, 3, 3)
+    expected = model(deep)
+    fastkan.accelerate(model)
+    torch.testing.assert_close(model(deep), expected, **CLOSE)
+    torch.testing.assert_close(torch.vmap(model)(deep), expected, **CLOSE)
+    assert torch.autograd.gradcheck(model, (x[:3].requires_grad_(),))
+    assert torch.autograd.gradgradcheck(lambda x: model(x).sin(), (x[:3].detach().requires_grad_(),))
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(deep), expected, **CLOSE)
+
+
+def test_stacked_models_under_vmap():
+    models = [efficient()[0] for _ in range(2)]
+    x = torch.randn(4, 3)
+    expected = torch.stack([m(x) for m in models])
+    for m in models:
+        fastkan.accelerate(m)
+    parameters, buffers = torch.func.stack_module_state(models)
+
+    def call(p, b):
+        return torch.func.functional_call(models[0], (p, b), (x,))
+
+    torch.testing.assert_close(torch.vmap(call)(parameters, buffers), expected, **CLOSE)
+
+
+class Halved(peers.KANLinear):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+class Renamed(peers.KANLinear):
+    """A subclass with the forward of the library: another name does not matter."""
+
+
+def lookalike() -> nn.Module:
+    """Of the right name, attributes and shapes, with another formula."""
+    own = type("KANLinear", (peers.KANLinear,), {"forward": lambda self, x: peers.KANLinear.forward(self, x) * 0.5})
+    return own(3, 2)
+
+
+def test_what_cannot_be_accelerated_is_left_alone_and_named():
+    patched, parametrized = peers.KANLinear(3, 2), peers.KANLinear(3, 2)
+    patched.forward = patched.forward
+    nn.utils.parametrizations.weight_norm(parametrized, "spline_weight")
+    other_shape = peers.KANLinear(3, 2)
+    other_shape.base_weight = nn.Parameter(torch.zeros(3, 2))
+    model = nn.ModuleDict(
+        {
+            "good": peers.KANLinear(3, 2), "renamed": Renamed(3, 2), "halved": Halved(3, 2), "patched": patched,
+            "parametrized": parametrized, "shape": other_shape, "lookalike": lookalike(),
+            "bare": type("KANLinear", (nn.Linear,), {"forward": lambda self, x: x})(3, 2),
+            "ours": fastkan.KANLinear(3, 2), "linear": nn.Linear(3, 2),
+        }
+    )  # fmt: skip
+    before = kinds(model)
+    with pytest.warns(UserWarning) as caught:
+        fastkan.accelerate(model)
+    message = str(caught[0].message)
+    for name, reason in {
+        "halved": "Halved has a forward of its own",
+        "patched": "its forward was replaced",
+        "parametrized": "it is parametrized",
+        "shape": r"base_weight has shape [3, 2]: expected [2, 3]",
+        "lookalike": "its forward gives other values",
+        "bare": "it has no grid_size",
+    }.items():
+        assert f"{name} (" in message and reason in message, (name, message)
+    assert "ours (" not in message and "linear (" not in message
+    assert [n for n, m in model.named_modules() if isinstance(m, Accelerated)] == ["good", "renamed"]
+    assert kinds(fastkan.restore(model)) == before
+
+
+def test_errors():
+    model, _ = efficient()
+    with pytest.raises(ValueError, match="Linear without a layer of another library: expected one of KANLinear"):
+        fastkan.accelerate(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="backend='fast': expected None or one of"):
+        fastkan.accelerate(model, backend="fast")
+    with pytest.raises(fastkan.BackendError, match="rbf"):
+        fastkan.accelerate(nn.ModuleList([model, fast()[0]]), backend="native")
+    assert not any(isinstance(m, Accelerated) for m in model.modules())
+    fastkan.accelerate(model)
+    with pytest.raises(ValueError, match="expected"):
+        model(torch.zeros(4, 7))
+    assert fastkan.restore(nn.Linear(2, 2)) is not None
+
+
+def test_a_layer_itself_and_twice():
+    layer, x = peers.KANLinear(3, 2), torch.randn(9, 3)
+    expected = layer(x)
+    assert fastkan.accelerate(fastkan.accelerate(layer), backend="reference") is layer
+    assert layer.fastkan_backend == "reference"
+    torch.testing.assert_close(layer(x), expected, **CLOSE)
+    fastkan.restore(layer)
+    assert type(layer) is peers.KANLinear
+
+
+def test_random_numbers_and_weights_are_left():
+    model, _ = efficient()
+    state = copy.deepcopy(model.state_dict())
+    random = torch.random.get_rng_state()
+    fastkan.accelerate(model)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.fixture
+def pykan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with real_kan() as kan:
+        yield kan
+
+
+def multkan(kan, **options) -> tuple[nn.Module, torch.Tensor]:
+    model = kan.KAN(width=[2, [3, 1], 1], grid=4, k=3, seed=3, auto_save=False, **options)
+    return model.double(), 0.7 * torch.randn(40, 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"base_fun": "identity"}, {"sparse_init": True, "sp_trainable": False}], ids=str
+)
+@pytest.mark.parametrize("speed", [True, False])
+def test_pykan(pykan, monkeypatch, options, speed):
+    model, x = multkan(pykan, **options)
+    model = model.speed() if speed else model
+    expected, before = results(model, x), kinds(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastkan.accelerate(model)
+    made = calls(monkeypatch)
+    assert_same(model, x, expected)
+    assert len(made) == (2 if speed else 0)  # with save_act the values on every edge are asked for
+    assert len(model.spline_postacts) == (0 if speed else 2)
+    assert kinds(fastkan.restore(model)) == before
+
+
+def test_pykan_with_symbolic_edges_and_the_zero_gradients_of_those_that_are_not(pykan):
+    model, x = multkan(pykan)
+    model.save_act = False
+    model.fix_symbolic(0, 1, 2, "sin", fit_params_bool=False, log_history=False, verbose=False)
+    model.symbolic_fun[0].affine.requires_grad_(True)
+    model.symbolic_fun[1].affine.requires_grad_(True)
+    expected = results(model, x)
+    assert_same(fastkan.accelerate(model), x, expected)
+    model(x).sum().backward()
+    assert torch.equal(model.symbolic_fun[1].affine.grad, torch.zeros_like(model.symbolic_fun[1].affine))
+
+
+def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan):
+    losses = []
+    for accelerated in (False, True):
+        model, x = multkan(pykan)
+        data = {"train_input": x, "train_label": x[:, :1] * x[:, 1:], "test_input": x, "test_label": x[:, :1] ** 2}
+        if accelerated:
+            fastkan.accelerate(model)
+        fit = model.fit(data, opt="Adam", steps=12, lr=0.02, grid_update_num=3, log=100)
+        losses.append(torch.tensor([float(value) for value in fit["train_loss"]]))
+        model.attribute()
+        assert model.edge_scores[0].shape == (5, 2)
+    torch.testing.assert_close(*losses, rtol=1e-7, atol=1e-9)
+
+
+def test_pykans_layer_on_its_own_returns_the_values_on_every_edge(pykan):
+    layer = pykan.KANLayer(2, 3)
+    with pytest.warns(UserWarning, match="the model .KANLayer.: it is not within a MultKAN"):
+        fastkan.accelerate(layer)
+    assert len(layer(torch.zeros(4, 2))) == 4 and type(layer) is pykan.KANLayer
