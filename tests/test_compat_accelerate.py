@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fastkan
+from fastkan import functional
 from fastkan.backends import native
 from fastkan.compat.accelerated import Accelerated
 
@@ -97,8 +98,6 @@ def test_a_fast_kan_is_left_alone_where_only_the_reference_serves_it():
 
 
 def calls(monkeypatch) -> list:
-    from fastkan import functional
-
     made, apply = [], functional.apply
     monkeypatch.setattr(functional, "apply", lambda *args: made.append(1) or apply(*args))
     return made
@@ -347,8 +346,8 @@ def test_pykan_with_symbolic_edges_and_the_zero_gradients_of_those_that_are_not(
     assert torch.equal(model.symbolic_fun[1].affine.grad, torch.zeros_like(model.symbolic_fun[1].affine))
 
 
-def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan):
-    losses = []
+def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan, monkeypatch):
+    losses, made = [], calls(monkeypatch)
     for accelerated in (False, True):
         model, x = multkan(pykan)
         data = {"train_input": x, "train_label": x[:, :1] * x[:, 1:], "test_input": x, "test_label": x[:, :1] ** 2}
@@ -358,6 +357,7 @@ def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan):
         losses.append(torch.tensor([float(value) for value in fit["train_loss"]]))
         model.attribute()
         assert model.edge_scores[0].shape == (5, 2)
+    assert len(made) >= 2 * 12  # two layers, twelve steps
     torch.testing.assert_close(*losses, rtol=1e-7, atol=1e-9)
 
 

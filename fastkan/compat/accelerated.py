@@ -6,7 +6,7 @@ of its library. Where the kernels do not compute what the layer does, its own fo
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -88,6 +88,21 @@ def take_off(layer: Accelerated) -> None:
     for name in [name for name in layer.__dict__ if name.startswith("fastkan_")]:
         del layer.__dict__[name]
     layer.__class__ = layer.own
+
+
+def missing_of(layer: nn.Module, names: Iterable[str]) -> str | None:
+    """Which of the attributes a layer does not have, as a reason."""
+    missing = [name for name in names if not hasattr(layer, name)]
+    return f"it has no {', '.join(missing)}" if missing else None
+
+
+def misshapen(layer: nn.Module, shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """Which of the tensors has another shape, as a reason."""
+    for name, shape in shapes.items():
+        found = list(getattr(layer, name).shape)
+        if found != list(shape):
+            return f"{name} has shape {found}: expected {list(shape)}"
+    return None
 
 
 def spline_knots(layer: Kernels, grid: Tensor, degree: int) -> tuple[Tensor, bool] | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..nn import KANLinear
 from ..nn.grid import snapped
-from .accelerated import Accelerated, ends, kan_sum, spline_knots, spread
+from .accelerated import Accelerated, ends, kan_sum, misshapen, missing_of, spline_knots, spread
 from .tree import is_peers, replaced
 
 # attribute of efficient-kan's KANLinear -> of KANLinear here; as arguments they have the same names on both sides
@@ -32,21 +32,17 @@ class FusedKANLinear(Accelerated):
     @classmethod
     def unlike(cls, layer: nn.Module) -> str | None:
         wanted = (*OPTIONS, "grid", "base_weight", "spline_weight", "base_activation")
-        missing = [name for name in wanted if not hasattr(layer, name)]
-        if missing:
-            return f"it has no {', '.join(missing)}"
+        if missing := missing_of(layer, wanted):
+            return missing
         inputs, outputs, degree = layer.in_features, layer.out_features, layer.spline_order
         functions = layer.grid_size + degree
-        expected = {
+        shapes = {
             "grid": (inputs, functions + degree + 1), "base_weight": (outputs, inputs),
             "spline_weight": (outputs, inputs, functions),
         }  # fmt: skip
         if layer.enable_standalone_scale_spline:
-            expected["spline_scaler"] = (outputs, inputs)
-        for name, shape in expected.items():
-            if tuple(getattr(layer, name).shape) != shape:
-                return f"{name} has shape {list(getattr(layer, name).shape)}: expected {list(shape)}"
-        return None
+            shapes["spline_scaler"] = (outputs, inputs)
+        return misshapen(layer, shapes)
 
     @classmethod
     def sample(cls, layer: nn.Module) -> Tensor:
@@ -86,45 +82,43 @@ def from_efficient_kan_state(state: Mapping[str, Tensor], exact: bool = False) -
 
     The scaler becomes spline_scale, a parameter with enable_standalone_scale_spline=True; exact as above.
     """
-    new = {}
-    for name, value in state.items():
-        prefix, _, last = name.rpartition(".")
-        prefix += "." if prefix else ""
-        if prefix + "spline_weight" not in state:
-            new[name] = value
-        elif last == "spline_weight":
-            new[prefix + "coef"] = value.permute(1, 2, 0).contiguous()
-        elif last == "spline_scaler":
-            new[prefix + "spline_scale"] = value.T.contiguous()
-        elif last == "base_weight":
-            new[name] = value.T.contiguous()
-        elif last == "grid":
-            degree = value.shape[1] - state[prefix + "spline_weight"].shape[2] - 1
-            new[name] = value.double() if exact else snapped(value, *ends(value, degree), degree)
-        else:
-            new[name] = value
-    return new
+
+    def knots(grid: Tensor, weight: Tensor) -> Tensor:
+        degree = grid.shape[1] - weight.shape[2] - 1
+        return grid.double() if exact else snapped(grid, *ends(grid, degree), degree)
+
+    changes = {
+        "spline_weight": ("coef", lambda value, _: value.permute(1, 2, 0).contiguous()),
+        "spline_scaler": ("spline_scale", _transposed), "base_weight": ("base_weight", _transposed),
+        "grid": ("grid", knots),
+    }  # fmt: skip
+    return _changed(state, "spline_weight", changes)
 
 
 def to_efficient_kan_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The way back; knots are rounded to the type of the coefficients."""
+    changes = {
+        "coef": ("spline_weight", lambda value, _: value.permute(2, 0, 1).contiguous()),
+        "spline_scale": ("spline_scaler", _transposed), "base_weight": ("base_weight", _transposed),
+        "grid": ("grid", lambda value, coef: value.to(coef.dtype)),
+    }  # fmt: skip
+    return _changed(state, "coef", changes)
+
+
+def _changed(state: Mapping[str, Tensor], mark: str, changes: dict[str, tuple[str, Callable]]) -> dict[str, Tensor]:
+    """Names and values changed in every module that has something called mark, which the changes see too."""
     new = {}
     for name, value in state.items():
-        prefix, _, last = name.rpartition(".")
-        prefix += "." if prefix else ""
-        if prefix + "coef" not in state:
-            new[name] = value
-        elif last == "coef":
-            new[prefix + "spline_weight"] = value.permute(2, 0, 1).contiguous()
-        elif last == "spline_scale":
-            new[prefix + "spline_scaler"] = value.T.contiguous()
-        elif last == "base_weight":
-            new[name] = value.T.contiguous()
-        elif last == "grid":
-            new[name] = value.to(state[prefix + "coef"].dtype)
-        else:
-            new[name] = value
+        prefix, dot, last = name.rpartition(".")
+        if last in changes and prefix + dot + mark in state:
+            last, change = changes[last]
+            value = change(value, state[prefix + dot + mark])
+        new[prefix + dot + last] = value
     return new
+
+
+def _transposed(value: Tensor, _: Tensor) -> Tensor:
+    return value.T.contiguous()
 
 
 @torch.no_grad()

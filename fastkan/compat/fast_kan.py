@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .. import functional
 from ..spec import Spec
-from .accelerated import Accelerated, Kernels, spread
+from .accelerated import Accelerated, Kernels, missing_of, spread
 from .tree import is_peers, replaced
 
 RBF = Spec.of(0, "zero", "zero", True, "rbf")
@@ -170,10 +170,8 @@ class FusedFastKANLayer(Accelerated):
     def unlike(cls, layer: nn.Module) -> str | None:
         wanted = ("layernorm", "rbf", "spline_linear", "use_base_update")
         wanted += ("base_linear", "base_activation") if getattr(layer, "use_base_update", False) else ()
-        missing = [name for name in wanted if not hasattr(layer, name)]
-        missing += [f"rbf.{name}" for name in ("grid", "denominator") if not hasattr(getattr(layer, "rbf", None), name)]
-        if missing:
-            return f"it has no {', '.join(missing)}"
+        if missing := missing_of(layer, wanted) or missing_of(layer.rbf, ("grid", "denominator")):
+            return missing
         if layer.rbf.grid.dim() != 1 or layer.spline_linear.weight.shape[1] % len(layer.rbf.grid):
             return "the weights do not fit the grid"
         return None if layer.spline_linear.bias is None else "spline_linear has a bias"

@@ -7,7 +7,7 @@ left out where that is False: after speed(), and during fit() with lamb=0. With 
 import torch
 from torch import Tensor, nn
 
-from ..accelerated import Accelerated, kan_sum, spline_knots, spread
+from ..accelerated import Accelerated, kan_sum, misshapen, missing_of, spline_knots, spread
 
 
 class FusedKANLayer(Accelerated):
@@ -27,17 +27,12 @@ class FusedKANLayer(Accelerated):
     @classmethod
     def unlike(cls, layer: nn.Module) -> str | None:
         wanted = ("in_dim", "out_dim", "k", "grid", "coef", "mask", "scale_base", "scale_sp", "base_fun")
-        missing = [name for name in wanted if not hasattr(layer, name)]
-        if missing:
-            return f"it has no {', '.join(missing)}"
+        if missing := missing_of(layer, wanted):
+            return missing
         inputs, outputs = layer.in_dim, layer.out_dim
         functions = layer.grid.shape[-1] - layer.k - 1
-        expected = {"grid": (inputs, functions + layer.k + 1), "coef": (inputs, outputs, functions)}
-        expected |= dict.fromkeys(("mask", "scale_base", "scale_sp"), (inputs, outputs))
-        for name, shape in expected.items():
-            if tuple(getattr(layer, name).shape) != shape:
-                return f"{name} has shape {list(getattr(layer, name).shape)}: expected {list(shape)}"
-        return None
+        shapes = {"grid": (inputs, functions + layer.k + 1), "coef": (inputs, outputs, functions)}
+        return misshapen(layer, shapes | dict.fromkeys(("mask", "scale_base", "scale_sp"), (inputs, outputs)))
 
     @classmethod
     def sample(cls, layer: nn.Module) -> Tensor:
@@ -57,8 +52,7 @@ class FusedSymbolicLayer(Accelerated):
 
     @classmethod
     def unlike(cls, layer: nn.Module) -> str | None:
-        missing = [name for name in ("in_dim", "out_dim", "mask", "funs_name", "affine") if not hasattr(layer, name)]
-        return f"it has no {', '.join(missing)}" if missing else None
+        return missing_of(layer, ("in_dim", "out_dim", "mask", "funs_name", "affine"))
 
     @classmethod
     def sample(cls, layer: nn.Module) -> Tensor:
@@ -81,5 +75,4 @@ class FusedMultKAN(Accelerated):
 
     @classmethod
     def unlike(cls, layer: nn.Module) -> str | None:
-        missing = [name for name in ("act_fun", "symbolic_fun", "save_act") if not hasattr(layer, name)]
-        return f"it has no {', '.join(missing)}" if missing else None
+        return missing_of(layer, ("act_fun", "symbolic_fun", "save_act"))
