@@ -88,6 +88,13 @@ def products(request, tmp_path_factory) -> list[Kernel]:
     return compiled(tmp_path_factory.mktemp("cubin"), *request.param)
 
 
+def test_stacks_stay_in_registers_and_in_order(tmp_path):
+    found = compiled(tmp_path, "stack", "f32", "80")
+    assert sorted(k.name for k in found) == ["stack_kernel"] * 6 + ["stack_sum_kernel"] * 3  # up to two tangents
+    assert_in_registers(found)
+    assert_no_atomics(found)
+
+
 def test_every_kernel_is_there(unit):
     operands = {k.operand for k in unit} - {""}
     expected = {(name, operand, cubic) for name in ("out_kernel", *WALKS) for operand in operands for cubic in (0, 1)}

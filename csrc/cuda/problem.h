@@ -31,16 +31,24 @@ struct Kernels {
   bool (*loads)();  // whether the device that is current has code among them
 };
 
+// Those of a stack of layers, stack.cu, for the types computed in.
+struct StackKernels {
+  void (*out)(const Stack&, const Device&);
+  void (*backward)(const Stack&, const Device&);
+};
+
 constexpr int kMostMatrixFunctions = 56;  // of an input, in products of matrices
 
 // gather.cu is compiled once for each type: aligned rows of it, and for the types computed in anything else. matrix.cu
 // is compiled for those of 16 bits.
 namespace f32 {
 extern const Kernels vectors, elements;
-}
+extern const StackKernels stacks;
+}  // namespace f32
 namespace f64 {
 extern const Kernels vectors, elements;
-}
+extern const StackKernels stacks;
+}  // namespace f64
 namespace bf16 {
 extern const Kernels vectors, matrix, groups;
 }

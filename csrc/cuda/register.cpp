@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../contract/operators.h"
+#include "../contract/stack.h"
 #include "choose.h"
 
 // Of libtorch_cuda.so, under this name since torch 2.9.
@@ -107,6 +108,10 @@ struct Cuda {
   }
   static void edge_mean_backward(const Problem& p, const Tensor& x) { run(&Kernels::edge_mean_backward, p, x); }
 
+  static const StackKernels& stacks(const Stack& s) { return s.dtype == Dtype::f64 ? f64::stacks : f32::stacks; }
+  static void stack_out(const Stack& s, const Tensor& x) { stacks(s).out(s, Run(x).device); }
+  static void stack_backward(const Stack& s, const Tensor& x) { stacks(s).backward(s, Run(x).device); }
+
  private:
   static void fill(Tensor& t, int byte) {
     const Run run(t);
@@ -120,6 +125,7 @@ struct Cuda {
 };
 
 using Here = Operators<Cuda>;
+using Stacks = StackOperators<Cuda>;
 
 // Whether the kernels were built for that GPU.
 bool cuda_serves(int64_t device) {
@@ -152,4 +158,6 @@ STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
   m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
   m.impl("edge_mean", TORCH_BOX(&fastkan::Here::edge_mean));
   m.impl("edge_mean_backward", TORCH_BOX(&fastkan::Here::edge_mean_backward));
+  m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
+  m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));
 }

@@ -1,0 +1,9 @@
+// The kernels for whole stacks of one type.
+#include "stack.h"
+#include "stored.h"
+
+namespace fastkan::FASTKAN_TYPE {
+
+const StackKernels stacks = {stack<Stored, false>, stack<Stored, true>};
+
+}  // namespace fastkan::FASTKAN_TYPE
