@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 def pick(kan, model, dataset) -> float:
     """The root of the mean square error on the test set."""

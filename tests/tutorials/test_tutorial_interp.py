@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 def test_interp_1_hello_multkan(kan):
     """x y, found again as a multiplication node of two lines."""

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 def minimise(kan, model, loss_of, steps: int) -> float:
     """LBFGS as the tutorials call it; the last loss."""
