@@ -136,13 +136,13 @@ def test_does_not_depend_on_threads(threads):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("tangents", [0, 1, 2])
+@pytest.mark.parametrize("tangents", [0, 2])
 def test_opcheck(tangents):
     made = layers((3, 4, 2), degree=3)
     parts, grids, specs = stack.parts(made)
     x, *along = (rows(5, 3, k) for k in range(tangents + 1))
     torch.library.opcheck(OPS.stack_out.default, (x, along, parts, grids, specs))
-    for wanted in itertools.product((False, True), repeat=3):
+    for wanted in ((True, True, True), (False, False, True)):
         args = (x, along, rows(5, 2), parts, grids, specs, *wanted)
         torch.library.opcheck(OPS.stack_backward.default, args)
 

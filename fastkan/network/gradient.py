@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional, select, stack
+from ..nn.sequential import hooked
 from .layer import KANLayer
 
 # Metrics that are standard deviations of the numeric branch, and whether they are taken over the input's.
@@ -51,11 +52,10 @@ def _numeric(layer: nn.Module) -> bool:
 
 
 _DTYPES = (torch.float32, torch.float64)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_compiled_call_impl")
 
 
 def _plain(module: nn.Module) -> bool:
-    return not any(module.__dict__.get(name) for name in _HOOKS) and "parametrizations" not in module._modules
+    return not hooked(module) and "parametrizations" not in module._modules
 
 
 class Gradient:
