@@ -33,6 +33,7 @@ ALLOWED = {
     "science": {"network"},
     "tabular": {"network"},
     "compat": {"science", "network", "nn", "functional", "select", "spec", "basis"},
+    "fastkan": {"compat"},
     "testing": {"reference", "spec", "basis"},
 }
 # Programs sit above everything and may import all but one another; nobody imports them.

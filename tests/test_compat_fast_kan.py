@@ -1,5 +1,8 @@
 """fast-kan's names here, against a restatement of its formulas: starts, outputs, gradients, state dicts, conversion."""
 
+import io
+import pickle
+
 import peers
 import pytest
 import torch
@@ -107,6 +110,19 @@ def test_there_and_back_is_the_same_model():
     again = to_fast_kan(mine, peers.FastKANLayer)
     assert type(again[0].layers[0]) is peers.FastKANLayer and not again[0].layers[0].training
     assert torch.equal(again(x), model(x))
+
+
+def test_a_model_saved_whole_by_fast_kan_is_read_as_one_of_fastkan():
+    class Theirs(pickle.Unpickler):
+        """A file of fast-kan names its module fastkan.fastkan."""
+
+        def find_class(self, module, name):
+            return super().find_class("fastkan.fastkan" if module == "peers" else module, name)
+
+    model, x = peers.FastKAN([3, 4, 2]), torch.randn(8, 3)
+    mine = Theirs(io.BytesIO(pickle.dumps(model))).load()
+    assert type(mine) is fastkan.FastKAN and type(mine.layers[0]) is fastkan.FastKANLayer
+    assert_same(mine, model, x)
 
 
 def test_errors():

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import defaultdict
 from typing import NamedTuple
 
 import torch
@@ -64,20 +65,21 @@ def accelerate(model: nn.Module, backend: str | None = None) -> nn.Module:
         raise ValueError(
             f"model is a {type(model).__name__} without a layer of another library: expected one of {', '.join(PEERS)}"
         )
-    chosen, held, left = [], set(), []
+    chosen, held, left = [], set(), defaultdict(list)
     for name, (module, kind) in found.items():  # a module before those within it
         reason = _obstacle(module, kind, backend)
         if PEERS[kind].holder and module not in held:
             reason = f"it is not within a {PEERS[kind].holder} that is accelerated, and has to return more than sums"
         if reason:
-            left.append(f"{name or 'the model'} ({type(module).__name__}): {reason}")
+            left[f"({type(module).__name__}): {reason}"].append(name or "the model")
         else:
             chosen.append((module, PEERS[kind].mixin))
             held.update(module.modules())
     for module, mixin in chosen:
         put_on(module, mixin, backend)
     if left:
-        warnings.warn("not accelerated: " + "; ".join(left), stacklevel=2)
+        texts = (f"{', '.join(names)} {reason}" for reason, names in left.items())
+        warnings.warn("not accelerated: " + "; ".join(texts), stacklevel=2)
     return model
 
 
@@ -118,7 +120,8 @@ def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
     weight = next(module.parameters())
     name = select.choose(backend, weight.device, (weight.dtype,), FAMILIES.index(family))
     if name == "reference" and backend is None and mixin is not FusedSymbolicLayer:
-        return f"no kernels serve family {family!r} in {weight.dtype} on {weight.device.type}, see fastkan.backends()"
+        where = f"{family!r} in {weight.dtype} on {weight.device.type}"
+        return f"for {where} the choice is the reference, which is no faster: see fastkan.backends()"
     return _differs(module, mixin)
 
 
@@ -136,7 +139,7 @@ def _differs(module: nn.Module, mixin: type[Accelerated]) -> str | None:
             put_on(twin, mixin, "reference")
             found = _sums(type(twin).forward(twin, x))
     except Exception as error:
-        return f"a copy of it fails in float64: {type(error).__name__}: {error}"
+        return f"a copy of it cannot be tried in float64: {type(error).__name__}: {error}"
     worst = float((found - expected).abs().max() / expected.abs().max().clamp_min(1.0))
     return None if worst <= SAME else f"its forward gives other values, by {worst:.1g} of the largest"
 
