@@ -232,6 +232,23 @@ class Renamed(peers.KANLinear):
     """A subclass with the forward of the library: another name does not matter."""
 
 
+class WithNames(peers.KANLinear):
+    """Methods of a subclass are not hidden, whatever they are called."""
+
+    def sample(self):
+        return "sample"
+
+    def knots(self):
+        return "knots"
+
+
+def test_methods_of_a_subclass_stay():
+    layer = fastkan.accelerate(WithNames(3, 2))
+    assert isinstance(layer, Accelerated) and (layer.sample(), layer.knots()) == ("sample", "knots")
+    hidden = {n for c in type(layer).__mro__[1:4] for n in vars(c)} - {"forward", "__reduce_ex__"}
+    assert all(n.startswith(("fastkan_", "__")) for n in hidden)
+
+
 def lookalike() -> nn.Module:
     """Of the right name, attributes and shapes, with another formula."""
     own = type("KANLinear", (peers.KANLinear,), {"forward": lambda self, x: peers.KANLinear.forward(self, x) * 0.5})
@@ -268,6 +285,27 @@ def test_what_cannot_be_accelerated_is_left_alone_and_named():
     assert "ours (" not in message and "linear (" not in message
     assert [n for n, m in model.named_modules() if isinstance(m, Accelerated)] == ["good", "renamed"]
     assert kinds(fastkan.restore(model)) == before
+
+
+def test_a_frozen_layer_without_weights_of_its_own_yet_is_compared_too():
+    own = lookalike()
+    for layer, left in ((own, True), (peers.KANLinear(3, 2), False)):
+        for value in layer.requires_grad_(False).parameters():
+            value.zero_()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fastkan.accelerate(layer)
+        assert bool(caught) is left
+
+
+def test_knots_that_are_trained_keep_their_gradient():
+    model, x = efficient()
+    for layer in model.layers:
+        grid = layer.grid
+        del layer.grid
+        layer.grid = nn.Parameter(grid)
+    expected = results(model, x)
+    assert_same(fastkan.accelerate(model), x, expected)
 
 
 def test_errors():

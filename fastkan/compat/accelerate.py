@@ -17,7 +17,7 @@ from .fast_kan import FusedFastKANLayer
 from .pykan.fused import FusedKANLayer, FusedMultKAN, FusedSymbolicLayer
 from .tree import is_peers
 
-# Another formula is off by about one, rounding in float64 by much less than this.
+# Share of the largest value: another formula is off by about one, rounding in float64 by much less than this.
 SAME = 1e-6
 
 
@@ -98,10 +98,6 @@ def _name_of(module: nn.Module) -> str | None:
     return next((name for name in PEERS if is_peers(module, name)), None)
 
 
-def _held(model: nn.Module, kind: str) -> set[nn.Module]:
-    return {inner for module in model.modules() if is_peers(module, kind) for inner in module.modules()}
-
-
 def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
     """Why a module with a class of that name is left alone; None where it is not."""
     if isinstance(module, Accelerated):
@@ -113,7 +109,7 @@ def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
     if next(c for c in type(module).__mro__ if "forward" in c.__dict__).__name__ != kind:
         return f"{type(module).__name__} has a forward of its own"
     mixin, family, _ = PEERS[kind]
-    if reason := mixin.unlike(module):
+    if reason := mixin.fastkan_unlike(module):
         return f"its attributes are not those of the {kind} that is known here: {reason}"
     if mixin is FusedMultKAN:
         return None
@@ -131,17 +127,17 @@ def _differs(module: nn.Module, mixin: type[Accelerated]) -> str | None:
     try:
         with torch.random.fork_rng(devices=[]):
             twin = copy.deepcopy(module).double()
-            for value in twin.parameters():
-                if value.requires_grad:
+            for name, value in twin.named_parameters():
+                if name.rpartition(".")[2] not in ("grid", "mask"):
                     value.copy_(torch.arange(value.numel(), device=value.device).cos().view(value.shape))
-            x = mixin.sample(twin)
+            x = mixin.fastkan_sample(twin)
             expected = _sums(type(twin).forward(twin, x))
             put_on(twin, mixin, "reference")
             found = _sums(type(twin).forward(twin, x))
     except Exception as error:
         return f"a copy of it cannot be tried in float64: {type(error).__name__}: {error}"
-    worst = float((found - expected).abs().max() / expected.abs().max().clamp_min(1.0))
-    return None if worst <= SAME else f"its forward gives other values, by {worst:.1g} of the largest"
+    worst, largest = float((found - expected).abs().max()), float(expected.abs().max())
+    return None if worst <= SAME * largest else f"its forward gives other values, by {worst:.1g} of {largest:.1g}"
 
 
 def _sums(result) -> torch.Tensor:

@@ -27,18 +27,20 @@ class Knots(NamedTuple):
 
 
 class Kernels:
-    """How a layer with a grid of its own gets at the kernels. Attributes begin with fastkan_, to meet no others."""
+    """How a layer with a grid gets at the kernels. Names begin with fastkan_, to hide none of the layer's own."""
 
     fastkan_backend: str | None = None  # the backend that has to be used
     fastkan_knots: Knots | None = None
 
-    def backend_for(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
+    def fastkan_choose(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
         """The backend that computes this; None where that is the reference and nobody asked for it."""
         asked = self.fastkan_backend
         name = select.choose(asked, x.device, (x.dtype, coef.dtype), FAMILIES.index(family))
         return None if name == "reference" and asked is None else name
 
-    def knots(self, grid: Tensor, read: Callable[[Tensor], tuple[Tensor | None, bool]]) -> tuple[Tensor, bool] | None:
+    def fastkan_read(
+        self, grid: Tensor, read: Callable[[Tensor], tuple[Tensor | None, bool]]
+    ) -> tuple[Tensor, bool] | None:
         """What `read` makes of grid: knots in float64 and whether they are uniform. None for "not with the kernels".
 
         It is read again after a change, which is seen by the values on a CPU, and elsewhere, where to compare these
@@ -56,22 +58,22 @@ class Kernels:
 
 
 class Accelerated(Kernels):
-    """Mixed in before a library's class, which is `own`."""
+    """Mixed in before a library's class, which is `fastkan_own`."""
 
-    own: type[nn.Module]
+    fastkan_own: type[nn.Module]
 
     def __reduce_ex__(self, protocol):
         """Copies and files know the mix-in and the library's class; the class made of both has no name to import."""
         _, _, *state = super().__reduce_ex__(protocol)
-        return _empty, (type(self).__bases__[0], self.own), *state
+        return _empty, (type(self).__bases__[0], self.fastkan_own), *state
 
     @classmethod
-    def unlike(cls, layer: nn.Module) -> str | None:
+    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
         """What of a layer, of a class with the right name, is not as in that library; None where nothing is."""
         raise NotImplementedError
 
     @classmethod
-    def sample(cls, layer: nn.Module) -> Tensor:
+    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
         """Some rows on and around the grid of a layer in float64, which becomes one that the kernels take."""
         raise NotImplementedError
 
@@ -87,7 +89,7 @@ def take_off(layer: Accelerated) -> None:
     """Undo put_on."""
     for name in [name for name in layer.__dict__ if name.startswith("fastkan_")]:
         del layer.__dict__[name]
-    layer.__class__ = layer.own
+    layer.__class__ = layer.fastkan_own
 
 
 def missing_of(layer: nn.Module, names: Iterable[str]) -> str | None:
@@ -109,7 +111,7 @@ def spline_knots(layer: Kernels, grid: Tensor, degree: int) -> tuple[Tensor, boo
     """Of a grid [I, M] of splines: float32 knots lose their rounding; knots that do not ascend are not for kernels."""
     if torch.compiler.is_compiling() and not grid.requires_grad:
         return grid.double(), False
-    return layer.knots(grid, functools.partial(_read_splines, degree=degree))
+    return layer.fastkan_read(grid, functools.partial(_read_splines, degree=degree))
 
 
 def ends(grid: Tensor, degree: int) -> tuple[float, float]:
@@ -153,7 +155,7 @@ def _base_name(base_fun: Callable) -> str | None:
 
 @functools.cache
 def _made(mixin: type[Accelerated], own: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Accelerated{own.__name__}", (mixin, own), {"own": own, "__module__": mixin.__module__})
+    return type(f"Accelerated{own.__name__}", (mixin, own), {"fastkan_own": own, "__module__": mixin.__module__})
 
 
 def _empty(mixin: type[Accelerated], own: type[nn.Module]) -> nn.Module:

@@ -22,7 +22,7 @@ class FusedKANLinear(Accelerated):
 
     def forward(self, x: Tensor) -> Tensor:
         knots, weight = spline_knots(self, self.grid, self.spline_order), self.spline_weight
-        backend = self.backend_for(x, weight)
+        backend = self.fastkan_choose(x, weight)
         if knots is None or backend is None:
             return super().forward(x)
         scale = self.spline_scaler.T if self.enable_standalone_scale_spline else None
@@ -30,7 +30,7 @@ class FusedKANLinear(Accelerated):
         return kan_sum(x, coef, knots, self.spline_order, self.base_activation, self.base_weight.T, scale, backend)
 
     @classmethod
-    def unlike(cls, layer: nn.Module) -> str | None:
+    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
         wanted = (*OPTIONS, "grid", "base_weight", "spline_weight", "base_activation")
         if missing := missing_of(layer, wanted):
             return missing
@@ -45,7 +45,7 @@ class FusedKANLinear(Accelerated):
         return misshapen(layer, shapes)
 
     @classmethod
-    def sample(cls, layer: nn.Module) -> Tensor:
+    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
         return spread(layer.grid)
 
 
@@ -59,7 +59,9 @@ def from_efficient_kan(model: nn.Module, exact: bool = False, **options) -> nn.M
     Raises ValueError where the model has no such layer, or one whose knots do not ascend.
     """
     theirs = partial(is_peers, name="KANLinear")
-    return replaced(copy.deepcopy(model), theirs, FusedKANLinear.unlike, lambda layer: _ours(layer, exact, options))
+    return replaced(
+        copy.deepcopy(model), theirs, FusedKANLinear.fastkan_unlike, lambda layer: _ours(layer, exact, options)
+    )
 
 
 def to_efficient_kan(model: nn.Module, layer_class: Callable[..., nn.Module]) -> nn.Module:

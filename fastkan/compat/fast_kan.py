@@ -167,7 +167,7 @@ class FusedFastKANLayer(Accelerated):
         return y + self.base_linear(self.base_activation(x)) if self.use_base_update else y
 
     @classmethod
-    def unlike(cls, layer: nn.Module) -> str | None:
+    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
         wanted = ("layernorm", "rbf", "spline_linear", "use_base_update")
         wanted += ("base_linear", "base_activation") if getattr(layer, "use_base_update", False) else ()
         if missing := missing_of(layer, wanted) or missing_of(layer.rbf, ("grid", "denominator")):
@@ -178,7 +178,7 @@ class FusedFastKANLayer(Accelerated):
 
     @classmethod
     @torch.no_grad()
-    def sample(cls, layer: nn.Module) -> Tensor:
+    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
         grid = layer.rbf.grid
         grid.copy_(torch.linspace(float(grid[0]), float(grid[-1]), len(grid), dtype=grid.dtype, device=grid.device))
         layer.rbf.denominator = float(grid[-1] - grid[0]) / (len(grid) - 1)
@@ -192,7 +192,9 @@ def from_fast_kan(model: nn.Module) -> nn.Module:
     same names and shapes on both sides. Raises ValueError where there is no such layer.
     """
     theirs = partial(is_peers, name="FastKANLayer")
-    return replaced(copy.deepcopy(model), theirs, FusedFastKANLayer.unlike, partial(_counterpart, make=FastKANLayer))
+    return replaced(
+        copy.deepcopy(model), theirs, FusedFastKANLayer.fastkan_unlike, partial(_counterpart, make=FastKANLayer)
+    )
 
 
 def to_fast_kan(model: nn.Module, layer_class: Callable[..., nn.Module]) -> nn.Module:
@@ -220,8 +222,8 @@ def _counterpart(layer: nn.Module, make: Callable[..., nn.Module]) -> nn.Module:
 def _spline_sum(layer: nn.Module, x: Tensor) -> Tensor | None:
     """spline_linear(rbf(x)); None where the kernels do not compute that, or do not faster than torch."""
     weight, rbf = layer.spline_linear.weight, layer.rbf
-    backend = layer.backend_for(x, weight, "rbf")
-    knots = None if backend is None else layer.knots(rbf.grid, partial(_around, width=rbf.denominator))
+    backend = layer.fastkan_choose(x, weight, "rbf")
+    knots = None if backend is None else layer.fastkan_read(rbf.grid, partial(_around, width=rbf.denominator))
     if knots is None:
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O

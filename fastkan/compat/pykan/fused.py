@@ -16,7 +16,7 @@ class FusedKANLayer(Accelerated):
     fastkan_sums_only = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        backend = self.backend_for(x, self.coef) if self.fastkan_sums_only else None
+        backend = self.fastkan_choose(x, self.coef) if self.fastkan_sums_only else None
         knots = None if backend is None else spline_knots(self, self.grid, self.k)
         if knots is None:
             return super().forward(x)
@@ -25,7 +25,7 @@ class FusedKANLayer(Accelerated):
         return kan_sum(x, coef, knots, self.k, self.base_fun, base_weight, scale, backend), None, None, None
 
     @classmethod
-    def unlike(cls, layer: nn.Module) -> str | None:
+    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
         wanted = ("in_dim", "out_dim", "k", "grid", "coef", "mask", "scale_base", "scale_sp", "base_fun")
         if missing := missing_of(layer, wanted):
             return missing
@@ -35,7 +35,7 @@ class FusedKANLayer(Accelerated):
         return misshapen(layer, shapes | dict.fromkeys(("mask", "scale_base", "scale_sp"), (inputs, outputs)))
 
     @classmethod
-    def sample(cls, layer: nn.Module) -> Tensor:
+    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
         layer.fastkan_sums_only = True
         return spread(layer.grid)
 
@@ -51,11 +51,11 @@ class FusedSymbolicLayer(Accelerated):
         return postacts.sum(2), postacts
 
     @classmethod
-    def unlike(cls, layer: nn.Module) -> str | None:
+    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
         return missing_of(layer, ("in_dim", "out_dim", "mask", "funs_name", "affine"))
 
     @classmethod
-    def sample(cls, layer: nn.Module) -> Tensor:
+    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
         weight = layer.affine
         return torch.linspace(-1, 1, 5, dtype=weight.dtype, device=weight.device)[:, None].expand(-1, layer.in_dim)
 
@@ -74,5 +74,5 @@ class FusedMultKAN(Accelerated):
                 layer.fastkan_sums_only = False
 
     @classmethod
-    def unlike(cls, layer: nn.Module) -> str | None:
+    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
         return missing_of(layer, ("act_fun", "symbolic_fun", "save_act"))
