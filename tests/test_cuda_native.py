@@ -40,6 +40,13 @@ def test_why_it_was_not_built_is_told(monkeypatch, tmp_path):
     assert native._load("libfastkan_cuda.so") == "libfastkan_cuda.so was not built: nvcc was not found"
 
 
+def test_a_library_of_older_sources_is_told(monkeypatch):
+    monkeypatch.setattr(native.ops, "STACK_SCHEMAS", {"kan_tomorrow": ""})
+    torch.library.define("fastkan::kan_tomorrow", "() -> int")
+    found = native._load("libfastkan_cpu.so")
+    assert found == "libfastkan_cpu.so was built of older sources, without kan_tomorrow: install the package again"
+
+
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [

@@ -23,6 +23,11 @@ def _load(name: str) -> str | None:
         torch.ops.load_library(str(path))
     except OSError as error:
         return f"{name} does not load: {error.__cause__ or error}"
+    key = path.stem.rpartition("_")[2].upper()
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    lacking = [op for op in (*ops.SCHEMAS, *ops.STACK_SCHEMAS) if not has(f"fastkan::{op}", key)]
+    if lacking:  # an editable install whose sources went on
+        return f"{name} was built of older sources, without {', '.join(lacking)}: install the package again"
     return None
 
 
