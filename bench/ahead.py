@@ -37,7 +37,7 @@ TARGETS = {
 }
 # of every architecture, as they stand in its assembly
 MATRIX = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "v_mfma")
-KERNELS = ("kan_out", "kan_backward", "edge_mean", "edge_mean_backward")
+KERNELS = ("kan_out", "kan_backward", "edge_moments", "edge_backward")
 # name -> (type of the tensors, torch.get_float32_matmul_precision())
 TYPES = {
     "bf16": (torch.bfloat16, "highest"), "fp16": (torch.float16, "highest"), "tf32": (torch.float32, "high"),
@@ -87,7 +87,7 @@ def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launc
     p = Problem(
         x=torch.empty(rows, inputs, **meta), s=None, u=torch.empty(rows, outputs, **meta),
         coef=torch.empty(inputs, grid_size + 3, outputs, **meta), base_weight=torch.empty(inputs, outputs, **meta),
-        bias=torch.empty(outputs, **meta), grid=grid, grad_mean=torch.empty(inputs, outputs, **meta), spec=small.spec,
+        bias=torch.empty(outputs, **meta), grid=grid, terms=torch.empty(3, inputs, outputs, **meta), spec=small.spec,
     )  # fmt: skip
     seen: list[Launch] = []
 

@@ -44,10 +44,10 @@ def kan_backward(x, s, u, coef, base_weight, grid, spec: Spec, order: int, backe
     return _run(KanBackward, FirstKanBackward, (x, s, u, coef, base_weight, grid, spec, order, backend))
 
 
-def edge_mean(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor:
-    """reference.edge_mean on `backend`, differentiable."""
+def edge_moments(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor:
+    """reference.edge_moments on `backend`, differentiable."""
     args = (x, coef, base_weight, grid, spec, backend)
-    return FirstEdgeMean.apply(*args) if torch.compiler.is_compiling() else _run(EdgeMean, FirstEdgeMean, args)
+    return FirstEdgeMoments.apply(*args) if torch.compiler.is_compiling() else _run(EdgeMoments, FirstEdgeMoments, args)
 
 
 def _run(function: type[Function], first_function: type[Function], args):
@@ -338,39 +338,41 @@ def _coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend):
     return sum(coefs), sum(bases) if with_base else None
 
 
-class EdgeMean(Function):
-    """E = mean_n |phi(x_n)|, an [I, O] tensor, without ever holding [N, I, O]."""
+class EdgeMoments(Function):
+    """mean_n |phi|, mean_n phi and mean_n (phi - mean)^2, an [3, I, O] tensor, without ever holding [N, I, O]."""
 
     @staticmethod
     def forward(x, coef, base_weight, grid, spec, backend):
-        return BACKENDS[backend].edge_mean(x, coef, base_weight, grid, spec)
+        return BACKENDS[backend].edge_moments(x, coef, base_weight, grid, spec)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, ctx.spec, ctx.backend = inputs
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*tensors, output)
 
     @staticmethod
-    def backward(ctx, grad_mean):
-        x, coef, base_weight, grid = ctx.saved_tensors
-        args = (x, grad_mean, coef, base_weight, grid, ctx.spec, ctx.backend)
-        return *_run(EdgeMeanBackward, FirstEdgeMeanBackward, args), None, None, None
+    def backward(ctx, grad):
+        x, coef, base_weight, grid, moments = ctx.saved_tensors
+        size, mean, variance = (grad / x.shape[0]).unbind(0)
+        terms = torch.stack([size, mean - 2 * variance * moments[1], 2 * variance])
+        args = (x, terms, coef, base_weight, grid, ctx.spec, ctx.needs_input_grad[0], ctx.backend)
+        return *_run(EdgeBackward, FirstEdgeBackward, args), None, None, None
 
     @staticmethod
     def vmap(info, in_dims, *args):
-        return _loop(edge_mean, info, in_dims, args)
+        return _loop(edge_moments, info, in_dims, args)
 
 
-class EdgeMeanBackward(Function):
-    """The gradients of EdgeMean; its own gradient is rarely wanted and runs on the reference."""
+class EdgeBackward(Function):
+    """reference.edge_backward without u; its own gradient is rarely wanted and runs on the reference."""
 
     @staticmethod
-    def forward(x, grad_mean, coef, base_weight, grid, spec, backend):
-        return BACKENDS[backend].edge_mean_backward(x, grad_mean, coef, base_weight, grid, spec)
+    def forward(x, terms, coef, base_weight, grid, spec, with_x, backend):
+        return BACKENDS[backend].edge_backward(x, None, terms, coef, base_weight, grid, spec, with_x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, ctx.spec, _ = inputs
+        *tensors, ctx.spec, ctx.with_x, _ = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -378,24 +380,24 @@ class EdgeMeanBackward(Function):
         *tensors, grid = ctx.saved_tensors
         present = [t for t in tensors if t is not None]
 
-        def gradients(*values):
-            full = values if len(values) == len(tensors) else (*values, None)
-            return tuple(g for g in reference.edge_mean_backward(*full, grid, ctx.spec) if g is not None)
+        def gradients(x, terms, coef, base_weight=None):
+            found = reference.edge_backward(x, None, terms, coef, base_weight, grid, ctx.spec, ctx.with_x)
+            return tuple(g for g in found if g is not None)
 
         _, pull = torch.func.vjp(gradients, *present)
         grads = pull(tuple(c for c in cotangents if c is not None))
-        return *grads, *(None,) * (7 - len(grads))
+        return *grads, *(None,) * (8 - len(grads))
 
     @staticmethod
     def vmap(info, in_dims, *args):
         def apply(*one):
-            return EdgeMeanBackward.apply(*one)
+            return EdgeBackward.apply(*one)
 
         return _loop(apply, info, in_dims, args)
 
 
 FirstKanOut, FirstKanIn, FirstKanCoef = first(KanOut), first(KanIn), first(KanCoef)
-FirstKanBackward, FirstEdgeMean, FirstEdgeMeanBackward = first(KanBackward), first(EdgeMean), first(EdgeMeanBackward)
+FirstKanBackward, FirstEdgeMoments, FirstEdgeBackward = first(KanBackward), first(EdgeMoments), first(EdgeBackward)
 
 
 def _fold(info, in_dims, args, rows):

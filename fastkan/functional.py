@@ -91,7 +91,7 @@ def edge_mean(
     """
     spec = Spec.of(degree, base, outside, uniform, family)
     _check(x, coef, grid, base_weight, None, None, degree, uniform)
-    return apply_edge_mean(x, coef, _rows(grid, coef), base_weight, spec, backend)
+    return apply_edge_moments(x, coef, _rows(grid, coef), base_weight, spec, backend)[0].to(coef.dtype)
 
 
 def apply(
@@ -140,12 +140,12 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
     return chosen if chosen in stack.STACKERS and device.type == "cpu" else None
 
 
-def apply_edge_mean(
+def apply_edge_moments(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
-    """edge_mean behind its checks."""
+    """reference.edge_moments of x [..., I], behind edge_mean's checks; differentiable as edge_mean is."""
     backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
-    return autograd.edge_mean(_flat(x), coef, base_weight, grid, spec, backend)
+    return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ SCHEMAS = {
     "kan_coef": f"(Tensor x, Tensor? s, Tensor u, {_SPEC}, int order, bool with_base) -> (Tensor, Tensor)",
     "kan_backward": f"(Tensor x, Tensor? s, Tensor u, Tensor coef, Tensor? base_weight, {_SPEC}, int order)"
     " -> (Tensor, Tensor, Tensor)",
-    "edge_mean": f"(Tensor x, Tensor coef, Tensor? base_weight, {_SPEC}) -> Tensor",
-    "edge_mean_backward": f"(Tensor x, Tensor grad_mean, Tensor coef, Tensor? base_weight, {_SPEC})"
+    "edge_moments": f"(Tensor x, Tensor coef, Tensor? base_weight, {_SPEC}) -> Tensor",
+    "edge_backward": f"(Tensor x, Tensor? u, Tensor terms, Tensor coef, Tensor? base_weight, {_SPEC}, bool with_x)"
     " -> (Tensor, Tensor, Tensor)",
 }
 CONTRACTIONS = tuple(SCHEMAS)
@@ -45,7 +45,7 @@ torch.library.define("fastkan::cuda_algorithm", "() -> int")
 
 
 def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
-    # Where there is no base weight the kernels return an empty tensor, since an operator has a fixed number of results.
+    # What is not there, or not wanted, is an empty tensor, since an operator has a fixed number of results.
     return like.new_empty(inputs if wanted else 0, outputs)
 
 
@@ -67,17 +67,19 @@ def _kan_backward(x, s, u, coef, base_weight, grid, degree, base, outside, unifo
     return x.new_empty(x.shape), coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 
 
-def _edge_mean(x, coef, base_weight, grid, degree, base, outside, uniform, family):
-    return coef.new_empty(coef.shape[0], coef.shape[2])
+def _edge_moments(x, coef, base_weight, grid, degree, base, outside, uniform, family):
+    double = torch.float64 in (x.dtype, coef.dtype)
+    return coef.new_empty(3, coef.shape[0], coef.shape[2], dtype=torch.float64 if double else torch.float32)
 
 
-def _edge_mean_backward(x, grad_mean, coef, base_weight, grid, degree, base, outside, uniform, family):
+def _edge_backward(x, u, terms, coef, base_weight, grid, degree, base, outside, uniform, family, with_x):
     inputs, _, outputs = coef.shape
-    return x.new_empty(x.shape), coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
+    grad_x = x.new_empty(x.shape[0] if with_x else 0, inputs)
+    return grad_x, coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 
 
 _FAKES = dict(
-    zip(CONTRACTIONS, (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_mean, _edge_mean_backward), strict=True)
+    zip(CONTRACTIONS, (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_moments, _edge_backward), strict=True)
 )
 
 
@@ -118,11 +120,11 @@ def functions(namespace: str) -> tuple[Callable, ...]:
         grad_x, grad_coef, grad_base = ops.kan_backward(x, s, u, coef, base_weight, grid, *spec, order)
         return grad_x, grad_coef, None if base_weight is None else grad_base
 
-    def edge_mean(x, coef, base_weight, grid, spec: Spec) -> Tensor:
-        return ops.edge_mean(x, coef, base_weight, grid, *spec)
+    def edge_moments(x, coef, base_weight, grid, spec: Spec) -> Tensor:
+        return ops.edge_moments(x, coef, base_weight, grid, *spec)
 
-    def edge_mean_backward(x, grad_mean, coef, base_weight, grid, spec: Spec) -> tuple[Tensor, Tensor, Tensor | None]:
-        grad_x, grad_coef, grad_base = ops.edge_mean_backward(x, grad_mean, coef, base_weight, grid, *spec)
-        return grad_x, grad_coef, None if base_weight is None else grad_base
+    def edge_backward(x, u, terms, coef, base_weight, grid, spec: Spec, with_x: bool):
+        grad_x, grad_coef, grad_base = ops.edge_backward(x, u, terms, coef, base_weight, grid, *spec, with_x)
+        return grad_x if with_x else None, grad_coef, None if base_weight is None else grad_base
 
-    return kan_out, kan_in, kan_coef, kan_backward, edge_mean, edge_mean_backward
+    return kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward

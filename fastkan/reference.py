@@ -9,6 +9,7 @@ is tested against.
 """
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -75,35 +76,51 @@ def kan_backward(
     return (grad_x if s is None else grad_x * s), grad_coef, grad_base
 
 
-def edge_mean(x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec) -> Tensor:
-    """E[i,o] = mean_n |phi[i,o](x[n,i])|: x [N, I]; coef [I, F, O]; base_weight [I, O] -> [I, O] in coef's dtype."""
+def edge_moments(x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec) -> Tensor:
+    """Over the rows, of every edge's values: the mean of |phi|, the mean and the population variance of phi.
+
+    x [N, I]; coef [I, F, O]; base_weight [I, O]; grid [I, M] -> [3, I, O] in float32, or float64 where x or coef is.
+    """
     dtype = _accumulator(x, coef)
     weight = _weight(coef, base_weight, dtype)
-    total = 0
+    blocks = []
     for _, phi in _features(x, grid, spec, 0, base_weight is not None, dtype, weight.shape[2]):
-        total = total + torch.einsum("nif,ifo->nio", phi, weight).abs().sum(0)
-    return (total / x.shape[0]).to(coef.dtype)
+        values = torch.einsum("nif,ifo->nio", phi, weight)
+        mean = values.mean(0)
+        blocks.append((values.shape[0], values.abs().sum(0), mean, (values - mean).square().sum(0)))
+    rows = x.shape[0]
+    size = sum(sizes for _, sizes, _, _ in blocks) / rows
+    mean = sum(n * mean for n, _, mean, _ in blocks) / rows if len(blocks) > 1 else blocks[0][2]
+    variance = sum(squares + n * (of_block - mean).square() for n, _, of_block, squares in blocks) / rows
+    return torch.stack([size, mean, variance])
 
 
-def edge_mean_backward(
-    x: Tensor, grad_mean: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The gradients of edge_mean: grad_mean [I, O] -> x [N, I], coef [I, F, O], base_weight [I, O]; |0|' is 0."""
+def edge_backward(
+    x: Tensor, u: Tensor | None, terms: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec,
+    with_x: bool,
+) -> tuple[Tensor | None, Tensor, Tensor | None]:  # fmt: skip
+    """The gradients of x, where it is wanted, coef and base_weight, given those by the edges' values phi:
+
+        u[n,o] + terms[0,i,o] sign(phi) + terms[1,i,o] + terms[2,i,o] phi
+
+    x [N, I]; u [N, O] or None for zeros; terms [3, I, O], of edge_moments' dtype. The sign of 0 is 0.
+    """
     dtype = _accumulator(x, coef)
     weight = _weight(coef, base_weight, dtype)
-    functions = coef.shape[1]
-    with_base = base_weight is not None
-    grad_phi = grad_mean.to(dtype) / x.shape[0]
+    functions, with_base = coef.shape[1], base_weight is not None
     values = _features(x, grid, spec, 0, with_base, dtype, weight.shape[2])
-    slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2])
+    slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2]) if with_x else repeat((None, None))
     grad_x, total = [], 0
-    for (_, phi), (_, slope) in zip(values, slopes, strict=True):
-        u = torch.einsum("nif,ifo->nio", phi, weight).sign() * grad_phi  # N I O, a block of rows at a time
-        total = total + torch.einsum("nif,nio->ifo", phi, u)
-        grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, u))
+    for (rows, phi), (_, slope) in zip(values, slopes, strict=False):
+        v = torch.einsum("nif,ifo->nio", phi, weight)  # N I O, a block of rows at a time
+        v = terms[0] * v.sign() + terms[1] + terms[2] * v
+        v = v if u is None else v + u[rows, None].to(dtype)
+        total = total + torch.einsum("nif,nio->ifo", phi, v)
+        if with_x:
+            grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, v))
     total = total.to(coef.dtype)
     return (
-        torch.cat(grad_x).to(x.dtype),
+        torch.cat(grad_x).to(x.dtype) if with_x else None,
         total[:, :functions].contiguous(),
         total[:, functions].contiguous() if with_base else None,
     )

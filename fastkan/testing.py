@@ -27,11 +27,15 @@ from .basis.base import BASES, sigmoid_derivative
 from .basis.bspline import OUTSIDE, uniform_knots
 from .spec import Spec
 
-CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward", "edge_mean", "edge_mean_backward")
+CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward", "edge_moments", "edge_backward")
 KNOTS = ("promised", "even", "uneven")
 
 # The machine epsilon of tf32, 10 bits after the point: a rounding is off by half of it, a truncation by all of it.
 TF32 = 2.0**-10
+
+# A sum of squares is taken about another value than the mean, which makes it at most so many times as large: the first
+# row's for 16 rows, then the mean of the rows before, of which there are at least a 16th (csrc/cpu/edge_moments.h).
+SQUARES = 16
 
 # No x lies closer to a knot than this share of a mean interval: there float32 may see it on either side.
 MARGIN = 1e-3
@@ -39,7 +43,10 @@ MARGIN = 1e-3
 
 @dataclass(frozen=True)
 class Problem:
-    """What the contractions take: x, s [N, I]; u [N, O]; coef [I, F, O]; base_weight, grad_mean [I, O]; grid [I, M]."""
+    """What the contractions take.
+
+    x, s [N, I]; u [N, O]; coef [I, F, O]; base_weight [I, O]; grid [I, M]; terms [3, I, O].
+    """
 
     x: Tensor
     s: Tensor | None
@@ -48,7 +55,7 @@ class Problem:
     base_weight: Tensor | None
     bias: Tensor | None
     grid: Tensor
-    grad_mean: Tensor
+    terms: Tensor
     spec: Spec
     order: int = 0
     operand_epsilon: float = 0.0  # of a matrix product's operands, where they are rounded further than to their dtype
@@ -82,7 +89,7 @@ class Problem:
             base_weight=None if base is None else normal(inputs, outputs),
             bias=normal(outputs) if with_bias else None,
             grid=grid,
-            grad_mean=normal(inputs, outputs),
+            terms=normal(3, inputs, outputs, to=accumulator(x_dtype, dtype)),
             spec=Spec.of(degree, base or "zero", outside, knots == "promised"),
             order=order,
         )
@@ -144,8 +151,8 @@ def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...
         "kan_in": (x, u, coef, base, grid, spec, order),
         "kan_coef": (x, s, u, grid, spec, order, base is not None),
         "kan_backward": (x, s, u, coef, base, grid, spec, order),
-        "edge_mean": (x, coef, base, grid, spec),
-        "edge_mean_backward": (x, p.grad_mean, coef, base, grid, spec),
+        "edge_moments": (x, coef, base, grid, spec),
+        "edge_backward": (x, u, p.terms, coef, base, grid, spec, True),
     }[contraction]
     result = getattr(backend, contraction)(*args)
     return (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
@@ -186,7 +193,12 @@ def absolute_errors(contraction: str, p: Problem, truth: tuple[Tensor, ...]) -> 
         bands = (grad_x if p.s is None else grad_x * p.s.double().abs(), *_bands("kan_coef", p))
     else:
         bands = _bands(contraction, p)
-    results = {"kan_in": (p.x,), "kan_backward": (p.x, p.coef, p.coef), "edge_mean_backward": (p.x, p.coef, p.coef)}
+    results = {
+        "kan_in": (p.x,),
+        "kan_backward": (p.x, p.coef, p.coef),
+        "edge_backward": (p.x, p.coef, p.coef),
+        "edge_moments": (p.terms,),
+    }
     limits = [torch.finfo(t.dtype) for t in results.get(contraction, (p.coef, p.coef))]
     return tuple(
         band + 4 * limit.eps * true.abs() + limit.smallest_normal * limit.eps
@@ -210,23 +222,33 @@ def _edge_bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
     p = replace(p, order=0)
     rows, weight = p.x.shape[0], _weight(p)
     value = torch.einsum("nif,ifo->nio", _perturbation(p, 0, rows), weight)
-    if contraction == "edge_mean":
-        return (value.sum(0) / rows,)
     exact = p.to(torch.float64)
     with_base = p.base_weight is not None
     phi, slope = (reference.features(exact.x, p.grid, p.spec, d, with_base) for d in (0, 1))
     edges = torch.einsum("nif,ifo->nio", phi, reference._weight(exact.coef, exact.base_weight, torch.float64))
-    u = exact.grad_mean.abs() / rows * torch.ones_like(value)
-    flips = 2 * u * (edges.abs() <= value)  # rounding decides the sign of an edge that is nearly 0
+    if contraction == "edge_moments":
+        mean = value.sum(0) / rows
+        apart, off = (edges - edges.sum(0) / rows).abs(), value + mean
+        squares = apart.square() * SQUARES * _epsilon(p) * (8 + 2 * rows**0.5)
+        return (torch.stack([mean, mean, (2 * apart * off + off.square() + squares).sum(0) / rows]),)
+    of_sign, constant, factor = exact.terms.abs()
+    u = exact.u.abs()[:, None] + of_sign + constant + factor * edges.abs()
+    off = 2 * of_sign * (edges.abs() <= value)  # rounding decides the sign of an edge that is nearly 0
+    off = off + factor * value + 4 * _epsilon(p) * u
     rounding, rounding_slope = (_perturbation(p, d, rows * p.u.shape[1]) for d in (0, 1))
     grad_x = torch.einsum("nif,nif->ni", rounding_slope, torch.einsum("ifo,nio->nif", weight, u))
-    grad_x = grad_x + torch.einsum("nif,nif->ni", slope.abs(), torch.einsum("ifo,nio->nif", weight, flips))
-    grads = torch.einsum("nif,nio->ifo", rounding, u) + torch.einsum("nif,nio->ifo", phi.abs(), flips)
+    grad_x = grad_x + torch.einsum("nif,nif->ni", slope.abs(), torch.einsum("ifo,nio->nif", weight, off))
+    grads = torch.einsum("nif,nio->ifo", rounding, u) + torch.einsum("nif,nio->ifo", phi.abs(), off)
     return (grad_x, *_split(grads, p))
 
 
+def accumulator(*dtypes: torch.dtype) -> torch.dtype:
+    """The type that is computed in."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
 def _epsilon(p: Problem) -> float:
-    return torch.finfo(torch.float64 if torch.float64 in (p.x.dtype, p.coef.dtype) else torch.float32).eps
+    return torch.finfo(accumulator(p.x.dtype, p.coef.dtype)).eps
 
 
 def _weight(p: Problem) -> Tensor:

@@ -104,7 +104,7 @@ def test_on_the_knots(products, contraction, degree, outside):
     for dtype in (BRAIN, HALF):
         p = on_knots(degree, 0, outside, "promised", dtype)
         whole = {name: t.repeat(*[1] * (t.dim() - 1), 2)[..., :8].contiguous() for name, t in vars(p).items()
-                 if name in ("u", "coef", "base_weight", "bias", "grad_mean")}  # fmt: skip
+                 if name in ("u", "coef", "base_weight", "bias", "terms")}  # fmt: skip
         products.check(contraction, Problem(**{**vars(p), **whole}))
 
 
@@ -163,7 +163,7 @@ def test_asking_never_falls_back(products, monkeypatch):
     p = Problem.random(**{**LARGE, "dtype": SINGLE})
     with pytest.raises(RuntimeError, match="they take bfloat16 or float16"):
         products.call("kan_out", p)
-    products.call("edge_mean", p)  # there is one way
+    products.call("edge_moments", p)  # there is one way
     monkeypatch.setenv(ALGORITHM, "gather")
     products.call("kan_out", Problem.random(**LARGE))
     assert products.algorithm() == "gather"

@@ -39,7 +39,7 @@ def edges(backend: str | None):
 
 def leaves(rows: int = 6, lead: tuple[int, ...] | None = None) -> list[torch.Tensor]:
     x = torch.linspace(-1.3, 1.3, rows * 3, dtype=torch.float64).reshape(*(lead or (rows,)), 3)
-    return [t.clone().requires_grad_() for t in (x, P.coef, P.base_weight, P.bias, P.grad_mean)]
+    return [t.clone().requires_grad_() for t in (x, P.coef, P.base_weight, P.bias, P.terms[0])]
 
 
 def forward_and_backward(run, tensors) -> list[torch.Tensor]:
@@ -97,7 +97,7 @@ def test_edge_mean_compiles(backend_name):
     expected = forward_and_backward(edges(backend_name), leaves())
     for got, want in zip(forward_and_backward(compiled, leaves()), expected, strict=True):
         torch.testing.assert_close(got, want, **CLOSE)
-    assert_ran_on(backend_name, graphs, "edge_mean", "edge_mean_backward")
+    assert_ran_on(backend_name, graphs, "edge_moments", "edge_backward")
 
 
 def test_without_gradients(backend_name):

@@ -40,7 +40,7 @@ for degree, dtype in product(range(6), dtypes[:2]):
     layers = []
     for seed, (i, o) in enumerate(((3, 5), (5, 17), (17, 1))):
         p = Problem.random(1, i, o, 5, degree, dtype=dtype, seed=seed)
-        layers.append(Layer(p.coef / 4, p.grad_mean, p.base_weight / 4, p.bias, p.grid, p.spec))
+        layers.append(Layer(p.coef / 4, p.terms[0], p.base_weight / 4, p.bias, p.grid, p.spec))
     x, v = (torch.rand(300, 3, dtype=torch.float64).mul(2).sub(1).to(dtype).requires_grad_() for _ in range(2))
     found = torch.autograd.grad(_out(x, [v], *parts(layers), "native").sum(), (x, v))
     double = [Layer(*(t.double() for t in m[:5]), m.spec) for m in layers]

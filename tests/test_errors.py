@@ -15,7 +15,7 @@ from fastkan.testing import Problem, random_grid
 
 P = Problem.random(6, 3, 2, 5, dtype=torch.float32)
 RIGHT = {
-    "x": P.x, "coef": P.coef, "grid": P.grid, "base_weight": P.base_weight, "bias": P.bias, "scale": P.grad_mean,
+    "x": P.x, "coef": P.coef, "grid": P.grid, "base_weight": P.base_weight, "bias": P.bias, "scale": P.terms[0],
     "degree": 3,
 }  # fmt: skip
 FLOATS = "expected float32, float64, bfloat16 or float16"

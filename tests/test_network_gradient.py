@@ -8,7 +8,7 @@ from test_network_model import inputs
 
 from fastkan import KAN, reference
 from fastkan.compat.pykan import from_pykan
-from fastkan.network import gradient, training
+from fastkan.network import edge_penalty, gradient, training
 from fastkan.network.lbfgs import LBFGS
 
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
@@ -80,11 +80,9 @@ def assert_same(found, expected, **tolerance) -> None:
         torch.testing.assert_close(grad, true_grads[name], **(tolerance or EXACT))
 
 
-@pytest.mark.parametrize("kept", [gradient.KEPT, 1], ids=["kept", "computed again"])
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("which", MODELS)
-def test_gradients_are_those_of_the_formula(which, metric, kept, monkeypatch):
-    monkeypatch.setattr(gradient, "KEPT", kept)
+def test_gradients_are_those_of_the_formula(which, metric):
     model, x = MODELS[which](), inputs(60, 3, scale=1.2)
     y = inputs(60, model.width_in[-1], seed=5)
     if metric == METRICS[0]:
@@ -102,6 +100,20 @@ def test_without_a_penalty_too(which):
     (loss, penalty), grads = by_hand(model, x, y, 0.0, METRICS[0])
     assert penalty == 0
     assert_same(((loss,), grads), ((loss,), by_autograd(model, x, y, 0.0, METRICS[0])[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("bits", [0.0, 2.0])
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_penalty_in_one_call_is_the_formula(relative, bits, dtype):
+    x = inputs(60, 5, scale=1.2).to(dtype)
+    x[:, 1] = 0.25
+    layer = KAN([5, 7], grid=4, dtype=dtype).act_fun[0]
+    with torch.no_grad():
+        layer.linear.coef[2].zero_(), layer.linear.base_weight[2].zero_()
+        moments = layer._moments(x)
+    args = (moments, x.mT.contiguous().mT if relative else None, len(x), 1.5, bits, 0.1)
+    torch.testing.assert_close(torch.ops.fastkan.edge_penalty(*args), edge_penalty.reference(*args))
 
 
 @pytest.mark.parametrize("case", ["constant input", "edges off", "one row"])
@@ -200,8 +212,7 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 @pytest.mark.parametrize("what", ["reg", "step"])
-def test_no_values_of_all_edges_are_held(what, monkeypatch):
-    monkeypatch.setattr(gradient, "KEPT", 1 << 14)
+def test_no_values_of_all_edges_are_held(what):
     model, x = KAN([48, 60, 1], grid=3), inputs(200, 48).float()
     with Largest() as largest:
         if what == "reg":

@@ -122,7 +122,7 @@ def test_the_reference_on_empty_tensors(contraction, shape):
     for base in (None, "silu"):
         p = Problem.random(*shape, 5, base=base, weighted=True)
         results = call(reference, contraction, p)
-        of_nothing = torch.nan if contraction == "edge_mean" else 0.0  # the mean of no rows
+        of_nothing = torch.nan if contraction == "edge_moments" else 0.0  # the mean of no rows
         for got in results:
             whole = p.bias.expand(got.shape) if contraction == "kan_out" else torch.full_like(got, of_nothing)
             torch.testing.assert_close(got, whole, equal_nan=True)
@@ -136,7 +136,7 @@ def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside
         p.x[3, 2] = torch.nan
         for got, expected in zip(call(native, contraction, p), call(reference, contraction, p), strict=True):
             assert got.isnan().any()
-            if contraction == "edge_mean_backward" and got.dim() == 3:  # dense: 0 times the NaN of the sign
+            if contraction == "edge_backward" and got.dim() == 3:  # dense: 0 times the NaN of the sign
                 got, expected = got[:, : p.spec.degree + 1], expected[:, : p.spec.degree + 1]
             assert torch.equal(got.isnan(), expected.isnan())
 
@@ -150,6 +150,42 @@ def test_native_at_infinity_is_the_reference(native, contraction, outside):
         for got, expected in zip(call(native, contraction, p), call(reference, contraction, p), strict=True):
             assert expected.isfinite().all()
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+# Moments and terms of edges.
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
+@pytest.mark.parametrize("outputs", [2, 20])
+def test_native_moments_of_edges_that_hardly_vary(native, outputs, dtype):
+    """A variance is not a difference of squares: a large mean costs no digits."""
+    p = Problem.random(600, 3, outputs, 5, base=None, outside="clamp", dtype=dtype)
+    p.coef.mul_(1e-2).add_(100.0)
+    assert_matches_reference(native, "edge_moments", p)
+    p.x[:] = 0.3
+    assert not native.edge_moments(p.x, p.coef, None, p.grid, p.spec)[2].any()
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
+@pytest.mark.parametrize("outputs", [2, 20])
+def test_native_moments_with_a_first_row_far_off(native, outputs, dtype):
+    p = Problem.random(600, 3, outputs, 5, base="identity", outside="clamp", dtype=dtype)
+    p.x[0] = 1e4
+    assert_matches_reference(native, "edge_moments", p)
+
+
+@pytest.mark.parametrize("shape", [(40, 3, 2), (40, 3, 33)], ids=str)
+@pytest.mark.parametrize("base", [None, "silu"])
+def test_native_edge_backward_of_what_is_there(native, shape, base):
+    """Without u it is that with zeros; the gradient of x may be left out."""
+    p = Problem.random(*shape, 5, base=base, dtype=DOUBLE)
+    rest = (p.terms, p.coef, p.base_weight, p.grid, p.spec)
+    whole = native.edge_backward(p.x, torch.zeros_like(p.u), *rest, True)
+    torch.testing.assert_close(native.edge_backward(p.x, None, *rest, True), whole, rtol=0, atol=0)
+    torch.testing.assert_close(reference.edge_backward(p.x, None, *rest, True), whole)
+    for found in (native.edge_backward(p.x, None, *rest, False), reference.edge_backward(p.x, None, *rest, False)):
+        assert found[0] is None
+        torch.testing.assert_close(found[1:], whole[1:])
 
 
 # The reference itself, against the formula on scipy's features.
@@ -174,9 +210,9 @@ def formula(contraction: str, p: Problem) -> tuple[torch.Tensor, ...]:
         grad_x = (s * torch.einsum("nif,ifo,no->ni", phi(p.order + 1), weight, p.u),)
         return (grad_x if contraction == "kan_backward" else ()) + (grads[:, :-1], grads[:, -1])
     edges = torch.einsum("nif,ifo->nio", phi(0), weight)
-    if contraction == "edge_mean":
-        return (edges.abs().mean(0),)
-    u = edges.sign() * p.grad_mean / len(p.x)
+    if contraction == "edge_moments":
+        return (torch.stack([edges.abs().mean(0), edges.mean(0), edges.var(0, correction=0)]),)
+    u = p.u[:, None] + p.terms[0] * edges.sign() + p.terms[1] + p.terms[2] * edges
     grads = torch.einsum("nif,nio->ifo", phi(0), u)
     return torch.einsum("nif,ifo,nio->ni", phi(1), weight, u), grads[:, :-1], grads[:, -1]
 
@@ -227,7 +263,7 @@ def test_the_tolerance_passes_float32_features_and_no_coarser(contraction, grid_
     p = Problem.random(33, 7, 9, grid_size, weighted=True, dtype=DOUBLE)
     with pytest.raises(AssertionError, match="elements off"):
         assert_matches_reference(imitation(SINGLE, monkeypatch), contraction, p)
-    if contraction != "edge_mean":  # where the errors of a coarse coordinate average out
+    if contraction != "edge_moments":  # where the errors of a coarse coordinate average out
         p = Problem.random(33, 7, 9, 50, weighted=True, dtype=BRAIN)
         with pytest.raises(AssertionError, match="elements off"):
             assert_matches_reference(imitation(BRAIN, monkeypatch), contraction, p)

@@ -32,7 +32,7 @@ def layers(widths: tuple[int, ...], seed: int = 0, dtype: torch.dtype = DOUBLE, 
         }  # fmt: skip
         size = draw.choice((1, 2, 5, 9))
         p = Problem.random(1, inputs, outputs, size, seed=seed + number, dtype=dtype, **drawn | fixed)
-        scale = p.grad_mean if draw.random() < 0.5 else None
+        scale = p.terms[0] if draw.random() < 0.5 else None
         part = 0.5 / inputs**0.5  # so that most of what leaves a layer lies on the next one's grid
         coef, base_weight = p.coef * part, None if p.base_weight is None else p.base_weight * part
         found.append(Layer(coef, scale, base_weight, p.bias, p.grid, p.spec))

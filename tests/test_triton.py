@@ -127,7 +127,7 @@ def test_a_nan_comes_out_where_the_reference_has_it(triton, algorithm, outside):
         results = call(triton, contraction, p), call(select.BACKENDS["reference"], contraction, p)
         for got, expected in zip(*results, strict=True):
             assert got.isnan().any()
-            if contraction == "edge_mean_backward" and got.dim() == 3:  # dense: 0 times the NaN of the sign
+            if contraction == "edge_backward" and got.dim() == 3:  # dense: 0 times the NaN of the sign
                 got, expected = got[:, : p.spec.degree + 1], expected[:, : p.spec.degree + 1]
             assert torch.equal(got.isnan(), expected.isnan())
 
@@ -160,7 +160,7 @@ def test_shares_of_the_rows_add_up_in_their_order(triton, plan, monkeypatch, lau
     monkeypatch.setattr(plan, "gather", gather)
     monkeypatch.setattr(plan, "splits", lambda device, programs, steps: splits)
     p = Problem.random(70, 3, 5, 4, weighted=True)
-    for contraction in ("kan_coef", "kan_backward", "edge_mean"):
+    for contraction in ("kan_coef", "kan_backward", "edge_moments"):
         assert_matches_reference(triton, contraction, p)
         assert all(map(torch.equal, call(triton, contraction, p), call(triton, contraction, p)))
     if not gather:
@@ -172,8 +172,8 @@ def test_one_launch_each_way(triton, plan, launches):
     for contraction, gather, kernels in (
         ("kan_out", False, ["matrix"]), ("kan_backward", False, ["backward"]), ("kan_in", False, ["backward"]),
         ("kan_coef", False, ["backward"]), ("kan_out", True, ["gather"]), ("kan_in", True, ["backward"]),
-        ("kan_backward", True, ["order", "backward"]), ("edge_mean", None, ["mean"]),
-        ("edge_mean_backward", None, ["backward"]),
+        ("kan_backward", True, ["order", "backward"]), ("edge_moments", None, ["moments"]),
+        ("edge_backward", None, ["backward"]),
     ):  # fmt: skip
         launches.clear()
         plan.gather = gather

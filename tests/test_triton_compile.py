@@ -13,8 +13,8 @@ pytestmark = pytest.mark.xdist_group("ahead")  # one process makes the table
 
 ROOT = Path(__file__).parent.parent
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
-NO_PRODUCTS = {"kan_out.gather", "order.order", "edge_mean.mean"}
-PRODUCTS = {"kan_out.matrix", "kan_backward.backward", "edge_mean.backward"}
+NO_PRODUCTS = {"kan_out.gather", "order.order", "edge_moments.moments"}
+PRODUCTS = {"kan_out.matrix", "kan_backward.backward", "edge_moments.backward"}
 
 
 @pytest.fixture(scope="module")

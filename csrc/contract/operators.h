@@ -1,7 +1,7 @@
 // The operators of fastkan/ops.py for any device: checks and plain structs. A device's register.cpp gives the rest:
-//   Backend::result(like, shape, zero)   a contiguous tensor like another, uninitialised or zero
-//   Backend::expect_beside(x, name, t)   an error that names t if it is not where x is
-//   Backend::kan_out(problem, x), kan_backward, edge_mean, edge_mean_backward
+//   Backend::result(like, shape, dtype, zero)   a contiguous tensor where another is, uninitialised or zero
+//   Backend::expect_beside(x, name, t)          an error that names t if it is not where x is
+//   Backend::kan_out(problem, x), kan_backward, edge_moments
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -59,8 +59,19 @@ inline Dtype accumulator(const View& a, const View& b) {
   return a.dtype == Dtype::f64 || b.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
 }
 
+// The type computed in, as torch's.
+inline int32_t computed(const Problem& p) {
+  return p.compute == Dtype::f64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+}
+
 template <class Backend>
 struct Operators {
+  static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
+    int32_t dtype;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+    return Backend::result(like, shape, dtype, zero);
+  }
+
   static View view(const char* name, const Tensor& t, const Tensor& x) {
     Backend::expect_beside(x, name, t);
     View v;
@@ -131,7 +142,7 @@ struct Operators {
     expect("bias", bias, {p.O});
     p.s = view("s", s, x);
     p.bias = view("bias", bias, x);
-    Tensor y = Backend::result(coef, {p.N, p.O});
+    Tensor y = result(coef, {p.N, p.O});
     p.out = y.mutable_data_ptr();
     p.out_dtype = p.coef.dtype;
     if (p.N > 0 && p.O > 0) Backend::kan_out(p, x);
@@ -145,7 +156,7 @@ struct Operators {
     set_weights(p, x, coef, base_weight);
     expect("u", u, {p.N, p.O});
     p.u = view("u", u, x);
-    Tensor grad_x = Backend::result(x, {p.N, p.I}, empty(p));
+    Tensor grad_x = result(x, {p.N, p.I}, empty(p));
     p.grad_x = grad_x.mutable_data_ptr();
     p.grad_x_dtype = p.x.dtype;
     if (!empty(p)) Backend::kan_backward(p, x);
@@ -170,23 +181,23 @@ struct Operators {
     p.s = view("s", s, x);
     p.with_base = with_base;
     p.compute = accumulator(p.x, p.u);
-    Tensor grad_coef = Backend::result(u, {p.I, p.F, p.O}, empty(p));
-    Tensor grad_base = Backend::result(u, {with_base ? p.I : 0, p.O}, empty(p));
+    Tensor grad_coef = result(u, {p.I, p.F, p.O}, empty(p));
+    Tensor grad_base = result(u, {with_base ? p.I : 0, p.O}, empty(p));
     set_coef_results(p, grad_coef, grad_base);
     if (!empty(p)) Backend::kan_backward(p, x);
     return {grad_coef, grad_base};
   }
 
-  // Runs a kernel for the gradients of x, coef and base_weight together.
+  // The gradients of x, where it is wanted, coef and base_weight together.
   static std::tuple<Tensor, Tensor, Tensor> all_gradients(Problem& p, const Tensor& x, const Tensor& coef,
-                                                          void (*kernel)(const Problem&, const Tensor&)) {
-    Tensor grad_x = Backend::result(x, {p.N, p.I}, empty(p));
-    Tensor grad_coef = Backend::result(coef, {p.I, p.F, p.O}, empty(p));
-    Tensor grad_base = Backend::result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
-    p.grad_x = grad_x.mutable_data_ptr();
+                                                          bool with_x = true) {
+    Tensor grad_x = result(x, {with_x ? p.N : 0, p.I}, empty(p));
+    Tensor grad_coef = result(coef, {p.I, p.F, p.O}, empty(p));
+    Tensor grad_base = result(coef, {p.with_base ? p.I : 0, p.O}, empty(p));
+    if (with_x) p.grad_x = grad_x.mutable_data_ptr();
     p.grad_x_dtype = p.x.dtype;
     set_coef_results(p, grad_coef, grad_base);
-    if (!empty(p)) kernel(p, x);
+    if (!empty(p)) Backend::kan_backward(p, x);
     return {grad_x, grad_coef, grad_base};
   }
 
@@ -201,32 +212,35 @@ struct Operators {
     p.u = view("u", u, x);
     p.s = view("s", s, x);
     p.x_order = p.order + 1;
-    return all_gradients(p, x, coef, Backend::kan_backward);
+    return all_gradients(p, x, coef);
   }
 
-  static Tensor edge_mean(Tensor x, Tensor coef, Maybe base_weight, Tensor grid, int64_t degree, int64_t base,
-                          int64_t outside, bool uniform, int64_t family) {
+  static Tensor edge_moments(Tensor x, Tensor coef, Maybe base_weight, Tensor grid, int64_t degree, int64_t base,
+                             int64_t outside, bool uniform, int64_t family) {
     STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
     Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, 0);
     set_weights(p, x, coef, base_weight);
-    Tensor mean = Backend::result(coef, {p.I, p.O});
-    p.out = mean.mutable_data_ptr();
-    p.out_dtype = p.coef.dtype;
-    if (p.I > 0 && p.O > 0) Backend::edge_mean(p, x);  // of no rows: 0 / 0
-    return mean;
+    Tensor moments = Backend::result(coef, {3, p.I, p.O}, computed(p));
+    p.out = moments.mutable_data_ptr();
+    p.out_dtype = p.compute;
+    if (p.I > 0 && p.O > 0) Backend::edge_moments(p, x);  // of no rows: 0 / 0
+    return moments;
   }
 
-  static std::tuple<Tensor, Tensor, Tensor> edge_mean_backward(Tensor x, Tensor grad_mean, Tensor coef,
-                                                               Maybe base_weight, Tensor grid, int64_t degree,
-                                                               int64_t base, int64_t outside, bool uniform,
-                                                               int64_t family) {
+  static std::tuple<Tensor, Tensor, Tensor> edge_backward(Tensor x, Maybe u, Tensor terms, Tensor coef,
+                                                          Maybe base_weight, Tensor grid, int64_t degree, int64_t base,
+                                                          int64_t outside, bool uniform, int64_t family, bool with_x) {
     STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
     Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, 0);
     set_weights(p, x, coef, base_weight);
-    expect("grad_mean", grad_mean, {p.I, p.O});
-    p.u = view("grad_mean", grad_mean, x);
+    expect("u", u, {p.N, p.O});
+    expect("terms", terms, {3, p.I, p.O});
+    p.u = view("u", u, x);
+    p.terms = view("terms", terms, x);
+    STD_TORCH_CHECK(p.terms.dtype == p.compute, "terms has another dtype than is computed in: expected ",
+                    p.compute == Dtype::f64 ? "float64" : "float32");
     p.x_order = 1;
-    return all_gradients(p, x, coef, Backend::edge_mean_backward);
+    return all_gradients(p, x, coef, with_x);
   }
 };
 

@@ -29,6 +29,7 @@ struct Problem {
   int64_t grid_stride;  // of its rows; 0 where one row serves all inputs
   bool with_base;
   View x, s, u, coef, base_weight, bias;
+  View terms;     // [3, I, O], see edge_backward
   Dtype compute;  // f32 or f64
   // Results, contiguous; the kernels write all of them.
   void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;

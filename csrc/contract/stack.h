@@ -76,7 +76,7 @@ struct StackOperators {
 
   static Tensor out(Tensor x, Tensors tangents, Maybes weights, Tensors grids, std::vector<int64_t> specs) {
     Stack s = stack(x, tangents, weights, grids, specs);
-    Tensor y = Backend::result(x, {s.N, s.layer[s.depth - 1].O});
+    Tensor y = Operators<Backend>::result(x, {s.N, s.layer[s.depth - 1].O});
     s.out = y.mutable_data_ptr();
     if (s.N > 0) Backend::stack_out(s, x);
     return y;
@@ -94,7 +94,7 @@ struct StackOperators {
     Tensors grads;
     grads.reserve(1 + tangents.size() + weights.size());
     const auto result = [&](std::initializer_list<int64_t> shape) {
-      grads.push_back(Backend::result(x, shape, s.N == 0));
+      grads.push_back(Operators<Backend>::result(x, shape, s.N == 0));
       return grads.back().mutable_data_ptr();
     };
     if (with_x) s.grad_x = result({s.N, x.size(1)});

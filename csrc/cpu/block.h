@@ -93,24 +93,27 @@ class WeightBlocks {
   T *coef_ = nullptr, *base_ = nullptr;
 };
 
-// A block of rows of a matrix [N, O] with padded rows in the type computed in: in place, or a copy.
+// A block of rows of a matrix [N, O] with padded rows in the type computed in: in place, or a copy; one row of zeros
+// where there is no matrix.
 template <class T>
 class RowBlocks {
  public:
   RowBlocks(const View& v, int64_t columns)
-      : v_(v), columns_(columns), in_place_(v.dtype == kDtype<T> && v.stride[1] == 1 && columns % kLanes<T> == 0) {}
-  size_t bytes(int64_t rows) const { return in_place_ ? 0 : Scratch::bytes<T>(rows * padded<T>(columns_)); }
+      : v_(v),
+        columns_(columns),
+        in_place_(v && v.dtype == kDtype<T> && v.stride[1] == 1 && columns % kLanes<T> == 0) {}
+  size_t bytes(int64_t rows) const { return in_place_ ? 0 : Scratch::bytes<T>((v_ ? rows : 1) * padded<T>(columns_)); }
   void take(Scratch& memory, int64_t rows) {
-    if (!in_place_) copy_ = memory.take<T>(rows * padded<T>(columns_));
+    if (!in_place_) copy_ = memory.take<T>((v_ ? rows : 1) * padded<T>(columns_));
   }
   const T* get(int64_t n0, int64_t rows) {
     if (in_place_) return static_cast<const T*>(v_.data) + n0 * v_.stride[0];
     const int64_t width = padded<T>(columns_);
-    if (columns_ < width) memset(copy_, 0, static_cast<size_t>(rows * width) * sizeof(T));
-    load_block(copy_, width, 1, v_, n0 * v_.stride[0], v_.stride[0], v_.stride[1], rows, columns_);
+    if (columns_ < width || !v_) memset(copy_, 0, static_cast<size_t>((v_ ? rows : 1) * width) * sizeof(T));
+    if (v_) load_block(copy_, width, 1, v_, n0 * v_.stride[0], v_.stride[0], v_.stride[1], rows, columns_);
     return copy_;
   }
-  int64_t stride() const { return in_place_ ? v_.stride[0] : padded<T>(columns_); }
+  int64_t stride() const { return in_place_ ? v_.stride[0] : v_ ? padded<T>(columns_) : 0; }
 
  private:
   const View& v_;

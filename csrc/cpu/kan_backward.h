@@ -1,6 +1,7 @@
 // dT/ds at order x_order (the gradient of the input, times s) and dT/dcoef at order, in one launch:
 //   grad_x[n,i]            = s[n,i] sum_o u[n,o] sum_k w'_k coef[i, start + k, o]
 //   grad_coef[i,start+k,o] = sum_n w_k u[n,o]
+// or, where there are terms of the edges' values, with u[n,o] + t0[i,o] sign(phi) + t1[i,o] + t2[i,o] phi for u[n,o].
 // A task owns a block of inputs, so nothing is shared. Rows of an input are visited in the order of the windows they
 // fall into: the coefficients of a window and their gradients stay in registers while its rows go by, and move on with
 // it.
@@ -20,13 +21,20 @@ struct Visit {
   const T* features;  // w', w, as far as wanted: [planes, kVisit]
 };
 
+// What an edge's value phi adds to its cotangent.
+template <class T>
+inline Vec<T> of_value(Vec<T> phi, Vec<T> t0, Vec<T> t1, Vec<T> t2) {
+  return t2 * phi + t1 + (phi > 0 ? t0 : phi < 0 ? -t0 : Vec<T>{});  // of NaN it is NaN
+}
+
 // dots[at] (+)= u[n] * (sum_k w'_k coef[start + k]), lane by lane, if X; grad_coef[start + k] += w_k u[n], if C; for
-// the row n = order[at]. The first `ready` rows of grad_coef have a value, the others get their first one here: writing
-// zeros to add to would be another pass over a large grid's gradients.
-template <class T, int NV, int R, bool BASE, bool X, bool C>
+// the row n = order[at]. If E, u[n] and what the edges' values add, by terms [3, width], for u[n]. The first `ready`
+// rows of grad_coef have a value, the others get their first one here: writing zeros to add to would be another pass
+// over a large grid's gradients.
+template <class T, int NV, int R, bool BASE, bool X, bool C, bool E>
 __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u_stride, const T* coef, int64_t row,
-                                     const T* base, bool first, Vec<T>* dots, T* grad_coef, int64_t grad_row,
-                                     int64_t ready, T* grad_base) {
+                                     const T* base, const T* terms, int64_t width, bool first, Vec<T>* dots,
+                                     T* grad_coef, int64_t grad_row, int64_t ready, T* grad_base) {
   constexpr int W = kLanes<T>, kPlanes = R + BASE;
   const int32_t *order = rows.order, *start = rows.start;
   const T* w = rows.features;
@@ -71,26 +79,41 @@ __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u
     }
     const T *from = u + order[at] * u_stride, *ahead = u + order[at + kAhead] * u_stride;
     const T* c = coef + to * row;
-    Vec<T> un[NV], slope[NV];
+    Vec<T> un[NV], slope[NV], phi[NV];
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) {
       un[v] = load(from + v * W);
       __builtin_prefetch(ahead + v * W);
     }
+    const auto add = [&](int k) __attribute__((always_inline)) {
+      const Vec<T> a = splat(w[(X * kPlanes + k) * kVisit]);
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) sum[k][v] += a * un[v];
+    };
 #pragma GCC unroll 8
     for (int k = 0; k < kPlanes; ++k) {
+      const T* weights = k < R ? c + k * row : base;
       if constexpr (X) {
         const Vec<T> a = splat(w[k * kVisit]);
-        const T* weights = k < R ? c + k * row : base;
 #pragma GCC unroll 16
         for (int v = 0; v < NV; ++v)
           slope[v] = k == 0 ? a * load(weights + v * W) : slope[v] + a * load(weights + v * W);
       }
-      if constexpr (C) {
+      if constexpr (E) {
         const Vec<T> a = splat(w[(X * kPlanes + k) * kVisit]);
 #pragma GCC unroll 16
-        for (int v = 0; v < NV; ++v) sum[k][v] += a * un[v];
+        for (int v = 0; v < NV; ++v) phi[v] = k == 0 ? a * load(weights + v * W) : phi[v] + a * load(weights + v * W);
       }
+      if constexpr (C && !E) add(k);
+    }
+    if constexpr (E) {
+#pragma GCC unroll 16
+      for (int v = 0; v < NV; ++v) {
+        const T* t = terms + v * W;
+        un[v] += of_value<T>(phi[v], load(t), load(t + width), load(t + 2 * width));
+      }
+#pragma GCC unroll 8
+      for (int k = 0; C && k < kPlanes; ++k) add(k);
     }
     if constexpr (X) {
       Vec<T> dot = first ? Vec<T>{} : dots[at];
@@ -163,8 +186,10 @@ class BackwardTask {
     found_ = memory_.template take<int32_t>(plan_.rows);
     start_ = memory_.template take<int32_t>(kVisit);
     features_ = memory_.template take<T>(2 * planes_ * kVisit);
+    if (reads_coef()) blocks_.take(memory_, 1);
+    if (p_.terms) terms_ = memory_.template take<T>(3 * plan_.width);
+    if (p_.terms && plan_.narrow) edges_ = memory_.template take<T>(kVisit);
     if (p_.grad_x) {
-      blocks_.take(memory_, 1);
       dots_ = memory_.template take<Vec<T>>(kVisit);
       tile_ = memory_.template take<T>(tile_stride() * inputs_);
     }
@@ -175,7 +200,9 @@ class BackwardTask {
     const int64_t begin = split_ * plan_.split_rows, end = least(p_.N, begin + plan_.split_rows);
     for (n0_ = begin; n0_ < end; n0_ += plan_.rows) {
       rows_ = least(plan_.rows, end - n0_);
-      if (plan_.narrow)
+      if (plan_.narrow && !p_.u)
+        memset(u_columns_, 0, static_cast<size_t>(tile_stride() * p_.O) * sizeof(T));
+      else if (plan_.narrow)
         load_block(u_columns_, 1, tile_stride(), p_.u, n0_ * p_.u.stride[0], p_.u.stride[0], p_.u.stride[1], rows_,
                    p_.O);
       else
@@ -193,18 +220,21 @@ class BackwardTask {
   // Whether the coefficient gradients add up in scratch: their type or width is not the results'.
   bool own() const { return p_.grad_coef && !plan_.in_place && !plan_.partial; }
 
+  bool reads_coef() const { return p_.grad_x || p_.terms; }
+
   int64_t tile_stride() const { return column_stride<T>(plan_.rows); }
 
   Scratch& reserved() {
     const int64_t rows = plan_.rows;
     Scratch& memory = scratch();
-    memory.reserve(
-        (p_.grad_x ? blocks_.bytes(1) + Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_)
-                   : 0) +
-        (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) +
-        (plan_.narrow ? Scratch::bytes<T>(tile_stride() * p_.O) : u_rows_.bytes(rows)) + Column<T>::bytes(p_, kVisit) +
-        Tile<T>::bytes(p_.x, inputs_, rows) + Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) +
-        Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
+    memory.reserve((reads_coef() ? blocks_.bytes(1) : 0) +
+                   (p_.terms ? Scratch::bytes<T>(3 * plan_.width) + Scratch::bytes<T>(kVisit) : 0) +
+                   (p_.grad_x ? Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_) : 0) +
+                   (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) +
+                   (plan_.narrow ? Scratch::bytes<T>(tile_stride() * p_.O) : u_rows_.bytes(rows)) +
+                   Column<T>::bytes(p_, kVisit) + Tile<T>::bytes(p_.x, inputs_, rows) +
+                   Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) + Scratch::bytes<int32_t>(rows) +
+                   Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
     return memory;
   }
 
@@ -215,8 +245,7 @@ class BackwardTask {
   void input(int64_t i) {
     column_.find(i0_ + i, x_.column(i), rows_, top_order(), found_);
     sorted_.build(found_, x_.column(i), s_.column(i), rows_);
-    if (p_.grad_x) w_ = blocks_.get(i0_ + i, 1, 0, p_.O);
-    if (p_.grad_coef) aim(i);
+    aim(i);
     const bool first = n0_ == split_ * plan_.split_rows;
     int64_t ready = first ? 0 : p_.F;  // rows of the gradient that have a value
     if (first && p_.grad_coef && p_.with_base) zero(grad_base_, 1);
@@ -240,26 +269,42 @@ class BackwardTask {
     column_.place(x_.column(i), s_.column(i), found_, rows_, start_);
     features();
     for (int64_t n = rows_; n < round_up(rows_, W); ++n) start_[n] = -1;
-    if (p_.grad_x) w_ = blocks_.get(i0_ + i, 1, 0, p_.O);
-    if (p_.grad_coef) aim(i);
+    aim(i);
     if (p_.grad_coef && n0_ == split_ * plan_.split_rows) zero(grad_coef_, p_.F + 1);
     by_window(p_, [&](auto window, auto base) {
       for (int64_t o = 0; o < p_.O; ++o) {
-        const T* u = u_columns_ + o * tile_stride();
+        const T *u = u_columns_ + o * tile_stride(), *values = features_ + (p_.grad_x ? planes_ * kVisit : 0);
+        const Vec<T> table = reads_coef() ? load_table(w_.coef + o, w_.coef_row, p_.F) : Vec<T>{};
+        const T of_base = reads_coef() && base.value ? w_.base[o] : T(0);
+        if (p_.terms) {
+          const T* t = terms_ + o;
+          for (int64_t n = 0; n < rows_; n += W) {
+            const Index<T> index = load_index<T>(start_ + n);
+            const Vec<T> phi = narrow_value<T, window.value, base.value>(values + n, kVisit, index, table, of_base);
+            store(edges_ + n,
+                  load(u + n) + of_value<T>(phi, splat(t[0]), splat(t[plan_.width]), splat(t[2 * plan_.width])));
+          }
+          u = edges_;
+        }
         if (p_.grad_x)
-          narrow_in<T, window.value, base.value>(rows_, features_, kVisit, start_,
-                                                 load_table(w_.coef + o, w_.coef_row, p_.F),
-                                                 base.value ? w_.base[o] : T(0), u, o == 0, tile_ + i * tile_stride());
+          narrow_in<T, window.value, base.value>(rows_, features_, kVisit, start_, table, of_base, u, o == 0,
+                                                 tile_ + i * tile_stride());
         if (!p_.grad_coef) continue;
-        const Vec<T> sums = narrow_coef<T, window.value, base.value>(
-            rows_, features_ + (p_.grad_x ? planes_ * kVisit : 0), kVisit, start_, p_.F, u);
+        const Vec<T> sums = narrow_coef<T, window.value, base.value>(rows_, values, kVisit, start_, p_.F, u);
         for (int f = 0; f < p_.F + base.value; ++f) grad_coef_[f * plan_.width + o] += sums[f];
       }
     });
   }
 
-  // Where the coefficient gradients of input i add up.
+  // What is read of input i, and where the gradients of its coefficients add up.
   void aim(int64_t i) {
+    if (reads_coef()) w_ = blocks_.get(i0_ + i, 1, 0, p_.O);
+    if (p_.terms) {
+      const int64_t* stride = p_.terms.stride;
+      memset(terms_, 0, static_cast<size_t>(3 * plan_.width) * sizeof(T));
+      load_block(terms_, plan_.width, 1, p_.terms, (i0_ + i) * stride[1], stride[0], stride[2], 3, p_.O);
+    }
+    if (!p_.grad_coef) return;
     if (plan_.in_place) {
       grad_coef_ = static_cast<T*>(p_.grad_coef) + (i0_ + i) * p_.F * plan_.width;
       grad_base_ = static_cast<T*>(p_.grad_base) + (i0_ + i) * plan_.width;
@@ -287,12 +332,17 @@ class BackwardTask {
 
   void visit_rows(const Visit<T>& rows, int64_t ready) {
     by_window(p_, [&](auto window, auto base) {
-      if (p_.grad_x && p_.grad_coef)
-        visit_chunks<window.value, base.value, true, true>(rows, ready);
+      constexpr int R = window.value;
+      constexpr bool kBase = base.value;
+      if (p_.terms)
+        p_.grad_x ? visit_chunks<R, kBase, true, true, true>(rows, ready)
+                  : visit_chunks<R, kBase, false, true, true>(rows, ready);
+      else if (p_.grad_x && p_.grad_coef)
+        visit_chunks<R, kBase, true, true, false>(rows, ready);
       else if (p_.grad_x)
-        visit_chunks<window.value, base.value, true, false>(rows, ready);
+        visit_chunks<R, kBase, true, false, false>(rows, ready);
       else
-        visit_chunks<window.value, base.value, false, true>(rows, ready);
+        visit_chunks<R, kBase, false, true, false>(rows, ready);
     });
   }
 
@@ -303,12 +353,13 @@ class BackwardTask {
     }
   }
 
-  template <int R, bool BASE, bool X, bool C>
+  template <int R, bool BASE, bool X, bool C, bool E>
   void visit_chunks(const Visit<T>& rows, int64_t ready) {
     chunks<window_vectors(R + BASE)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
       const int64_t o0 = chunk * kLanes<T>;
-      visit<T, vectors.value, R, BASE, X, C>(rows, u_ + o0, u_rows_.stride(), w_.coef + o0, w_.coef_row, w_.base + o0,
-                                             chunk == 0, dots_, grad_coef_ + o0, plan_.width, ready, grad_base_ + o0);
+      visit<T, vectors.value, R, BASE, X, C, E>(rows, u_ + o0, u_rows_.stride(), w_.coef + o0, w_.coef_row,
+                                                w_.base + o0, terms_ + o0, plan_.width, chunk == 0, dots_,
+                                                grad_coef_ + o0, plan_.width, ready, grad_base_ + o0);
     });
   }
 
@@ -325,6 +376,7 @@ class BackwardTask {
   Weights<T> w_{};
   int32_t *found_, *start_;
   T *features_, *u_columns_ = nullptr, *tile_ = nullptr, *coef_ = nullptr;
+  T *terms_ = nullptr, *edges_ = nullptr;
   T *grad_coef_ = nullptr, *grad_base_ = nullptr;
   Vec<T>* dots_ = nullptr;
   const T* u_ = nullptr;

@@ -1,5 +1,5 @@
 // All kernels of one instruction set: FASTKAN_ISA names it, the compiler's flags choose it.
-#include "edge_mean.h"
+#include "edge_moments.h"
 #include "kan_backward.h"
 #include "kan_out.h"
 #include "stack.h"
@@ -19,8 +19,7 @@ namespace FASTKAN_ISA {
 const Kernels kernels = {FASTKAN_NAME(FASTKAN_ISA),
                          FASTKAN_BY_TYPE(fastkan::kan_out),
                          FASTKAN_BY_TYPE(fastkan::kan_backward),
-                         FASTKAN_BY_TYPE(fastkan::edge_mean),
-                         FASTKAN_BY_TYPE(fastkan::edge_mean_backward),
+                         FASTKAN_BY_TYPE(fastkan::edge_moments),
                          FASTKAN_STACK_BY_TYPE(fastkan::stack_out),
                          FASTKAN_STACK_BY_TYPE(fastkan::stack_backward)};
 

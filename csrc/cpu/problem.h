@@ -18,8 +18,7 @@ struct Kernels {
   const char* isa;
   void (*kan_out)(const Problem&, const Pool&);
   void (*kan_backward)(const Problem&, const Pool&);  // grad_x, grad_coef and grad_base, or those that are wanted
-  void (*edge_mean)(const Problem&, const Pool&);
-  void (*edge_mean_backward)(const Problem&, const Pool&);
+  void (*edge_moments)(const Problem&, const Pool&);
   void (*stack_out)(const Stack&, const Pool&);
   void (*stack_backward)(const Stack&, const Pool&);
 };

@@ -6,6 +6,7 @@
 
 #include "../contract/operators.h"
 #include "../contract/stack.h"
+#include "edge_penalty.h"
 #include "problem.h"
 
 namespace fastkan {
@@ -63,15 +64,13 @@ Pool pool_for(double work) {
 struct Cpu {
   // A contiguous result, uninitialised or zero. Straight through the C interface: the way through the dispatcher costs
   // more than the kernel of a small layer.
-  static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
+  static Tensor result(const Tensor&, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {
     int64_t strides[3], size = 1;
     for (size_t d = shape.size(); d-- > 0;) {
       strides[d] = size;
       size *= *(shape.begin() + d);
     }
-    int32_t dtype;
     AtenTensorHandle handle;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
     TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.begin(), strides, dtype,
                                                     aoti_torch_device_type_cpu(), 0, &handle));
     Tensor t(handle);
@@ -82,10 +81,7 @@ struct Cpu {
 
   static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(work(p))); }
   static void kan_backward(const Problem& p, const Tensor&) { kernels().kan_backward(p, pool_for(work(p))); }
-  static void edge_mean(const Problem& p, const Tensor&) { kernels().edge_mean(p, pool_for(work(p))); }
-  static void edge_mean_backward(const Problem& p, const Tensor&) {
-    kernels().edge_mean_backward(p, pool_for(work(p)));
-  }
+  static void edge_moments(const Problem& p, const Tensor&) { kernels().edge_moments(p, pool_for(work(p))); }
 
   static Pool pool_for_all(const Stack& s) {
     double sum = 0;
@@ -98,6 +94,43 @@ struct Cpu {
 
 using Here = Operators<Cpu>;
 using Stacks = StackOperators<Cpu>;
+
+template <class T>
+void run_penalty(const Tensor& moments, const Maybe& x, int64_t rows, const PenaltyWeights& weights, Tensor& penalty,
+                 Tensor& terms, Tensor& x_mean, Tensor& x_term) {
+  EdgePenalty<T>{rows,
+                 moments.size(1),
+                 moments.size(2),
+                 weights,
+                 static_cast<const T*>(moments.const_data_ptr()),
+                 x ? static_cast<const T*>(x->const_data_ptr()) : nullptr,
+                 x ? x->stride(0) : 0,
+                 x ? x->stride(1) : 0,
+                 static_cast<T*>(penalty.mutable_data_ptr()),
+                 static_cast<T*>(terms.mutable_data_ptr()),
+                 static_cast<T*>(x_mean.mutable_data_ptr()),
+                 static_cast<T*>(x_term.mutable_data_ptr())}
+      .run();
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> edge_penalty(Tensor moments, Maybe x, int64_t rows, double l1,
+                                                        double entropy, double weight) {
+  STD_TORCH_CHECK(moments.dim() == 3 && moments.size(0) == 3 && moments.is_contiguous(),
+                  "moments: expected a contiguous [3, I, O]");
+  const int64_t I = moments.size(1), O = moments.size(2);
+  expect("x", x, {rows, I});
+  const Dtype dtype = dtype_of("moments", moments);
+  STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "moments has another dtype than float32 or float64");
+  STD_TORCH_CHECK(!x || dtype_of("x", *x) == dtype, "x has another dtype than moments");
+  Tensor penalty = Here::result(moments, {}), terms = Here::result(moments, {3, I, O});
+  Tensor x_mean = Here::result(moments, {x ? I : 0}), x_term = Here::result(moments, {x ? I : 0});
+  const PenaltyWeights weights{l1, entropy, weight};
+  if (dtype == Dtype::f64)
+    run_penalty<double>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
+  else
+    run_penalty<float>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
+  return {penalty, terms, x_mean, x_term};
+}
 
 // Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
 int64_t cpu_isa() {
@@ -115,8 +148,9 @@ STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
   m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
   m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
-  m.impl("edge_mean", TORCH_BOX(&fastkan::Here::edge_mean));
-  m.impl("edge_mean_backward", TORCH_BOX(&fastkan::Here::edge_mean_backward));
+  m.impl("edge_moments", TORCH_BOX(&fastkan::Here::edge_moments));
+  m.impl("edge_backward", TORCH_BOX(&fastkan::Here::edge_backward));
+  m.impl("edge_penalty", TORCH_BOX(&fastkan::edge_penalty));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
   m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));
 }

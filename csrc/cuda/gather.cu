@@ -1,5 +1,5 @@
 // The gather kernels of one type.
-#include "edge_mean.h"
+#include "edge_moments.h"
 #include "kan_out.h"
 #include "stored.h"
 
@@ -15,7 +15,7 @@ bool loads() {
 
 template <class Operand>
 constexpr Kernels kernels_of() {
-  return {kan_out<Operand>, kan_backward<Operand>, edge_mean<Operand>, edge_mean_backward<Operand>, loads<Operand>};
+  return {kan_out<Operand>, kan_backward<Operand>, edge_moments<Operand>, edge_backward<Operand>, loads<Operand>};
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ struct Device {
 struct Kernels {
   void (*kan_out)(const Problem&, const Device&);
   void (*kan_backward)(const Problem&, const Device&);  // grad_x, grad_coef and grad_base, or those that are wanted
-  void (*edge_mean)(const Problem&, const Device&);
-  void (*edge_mean_backward)(const Problem&, const Device&);
+  void (*edge_moments)(const Problem&, const Device&);
+  void (*edge_backward)(const Problem&, const Device&);
   bool (*loads)();  // whether the device that is current has code among them
 };
 

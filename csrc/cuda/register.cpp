@@ -78,9 +78,7 @@ class Run {
 };
 
 struct Cuda {
-  static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
-    int32_t dtype;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {
     Tensor t = uninitialised(like, shape, dtype);
     if (zero) fill(t, 0);
     return t;
@@ -99,14 +97,14 @@ struct Cuda {
     choose(contraction, p, here.device)(p, here.device);
   }
   static void kan_out(const Problem& p, const Tensor& x) { run(&Kernels::kan_out, p, x); }
-  static void kan_backward(const Problem& p, const Tensor& x) { run(&Kernels::kan_backward, p, x); }
-  static void edge_mean(const Problem& p, const Tensor& x) {
-    if (p.N > 0) return run(&Kernels::edge_mean, p, x);
-    const Run here(x);  // the mean of nothing: all bits set are a NaN of every type
-    const int64_t bytes = p.out_dtype == Dtype::f64 ? 8 : p.out_dtype == Dtype::f32 ? 4 : 2;
-    set(p.out, 0xff, p.I * p.O * bytes, here.device.stream);
+  static void kan_backward(const Problem& p, const Tensor& x) {
+    run(p.terms ? &Kernels::edge_backward : &Kernels::kan_backward, p, x);
   }
-  static void edge_mean_backward(const Problem& p, const Tensor& x) { run(&Kernels::edge_mean_backward, p, x); }
+  static void edge_moments(const Problem& p, const Tensor& x) {
+    if (p.N > 0) return run(&Kernels::edge_moments, p, x);
+    const Run here(x);  // the mean of nothing: all bits set are a NaN of every type
+    set(p.out, 0xff, 3 * p.I * p.O * (p.out_dtype == Dtype::f64 ? 8 : 4), here.device.stream);
+  }
 
   static const StackKernels& stacks(const Stack& s) { return s.dtype == Dtype::f64 ? f64::stacks : f32::stacks; }
   static void stack_out(const Stack& s, const Tensor& x) { stacks(s).out(s, Run(x).device); }
@@ -156,8 +154,8 @@ STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
   m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
   m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
   m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
-  m.impl("edge_mean", TORCH_BOX(&fastkan::Here::edge_mean));
-  m.impl("edge_mean_backward", TORCH_BOX(&fastkan::Here::edge_mean_backward));
+  m.impl("edge_moments", TORCH_BOX(&fastkan::Here::edge_moments));
+  m.impl("edge_backward", TORCH_BOX(&fastkan::Here::edge_backward));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
   m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));
 }

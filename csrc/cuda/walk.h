@@ -3,8 +3,8 @@
 // lanes are outputs. So coefficients are read and gradients written once for some hundreds of rows, by one owner, in
 // one order.
 //   gradients:       grad_x[n,i] = s sum_o u (sum_k w'_k coef_k + b' base),  grad_coef_k[i,o] = sum_n s w_k u
-//   edge_mean:       mean_n |sum_k w_k coef_k + b base|
-//   edge_gradients:  gradients with u[n,o] = sign(phi[n,i,o]) grad_mean[i,o] / N
+//   edge_moments:    sums of |phi|, d, d^2 with phi = sum_k w_k coef_k + b base, d = phi - phi in the first row
+//   edge_gradients:  gradients with u[n,o] + t0[i,o] sign(phi[n,i,o]) + t1[i,o] + t2[i,o] phi[n,i,o] for u[n,o]
 #pragma once
 
 #include "operand.h"
@@ -12,7 +12,7 @@
 
 namespace fastkan {
 
-enum class Visit : int { gradients, edge_mean, edge_gradients };
+enum class Visit : int { gradients, edge_moments, edge_gradients };
 
 constexpr int kWarps = 4;  // of a block: neighbouring inputs, which read the same rows of u at about the same time
 
@@ -24,9 +24,9 @@ struct WalkArgs {
   int functions;       // that a warp owns, of F; what is one warp's is a range
   int ranges, splits;  // splits of the rows
   int64_t split_rows;
-  A inverse_rows;  // 1 / N
-  A* sum_coef;     // [split, I, F, O]; where it is absent grad_coef is written at once
-  A* sum_edges;    // [split, range, I, O]: of grad_base, or of edge_mean; likewise
+  A* sum_coef;      // [split, I, F, O]; where it is absent grad_coef is written at once
+  A* sum_edges;     // [split, range, I, O]: of grad_base; likewise
+  double* moments;  // [split, range, 4, I, O], see edge_moments.h
 };
 
 // What a warp keeps of 32 rows: the weights of their windows, base function last, and those of the order for grad_x.
@@ -56,6 +56,7 @@ class Walk {
   using A = typename Operand::Accumulator;
   using Shared = WalkShared<A, MAX>;
   static constexpr int V = Operand::kWidth;
+  static constexpr bool kKeepsTerms = FIXED || V < 8;  // in registers
 
  public:
   __device__ __forceinline__ Walk(const WalkArgs<A>& args, const Shared& memory, int64_t input, int range, int split)
@@ -106,8 +107,10 @@ class Walk {
     bool here;
     int g;
     A coef[MAX + 1][V], base[V];  // read
-    A sum[MAX + 1][V], edge[V];   // gradients of them; of edge_mean the sum alone
-    A grad_mean[V];
+    A sum[MAX + 1][V], edge[V];   // gradients of them; of edge_moments the sum of |phi| alone
+    A terms[3][V];                // of edge_gradients
+    A shift[V];                   // of edge_moments
+    double first[V], second[V];   // sums of d and d^2
   };
 
   __device__ __forceinline__ void visit(int filled, bool whole) {
@@ -130,16 +133,43 @@ class Walk {
     const int window = a.with_coef ? 0 : filled ? shared.rows.window[shared.rows.slot[0]] : K();
     l.g = window - K() - 1;
     while (l.g < window) move(l, false, true);
-    if (VISIT == Visit::edge_gradients && l.here) {
-      Operand::load(p.u, i * p.u.stride[0], l.o, p.u.stride[1], l.grad_mean);
+    if (VISIT == Visit::edge_gradients && kKeepsTerms && l.here)
 #pragma unroll
-      for (int v = 0; v < V; ++v) l.grad_mean[v] *= a.inverse_rows;
-    }
+      for (int k = 0; k < 3; ++k)
+#pragma unroll
+        for (int v = 0; v < V; ++v) l.terms[k][v] = read_term(k, l.o + v);
+    if (VISIT == Visit::edge_moments && l.here) value_in_first_row(l);
     return l;
   }
 
+  __device__ __forceinline__ A term(const Lane& l, int k, int v) const {
+    return kKeepsTerms ? l.terms[k][v] : l.here ? read_term(k, l.o + v) : A(0);
+  }
+
+  __device__ __forceinline__ A read_term(int k, int64_t o) const {
+    const View& t = p.terms;
+    return static_cast<const A*>(t.data)[k * t.stride[0] + i * t.stride[1] + o * t.stride[2]];
+  }
+
+  // What edge_moments takes off every value. In the order of values(), so that an edge that is constant has d = 0.
+  __device__ __forceinline__ void value_in_first_row(Lane& l) const {
+    const Window<A, MAX, FIXED> window = window_of(0);
+    A w[MAX + 1], c[V] = {};
+    window.weights(p.order, w);
+    const A of_base = p.with_base ? a.c.base(window.x) : A(0);
+#pragma unroll
+    for (int v = 0; v < V; ++v) l.shift[v] = p.with_base ? of_base * l.base[v] : A(0);
+#pragma unroll
+    for (int k = 0; k <= MAX; ++k) {
+      if (k > K()) continue;
+      Operand::load(p.coef, i * p.coef.stride[0] + (window.start + k) * p.coef.stride[1], l.o, p.coef.stride[2], c);
+#pragma unroll
+      for (int v = 0; v < V; ++v) l.shift[v] += w[k] * c[v];
+    }
+  }
+
   __device__ __forceinline__ void load_u(const Lane& l, int32_t row, A* to) const {
-    if (l.here) Operand::load(p.u, (n_begin + row) * p.u.stride[0], l.o, p.u.stride[1], to);
+    if (l.here && p.u) Operand::load(p.u, (n_begin + row) * p.u.stride[0], l.o, p.u.stride[1], to);
   }
 
   // The window moves on by one function: the lowest leaves, the next is read.
@@ -172,16 +202,29 @@ class Walk {
   __device__ __forceinline__ void finish(Lane& l, bool whole) {
     if (a.with_coef)
       while (l.g < f_end - f_begin + K()) move(l, whole, false);
-    const bool edges = VISIT == Visit::edge_mean || (a.with_coef && p.with_base);
-    if (!edges || !l.here) return;
-    const int64_t at = i * p.O + l.o;
-    void* result = VISIT == Visit::edge_mean ? p.out : p.grad_base;
-    if (!a.sum_edges)
-      Operand::store(result, VISIT == Visit::edge_mean ? p.out_dtype : p.grad_coef_dtype, at, l.edge);
-    else if (A* to = a.sum_edges + (static_cast<int64_t>(split_) * a.ranges + range_) * p.I * p.O + at; whole)
+    if (!l.here) return;
+    const int64_t at = i * p.O + l.o, part = static_cast<int64_t>(split_) * a.ranges + range_;
+    if (VISIT == Visit::edge_moments)
+      put_moments(l, a.moments + part * 4 * p.I * p.O + at, whole);
+    else if (!a.with_coef || !p.with_base)
+      return;
+    else if (!a.sum_edges)
+      Operand::store(p.grad_base, p.grad_coef_dtype, at, l.edge);
+    else if (A* to = a.sum_edges + part * p.I * p.O + at; whole)
       put_sums<V>(to, l.edge);
     else
       add_sums<V>(to, l.edge);
+  }
+
+  __device__ __forceinline__ void put_moments(const Lane& l, double* to, bool whole) const {
+    const int64_t plane = p.I * p.O;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      to[v] = l.edge[v] + (whole ? 0 : to[v]);
+      to[plane + v] = l.first[v] + (whole ? 0 : to[plane + v]);
+      to[2 * plane + v] = l.second[v] + (whole ? 0 : to[2 * plane + v]);
+      to[3 * plane + v] = l.shift[v];
+    }
   }
 
   // 32 rows of the order, or what is left of them: lane r evaluates row r, then all lanes visit one after the other.
@@ -203,6 +246,7 @@ class Walk {
       A u[V];
 #pragma unroll
       for (int v = 0; v < V; ++v) u[v] = next[v];
+      if (VISIT == Visit::edge_gradients) load_u(l, __shfl_sync(kAll, my_row, r), u);  // no registers to read ahead
       if (VISIT == Visit::gradients) {
         const int32_t row = __shfl_sync(kAll, my_row, r + 1 < count ? r + 1 : r);
         load_u(l, row, next);
@@ -211,7 +255,7 @@ class Walk {
       const A* w = shared.weight + r * Shared::kRow;
       const bool owned = window >= K();  // else another range's, which shares functions with it
       if (VISIT != Visit::gradients) values(l, w, u);
-      if (VISIT == Visit::edge_mean) continue;
+      if (VISIT == Visit::edge_moments) continue;
       if (a.with_coef) add_row(l, w, u, owned);
       if (a.with_x) {
         const A total = sum_of_warp(slope(l, w + Shared::kPlanes, u));
@@ -241,7 +285,7 @@ class Walk {
     }
   }
 
-  // phi of the edges, which edge_mean sums; for their gradients what takes the place of u.
+  // phi of the edges, which edge_moments sums; for their gradients what adds to u.
   __device__ __forceinline__ void values(Lane& l, const A* w, A* u) const {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -249,10 +293,15 @@ class Walk {
 #pragma unroll
       for (int k = 0; k <= MAX; ++k)
         if (k <= K()) phi += w[k] * l.coef[k][v];
-      if (VISIT == Visit::edge_mean)
-        l.edge[v] += (phi < A(0) ? -phi : phi) * a.inverse_rows;
-      else
-        u[v] = phi > A(0) ? l.grad_mean[v] : phi < A(0) ? -l.grad_mean[v] : A(0);  // 0 for NaN, whose weights are NaN
+      if (VISIT == Visit::edge_moments) {
+        const double d = static_cast<double>(phi - l.shift[v]);
+        l.edge[v] += phi < A(0) ? -phi : phi;
+        l.first[v] += d;
+        l.second[v] += d * d;
+      } else {
+        const A t0 = term(l, 0, v);
+        u[v] += (phi > A(0) ? t0 : phi < A(0) ? -t0 : A(0)) + (term(l, 1, v) + term(l, 2, v) * phi);  // of NaN: NaN
+      }
     }
   }
 
@@ -300,12 +349,13 @@ class Walk {
 
 // Blocks that a processor shall hold: as many as leave each thread registers enough to spill none.
 template <class Operand, bool FIXED, Visit VISIT>
-constexpr int kWalkBlocks =
-    FIXED && sizeof(typename Operand::Accumulator) == 4 && (VISIT != Visit::edge_gradients || Operand::kWidth < 8) ? 3
-                                                                                                                   : 2;
+constexpr int walk_blocks() {
+  constexpr int kWidest = VISIT == Visit::gradients ? 8 : VISIT == Visit::edge_moments ? 4 : 1;
+  return FIXED && sizeof(typename Operand::Accumulator) == 4 && Operand::kWidth <= kWidest ? 3 : 2;
+}
 
 template <class Operand, int MAX, bool FIXED, Visit VISIT>
-__global__ void __launch_bounds__(kWarp* kWarps, kWalkBlocks<Operand, FIXED, VISIT>)
+__global__ void __launch_bounds__(kWarp* kWarps, walk_blocks<Operand, FIXED, VISIT>())
     walk_kernel(const __grid_constant__ WalkArgs<typename Operand::Accumulator> a) {
   using A = typename Operand::Accumulator;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
@@ -344,7 +394,7 @@ WalkArgs<A> plan_walk(const Problem& p, bool with_x, bool with_coef, int process
           static_cast<int>(ranges),
           static_cast<int>(splits),
           split_rows,
-          A(1) / static_cast<A>(p.N),
+          nullptr,
           nullptr,
           nullptr};
 }

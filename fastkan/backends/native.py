@@ -74,5 +74,5 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
-kan_out, kan_in, kan_coef, kan_backward, edge_mean, edge_mean_backward = ops.functions("fastkan")
+kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions("fastkan")
 stack_out, stack_backward = torch.ops.fastkan.stack_out, torch.ops.fastkan.stack_backward

@@ -1,35 +1,24 @@
 """The loss, the penalty and their gradients in one pass, without autograd, whose graph costs more than a small layer.
 
-With P_i [N, O] the values of the edges from input i, of mean m_i, u [N, O] the gradient by the sums over i, S[i,o] an
-edge's standard deviation and g[i,o] the penalty's gradient by it, the gradient by P_i is
-
-    u + g[i] / ((N - 1) S[i]) (P_i - m_i)
-
-so that one pass back through the edges serves the loss and the penalty. [N, I, O] is held for small layers only.
+One pass back through a layer serves both: the loss's gradient by the sums over the edges and the penalty's by the
+edges' values, which edge_penalty makes of their moments, go through ops.edge_backward together.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 from .. import functional, select, stack
 from ..nn.sequential import hooked
+from . import edge_penalty  # noqa: F401  defines the operator
 from .layer import KANLayer
 
 # Metrics that are standard deviations of the numeric branch, and whether they are taken over the input's.
 RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forward_spline_u": False}
-# Values of edges that are kept for the way back; more are computed again.
-KEPT = 1 << 21
-# Of inputs and of outputs: a layer with more of both is weighed by covariances, see KANLayer.edge_std.
-NARROW = 64
 
 
 def served(model, lamb: float, metric: str) -> bool:
     """Whether evaluate is right for this model as it is: all else is autograd's."""
     if torch.is_autocast_enabled(model.device.type) or (lamb and metric not in RELATIVE):
-        return False
-    if lamb and any(min(layer.in_dim, layer.out_dim) > NARROW for layer in model.act_fun):
         return False
     if any(symbolic.active for symbolic in model.symbolic_fun) and model.symbolic_enabled:
         return False
@@ -65,34 +54,36 @@ class Gradient:
     """
 
     def __init__(self, model, loss_fn, lamb: float, metric: str, lambdas: dict[str, float]):
-        self.model, self.loss_fn, self.lamb, self.metric, self.lambdas = model, loss_fn, lamb, metric, lambdas
-        self.weighs = bool(lamb and (lambdas["lamb_l1"] or lambdas["lamb_entropy"]))
+        self.model, self.loss_fn, self.lamb, self.lambdas = model, loss_fn, lamb, lambdas
         self.plain = [_identity(model, l) for l in range(model.depth)]
         full = all(layer._current_plan().full for layer in model.act_fun)
         self.linears = [layer.linear for layer in model.act_fun] if full and all(self.plain) and not lamb else []
+        self.edges = [Edges(layer) for layer in model.act_fun]
+        weights = lambdas["lamb_l1"], lambdas["lamb_entropy"]
+        self.weights = (*weights, float(lamb)) if lamb and any(weights) else None
+        self.relative = RELATIVE.get(metric)
+        self.smooth = lamb and (lambdas["lamb_coef"] or lambdas["lamb_coefdiff"])
 
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the penalty on x, y; adds the gradients of loss + lamb * penalty to .grad."""
-        model, tape, h = self.model, [], self.model.rows(x)
+        model, nodes, h = self.model, [], self.model.rows(x)
         if (whole := self._whole(h)) is not None:
             return self._of_stack(*whole, x, y), h.new_zeros(())
         penalty = h.new_zeros(())
-        for l, layer in enumerate(model.act_fun):
-            edges = Edges(layer, h, l > 0)
-            sums = edges.sums()
-            if self.weighs:
-                penalty += self._weigh(edges)
-            nodes = None if self.plain[l] else Nodes(model, l, sums)
-            h = sums if nodes is None else nodes.values.detach()
-            tape.append((edges, nodes))
+        for l, edges in enumerate(self.edges):
+            sums = edges.sums(h)
+            if self.weights is not None:
+                penalty = penalty + edges.weigh(self.relative, *self.weights)
+            nodes.append(None if self.plain[l] else Nodes(model, l, sums))
+            h = sums if self.plain[l] else nodes[l].values.detach()
         loss, u = self._loss(h.view(*x.shape[:-1], -1), y)
         u = u.reshape(h.shape).to(h.dtype)
-        for edges, nodes in reversed(tape):
-            u = edges.back(u if nodes is None else nodes.back(u))
-        if self.lamb:
+        for l in reversed(range(len(self.edges))):
+            u = self.edges[l].back(u if self.plain[l] else nodes[l].back(u), need_x=l > 0)
+        if self.smooth:
             for layer in model.act_fun:
-                penalty += self._smooth(layer.linear.coef)
+                penalty = penalty + self._smooth(layer.linear.coef)
         return loss, penalty
 
     def _whole(self, x: Tensor) -> tuple | None:
@@ -122,17 +113,6 @@ class Gradient:
             loss = self.loss_fn(leaf, y)
             loss.backward()
         return loss.detach(), torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-    def _weigh(self, edges: "Edges") -> Tensor:
-        """L1 and entropy of a layer; leaves their gradients with the edges."""
-        size, l1, bits = edges.size(RELATIVE[self.metric]), self.lambdas["lamb_l1"], self.lambdas["lamb_entropy"]
-        value, grad = size.sum().mul_(l1), torch.full_like(size, l1 * self.lamb)
-        for dim in (0, 1) if bits else ():
-            part, slope, rows = entropy_and_slope(size, dim)
-            value.add_(part, alpha=-bits / rows)
-            grad.add_(slope, alpha=-bits * self.lamb / rows)
-        edges.weigh(grad)
-        return value
 
     def _smooth(self, coef: nn.Parameter) -> Tensor:
         """The penalties of the coefficients [I, F, O]: of their sizes, and of their differences along F."""
@@ -165,148 +145,56 @@ class Nodes:
 
 
 class Edges:
-    """The edges of a layer on x [N, I], forth and back.
+    """The edges of a layer, forth and back."""
 
-    One input at a time, or one output where those are fewer: P [A, N, B] are the values of the edges with A the inputs
-    and B the outputs, or the other way round.
-    """
+    def __init__(self, layer: KANLayer):
+        self.linear = linear = layer.linear
+        self.mask = None if layer._current_plan().full else layer.edge_mask
+        name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2)
+        self.ops, self.fixed = select.BACKENDS[name], (linear.grid, linear._spec)
+        self.terms = self.of_x = None
 
-    def __init__(self, layer: KANLayer, x: Tensor, need_x: bool):
-        self.layer, self.linear, self.x, self.need_x = layer, layer.linear, x, need_x
-        full = layer._current_plan().full
-        self.base, scale = (self.linear.base_weight, self.linear.spline_scale) if full else layer._masked()
-        self.mask = None if full else layer.edge_mask
-        self.scale, self.coef = scale, self.linear.coef * scale[:, None]
-        linear = self.linear
-        self.ops = select.BACKENDS[select.choose(linear.backend, x.device, (x.dtype, self.coef.dtype))]
-        self.by_inputs = layer.in_dim <= layer.out_dim
-        self.grad_size = None
-
-    def sums(self) -> Tensor:
-        """[N, O]."""
-        linear = self.linear
-        return self.ops.kan_out(self.x, None, self.coef, self.base, None, linear.grid, linear._spec, 0)
-
-    # The penalty
-
-    def size(self, relative: bool) -> Tensor:
-        """The standard deviation of every edge, [A, B], over the input's + 0.1 where that is asked for."""
-        self.pieces = self._pieces()
-        wide = self.coef.shape[2] if self.by_inputs else self.coef.shape[0]
-        step = max(1, KEPT // max(1, len(self.x) * wide))
-        self.parts = [self.pieces[k : k + step] for k in range(0, len(self.pieces), step)]
-        self.rows = max(1, len(self.x) - 1)
-        deviations, squares = None, []
-        for part in self.parts:
-            deviations = self._deviations(part)
-            squares.append(deviations.square().sum(1))
-        self.kept = deviations if len(self.parts) == 1 else None
-        squares = torch.cat(squares) if len(squares) > 1 else squares[0]
-        self.std = squares.div_(self.rows).sqrt_()
-        self.range = None
-        if not relative:
-            return self.std
-        self.apart = self.x - self.x.mean(0)
-        self.x_std = self.apart.square().sum(0).div_(self.rows).sqrt_()
-        self.range = self.x_std + 0.1
-        self.range = self.range[:, None] if self.by_inputs else self.range
-        self.relative = self.std / self.range
-        return self.relative
-
-    def weigh(self, grad_size: Tensor) -> None:
-        """The penalty's gradient by size."""
-        self.grad_size = grad_size
-
-    def _pieces(self) -> list[tuple]:
-        """What an input, or an output, reads: x, coef, base_weight and grid."""
-        coef, base, grid = self.coef, self.base, self.linear.grid
-        if self.by_inputs:  # [N, 1], [1, F, O], [1, O], [1, M]
-            bases = [None] * len(coef) if base is None else base.unsqueeze(1).unbind(0)
-            columns = self.x.unsqueeze(2).unbind(1)
-            return list(zip(columns, coef.unsqueeze(1).unbind(0), bases, grid.unsqueeze(1).unbind(0), strict=True))
-        bases = [None] * coef.shape[2] if base is None else base.unsqueeze(2).unbind(1)
-        return [(self.x, c, b, grid) for c, b in zip(coef.unsqueeze(3).unbind(2), bases, strict=True)]
-
-    def _deviations(self, part: list[tuple]) -> Tensor:
-        """The values of edges less their means, [a, N, B]."""
-        spec, ops = self.linear._spec, self.ops
-        if self.by_inputs:
-            found = [ops.kan_out(x, None, c, b, None, grid, spec, 0) for x, c, b, grid in part]
-        else:
-            one = self.x.new_ones(len(self.x), 1)
-            found = [ops.kan_in(x, one, c, b, grid, spec, 0) for x, c, b, grid in part]
-        values = torch.stack(found) if len(found) > 1 else found[0][None]
-        return values.sub_(values.mean(1, keepdim=True))
-
-    # Back
-
-    def back(self, u: Tensor) -> Tensor | None:
-        """Given the gradient u [N, O] by the sums: that by x, where it is needed; the parameters' goes into .grad."""
-        if self.grad_size is None:
-            grad_x, grad_coef, grad_base = self._back(self.x, None, u, self.coef, self.base, self.linear.grid)
-        else:
-            grad_x, grad_coef, grad_base = self._back_through_edges(u)
+    def sums(self, x: Tensor) -> Tensor:
+        """[N, I] -> [N, O]."""
         linear, mask = self.linear, self.mask
-        if linear.coef.requires_grad:
-            _add(linear.coef, grad_coef * self.scale[:, None])
+        self.x, self.base, self.scale = x, linear.base_weight, linear.spline_scale
+        if mask is not None:
+            self.base, self.scale = None if self.base is None else self.base * mask, self.scale * mask
+        self.scale = self.scale[:, None]
+        self.coef = linear.coef * self.scale
+        return self.ops.kan_out(x, None, self.coef, self.base, None, *self.fixed, 0)
+
+    def weigh(self, relative: bool, *weights: float) -> Tensor:
+        """The penalty of the edges, see edge_penalty; its gradients are kept for the way back."""
+        x = self.x
+        moments = self.ops.edge_moments(x, self.coef, self.base, *self.fixed)
+        found = torch.ops.fastkan.edge_penalty(moments, x if relative else None, len(x), *weights)
+        penalty, self.terms, *of_x = found
+        self.of_x = of_x if relative else None
+        return penalty
+
+    def back(self, u: Tensor, need_x: bool) -> Tensor | None:
+        """The gradient by x [N, I], given that by the sums, u [N, O]; the parameters' go into .grad."""
+        x, coef, base = self.x, self.coef, self.base
+        if self.terms is not None:
+            grad_x, grad_coef, grad_base = self.ops.edge_backward(x, u, self.terms, coef, base, *self.fixed, need_x)
+            if need_x and self.of_x is not None:
+                mean, term = self.of_x
+                grad_x.addcmul_(x - mean, term)
+        elif need_x:
+            grad_x, grad_coef, grad_base = self.ops.kan_backward(x, None, u, coef, base, *self.fixed, 0)
+        else:
+            grad_x = None
+            grad_coef, grad_base = self.ops.kan_coef(x, None, u, *self.fixed, 0, base is not None)
+        linear, mask = self.linear, self.mask
         if linear.spline_scale.requires_grad:
             grad_scale = (grad_coef * linear.coef).sum(1)
             _add(linear.spline_scale, grad_scale if mask is None else grad_scale * mask)
+        if linear.coef.requires_grad:
+            _add(linear.coef, grad_coef.mul_(self.scale))
         if grad_base is not None and linear.base_weight.requires_grad:
             _add(linear.base_weight, grad_base if mask is None else grad_base * mask)
         return grad_x
-
-    def _back(self, x, s, u, coef, base, grid) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        if self.need_x:
-            return self.ops.kan_backward(x, s, u, coef, base, grid, self.linear._spec, 0)
-        return None, *self.ops.kan_coef(x, s, u, grid, self.linear._spec, 0, base is not None)
-
-    def _back_through_edges(self, u: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        grad_std = self.grad_size if self.range is None else self.grad_size / self.range
-        weight = (grad_std / self.std).masked_fill_(self.std == 0, 0.0).div_(self.rows)  # A B
-        by_inputs = self.by_inputs
-        given = u[None] if by_inputs else u.T[:, :, None]  # [A or 1, N, B or 1]
-        one = None if by_inputs else self.x.new_ones(len(self.x), 1)
-        grads, at = [], 0
-        for part in self.parts:
-            values = self._deviations(part) if self.kept is None else self.kept
-            to = at + len(part)
-            values.mul_(weight[at:to, None]).add_(given if by_inputs else given[at:to])
-            for (x, c, b, grid), v in zip(part, values, strict=True):
-                grads.append(self._back(x, None, v, c, b, grid) if by_inputs else self._back(x, v, one, c, b, grid))
-            at = to
-        grad_x, grad_coef, grad_base = zip(*grads, strict=True)
-        at = 0 if by_inputs else 2
-        grad_coef = torch.cat(grad_coef, at)
-        grad_base = None if self.base is None else torch.cat(grad_base, at // 2)
-        if not self.need_x:
-            return None, grad_coef, grad_base
-        if by_inputs:
-            grad_x = torch.cat(grad_x, 1)
-        else:
-            grad_x = torch.stack(grad_x).sum(0) if len(grad_x) > 1 else grad_x[0]
-        return self._back_through_range(grad_x), grad_coef, grad_base
-
-    def _back_through_range(self, grad_x: Tensor) -> Tensor:
-        if self.range is None:
-            return grad_x
-        grad_range = -(self.grad_size * self.relative / self.range).sum(1 if self.by_inputs else 0)  # I
-        weight = (grad_range / self.x_std).masked_fill_(self.x_std == 0, 0.0).div_(self.rows)
-        return grad_x.addcmul_(self.apart, weight)
-
-
-def entropy_and_slope(size: Tensor, dim: int) -> tuple[Tensor, Tensor, int]:
-    """regularize.entropy of a matrix, times -rows, and its gradient, times -rows; and the rows.
-
-    sum share log2(share + e), share = size / (sum of size + 1).
-    """
-    total = size.sum(dim, keepdim=True).add_(1)
-    share = size / total
-    inner = share + 1e-4
-    bits = inner.log2()
-    slope = torch.addcdiv(bits, share, inner, value=1 / math.log(2))  # of share log2(share + e)
-    grad = slope.sub((slope * share).sum(dim, keepdim=True)).div_(total)
-    return torch.dot(share.view(-1), bits.view(-1)), grad, total.numel()
 
 
 def mean_square(prediction: Tensor, label: Tensor) -> Tensor:

@@ -176,10 +176,14 @@ class KANLayer(nn.Module):
     def edge_std(self, x: Tensor) -> Tensor:
         """The standard deviation of every edge over the rows of x [N, I]: [O, I], differentiable, no [N, I, O].
 
-        With C[i] the covariance of input i's features, the variance of an edge is w C w. In float64, whose rounding
-        then appears as its square root: an edge that is constant has 1e-8 of its weights. A few inputs at a time, whose
-        features are computed again on the way back where they are many.
+        By the fused operator. With a base function that it does not know: with C[i] the covariance of input i's
+        features, the variance of an edge is w C w; in float64, whose rounding then appears as its square root, so that
+        an edge that is constant has 1e-8 of its weights. A few inputs at a time, whose features are computed again on
+        the way back where they are many.
         """
+        if self.linear._fused:
+            variance = self._moments(x)[2].T * (len(x) / max(1, len(x) - 1))
+            return safe_sqrt(variance).to(self.linear.coef.dtype)
         parts = list(zip(x.split(BLOCK, 1), self.linear.grid.split(BLOCK), self.weights().split(BLOCK), strict=True))
         if x.numel() * (self.num + self.k) < KEPT or torch._C._are_functorch_transforms_active():
             found = [self._edge_std(*part) for part in parts]
@@ -196,11 +200,15 @@ class KANLayer(nn.Module):
 
     def edge_mean(self, x: Tensor) -> Tensor:
         """The mean over the rows of x [N, I] of |phi| of every edge: [O, I], differentiable, by the fused operator."""
+        if self.linear._fused:
+            return self._moments(x)[0].T.to(self.linear.coef.dtype)
+        values = torch.einsum("nif,ifo->noi", self.features(x), self.weights().double())
+        return values.abs().mean(0).to(self.linear.coef.dtype)
+
+    def _moments(self, x: Tensor) -> Tensor:
         linear, (base, scale) = self.linear, self._masked()
         coef = linear.coef * scale[:, None]
-        if linear._fused:
-            return functional.apply_edge_mean(x, coef, linear.grid, base, linear._spec, linear.backend).T
-        return torch.einsum("nif,ifo->noi", self.features(x), self.weights().double()).abs().mean(0).to(coef.dtype)
+        return functional.apply_edge_moments(x, coef, linear.grid, base, linear._spec, linear.backend)
 
     def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
         """A layer of these inputs and outputs of the present one, in this order; None makes a new one.

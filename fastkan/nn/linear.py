@@ -251,7 +251,8 @@ class KANLinear(nn.Module):
         functional.check_input(x, self.in_features)
         coef = self._scaled_coef()
         if self._fused:
-            return functional.apply_edge_mean(x, coef, self.grid, self.base_weight, self._spec, self.backend)
+            moments = functional.apply_edge_moments(x, coef, self.grid, self.base_weight, self._spec, self.backend)
+            return moments[0].to(coef.dtype)
         rows = x.reshape(-1, self.in_features)
         step = max(1, CHUNK // coef[:, 0].numel())
         parts = [checkpoint(self._edge_sum, part, coef, use_reentrant=False) for part in rows.split(step)]

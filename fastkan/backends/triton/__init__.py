@@ -41,4 +41,4 @@ def _implementation(contraction: str):
 for _contraction in ops.CONTRACTIONS:
     torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
 
-kan_out, kan_in, kan_coef, kan_backward, edge_mean, edge_mean_backward = ops.functions(_NAMESPACE)
+kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions(_NAMESPACE)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...spec import FAMILIES, Spec
 from . import plan
-from .kernels import edge_mean as edge_kernels
+from .kernels import edge_moments as edge_kernels
 from .kernels import kan_backward as backward_kernels
 from .kernels import kan_out as out_kernels
 from .kernels.base import MAX_ORDER
@@ -260,47 +260,51 @@ def _order(x: Tensor, grid: Tensor, functions: int, c: Contraction, block: int) 
     return keys, ranges
 
 
-def edge_mean(
+def edge_moments(
     x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int, outside: int,
     uniform: bool, family: int,
 ) -> Tensor:  # fmt: skip
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
+    dtype = torch.float64 if torch.float64 in (x.dtype, coef.dtype) else torch.float32
     if 0 in (rows, inputs, outputs):
-        return coef.new_full((inputs, outputs), torch.nan)
+        return coef.new_full((3, inputs, outputs), torch.nan, dtype=dtype)
     c = Contraction.of(Spec(degree, base, outside, uniform, family), 0, grid, x, base_weight, coef)
     tiles = plan.edge(c.accumulator, rows, outputs)
     programs = inputs * plan.cdiv(outputs, tiles.BO)
-    splits = plan.splits(x.device, programs, plan.cdiv(rows, tiles.BN))
-    dtype = torch.float64 if c.accumulator == tl.float64 else torch.float32
-    parts = x.new_empty(splits, inputs, outputs, dtype=dtype)
+    steps = plan.cdiv(rows, tiles.BN)
+    splits = plan.splits(x.device, programs, steps)
+    parts = x.new_empty(splits, 3, inputs, outputs, dtype=dtype)
     args = (
         x, coef, base_weight, grid, parts, rows, inputs, outputs, functions, splits, *x.stride(), *coef.stride(),
         *_strides(base_weight, 2), grid.stride(0),
     )  # fmt: skip
-    _launch(edge_kernels.mean, lambda _: programs * splits, x.device, args, c.constants(), tiles)
-    return parts.sum(0).to(coef.dtype)
+    _launch(edge_kernels.moments, lambda _: programs * splits, x.device, args, c.constants(), tiles)
+    share = plan.cdiv(steps, splits) * tiles.BN
+    counts = (rows - share * torch.arange(splits, device=x.device)).clamp(0, share).to(dtype)[:, None, None]
+    size, means, squares = parts.unbind(1)
+    mean = means[0] + (counts * (means - means[0])).sum(0) / rows
+    return torch.stack([size.sum(0), mean, (squares + counts * (means - mean).square()).sum(0) / rows])
 
 
-def edge_mean_backward(
-    x: Tensor, grad_mean: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int, base: int,
-    outside: int, uniform: bool, family: int,
+def edge_backward(
+    x: Tensor, u: Tensor | None, terms: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, degree: int,
+    base: int, outside: int, uniform: bool, family: int, with_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
-    grad_x, grad_coef = x.new_empty(x.shape), coef.new_empty(coef.shape)
+    grad_x, grad_coef = x.new_empty(rows if with_x else 0, inputs), coef.new_empty(coef.shape)
     grad_base = coef.new_empty(0 if base_weight is None else inputs, outputs)
     if 0 in (rows, inputs, outputs):
         return grad_x.zero_(), grad_coef.zero_(), grad_base.zero_()
-    c = Contraction.of(
-        Spec(degree, base, outside, uniform, family), 0, grid, x, base_weight, grad_mean, grad_coef, coef
-    )
+    spec = Spec(degree, base, outside, uniform, family)
+    c = Contraction.of(spec, 0, grid, x, base_weight, u, terms, grad_coef, coef)
     if c.operand in (tl.float16, tl.bfloat16):  # a cotangent is as small as 1 / N
         c = c._replace(operand=tl.float32, precision=plan.precision(torch.float32))
     tiles = plan.edge(c.accumulator, rows, outputs)
-    x_tiles = inputs * plan.cdiv(rows, tiles.BN)
+    x_tiles = inputs * plan.cdiv(rows, tiles.BN) if with_x else 0
     programs = x_tiles + inputs * plan.cdiv(functions, tiles.BF) * plan.cdiv(outputs, tiles.BO)
     args = (
-        x, grad_mean, coef, base_weight, grid, grad_x, grad_coef, grad_base, rows, inputs, outputs, functions, x_tiles,
-        *x.stride(), *grad_mean.stride(), *coef.stride(), *_strides(base_weight, 2), grid.stride(0),
+        x, u, terms, coef, base_weight, grid, grad_x, grad_coef, grad_base, rows, inputs, outputs, functions, x_tiles,
+        *x.stride(), *_strides(u, 2), *terms.stride(), *coef.stride(), *_strides(base_weight, 2), grid.stride(0),
     )  # fmt: skip
     constants = {**c.constants(), **c.matrix_constants()}
     _launch(edge_kernels.backward, lambda _: programs, x.device, args, constants, tiles)

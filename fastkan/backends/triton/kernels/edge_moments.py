@@ -1,0 +1,141 @@
+"""Moments of every edge's values phi[i,o](x[n,i]), and back through them, an input at a time: no [N, I, O] anywhere."""
+
+import triton
+import triton.language as tl
+
+from .base import base
+from .kan_out import edge
+from .tile import block, product
+
+
+@triton.jit
+def moments(x_data, coef, base_weight, grid, parts, N, I, O, F, SPLITS, x_n, x_i, coef_i, coef_f, coef_o, base_i,
+            base_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, BASE: tl.constexpr, INDEX: tl.constexpr,
+            COORDINATE: tl.constexpr, ACCUMULATOR: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr,
+            BF: tl.constexpr):  # fmt: skip
+    """parts[split, :, i, o] of a share of the rows: sum |phi| over N, their mean, sum (phi - mean)^2.
+
+    Blocks of rows are joined as in Chan, Golub and LeVeque, COMPSTAT 1982; the mean starts with the first row's value,
+    so that an edge that is constant has the sum 0.
+    """
+    columns = tl.cdiv(O, BO)
+    o = block(tl.program_id(0) % columns * BO, BO, INDEX)
+    i = tl.full([], tl.program_id(0) // columns % I, INDEX)
+    split = tl.program_id(0) // columns // I
+    share = tl.cdiv(tl.cdiv(N, BN), SPLITS) * BN
+    first = tl.full([BN], split * share, INDEX)
+    x = tl.load(x_data + first * x_n + i * x_i, first < N, 0.0).to(COORDINATE)
+    phi = edge(x, coef + i * coef_i, base_weight, grid + i * grid_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
+               FAMILY, SPEC, 0, BASE, ACCUMULATOR)  # fmt: skip
+    mean = tl.max(phi, 0)
+    size = tl.zeros([BO], ACCUMULATOR)
+    squares = tl.zeros([BO], ACCUMULATOR)
+    for n0 in range(split * share, tl.minimum(split * share + share, N), BN):
+        n = block(n0, BN, INDEX)
+        x = tl.load(x_data + n * x_n + i * x_i, n < N, 0.0).to(COORDINATE)
+        phi = edge(x, coef + i * coef_i, base_weight, grid + i * grid_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
+                   FAMILY, SPEC, 0, BASE, ACCUMULATOR)  # fmt: skip
+        live = (n < N)[:, None]
+        before = (n0 - split * share).to(ACCUMULATOR)
+        rows = tl.minimum(N - n0, BN).to(ACCUMULATOR)
+        apart = tl.where(live, phi - mean[None, :], 0.0)
+        total = tl.sum(apart, 0)
+        apart = tl.where(live, apart - (total / rows)[None, :], 0.0)
+        squares += tl.sum(apart * apart, 0) + total / rows * total * (before / (before + rows))
+        mean += total / (before + rows)
+        size += tl.sum(tl.where(live, tl.abs(phi), 0.0), 0)
+    plane = tl.full([], I, INDEX) * O
+    at = tl.full([], split, INDEX) * 3 * plane + i * O + o
+    tl.store(parts + at, size / N, o < O)
+    tl.store(parts + at + plane, mean, o < O)
+    tl.store(parts + at + 2 * plane, squares, o < O)
+
+
+@triton.jit
+def backward(x_data, u_data, terms, coef, base_weight, grid, grad_x, grad_coef, grad_base, N, I, O, F, X_TILES, x_n,
+             x_i, u_n, u_o, t_k, t_i, t_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY: tl.constexpr,
+             SPEC: tl.constexpr, BASE: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr,
+             OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr,
+             BO: tl.constexpr, BF: tl.constexpr):  # fmt: skip
+    """Programs below X_TILES make a column of grad_x for BN rows, the others a tile [BF, BO] of grad_coef."""
+    if tl.program_id(0) < X_TILES:
+        _x_column(tl.program_id(0), x_data, u_data, terms, coef, base_weight, grid, grad_x, N, I, O, F, x_n, x_i, u_n,
+                  u_o, t_k, t_i, t_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY, SPEC, BASE, INDEX,
+                  COORDINATE, ACCUMULATOR, BN, BO)  # fmt: skip
+    else:
+        _coef_tile(tl.program_id(0) - X_TILES, x_data, u_data, terms, coef, base_weight, grid, grad_coef, grad_base, N,
+                   O, F, x_n, x_i, u_n, u_o, t_k, t_i, t_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY,
+                   SPEC, BASE, INDEX, COORDINATE, OPERAND, ACCUMULATOR, PRECISION, BN, BO, BF)  # fmt: skip
+
+
+@triton.jit
+def _x_column(tile, x_data, u_data, terms, coef, base_weight, grid, grad_x, N, I, O, F, x_n, x_i, u_n, u_o, t_k, t_i,
+              t_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr,
+              BASE: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr, ACCUMULATOR: tl.constexpr,
+              BN: tl.constexpr, BO: tl.constexpr):  # fmt: skip
+    i = tl.full([], tile % I, INDEX)
+    n = block(tile // I * BN, BN, INDEX)
+    x = tl.load(x_data + n * x_n + i * x_i, n < N, 0.0).to(COORDINATE)
+    total = tl.zeros([BN], ACCUMULATOR)
+    for o0 in range(0, O, BO):
+        o = block(o0, BO, INDEX)
+        v = _cotangent(x, n, u_data, terms, coef, base_weight, grid, i, o, N, O, F, u_n, u_o, t_k, t_i, t_o, coef_i,
+                       coef_f, coef_o, base_i, base_o, grid_i, FAMILY, SPEC, BASE, ACCUMULATOR)  # fmt: skip
+        slope = edge(x, coef + i * coef_i, base_weight, grid + i * grid_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
+                     FAMILY, SPEC, 1, BASE, ACCUMULATOR)  # fmt: skip
+        total += tl.sum(v * slope, 1)
+    tl.store(grad_x + n * I + i, total.to(grad_x.dtype.element_ty), n < N)
+
+
+@triton.jit
+def _coef_tile(tile, x_data, u_data, terms, coef, base_weight, grid, grad_coef, grad_base, N, O, F, x_n, x_i, u_n, u_o,
+               t_k, t_i, t_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr,
+               BASE: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr, OPERAND: tl.constexpr,
+               ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr,
+               BF: tl.constexpr):  # fmt: skip
+    columns, blocks = tl.cdiv(O, BO), tl.cdiv(F, BF)
+    i = tl.full([], tile // (blocks * columns), INDEX)
+    j = tile // columns % blocks
+    f = j * BF + tl.arange(0, BF)
+    o = block(tile % columns * BO, BO, INDEX)
+    knots = grid + i * grid_i
+    total = tl.zeros([BF, BO], ACCUMULATOR)
+    of_base = tl.zeros([BO], ACCUMULATOR)
+    for n0 in range(0, N, BN):
+        n = block(n0, BN, INDEX)
+        x = tl.load(x_data + n * x_n + i * x_i, n < N, 0.0).to(COORDINATE)
+        v = _cotangent(x, n, u_data, terms, coef, base_weight, grid, i, o, N, O, F, u_n, u_o, t_k, t_i, t_o, coef_i,
+                       coef_f, coef_o, base_i, base_o, grid_i, FAMILY, SPEC, BASE, ACCUMULATOR)  # fmt: skip
+        v = tl.where((n < N)[:, None], v, 0.0)
+        a = FAMILY.feature(FAMILY.prepare(x[None, :], knots, F, 0, SPEC), f[:, None], 0, SPEC)
+        total = product(a, v, total, OPERAND, PRECISION)
+        if base_weight is not None:
+            of_base += tl.sum(base(x, 0, BASE)[:, None].to(ACCUMULATOR) * v, 0)
+    out = (i * F + f).to(INDEX)
+    tl.store(
+        grad_coef + out[:, None] * O + o[None, :],
+        total.to(grad_coef.dtype.element_ty),
+        (f < F)[:, None] & (o < O)[None, :],
+    )
+    if base_weight is not None:
+        if j == 0:
+            tl.store(grad_base + i * O + o, of_base.to(grad_base.dtype.element_ty), o < O)
+
+
+@triton.jit
+def _cotangent(x, n, u_data, terms, coef, base_weight, grid, i, o, N, O, F, u_n, u_o, t_k, t_i, t_o, coef_i, coef_f,
+               coef_o, base_i, base_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, BASE: tl.constexpr,
+               ACCUMULATOR: tl.constexpr):  # fmt: skip
+    """u[n,o] + t0[i,o] sign(phi[n,o]) + t1[i,o] + t2[i,o] phi[n,o], where sign(0) is 0; of NaN it is NaN."""
+    phi = edge(x, coef + i * coef_i, base_weight, grid + i * grid_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
+               FAMILY, SPEC, 0, BASE, ACCUMULATOR)  # fmt: skip
+    at = terms + i * t_i + o * t_o
+    of_sign = tl.load(at, o < O, 0.0)[None, :]
+    constant = tl.load(at + t_k, o < O, 0.0)[None, :]
+    factor = tl.load(at + 2 * t_k, o < O, 0.0)[None, :]
+    sign = tl.where(phi > 0, 1.0, tl.where(phi < 0, -1.0, 0.0)).to(ACCUMULATOR)
+    v = sign * of_sign + (constant + factor * phi)
+    if u_data is not None:
+        here = (n < N)[:, None] & (o < O)[None, :]
+        v += tl.load(u_data + n[:, None] * u_n + o[None, :] * u_o, here, 0.0).to(ACCUMULATOR)
+    return v
