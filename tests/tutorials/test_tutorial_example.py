@@ -175,14 +175,16 @@ def test_example_6_pde_interpretation(kan):
 
 
 def test_example_7_pde_accuracy(kan):
-    """A finer grid solves it better."""
-    problem, errors = Poisson(11), []
-    model = kan.KAN(width=[2, 2, 1], grid=5, k=3, seed=2).speed()
-    errors.append(problem.train(kan, model, 15))
-    model.get_act(problem.inner)
-    model = model.refine(10).speed()
-    errors.append(problem.train(kan, model, 24))
-    assert errors[0] < 4e-3 and errors[1] < 0.5 * errors[0]  # pykan has 3.8e-3 after 20 steps with grid 5
+    """A finer grid solves it better; from one start alone that is luck, since so small a network gets stuck."""
+    problem, coarse, fine = Poisson(11), [], []
+    for seed in range(5):
+        model = kan.KAN(width=[2, 2, 1], grid=5, k=3, seed=seed).speed()
+        coarse.append(problem.train(kan, model, 15))
+        model.get_act(problem.inner)
+        model = model.refine(10).speed()
+        fine.append(problem.train(kan, model, 24))
+    assert sum(after < before for before, after in zip(coarse, fine, strict=True)) >= 4
+    assert min(fine) < 3.8e-3  # which pykan has after 20 steps with grid 5
 
 
 def test_example_8_continual_learning(kan):
