@@ -104,7 +104,11 @@ __attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u
 #pragma GCC unroll 16
         for (int v = 0; v < NV; ++v) phi[v] = k == 0 ? a * load(weights + v * W) : phi[v] + a * load(weights + v * W);
       }
-      if constexpr (C && !E) add(k);
+      if constexpr (C && !E) {  // not add(k): a capture costs registers where no edge's value is asked for
+        const Vec<T> a = splat(w[(X * kPlanes + k) * kVisit]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[k][v] += a * un[v];
+      }
     }
     if constexpr (E) {
 #pragma GCC unroll 16
