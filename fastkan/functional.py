@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import autograd, select, stack
+from . import autograd, select, stack, stack_size
 from .basis.bspline import uniform_knots
 from .spec import Spec
 from .stack import Layer
@@ -108,11 +108,6 @@ def apply(
     return y.view(*lead, coef.shape[2])
 
 
-# A stack runs in one call up to so many coefficients, and so many of them times rows: above, a call for each layer
-# costs less than to compute the activations twice. (A traced batch may be of any size.)
-STACK_COEFS, STACK_WORK = 1 << 14, 1 << 22
-
-
 def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tensor:
     """Layers one after the other, x [..., I] -> [..., O]: in one call where that is faster, equal up to rounding."""
     if (chosen := stack_backend(x, layers, backend)) is None:
@@ -129,15 +124,14 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
     dtype, device = x.dtype, x.device
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or torch.is_autocast_enabled(device.type):
         return None
-    coefs = 0
     for coef, _, _, _, _, spec in layers:
         if coef.dtype != dtype or coef.device != device or spec.family:
             return None
-        coefs += coef.numel()
-    if coefs > STACK_COEFS or not torch.compiler.is_compiling() and x.numel() // x.shape[-1] * coefs > STACK_WORK:
+    rows = None if torch.compiler.is_compiling() else x.numel() // x.shape[-1]
+    if not stack_size.fits(device.type, layers, rows):
         return None
     chosen = select.choose(backend, device, (dtype,))
-    return chosen if chosen in stack.STACKERS and device.type == "cpu" else None
+    return chosen if chosen in stack.STACKERS else None
 
 
 def apply_edge_moments(

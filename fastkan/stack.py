@@ -13,7 +13,7 @@ the tangents in A, what leaves it has
     h'_A = sum_d out_d(h; s_{A,d}),   s_{A,d} = the sum over the partitions of A into d parts of the products of their h
 
 which `layered` computes with the contractions of autograd.py: the definition, and the way for everything else, which is
-transforms, more tangents than MAX_TANGENTS, and cotangents of the gradients of weights.
+transforms, more tangents than the kernels take, and cotangents of the gradients of weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,8 @@ from .ops import WEIGHTS
 from .select import BACKENDS
 from .spec import Spec
 
-# What the kernels take: see csrc/contract/problem.h.
-MAX_LAYERS, MAX_TANGENTS = 8, 3
+# What the kernels take: see csrc/contract/problem.h and csrc/cuda/stack.h.
+MAX_LAYERS, MAX_TANGENTS, MAX_GPU_TANGENTS = 8, 3, 2
 STACKERS = ("native",)
 
 Maybe = Tensor | None
@@ -163,7 +163,8 @@ class StackBackward(Function):
         tangents, weights, grids = _split(rest, ctx.k)
         cotangents = _aligned(cotangents, ctx.k, weights, ctx.wanted)
         of_inputs, of_weights = cotangents[: ctx.k + 1], cotangents[ctx.k + 1 :]
-        fused = ctx.k + (of_inputs[0] is not None) <= MAX_TANGENTS and all(c is None for c in of_weights)
+        most = MAX_TANGENTS if x.device.type == "cpu" else MAX_GPU_TANGENTS
+        fused = ctx.k + (of_inputs[0] is not None) <= most and all(c is None for c in of_weights)
         pull = _pull if fused and not _transformed(*cotangents) else _layered_pull
         needs = ctx.needs_input_grad[4:]
         grads = pull(x, tangents, u, weights, grids, ctx.specs, ctx.backend, cotangents, needs)

@@ -206,6 +206,18 @@ def test_after_every_operation(operation, tmp_path, capsys):
     assert again(X).isfinite().all() and not torch.equal(again(X), y)
 
 
+@pytest.mark.parametrize("changes", range(4))
+def test_a_copy_looks_at_its_masks_for_itself(changes):
+    """Its tensors count their versions anew, so that those of the model tell it nothing."""
+    model = KAN([3, 2, 1], dtype=torch.float64)
+    mask = model.act_fun[0].mask
+    for _ in range(changes):
+        mask.mul_(1.0)
+    model(X)
+    mask[0] = 0.0
+    assert torch.equal(copy.deepcopy(model)(X), model(X))
+
+
 # Files
 
 

@@ -11,7 +11,8 @@
 namespace fastkan {
 
 constexpr int kMostStackRows = 128, kMostStackTangents = 2;
-constexpr size_t kMostStackShared = 96 << 10;  // bytes that a block has on every GPU that is built for
+// Bytes that a block has on every GPU that is built for; fastkan/stack_size.py knows what it holds.
+constexpr size_t kMostStackShared = 96 << 10;
 
 template <class A, int T>
 struct StackArgs {
@@ -330,8 +331,10 @@ StackArgs<A, T> plan_stack(const Stack& s, bool back, int processors) {
   a.rows = kMostStackRows;
   while (a.rows > 32 && (StackShared<A, T>::bytes(a, back) > kMostStackShared || ceil_div(s.N, a.rows) < processors))
     a.rows /= 2;
-  if (StackShared<A, T>::bytes(a, back) > kMostStackShared)
-    throw std::runtime_error("the layers do not fit the shared memory of a GPU's block: expected smaller ones");
+  if (const size_t bytes = StackShared<A, T>::bytes(a, back); bytes > kMostStackShared)
+    throw std::runtime_error("the layers take " + std::to_string(bytes) +
+                             " bytes of the shared memory of a GPU's block: " + "expected at most " +
+                             std::to_string(kMostStackShared));
   a.blocks = least(ceil_div(s.N, a.rows), 2 * processors);
   return a;
 }

@@ -290,6 +290,9 @@ class KANLayer(nn.Module):
                 p.requires_grad_(trainable)
             self._asleep = None
 
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_plan": None}  # a copy counts the versions of its mask anew
+
     def _apply(self, fn, recurse: bool = True):
         self.refresh()  # its indices are on a device
         return super()._apply(fn, recurse)

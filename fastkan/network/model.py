@@ -60,7 +60,8 @@ class KAN(nn.Module):
 
     Attributes, by pykan's names: act_fun (KANLayer), symbolic_fun (SymbolicLayer); node_bias, node_scale, subnode_bias,
     subnode_scale (biases is node_bias); width, width_in, width_out, mult_arity, depth, grid, k, base_fun; input_id, the
-    columns of x that are read. Nothing is written to disk, and no activations are kept, unless asked: see get_act.
+    columns of x that are read. Nothing is written to disk, and no activations are kept, unless asked: see get_act. Off
+    the CPU a node's map that was taken hold of before a forward pass is not to be changed by `.data` after it.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
 
@@ -173,9 +174,13 @@ class KAN(nn.Module):
 
     def nodes(self, l: int, sums: Tensor) -> Tensor:
         """What goes from layer l into layer l + 1: sums [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
-        s = torch.addcmul(self.subnode_bias[l], sums, self.subnode_scale[l])
+        affine = self._modules
+        s = torch.addcmul(affine["subnode_bias"][l], sums, affine["subnode_scale"][l])
         y = node_values(s, self.width[l + 1][0], self.mult_arity[l + 1])
-        return torch.addcmul(self.node_bias[l], y, self.node_scale[l])
+        return torch.addcmul(affine["node_bias"][l], y, affine["node_scale"][l])
+
+    node_bias, node_scale = stacked.affine("node_bias"), stacked.affine("node_scale")
+    subnode_bias, subnode_scale = stacked.affine("subnode_bias"), stacked.affine("subnode_scale")
 
     def forget(self) -> None:
         """Drop what get_act and attribute have kept."""
@@ -304,6 +309,11 @@ class KAN(nn.Module):
     loadckpt = load
     keep, rewind, checkout, log_history = history.keep, history.rewind, history.checkout, history.log_history
     history = history.attached
+
+    def __getstate__(self) -> dict:
+        state = super().__getstate__()
+        state.pop("_seen_nodes", None)  # a copy counts the versions of its parameters anew
+        return state
 
     def copy(self) -> "KAN":
         """A copy that shares nothing."""

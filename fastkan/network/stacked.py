@@ -1,5 +1,8 @@
 """Which networks are nothing but layers of edges, one after the other: those run in one call, see fastkan.stack."""
 
+from operator import is_
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -24,7 +27,7 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
     modules = model._modules
     if model.symbolic_enabled and any(s.active for s in modules["symbolic_fun"]._modules.values()):
         return None
-    if any(n_mult for _, n_mult in model.width[1:]) or not _plain_nodes(modules):
+    if any(n_mult for _, n_mult in model.width[1:]) or not _plain_nodes(model):
         return None
     of_edges = modules["act_fun"]._modules.values()
     layers = [_layer(layer) for layer in of_edges]
@@ -61,11 +64,49 @@ def _layer(layer: nn.Module) -> Layer | None:
     return found._replace(base_weight=base_weight, scale=scale)
 
 
-def _plain_nodes(modules: dict[str, nn.Module]) -> bool:
-    """Whether the affine maps of the nodes are the identity, and stay it."""
+class _Seen(NamedTuple):
+    """What the affine maps of the nodes were found to be, as long as those are the parameters and their versions."""
+
+    parameters: list[nn.Parameter]
+    versions: list[int]
+    plain: bool
+
+
+def affine(name: str) -> property:
+    """The affine maps of that name. Who takes hold of them may change them in ways that no version tells."""
+
+    def get(self) -> nn.ParameterList:
+        self.__dict__.pop("_seen_nodes", None)
+        return self._modules[name]
+
+    return property(get)
+
+
+def _plain_nodes(model) -> bool:
+    """Whether the affine maps of the nodes are the identity, and stay it.
+
+    A CPU's are read at each call; a GPU would have to be waited for, so there what was read holds for their versions.
+    """
+    modules = model._modules
+    if _at_hand(model):
+        return _identities(modules)
+    parameters = [p for name in _NODES for p in modules[name]._parameters.values()]
+    if any(p.requires_grad for p in parameters):
+        return False
+    seen, versions = model.__dict__.get("_seen_nodes"), [p._version for p in parameters]
+    if seen is None or seen.versions != versions or not all(map(is_, seen.parameters, parameters)):
+        seen = model.__dict__["_seen_nodes"] = _Seen(parameters, versions, _identities(modules))
+    return seen.plain
+
+
+def _at_hand(model) -> bool:
+    return model._buffers["input_id"].is_cpu
+
+
+def _identities(modules: dict[str, nn.Module]) -> bool:
     for name, identity in _NODES.items():
         for p in modules[name]._parameters.values():
-            if p.requires_grad or type(p) is not nn.Parameter or not p.is_cpu:
+            if p.requires_grad or type(p) is not nn.Parameter:
                 return False
             values = p.tolist()
             if values.count(identity) < len(values):

@@ -140,6 +140,9 @@ class SymbolicLayer(nn.Module):
         self._current_plan()
         return self._awake
 
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_plan": None}  # a copy counts the versions of its mask anew
+
     def _current_plan(self) -> list[Group]:
         mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
         if torch.compiler.is_compiling() or mask.is_meta:
