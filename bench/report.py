@@ -14,7 +14,9 @@ from .peers import ON_GPU
 from .stacks import LABELS as STACKS
 
 Rows = list[dict[str, str]]
-LABELS = {name: peer.label for name, peer in ON_GPU.items()} | {"zero-fill": "zeros into the gradient of coef, alone"}
+LABELS = {name: peer.label for name, peer in ON_GPU.items()} | {
+    "zero-fill": "zeros into the gradient of coef, alone", "forward-zero-fill": "native's forward, then the zeros",
+}  # fmt: skip
 
 
 def write(folder: Path) -> list[Path]:
@@ -76,7 +78,7 @@ def _baseline_times(rows: Rows, cases: Sequence[str]) -> str:
 
 def scaling(rows: Rows) -> str:
     """Times, grid sizes down, contestants across; forward and backward."""
-    rows = [r for r in rows if r["phase"] == "forward+backward"]
+    every, rows = rows, [r for r in rows if r["phase"] == "forward+backward"]
     grids = list(dict.fromkeys(r["grid_size"] for r in rows))
     cells = {(r["grid_size"], r["peer"]): r for r in rows}
     peers = list(dict.fromkeys(r["peer"] for r in rows))
@@ -86,21 +88,29 @@ def scaling(rows: Rows) -> str:
     parts = [
         title,
         table(["G", *(LABELS[p] for p in peers)], lines),
-        _growth(cells, grids),
+        _growth(every, grids),
         reasons(rows, lambda r: f"G={r['grid_size']}"),
     ]
     return "\n\n".join(filter(None, parts))
 
 
-def _growth(cells: dict[tuple[str, str], dict[str, str]], grids: Sequence[str]) -> str:
+def _growth(rows: Rows, grids: Sequence[str]) -> str:
     """How much slower the largest grid is than the smallest, with and without the zeros."""
-    ends = [(cells.get((g, "native")), cells.get((g, "zero-fill"))) for g in (grids[0], grids[-1])]
-    if not all(native and native["seconds"] and zeros for native, zeros in ends):
+    seconds = {(r["phase"], r["peer"], r["grid_size"]): float(r["seconds"]) for r in rows if r["seconds"]}
+
+    def times(grid: str) -> tuple[float, float, float]:
+        step, zeros, filled = (
+            seconds["forward+backward", peer, grid] for peer in ("native", "zero-fill", "forward-zero-fill")
+        )
+        return step, step - zeros, step - (filled - seconds["forward", "native", grid])
+
+    try:
+        whole, alone, added = (digits(b / a) for a, b in zip(times(grids[0]), times(grids[-1]), strict=True))
+    except KeyError:
         return ""
-    (few, few_zeros), (many, many_zeros) = ([float(r["seconds"]) for r in pair] for pair in ends)
     return (
-        f"{LABELS['native']}, G={grids[-1]} over G={grids[0]}: {digits(many / few)}; without what the zeros take "
-        f"alone: {digits((many - many_zeros) / (few - few_zeros))}."
+        f"{LABELS['native']}, G={grids[-1]} over G={grids[0]}: {whole}; without what the zeros take alone: {alone}; "
+        f"without what they add to a forward, when the coefficients have the caches: {added}."
     )
 
 

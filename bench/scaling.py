@@ -28,15 +28,32 @@ class ZeroFill(Contestant):
     train = infer
 
 
+class ZeroFillInPlace(ZeroFill):
+    """The same after a forward, as in a training step: by then the coefficients have the caches."""
+
+    def infer(self) -> torch.Tensor:
+        with torch.no_grad():
+            self.forward(self.x)
+        return super().infer()
+
+    train = infer
+
+
 def zero_fill(problem: Problem) -> Contestant:
     return ZeroFill(torch.zeros_like, problem.x, problem.grad_out, (problem.coef,))
 
 
+def zero_fill_in_place(problem: Problem) -> Contestant:
+    native = PEERS["native"].build(problem)
+    return ZeroFillInPlace(native.forward, problem.x, problem.grad_out, (problem.coef,))
+
+
 def contestants(case: Case) -> dict[str, Build]:
     dense = case.batch * case.in_features * case.functions <= DENSE_FEATURES
-    return {**builds(["native", *(["efficient-kan"] if dense else [])], PEERS), "zero-fill": zero_fill}
+    layers = builds(["native", *(["efficient-kan"] if dense else [])], PEERS)
+    return {**layers, "zero-fill": zero_fill, "forward-zero-fill": zero_fill_in_place}
 
 
 def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
-    """As in layers, with the peer `zero-fill` beside the layers."""
+    """As in layers, with the peers `zero-fill` and `forward-zero-fill` beside the layers."""
     return [row for case in which for row in csv_rows(measure(case, contestants(case), rounds, progress=bar))]
