@@ -39,6 +39,9 @@ STACK_SCHEMAS = {
 }
 WEIGHTS = 4  # of a layer in `weights`
 
+# kan_out on a GPU where products of float32 may be of numbers rounded to tf32.
+GPU_SCHEMAS = {"kan_out_tf32": SCHEMAS["kan_out"]}
+
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 torch.library.define("fastkan::cuda_algorithm", "() -> int")
@@ -92,8 +95,8 @@ def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents
     return [t.new_empty(t.shape) for t in by if t is not None]
 
 
-for _name, _fake in {"stack_out": _stack_out, "stack_backward": _stack_backward}.items():
-    torch.library.define(f"fastkan::{_name}", STACK_SCHEMAS[_name])
+for _name, _fake in {"stack_out": _stack_out, "stack_backward": _stack_backward, "kan_out_tf32": _kan_out}.items():
+    torch.library.define(f"fastkan::{_name}", (STACK_SCHEMAS | GPU_SCHEMAS)[_name])
     torch.library.register_fake(f"fastkan::{_name}", _fake)
 
 for _namespace in NAMESPACES:

@@ -16,7 +16,7 @@ if not LIBRARY.exists():
     pytest.skip(f"{LIBRARY.name} is not built: `make test` builds it", allow_module_level=True)
 
 NAMESPACE = "fastkan_emulated"
-for name, schema in (ops.SCHEMAS | ops.STACK_SCHEMAS).items():
+for name, schema in (ops.SCHEMAS | ops.STACK_SCHEMAS | ops.GPU_SCHEMAS).items():
     torch.library.define(f"{NAMESPACE}::{name}", schema)
 torch.library.define(f"{NAMESPACE}::cuda_serves", "(int device) -> bool")
 torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")

@@ -168,7 +168,26 @@ def test_products_are_made_by_groups_of_warps(products, request):
         assert bool(found_in(k, "LDGSTS.E.BYPASS.128")) == there
 
 
+def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
+    """Sparse ones of the window, dense ones of the rest; both operands are read 16 bytes at a time."""
+    found = compiled(tmp_path, "tf32", "f32", "80")
+    tiles = [k for k in found if k.tile]
+    assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * [("sparse_out_kernel", t) for t in (64, 128)])
+    for k in tiles:
+        blocks = k.tile // 32 * k.tile // 16
+        assert found_in(k, "HMMA.SP.16816.F32.TF32") == found_in(k, "HMMA.1688.F32.TF32") == 2 * blocks
+        high, wide = k.tile // 32, k.tile // 16  # blocks of rows and of columns of a warp
+        assert found_in(k, "LDS.128") >= 2 * (high + 4 * wide // 4) + 2 * (high + 2 * wide // 4)
+        assert found_in(k, "LDGSTS.E.BYPASS.128")
+        assert found_in(k, "STG.E.128")
+    stay_in_registers_and_in_order(found)
+
+
 def test_products_stay_in_registers_and_in_order(products):
+    stay_in_registers_and_in_order(products)
+
+
+def stay_in_registers_and_in_order(products: list[Kernel]) -> None:
     assert_in_registers(products)
     assert_no_atomics(products)
     for k in products:

@@ -61,6 +61,58 @@ def test_the_lanes_of_a_warp_hold_the_windows(drawn):
     assert matrix == expected
 
 
+# tf32
+
+
+def decoded_tf32(numbers: list, places: list[int]) -> list[list[int]]:
+    """The operand [16, 16] of mma.sp.m16n8k16, tf32, sparsity selector 0.
+
+    Of lane 4 g + t register 0 is row g, register 1 row g + 8, both of columns 2 t and 2 t + 1; registers 2 and 3 are
+    the same 8 columns on. The places of row g are in bits 0-15, those of row g + 8 in bits 16-31, of columns 0-7 in
+    lane 4 g, of 8-15 in lane 4 g + 1; 0b0100 is the first of two columns, 0b1110 the second.
+    """
+    matrix = [[0] * 16 for _ in range(ROWS)]
+    for g in range(8):
+        for t in range(4):
+            for register, (row, column) in enumerate(((g, 2 * t), (g + 8, 2 * t), (g, 2 * t + 8), (g + 8, 2 * t + 8))):
+                word = places[4 * g + (column >= 8)] >> (16 if row >= 8 else 0)
+                bits = word >> (column % 8 * 2) & 0xF
+                assert bits in (0b0100, 0b1110), "what the hardware leaves undefined"
+                matrix[row][column + (bits == 0b1110)] = numbers[4 * g + t][register]
+    return matrix
+
+
+@st.composite
+def wide_windows(draw) -> tuple[int, int, list, list]:
+    """F, K, and for each row and input where a window of K + 1 begins, within or beyond F, and its numbers."""
+    degree = draw(st.integers(2, 3))
+    functions = draw(st.integers(degree + 1, 16))
+    chunks = max(-(-functions // 2), degree + 1)
+    inputs = draw(st.integers(1, 8 // chunks))
+    begin = st.integers(-degree, functions - 1)
+    begins = [[draw(begin) for _ in range(inputs)] for _ in range(ROWS)]
+    number = st.integers(1, 0xFFFFFFFF)
+    numbers = [
+        [[draw(number) if k <= degree else 0 for k in range(4)] for _ in range(inputs)] for _ in range(ROWS)
+    ]  # fmt: skip
+    return functions, degree, begins, numbers
+
+
+@given(wide_windows())
+def test_the_lanes_of_a_warp_hold_the_windows_in_tf32(drawn):
+    functions, degree, begins, numbers = drawn
+    matrix = decoded_tf32(*shared.tf32_fragment(begins, numbers, functions, degree))
+    chunks = max(-(-functions // 2), degree + 1)
+    expected = [[0] * 16 for _ in range(ROWS)]
+    for row in range(ROWS):
+        for i, (begin, window) in enumerate(zip(begins[row], numbers[row], strict=True)):
+            for k, number in enumerate(window[: degree + 1]):
+                f = begin + k
+                if 0 <= f < 2 * chunks:  # beyond F coefficients are zeros
+                    expected[row][2 * (i * chunks + f % chunks) + f // chunks] = number
+    assert matrix == expected
+
+
 @pytest.mark.parametrize("degree", range(6))
 def test_which_layers_are_sparse(degree):
     """From G = 2 up for cubics."""

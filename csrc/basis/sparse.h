@@ -64,9 +64,41 @@ FASTKAN_HD ChunkOfQuad chunk_of_quad(const Quad& quad, int chunk, int chunks) {
   return {static_cast<uint32_t>(low & 0xffff) | static_cast<uint32_t>(high & 0xffff) << 16, places_of(c)};
 }
 
+// tf32 is sparse by one in two columns. Function f of an input is again column f / chunks of chunk f mod chunks, but of
+// twos, as many as hold all functions and at least K + 1: then the functions of a window are in different chunks.
+FASTKAN_HD constexpr int chunks_of_two(int functions, int degree) {
+  return (functions + 1) / 2 > degree + 1 ? (functions + 1) / 2 : degree + 1;
+}
+
+// A window as 32-bit numbers: of begin to begin + K, begin in -K .. 2 chunks - 1; all others are zeros.
+template <int K>
+struct Singles {
+  int begin;
+  uint32_t numbers[K + 1];
+};
+
+// What a chunk of two holds of a window: the number, and the bits of its place, which count halves of it.
+struct ChunkOfSingles {
+  uint32_t number, places;
+};
+
+template <int K>
+FASTKAN_HD ChunkOfSingles chunk_of_singles(const Singles<K>& window, int chunk, int chunks) {
+  const int lowest = window.begin < 0         ? window.begin + chunks
+                     : window.begin >= chunks ? window.begin - chunks
+                                              : window.begin;
+  const int k = chunk >= lowest ? chunk - lowest : chunk - lowest + chunks, function = window.begin + k;
+  uint32_t number = 0;
+  FASTKAN_UNROLL
+  for (int j = 0; j <= K; ++j) number = j == k ? window.numbers[j] : number;
+  const bool there = function >= 0 && function < 2 * chunks;
+  return {there ? number : 0, there && function >= chunks ? 0b1110u : 0b0100u};
+}
+
 // mma.sp with m16n8k32 of 16-bit numbers (PTX ISA, "Matrix fragments for sparse mma.m16n8k32"): lane l holds in its
 // four registers two numbers each of rows l / 4 and l / 4 + 8, chunks l mod 4 and l mod 4 + 4 of the 8 in 32 columns.
-// It is the layout of the 16 columns of a dense left operand in pairs, and serves as that too.
+// It is the layout of the 16 columns of a dense left operand in pairs, and serves as that too. With m16n8k16 of tf32 a
+// lane holds one number each of the same chunks, of the 8 in 16 columns, or dense the 8 columns.
 struct Sparse16832 {
   static constexpr int kRows = 16, kChunks = 8, kRegisters = 4;
   FASTKAN_HD static int row(int lane, int r) { return lane / 4 + 8 * (r % 2); }

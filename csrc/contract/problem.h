@@ -31,6 +31,7 @@ struct Problem {
   View x, s, u, coef, base_weight, bias;
   View terms;     // [3, I, O], see edge_backward
   Dtype compute;  // f32 or f64
+  bool tf32;      // whether products of float32 may be those of numbers rounded to tf32
   // Results, contiguous; the kernels write all of them.
   void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
   Dtype out_dtype, grad_x_dtype, grad_coef_dtype;

@@ -1,6 +1,6 @@
 // Which kernels take a problem; nothing else decides that.
 //   matrix: uniform knots, degree 2 or 3, values and first derivatives, 16-bit numbers in rows of whole 16 bytes, and
-//           enough of them to fill tiles
+//           enough of them to fill tiles; of float32, where tf32 is allowed, kan_out
 //   wgmma:  of these kan_out, on sm_90
 //   gather: everything, 16 bytes at a time where they lie so
 // FASTKAN_CUDA_ALGORITHM names one; that never falls back, but for contractions that it has no kernel of.
@@ -48,22 +48,27 @@ inline const Kernels& gather_kernels(const Problem& p) {
                                 : f16::vectors;
 }
 
-inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
-  const bool groups = algorithm == Algorithm::wgmma;
-  if (stored_dtype(p) == Dtype::bf16) return groups ? bf16::groups : bf16::matrix;
-  return groups ? f16::groups : f16::matrix;
+inline const Kernels& matrix_kernels(const Problem& p, bool groups) {
+  static constexpr Kernels kNone = {};
+  const Dtype dtype = stored_dtype(p);
+  return dtype == Dtype::bf16  ? groups ? bf16::groups : bf16::matrix
+         : dtype == Dtype::f16 ? groups ? f16::groups : f16::matrix
+         : groups              ? kNone
+                               : f32::matrix;
 }
 
 // Why a problem cannot be a matrix product; nullptr if it can.
 inline const char* no_matrix(const Problem& p) {
   const Dtype dtype = stored_dtype(p);
-  if (dtype != Dtype::bf16 && dtype != Dtype::f16) return "they take bfloat16 or float16";
+  if (dtype == Dtype::f64 || p.compute == Dtype::f64) return "they take bfloat16 or float16";
+  if (dtype == Dtype::f32 && !p.tf32) return "they take bfloat16 or float16, or float32 that may be rounded to tf32";
   if (!has_vectors(p, dtype)) return "they take outputs in whole 16 bytes";
   if (p.s && p.s.dtype == Dtype::f64) return "they take weights of at most 32 bits";
   if (p.K != 2 && p.K != 3) return "they take degree 2 or 3";
   if (!p.uniform) return "they take uniform knots";
   const bool of_x_alone = p.grad_x && !p.grad_coef;
   if ((p.order != 0 && !of_x_alone) || p.x_order > 1) return "they take no higher derivatives";
+  if (dtype == Dtype::f32) return p.F > kMostTf32Functions ? "they take up to 32 functions of float32" : nullptr;
   if (!is_sparse(p.F, p.K) || p.F > kMostMatrixFunctions) return "they take 5 to 56 functions";
   return nullptr;
 }
@@ -84,7 +89,8 @@ using Kernel = void (*)(const Problem&, const Device&);
 
 inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Device& device) {
   const Algorithm asked = asked_algorithm();
-  const bool by_matrix = bf16::matrix.*contraction != nullptr, by_groups = bf16::groups.*contraction != nullptr;
+  const bool by_matrix = matrix_kernels(p, false).*contraction != nullptr;
+  const bool by_groups = matrix_kernels(p, true).*contraction != nullptr;
   const char* missing = no_matrix(p);
   Algorithm found = by_matrix && !missing && is_large(p) ? Algorithm::matrix : Algorithm::gather;
   if (found == Algorithm::matrix && by_groups && device.has_groups) found = Algorithm::wgmma;
@@ -95,7 +101,7 @@ inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Devi
     if (missing) throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM: no such kernels for this: ") + missing);
   }
   last_algorithm = found;
-  return (found == Algorithm::gather ? gather_kernels(p) : matrix_kernels(p, found)).*contraction;
+  return (found == Algorithm::gather ? gather_kernels(p) : matrix_kernels(p, found == Algorithm::wgmma)).*contraction;
 }
 
 }  // namespace fastkan

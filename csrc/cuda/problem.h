@@ -37,12 +37,12 @@ struct StackKernels {
   void (*backward)(const Stack&, const Device&);
 };
 
-constexpr int kMostMatrixFunctions = 56;  // of an input, in products of matrices
+constexpr int kMostMatrixFunctions = 56, kMostTf32Functions = 32;  // of an input, in products of matrices
 
 // gather.cu is compiled once for each type: aligned rows of it, and for the types computed in anything else. matrix.cu
-// is compiled for those of 16 bits.
+// is compiled for those of 16 bits, tf32.cu is that of float32.
 namespace f32 {
-extern const Kernels vectors, elements;
+extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
 }  // namespace f32
 namespace f64 {

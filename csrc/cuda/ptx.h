@@ -82,4 +82,33 @@ FASTKAN_MATRICES(__nv_bfloat16, "bf16", __nv_bfloat162, __floats2bfloat162_rn)
 FASTKAN_MATRICES(__half, "f16", __half2, __floats2half2_rn)
 #undef FASTKAN_MATRICES
 
+// tf32 ("for mma.m16n8k8" and "for sparse mma.m16n8k16"), a number in a register:
+//   left [16, 8]    a[r]: row g + 8 (r % 2), column t + 4 (r / 2)
+//   right [8, 8]    b[r]: row t + 4 r, column g; [16, 8] in four registers
+template <>
+struct Matrices<float> {
+  // c += a b, of 8 columns of a
+  static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+  // c += a b, of 16 columns of a, of each two of which there is one
+  static __device__ __forceinline__ void multiply_sparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],
+                                                         uint32_t places) {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k16.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(places));
+  }
+  static __device__ __forceinline__ uint32_t rounded(float number) {
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(number));
+    return bits;
+  }
+};
+
 }  // namespace fastkan

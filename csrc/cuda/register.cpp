@@ -151,6 +151,7 @@ STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
   m.impl("kan_out", TORCH_BOX(&fastkan::Here::kan_out));
+  m.impl("kan_out_tf32", TORCH_BOX(&fastkan::Here::kan_out_tf32));
   m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
   m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
   m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));

@@ -1,16 +1,14 @@
 // kan_out of order 0 as a product on sparse tensor cores: y = Phi C + b(X) W, Phi [N, I P] with two numbers in every
-// four columns (basis/sparse.h), made in shared memory and never stored. Uniform knots, degree 2 or 3, 16-bit
-// coefficients. A block makes a tile of rows by outputs in steps of 16 chunks of the window, then of 16 inputs of the
-// base function, into the same sums. While it multiplies one step, coefficients of the next two are on their way into
-// shared memory; then each thread makes the left operand of the next for one row, in the order in which the lanes will
-// want it.
+// four columns or, of tf32, one in every two (basis/sparse.h), made in shared memory and never stored. Uniform knots,
+// degree 2 or 3; S is what numbers are stored as, float standing for tf32. A block makes a tile of rows by outputs in
+// steps of 16 chunks of the window, then of 16 inputs of the base function, into the same sums. While it multiplies one
+// step, coefficients of the next two are on their way into shared memory; then each thread makes the left operand of
+// the next for one row, in the order in which the lanes will want it.
 #pragma once
 
-#include "../basis/sparse.h"
-#include "../basis/uniform.h"
 #include "knots.h"
 #include "reduce.h"
-#include "tile.h"
+#include "sparse_operand.h"
 
 namespace fastkan {
 
@@ -27,12 +25,12 @@ struct SparseOutArgs {
   float* parts;                 // [splits, N, O] where there are several
 };
 
-template <class T>
+template <class S, class T>
 SparseOutArgs plan_sparse_out(const Problem& p, int processors) {
   constexpr int kFewSteps = 8;  // less is mostly the beginning and the end of a pipeline
   SparseOutArgs a = {};
   a.c = Contraction<float>::of(p);
-  a.chunks = chunks_of(p.F);
+  a.chunks = SparseOperand<S>::chunks(p);
   a.inputs = kStepChunks / a.chunks;
   a.spline_steps = ceil_div(p.I, a.inputs);
   a.steps = a.spline_steps + (p.with_base ? ceil_div(p.I, kStepInputs) : 0);
@@ -73,32 +71,35 @@ struct FunctionOfStep {
   int input, function;  // input -1: nothing
 };
 
-template <class T>
+template <class S, class T>
 struct SparseOutShared {
-  static constexpr int kStepRows = 4 * kStepChunks;
+  static constexpr int kPieces = T::kColumns / SparseOperand<S>::kWidth;  // of 16 bytes, of a row
+  static constexpr int kStepRows = SparseOperand<S>::kChunkColumns * kStepChunks;
   uint4* right;            // [kStages][kStepRows][kPieces]
   LeftOperand<T>* left;    // [2]
   FunctionOfStep* of_row;  // [kStepRows]
   KnotRow<float>* knots;
 
   FASTKAN_HD explicit SparseOutShared(Pieces pieces)
-      : right(pieces.take<uint4>(kStages * kStepRows * T::kPieces)),
+      : right(pieces.take<uint4>(kStages * kStepRows * kPieces)),
         left(pieces.take<LeftOperand<T>>(2)),
         of_row(pieces.take<FunctionOfStep>(kStepRows)),
         knots(pieces.take<KnotRow<float>>(1)) {}
   static int64_t bytes() {
-    return Pieces::bytes<LeftOperand<T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * T::kPieces) +
+    return Pieces::bytes<LeftOperand<T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * kPieces) +
            Pieces::bytes<FunctionOfStep>(kStepRows) + Pieces::bytes<KnotRow<float>>(1);
   }
 };
 
 template <class S, class T, int K>
 class SparseOut {
-  using Shared = SparseOutShared<T>;
-  static constexpr int kPerRow = T::kThreads / T::kRows;        // threads of a row
-  static constexpr int kEach = kStepInputs / kPerRow;           // inputs of a step of the base function, of a thread
-  static constexpr int kPacks = kStepPacks / kPerRow;           // packs of a step, of a thread
-  static constexpr int kPackInputs = Sparse16832::kChunks / 2;  // of a pack at most
+  using Shared = SparseOutShared<S, T>;
+  using Operand = SparseOperand<S>;
+  using Window = typename Operand::template Window<K>;
+  static constexpr int kPerRow = T::kThreads / T::kRows;  // threads of a row
+  static constexpr int kEach = kStepInputs / kPerRow;     // inputs of a step of the base function, of a thread
+  static constexpr int kPacks = kStepPacks / kPerRow;     // packs of a step, of a thread
+  static constexpr int kPackInputs = Window::kMostInPack;
   static_assert(kPacks * kPackInputs <= kEach);
 
  public:
@@ -121,12 +122,12 @@ class SparseOut {
   __device__ __forceinline__ void store(int split) {
     if (a.splits > 1) {
       float* to = a.parts + (split * p.N + n0_) * p.O + o0_;
-      sums_.store(p.O - o0_, [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
+      Operand::store_sums(sums_, p.O - o0_, [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
     } else {
       if (p.bias) add_bias();
       S* to = static_cast<S*>(p.out) + n0_ * p.O + o0_;
-      sums_.template store_rounded<S>(shared.right, p.O - o0_,
-                                      [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
+      Operand::store(sums_, shared.right, p.O - o0_,
+                     [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
     }
   }
 
@@ -137,13 +138,14 @@ class SparseOut {
     const View& v = spline ? p.coef : p.base_weight;
     const int64_t i0 = spline ? step * a.inputs : (step - a.spline_steps) * kStepInputs;
     const int rows = spline ? Shared::kStepRows : kStepInputs;
-    for (int q = threadIdx.x; q < rows * T::kPieces; q += T::kThreads) {
-      const int row = q / T::kPieces, piece = q % T::kPieces;
+    for (int q = threadIdx.x; q < rows * Shared::kPieces; q += T::kThreads) {
+      const int row = q / Shared::kPieces, piece = q % Shared::kPieces;
       const FunctionOfStep f = spline ? shared.of_row[row] : FunctionOfStep{row, 0};
-      const int64_t i = i0 + f.input, o = o0_ + 8 * piece;
+      const int64_t i = i0 + f.input, o = o0_ + Operand::kWidth * piece;
       const bool there = f.input >= 0 && i < p.I && o < p.O;
       const int64_t offset = there ? i * v.stride[0] + (spline ? f.function * v.stride[1] : 0) + o : 0;
-      copy_async(to + right_at<Shared::kStepRows>(row, piece), static_cast<const S*>(v.data) + offset, there);
+      copy_async(to + Operand::template right_at<Shared::kStepRows, T>(row, piece),
+                 static_cast<const S*>(v.data) + offset, there);
     }
   }
 
@@ -169,12 +171,12 @@ class SparseOut {
     FASTKAN_ROLL
     for (int each = 0; each < kPacks; ++each) {
       const int pack = part_ + each * kPerRow;
-      Quad quad[kPackInputs];
-      quads(step * a.inputs + first_of(pack), count_of(pack), each, quad);
-      if (a.chunks == 2)
-        put_pack<2>(pack, quad, left);
+      Window window[kPackInputs];
+      windows(step * a.inputs + first_of(pack), count_of(pack), each, window);
+      if (a.chunks == Operand::kUsualChunks)
+        put_pack<Operand::kUsualChunks>(pack, window, left);
       else
-        put_pack<0>(pack, quad, left);
+        put_pack<0>(pack, window, left);
     }
   }
 
@@ -186,7 +188,8 @@ class SparseOut {
       for (int pack = 0; pack < kStepPacks; ++pack) multiply_spline(left, right, pack);
       if constexpr (T::kGroup) end_products();  // here and there: in between the sums may not move
     } else {
-      multiply_base(left, right);
+#pragma unroll
+      for (int pack = 0; pack < Operand::kBasePacks; ++pack) multiply_base(left, right, pack);
       if constexpr (T::kGroup) end_products();
     }
   }
@@ -195,8 +198,8 @@ class SparseOut {
   // Function f of an input is in chunk f % chunks, at place f / chunks.
   __device__ __forceinline__ void prepare() {
     for (int row = threadIdx.x; row < Shared::kStepRows; row += T::kThreads) {
-      const int chunk = row / 4, input = chunk / a.chunks;
-      const int function = row % 4 * a.chunks + chunk % a.chunks;
+      const int chunk = row / Operand::kChunkColumns, input = chunk / a.chunks;
+      const int function = row % Operand::kChunkColumns * a.chunks + chunk % a.chunks;
       shared.of_row[row] = {input < a.inputs && function < p.F ? input : -1, function};
     }
     if (threadIdx.x == 0 && !a.knots) *shared.knots = KnotRow<float>::of(a.c.shape, p.grid);
@@ -204,7 +207,7 @@ class SparseOut {
   }
 
   __device__ __forceinline__ uint4* right_of(int stage) const {
-    return shared.right + stage * Shared::kStepRows * T::kPieces;
+    return shared.right + stage * Shared::kStepRows * Shared::kPieces;
   }
   __device__ __forceinline__ bool is_spline(int64_t step) const { return step < a.spline_steps; }
 
@@ -229,7 +232,7 @@ class SparseOut {
   }
 
   // The windows of neighbouring inputs, side by side.
-  __device__ __forceinline__ void quads(int64_t i, int count, int each, Quad (&quad)[kPackInputs]) const {
+  __device__ __forceinline__ void windows(int64_t i, int count, int each, Window (&to)[kPackInputs]) const {
     const Shape shape = smooth_shape<K>(a.c.shape);
     KnotRow<float> row = *shared.knots;
     float s[kPackInputs];
@@ -245,19 +248,19 @@ class SparseOut {
       if (p.s)
 #pragma unroll
         for (int j = 0; j <= K; ++j) window.w[j] *= s[k];
-      quad[k] = k < count ? Quad::of(window.begin, rounded_numbers<S>(window), a.chunks) : Quad{0, 0};
+      to[k] = k < count ? Window::of(window, a.chunks) : Window{};
     }
   }
 
   // CHUNKS of an input where that is known.
   template <int CHUNKS>
-  __device__ __forceinline__ void put_pack(int pack, Quad (&quad)[kPackInputs], LeftOperand<T>& left) const {
+  __device__ __forceinline__ void put_pack(int pack, Window (&window)[kPackInputs], LeftOperand<T>& left) const {
     const int chunks = CHUNKS ? CHUNKS : a.chunks;
     int chunk = pack * Sparse16832::kChunks - first_of(pack) * chunks;
     uint32_t places = 0;
 #pragma unroll
     for (int q = 0; q < Sparse16832::kChunks; ++q) {
-      const ChunkOfQuad held = chunk_of_quad(CHUNKS ? quad[q / CHUNKS] : quad[0], CHUNKS ? q % CHUNKS : chunk, chunks);
+      const ChunkOfQuad held = window[CHUNKS ? q / CHUNKS : 0].chunk(CHUNKS ? q % CHUNKS : chunk, chunks);
       left.put(pack, row_, q, held.numbers);
       places |= held.places << 4 * (q % 4);
       if (q % 4 == 3) {
@@ -267,7 +270,7 @@ class SparseOut {
       if (!CHUNKS && ++chunk == chunks) {  // on to the next input
         chunk = 0;
 #pragma unroll
-        for (int k = 0; k < kPackInputs; ++k) quad[k] = k + 1 < kPackInputs ? quad[k + 1] : Quad{0, 0};
+        for (int k = 0; k < kPackInputs; ++k) window[k] = k + 1 < kPackInputs ? window[k + 1] : Window{};
       }
     }
   }
@@ -281,14 +284,12 @@ class SparseOut {
 #pragma unroll
       for (int k = 0; k < kEach; ++k) value[k] *= s[k];
     }
-#pragma unroll
-    for (int k = 0; k < kEach; k += 2)
-      left.put(0, row_, (part_ * kEach + k) / 2, Matrices<S>::rounded(value[k], value[k + 1]));
+    Operand::put_base(value, part_ * kEach,
+                      [&](int pack, int chunk, uint32_t bits) { left.put(pack, row_, chunk, bits); });
   }
 
   __device__ __forceinline__ void multiply_spline(const LeftOperand<T>& left, const uint4* right, int pack) {
-    constexpr int kRows = 4 * Sparse16832::kChunks;  // of the right operand
-    const int lane = WarpSums<T>::lane(), piece0 = WarpSums<T>::first_column() / 8;
+    const int lane = WarpSums<T>::lane();
     uint32_t numbers[T::kHigh][4], places[T::kHigh];
 #pragma unroll
     for (int m = 0; m < T::kHigh; ++m) {
@@ -296,47 +297,27 @@ class SparseOut {
       left.get(pack, block, lane, numbers[m]);
       places[m] = left.get_places(pack, block, lane);
     }
-    if constexpr (T::kGroup) {
-      begin_products();
-      const uint64_t descriptor = right_descriptor<Shared::kStepRows>(right + kRows * pack * 8);
-#pragma unroll
-      for (int m = 0; m < T::kHigh; ++m)
-        GroupMatrices<S>::multiply_sparse(sums_.sum[m], numbers[m], places[m], descriptor);
-    } else {
-#pragma unroll
-      for (int n = 0; n < T::kWide; ++n) {
-        uint32_t b[4];
-        load_transposed(b, right + right_at<Shared::kStepRows>(kRows * pack + lane, piece0 + n));
-#pragma unroll
-        for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply_sparse(sums_.sum[m][n], numbers[m], b, places[m]);
-      }
-    }
+    constexpr int kRows = Operand::kChunkColumns * Sparse16832::kChunks;
+    Operand::template add_sparse<Shared::kStepRows>(sums_, numbers, places, right, kRows * pack);
   }
 
-  __device__ __forceinline__ void multiply_base(const LeftOperand<T>& left, const uint4* right) {
-    const int lane = WarpSums<T>::lane(), piece0 = WarpSums<T>::first_column() / 8;
+  __device__ __forceinline__ void multiply_base(const LeftOperand<T>& left, const uint4* right, int pack) {
     uint32_t numbers[T::kHigh][4];
 #pragma unroll
-    for (int m = 0; m < T::kHigh; ++m) left.get(0, WarpSums<T>::first_row(m) / Sparse16832::kRows, lane, numbers[m]);
-    if constexpr (T::kGroup) {
-      begin_products();
-      const uint64_t descriptor = right_descriptor<Shared::kStepRows>(right);
-#pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) GroupMatrices<S>::multiply(sums_.sum[m], numbers[m], descriptor);
-    } else {
-      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
-        load_transposed(to, right + right_at<Shared::kStepRows>(lane % 16, piece0 + n + lane / 16));
-      });
-    }
+    for (int m = 0; m < T::kHigh; ++m)
+      left.get(pack, WarpSums<T>::first_row(m) / Sparse16832::kRows, WarpSums<T>::lane(), numbers[m]);
+    Operand::template add_dense<Shared::kStepRows>(sums_, numbers, right, Operand::kBaseRows * pack);
   }
 
   __device__ __forceinline__ void add_bias() {
 #pragma unroll
     for (int n = 0; n < T::kWide; ++n) {
-      const int64_t o = o0_ + WarpSums<T>::first_column() + 8 * n + WarpSums<T>::lane() % 4 * 2;
-      if (o >= p.O) continue;
       uint32_t bits[2];
-      read_bits<2>(p.bias, o, 1, 2, bits);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const int64_t o = o0_ + Operand::template column<T>(n, r);
+        read_bits<1>(p.bias, least(o, p.O - 1), 1, 1, bits + r);
+      }
 #pragma unroll
       for (int m = 0; m < T::kHigh; ++m)
 #pragma unroll
@@ -360,7 +341,7 @@ __device__ __forceinline__ void sparse_out_tile(const SparseOutArgs& a, unsigned
   const int64_t rest = blockIdx.x / row_blocks;
   const int split = static_cast<int>(rest / column_blocks);
   const int64_t begin = split * a.split_steps;
-  SparseOut<S, T, K> tile(a, SparseOutShared<T>(Pieces(memory)), blockIdx.x % row_blocks * T::kRows,
+  SparseOut<S, T, K> tile(a, SparseOutShared<S, T>(Pieces(memory)), blockIdx.x % row_blocks * T::kRows,
                           rest % column_blocks * T::kColumns);
   tile.run(begin, least(a.steps, begin + a.split_steps));
   tile.store(split);
@@ -377,12 +358,12 @@ __global__ void __launch_bounds__(T::kThreads, 2) sparse_out_kernel(const __grid
 
 template <class S, class T>
 void sparse_out_in_tiles(const Problem& p, const Device& device) {
-  SparseOutArgs a = plan_sparse_out<T>(p, device.processors);
+  SparseOutArgs a = plan_sparse_out<S, T>(p, device.processors);
   a.knots = rows_of_knots(a.c, device);
   if (a.splits > 1) a.parts = device.take<float>(a.splits * p.N * p.O);
   const int64_t blocks = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns) * a.splits;
   const auto run = [&](auto kernel) {
-    launch("sparse_out", kernel, blocks, T::kThreads, SparseOutShared<T>::bytes(), device, a);
+    launch("sparse_out", kernel, blocks, T::kThreads, SparseOutShared<S, T>::bytes(), device, a);
   };
   p.K == 3 ? run(sparse_out_kernel<S, T, 3>) : run(sparse_out_kernel<S, T, 2>);
   if (a.splits > 1) reduce<float>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);

@@ -74,6 +74,7 @@ PYBIND11_MODULE(fastkan_testing, m) {
   m.def("uniform_window_f32", &fastkan::uniform_window_at<float>);
   m.def("uniform_knots", &fastkan::knots_of);
   m.def("sparse_fragment", &fastkan::sparse_fragment);
+  m.def("tf32_fragment", &fastkan::tf32_fragment);
   m.def("is_sparse", &fastkan::is_sparse);
   m.def("sigmoid_polynomial", &fastkan::sigmoid_polynomial);
   m.def("exponential_f32", [](float x) { return fastkan::exponential(x); });

@@ -6,9 +6,10 @@ import functools
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .. import ops
-from ..spec import FAMILIES
+from ..spec import FAMILIES, Spec
 
 _LIBRARY = Path(__file__).parent.parent / "lib"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -25,7 +26,8 @@ def _load(name: str) -> str | None:
         return f"{name} does not load: {error.__cause__ or error}"
     key = path.stem.rpartition("_")[2].upper()
     has = torch._C._dispatch_has_kernel_for_dispatch_key
-    lacking = [op for op in (*ops.SCHEMAS, *ops.STACK_SCHEMAS) if not has(f"fastkan::{op}", key)]
+    every = (*ops.SCHEMAS, *ops.STACK_SCHEMAS, *(ops.GPU_SCHEMAS if key == "CUDA" else ()))
+    lacking = [op for op in every if not has(f"fastkan::{op}", key)]
     if lacking:  # an editable install whose sources went on
         return f"{name} was built of older sources, without {', '.join(lacking)}: install the package again"
     return None
@@ -74,5 +76,17 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
-kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions("fastkan")
+def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int) -> Tensor:
+    op = _TF32 if not coef.is_cpu and coef.dtype == torch.float32 and _allows_tf32() else _OUT
+    return op(x, s, coef, base_weight, bias, grid, *spec, order)
+
+
+def _allows_tf32() -> bool:
+    """Whether products of float32 on a GPU may be of numbers rounded to tf32: what torch is told of its own."""
+    of_torch = torch.backends.cuda.matmul
+    return of_torch.allow_tf32 if torch.compiler.is_compiling() else of_torch.fp32_precision == "tf32"
+
+
+_OUT, _TF32 = torch.ops.fastkan.kan_out, torch.ops.fastkan.kan_out_tf32
+_, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions("fastkan")
 stack_out, stack_backward = torch.ops.fastkan.stack_out, torch.ops.fastkan.stack_backward

@@ -18,6 +18,7 @@ void wait_for_copy_groups(int most);
 inline float number(uint32_t word, int which, __nv_bfloat16) {
   return __bfloat162float({static_cast<uint16_t>(word >> 16 * which)});
 }
+inline float number(uint32_t word, int, float) { return value_of<float>(word & ~0x1fffu); }  // as tf32
 inline float number(uint32_t word, int which, __half) {
   return __half2float({static_cast<uint16_t>(word >> 16 * which)});
 }
@@ -28,29 +29,32 @@ struct Fragments {
 };
 static_assert(sizeof(Fragments) == 36);
 
-// A row of the left operand, [16] or sparse [32], and a column of the right one, as the lanes of a warp hold them.
+// A row of the left operand and a column of the right one, as the lanes of a warp hold them: [16] or sparse [32] of 16
+// bits, half as many of tf32.
+template <class S>
+constexpr int kDepth = sizeof(S) == 2 ? 16 : 8;
+
 template <class S>
 void left_row(const Fragments* lanes, int row, bool sparse, float* to) {
-  for (int column = 0; column < (sparse ? 32 : 16); ++column) to[column] = 0;
-  for (int t = 0; t < 4; ++t) {
-    for (int half = 0; half < 2; ++half) {
-      const uint32_t word = lanes[4 * (row % 8) + t].a[row / 8 + 2 * half];
-      for (int which = 0; which < 2; ++which) {
-        int column = 8 * half + 2 * t + which;
-        if (sparse) {
-          const int first = 16 * half + 4 * t;
-          const uint32_t places = lanes[4 * (row % 8) + first / 16].places >> (16 * (row / 8) + first % 16);
-          if ((places & 3) >= (places >> 2 & 3)) fail("mma.sp has places that the hardware leaves undefined");
-          column = first + static_cast<int>(places >> 2 * which & 3);
-        }
-        to[column] = number(word, which, S{});
-      }
+  constexpr int kHeld = kDepth<S> / 8;  // numbers in a register
+  for (int column = 0; column < kDepth<S> * (1 + sparse); ++column) to[column] = 0;
+  for (int chunk = 0; chunk < 8; ++chunk) {
+    const uint32_t word = lanes[4 * (row % 8) + chunk % 4].a[row / 8 + chunk / 4 * 2];
+    const uint32_t places = lanes[4 * (row % 8) + chunk / 4].places >> (16 * (row / 8) + chunk % 4 * 4) & 15;
+    if (sparse && (kHeld == 2 ? (places & 3) >= places >> 2 : places != 0b0100 && places != 0b1110))
+      fail("mma.sp has places that the hardware leaves undefined");
+    for (int which = 0; which < kHeld; ++which) {
+      const int place = kHeld == 2 ? static_cast<int>(places >> 2 * which & 3) : places == 0b1110;
+      to[kHeld * chunk * (1 + sparse) + (sparse ? place : which)] = number(word, which, S{});
     }
   }
 }
 template <class S>
 void right_column(const Fragments* lanes, int column, int rows, float* to) {
-  for (int row = 0; row < rows; ++row) to[row] = number(lanes[4 * column + row % 8 / 2].b[row / 8], row % 2, S{});
+  for (int row = 0; row < rows; ++row) {
+    const int pair = row * 8 / kDepth<S>;  // of 16 bits two rows are in a register
+    to[row] = number(lanes[4 * column + pair % 4].b[pair / 4], row % 2, S{});
+  }
 }
 
 // Lets every lane of the warp see what all of them hold.
@@ -58,7 +62,7 @@ const Fragments* all_fragments(const char* operation, const Fragments& mine);
 
 template <class S>
 void multiply(const char* operation, float (&c)[4], const Fragments& mine, bool sparse) {
-  const int lane = static_cast<int>(threadIdx.x % kWarp), depth = sparse ? 32 : 16;
+  const int lane = static_cast<int>(threadIdx.x % kWarp), depth = kDepth<S> * (1 + sparse);
   const Fragments* lanes = all_fragments(operation, mine);
   float left[2][32], right[2][32];
   for (int j = 0; j < 2; ++j) {
@@ -119,6 +123,10 @@ struct Matrices {
       return static_cast<uint32_t>(emulated::bits_of(__floats2half2_rn(low, high)));
     else
       return static_cast<uint32_t>(emulated::bits_of(__floats2bfloat162_rn(low, high)));
+  }
+  static uint32_t rounded(float number) {  // to tf32, a tie away from zero
+    const uint32_t bits = static_cast<uint32_t>(emulated::bits_of(number));
+    return isfinite(number) ? bits + 0x1000 : bits;
   }
 };
 

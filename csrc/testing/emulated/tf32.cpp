@@ -1,0 +1,2 @@
+// The products of matrices as C++, likewise.
+#include "../../cuda/tf32.cu"
