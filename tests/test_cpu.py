@@ -127,6 +127,18 @@ def test_uneven_knots_part_x_exactly(intervals, outside, dtype):
     assert torch.equal(found.nan_to_num(nan=-1.0), expected.nan_to_num(nan=-1.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("outside", ["zero", "linear", "clamp"])
+@pytest.mark.parametrize("intervals", [16, 17, 32, 33])  # between all knots: what two vectors hold, and one more
+def test_few_uneven_knots_are_looked_up(intervals, outside, dtype):
+    skip_if_missing("native")
+    for degree in range(1, 6):
+        options = {"knots": "uneven", "per_input": True, "outside": outside, "dtype": dtype, "order": degree % 2}
+        p = Problem.random(300, 3, 7, intervals - 2 * degree, degree, **options)
+        for contraction in ("kan_out", "kan_backward"):
+            assert_matches_reference(native, contraction, p)
+
+
 def sparse(*shape: int, strides: tuple[int, ...]) -> torch.Tensor:
     """A float32 tensor of zeros that spans gigabytes of addresses, of which only the pages it touches exist."""
     size = 4 * (sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1)

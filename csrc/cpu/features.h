@@ -12,6 +12,8 @@ namespace {
 
 constexpr int kMaxInputs = 16;  // of a block
 constexpr int kCounted = 32;    // knots that each row is compared with, before the rest are bisected
+template <class T>
+constexpr int kLookedUp = kLookUp ? 2 * kLanes<T> : 0;  // intervals of which all that a row needs is looked up
 
 // Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function
 // last.
@@ -76,7 +78,7 @@ class Column {
  public:
   static size_t bytes(const Problem& p, int64_t rows) {
     return Scratch::bytes<T>(rows) * static_cast<size_t>(2 + 2 * p.K) + Scratch::bytes<double>(p.M + 2 * p.K) +
-           Scratch::bytes<T>(2 * p.M);
+           Scratch::bytes<T>(2 * p.M) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<T>((2 * p.K + 2) * kLookedUp<T>);
   }
 
   Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p) {
@@ -85,6 +87,8 @@ class Column {
     for (int j = 0; j < 2 * p.K; ++j) neighbours_[j] = memory.take<T>(rows);
     knots_ = memory.take<double>(p.M + 2 * p.K) + p.K;
     steps_ = memory.take<T>(2 * p.M);
+    special_ = memory.take<int32_t>(rows);
+    tables_ = memory.take<T>((2 * p.K + 2) * kLookedUp<T>);
   }
 
   // Windows of input i, of which M - 1 start at -K. At orders below the degree neighbouring intervals agree on their
@@ -124,8 +128,11 @@ class Column {
       const int32_t above = window[n] > 0 ? window[n] : 0;
       start[n] = above < top ? above : top;
     }
+    list_special();
     if (fast_)
       place_uniform();
+    else if (few_knots())
+      place_looked_up();
     else
       place_among();
   }
@@ -179,20 +186,35 @@ class Column {
 
   void place_uniform() {
     const double origin = first_, over_h = over_h_, low = lowest(), high = highest();
-    const double inner_low = p_.K, inner_high = p_.F;
     const int K = p_.K;
     const T* x = x_;
     T* u = u_;
     const int32_t* window = window_;
-    int special = 0;
     for (int64_t n = 0; n < rows_; ++n) {
       const double z = (static_cast<double>(x[n]) - origin) * over_h;
       double c = z > low ? z : low;
       c = c < high ? c : high;
       u[n] = static_cast<T>(c - (window[n] + K));
-      special |= !(z >= inner_low) | !(z < inner_high);
     }
-    special_ = special != 0;
+  }
+
+  // Which rows are outside the grid range, or NaN.
+  void list_special() {
+    const double low = low_, high = high_;
+    const T* x = x_;
+    const int32_t* window = window_;
+    const int top = p_.F - p_.K - 1;
+    int32_t *list = special_, any = 0, found = 0;
+    for (int64_t n = 0; n < rows_; ++n) {
+      list[n] = !(x[n] >= low) | !(x[n] <= high) | (window[n] < 0) | (window[n] > top);
+      any |= list[n];
+    }
+    for (int64_t n = 0; any && n < rows_; ++n) {
+      const int32_t more = list[n];
+      list[found] = static_cast<int32_t>(n);
+      found += more;
+    }
+    specials_ = found;
   }
 
   // The knots, the outer ones once more for every function beyond them, and as the least number of the type computed in
@@ -208,6 +230,7 @@ class Column {
     for (stride_ = 1; M > kCounted * stride_;) stride_ *= 2;
     for (int j = 0; j < M - 1; ++j) steps_[j] = round_up_to<T>(knots_[j]);
     for (int j = M - 1; j < M + stride_; ++j) steps_[j] = T(__builtin_nan(""));
+    if (few_knots()) take_tables();
   }
 
   // Counts knots at or below x, a stride apart, and then bisects within the stride: no branch depends on x. Reads
@@ -220,8 +243,7 @@ class Column {
       const Vec<T> x = load(column + n);
       Index<T> m{};
       for (int at = stride_; at < p_.M - 1; at += stride_) m -= x >= splat(steps_[at]);
-      const int lanes = static_cast<int>(least(W, rows - n));
-      for (int l = 0; l < lanes; ++l) window[n + l] = static_cast<int32_t>(m[l]) * stride_;
+      store_index<T>(window + n, m * stride_);
     }
     for (int half = stride_ / 2; half > 0; half /= 2)
       for (int64_t n = 0; n < rows; ++n) window[n] += column[n] >= steps_[window[n] + half] ? half : 0;
@@ -262,9 +284,45 @@ class Column {
         right[n] = static_cast<T>(t[window[n] + j] - x);
       }
     }
-    int special = 0;
-    for (int64_t n = 0; n < rows_; ++n) special |= !(x_[n] >= low_) | !(x_[n] <= high_);
-    special_ = special != 0;
+  }
+
+  bool few_knots() const { return p_.K > 0 && p_.M - 1 <= kLookedUp<T>; }
+
+  // The same of few knots, whose distances from t_m every row looks up in registers: a processor gathers an element at
+  // a time. x - t_m, with t_m as the sum of two T, is right to its last place, as are the distances between knots.
+  void place_looked_up() {
+    constexpr int W = kLanes<T>;
+    const int K = p_.K;
+    for (int64_t n = 0; n < rows_; n += W) {
+      const Index<T> m = load_index<T>(window_ + n) + K;
+      Vec<T> u = load(x_ + n) - looked_up(0, m) - looked_up(1, m);
+      if (!whole_) {
+        const Vec<T> width = looked_up(2 + K, m);
+        u = u > 0 ? u : Vec<T>{};
+        u = u < width ? u : width;
+      }
+      for (int j = 1; j <= K; ++j) {
+        store(neighbours_[j - 1] + n, j == 1 ? u : u + looked_up(1 + j, m));
+        store(neighbours_[K + j - 1] + n, looked_up(1 + K + j, m) - u);
+      }
+    }
+  }
+
+  Vec<T> looked_up(int table, Index<T> m) const {
+    const T* t = tables_ + table * kLookedUp<T>;
+    return lookup<T>(load(t), load(t + kLanes<T>), m);
+  }
+
+  // Of every interval m: t_m in two parts; t_m - t_{m+1-j}, j = 2..K; t_{m+j} - t_m, j = 1..K.
+  void take_tables() {
+    const int K = p_.K, intervals = p_.M - 1;
+    const auto table = [&](int at, auto&& of) {
+      for (int m = 0; m < intervals; ++m) tables_[at * kLookedUp<T> + m] = of(knots_ + m);
+    };
+    table(0, [](const double* t) { return static_cast<T>(*t); });
+    table(1, [](const double* t) { return static_cast<T>(*t - static_cast<double>(static_cast<T>(*t))); });
+    for (int j = 2; j <= K; ++j) table(j + 1, [j](const double* t) { return static_cast<T>(t[0] - t[1 - j]); });
+    for (int j = 1; j <= K; ++j) table(K + j + 1, [j](const double* t) { return static_cast<T>(t[j] - t[0]); });
   }
 
   template <int K>
@@ -275,7 +333,7 @@ class Column {
     } else {
       by_order<K, 0>(order, w, stride);
     }
-    if (special_) mend<K>(order, w, stride);
+    if (specials_) mend<K>(order, w, stride);
   }
 
   template <int K, int D>
@@ -319,14 +377,13 @@ class Column {
     }
   }
 
-  // Rows outside the grid range, and NaN.
   template <int K>
   void mend(int order, T* w, int64_t stride) {
     T slope_low[K + 1], slope_high[K + 1];
     if (p_.outside == Outside::linear && order == 0) end_slopes<K>(slope_low, slope_high);
-    for (int64_t n = 0; n < rows_; ++n) {
+    for (int64_t at = 0; at < specials_; ++at) {
+      const int64_t n = special_[at];
       const T x = x_[n];
-      if (x >= low_ && x <= high_ && window_[n] >= 0 && window_[n] <= p_.F - K - 1) continue;
       if (x != x) {
         for (int k = 0; k <= K; ++k) w[k * stride + n] = x;
       } else if (p_.outside == Outside::zero) {
@@ -346,15 +403,12 @@ class Column {
   // On the extended knots part of the window has no function: shift it until it lies within the F there are.
   template <int K>
   void tail(int64_t n, T* w, int64_t stride) {
-    T v[K + 1];
+    T v[3 * K + 3] = {};
+    for (int k = 0; k <= K; ++k) v[K + 1 + k] = w[k * stride + n];
+    const int begin = window_[n], start = static_cast<int>(most(0, least(begin, p_.F - K - 1)));
     const bool within = x_[n] >= first_ && x_[n] < last_;
-    const int begin = window_[n];
-    const int start = static_cast<int>(most(0, least(begin, p_.F - K - 1)));
-    for (int k = 0; k <= K; ++k) {
-      const int from = start + k - begin;
-      v[k] = within && from >= 0 && from <= K ? w[from * stride + n] : T(0);
-    }
-    for (int k = 0; k <= K; ++k) w[k * stride + n] = v[k];
+    const T* from = v + K + 1 + (within ? start - begin : K + 1);
+    for (int k = 0; k <= K; ++k) w[k * stride + n] = from[k];
   }
 
   template <int K>
@@ -430,11 +484,12 @@ class Column {
   T *u_, *sigma_;
   T* neighbours_[10] = {};
   double* knots_;
-  T* steps_;
+  T *steps_, *tables_;
+  int32_t* special_;  // of the rows, those that mend() is for
   int stride_ = 1;
-  int64_t rows_ = 0;
+  int64_t rows_ = 0, specials_ = 0;
   double first_ = 0, last_ = 0, low_ = 0, high_ = 0, over_h_ = 0;
-  bool fast_ = false, whole_ = false, special_ = false, with_sigma_ = false;
+  bool fast_ = false, whole_ = false, with_sigma_ = false;
 };
 
 }  // namespace

@@ -15,30 +15,11 @@ inline bool is_narrow(const Problem& p) {
   return p.O <= kNarrowOutputs && p.F < kLanes<T>;
 }
 
-// Where the windows of kLanes rows start.
-template <class T>
-inline Index<T> load_index(const int32_t* start) {
-  Index<T> index;
-  for (int l = 0; l < kLanes<T>; ++l) index[l] = start[l];
-  return index;
-}
-
 template <class T>
 inline Vec<T> load_table(const T* coef, int64_t row, int functions) {
   Vec<T> table = Vec<T>{};
   for (int f = 0; f < functions; ++f) table[f] = coef[f * row];
   return table;
-}
-
-template <class T>
-inline Vec<T> lookup(Vec<T> table, Index<T> index) {
-#if defined(__clang__)
-  Vec<T> found;
-  for (int l = 0; l < kLanes<T>; ++l) found[l] = table[index[l] % kLanes<T>];
-  return found;
-#else
-  return __builtin_shuffle(table, index);
-#endif
 }
 
 // sum_k w_k coef[start + k] + w_R base, for kLanes rows.

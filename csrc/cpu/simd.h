@@ -28,11 +28,13 @@ template <>
 struct Simd<float> {
   typedef float vec __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(4), may_alias));
   typedef int32_t mask __attribute__((vector_size(FASTKAN_VECTOR_BYTES)));
+  typedef int32_t rows __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(4), may_alias));
 };
 template <>
 struct Simd<double> {
   typedef double vec __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(8), may_alias));
   typedef int64_t mask __attribute__((vector_size(FASTKAN_VECTOR_BYTES)));
+  typedef int32_t rows __attribute__((vector_size(FASTKAN_VECTOR_BYTES / 2), aligned(4), may_alias));
 };
 
 template <class T>
@@ -53,6 +55,38 @@ inline void store(T* p, Vec<T> v) {
 template <class T>
 inline Vec<T> splat(T s) {
   return s - Vec<T>{};  // not a sum: -0 + 0 is 0, which would have to be computed
+}
+
+// int32 numbers, one for a lane.
+template <class T>
+inline Index<T> load_index(const int32_t* p) {
+  return __builtin_convertvector(*reinterpret_cast<const typename Simd<T>::rows*>(p), Index<T>);
+}
+template <class T>
+inline void store_index(int32_t* p, Index<T> index) {
+  typedef typename Simd<T>::rows Rows;
+  *reinterpret_cast<Rows*>(p) = __builtin_convertvector(index, Rows);
+}
+
+// table[index], of one vector or two.
+constexpr bool kLookUp = FASTKAN_VECTOR_BYTES > 16;  // in a few instructions
+template <class T>
+inline Vec<T> lookup(Vec<T> table, Index<T> index) {
+#if defined(__clang__)
+  Vec<T> found;
+  for (int l = 0; l < kLanes<T>; ++l) found[l] = table[index[l] % kLanes<T>];
+  return found;
+#else
+  return __builtin_shuffle(table, index);
+#endif
+}
+template <class T>
+inline Vec<T> lookup(Vec<T> low, Vec<T> high, Index<T> index) {
+#if defined(__clang__)
+  return index < kLanes<T> ? lookup<T>(low, index) : lookup<T>(high, index);
+#else
+  return __builtin_shuffle(low, high, index);
+#endif
 }
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
