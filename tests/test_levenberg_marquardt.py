@@ -13,6 +13,7 @@ from fastkan.network import levenberg_marquardt as module
 from fastkan.network.activations import Activations
 from fastkan.network.jacobian import Products, Residuals
 from fastkan.network.levenberg_marquardt import LevenbergMarquardt
+from fastkan.network.regularize import METRICS
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -412,6 +413,72 @@ def test_fit_with_a_penalty_descends_on_the_objective():
     assert all(b <= a * (1 + 1e-12) for a, b in zip(values, values[1:], strict=False)) and values[-1] < 0.3 * values[0]
     fitted(free, steps=20, update_grid=False)
     assert reg < free.reg(lamb_coef=0.1, x=x).item()
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_fit_with_a_penalty_ends_below_lbfgs(seed):
+    """With fewer evaluations of the objective: LBFGS has up to 25 in a step."""
+    ends, options = [], {"lamb": 1e-3, "update_grid": False, "progress": False}
+    for opt, steps in (("LM", 50), ("LBFGS", 20)):
+        model = KAN([2, 5, 1], grid=5, seed=seed)
+        x, y = (t.float() for t in problem())
+        model.fit((x, y), opt=opt, steps=steps, **options)
+        ends.append((model(x) - y).square().mean().item() + 1e-3 * model.reg(x=x).item())
+    assert ends[0] <= ends[1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_fit_with_every_metric(metric):
+    model, x = pruned_and_symbolic(), random(80, 3)
+    y = torch.stack([x[:, 0] * x[:, 2], torch.sin(3 * x[:, 2])], 1)
+    first = (model(x) - y).square().mean() + 0.01 * model.reg(metric, x=x)
+    fitted(model, data=(x, y), steps=10, lamb=0.01, reg_metric=metric, update_grid=False)
+    last = (model(x) - y).square().mean() + 0.01 * model.reg(metric, x=x)
+    assert last < 0.6 * first
+
+
+@pytest.mark.parametrize("frozen", ["", "coef", "base_weight"])
+def test_the_curvature_of_edges(frozen):
+    """That of sum w size / (2 S0^2) S^2, whose gradient is that of sum w size where the size is S times a number."""
+    model, x = kan([3, 4], grid=4, base_fun="silu" if frozen else torch.tanh), random(30, 3)
+    model.act_fun[0].mask[1] = 0
+    model.act_fun[0].mask[0, 0] = 0.5
+    linear, parameters = model.act_fun[0].linear, dict(model.named_parameters())
+    if frozen:
+        getattr(linear, frozen).requires_grad_(False)
+    size, weight = 2 * model.act_fun[0].edge_std(x).detach(), random(4, 3, seed=1) + 0.5
+
+    class Weighted(Residuals):
+        def weights(self):
+            return [(size, weight)]
+
+    def penalty(values: dict) -> torch.Tensor:
+        spread = torch.func.functional_call(_Spread(model), {f"model.{n}": v for n, v in values.items()}, (x,))
+        return (2 * weight.clamp_min(0) * spread**2 / size).nan_to_num(0).sum()
+
+    named = {n: p for n, p in parameters.items() if p.requires_grad and p is not linear.spline_scale}
+    plain, curved = (c(model, x, random(30, 4)).linearised([*named.values()]) for c in (Residuals, Weighted))
+    found = curved.gram(1 << 20) - plain.gram(1 << 20)
+    blocks = torch.func.hessian(penalty)(named)
+    sizes = {n: p.numel() for n, p in named.items()}
+    expected = torch.cat([torch.cat([blocks[a][b].reshape(sizes[a], -1) for b in named], 1) for a in named])
+    expected = expected[curved.places[:, None], curved.places]
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(found, expected, **close)
+    assert curved.curved and not plain.curved and expected.abs().max() > 0.1
+    v = random(curved.count)
+    torch.testing.assert_close(curved.product(v), curved.gram(1 << 20) @ v, **close)
+    torch.testing.assert_close(curved.diagonal(1 << 20), curved.gram(1 << 20).diagonal(), **close)
+
+
+class _Spread(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        values = self.model.act_fun[0].postacts(x)
+        return values.std(0)
 
 
 def test_fit_by_class_factory_and_optimizer_and_in_batches():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .edge_columns import EdgeColumns
+from .edge_curvature import EdgeCurvature
 
 # A product of dense matrices is so much faster, an entry, than adding to places of a matrix.
 DENSE_IS_FASTER = 800
@@ -28,6 +29,10 @@ class Residuals:
 
     The last call leaves `record`, the Activations; `prediction`; and in `extra` the penalty's residuals or None.
     """
+
+    def weights(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Of every layer's edges [O, I], size and weight of a penalty sum weight * size; see EdgeCurvature."""
+        return None
 
     def __init__(self, model, x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
         self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
@@ -55,6 +60,8 @@ class Residuals:
 
 class Products:
     """J of any residuals by autograd. J v is the gradient by u of (J^T u) v, which is linear in u."""
+
+    curved = False  # gram is J^T J
 
     def __init__(self, residuals: Tensor, params: list[Tensor]):
         self.graph, self.params, self.count = residuals.flatten(), params, sum(p.numel() for p in params)
@@ -94,6 +101,10 @@ class Products:
         parts = torch.cat([product(part) for part in eye.split(max(1, max_bytes // (64 * (self.count + rows))))])
         return parts.T if by_columns else parts
 
+    def product(self, v: Tensor) -> Tensor:
+        """What gram is, times v [P]."""
+        return self.transposed(self.forward(v))
+
     def gram(self, max_bytes: int) -> Tensor:
         """J^T J [P, P]."""
         jacobian = self.jacobian(max_bytes)
@@ -113,7 +124,11 @@ class Products:
 
 
 class Structured:
-    """J of Residuals, with the methods of Products. Pruned edges have no columns in it."""
+    """J of Residuals, with the methods of Products. Pruned edges have no columns in it.
+
+    Where the closure gives weights of the edges' sizes, gram has their curvature in the place of what `extra`, a square
+    root of the penalty, would give to it: a square root hides that sizes have a least value.
+    """
 
     def __init__(self, closure: Residuals, residuals: Tensor, params: list[Tensor]):
         self.residuals, self.total = residuals.detach().double(), sum(p.numel() for p in params)
@@ -121,12 +136,16 @@ class Structured:
         self.outputs, self.data = outputs.shape[1], outputs.numel()
         starts = dict(zip(map(id, params), _starts(params), strict=True))
         gradients = _gradients(outputs, closure.record.sums)
-        self.layers, places, self.count = [], [], 0
-        for layer, x, gradient in zip(closure.model.act_fun, closure.record.acts, gradients, strict=False):
+        weights = closure.weights()
+        self.layers, self.curvatures, places, self.count = [], [], [], 0
+        for l, layer in enumerate(closure.model.act_fun):
             if layer.active and any(id(p) in starts for p in layer.linear.parameters()):
-                part = EdgeColumns(layer, x.detach(), gradient, starts, self.count)
+                part = EdgeColumns(layer, closure.record.acts[l].detach(), gradients[l], starts, self.count)
                 self.layers, self.count = [*self.layers, part], self.count + len(part.places)
                 places.append(part.places)
+                if weights is not None and any(p is not layer.linear.spline_scale for p in part.params):
+                    self.curvatures.append(EdgeCurvature(part, *weights[l]))
+        self.curved = bool(self.curvatures)
         self.edges = self.count
         of_edges = {id(p) for layer in closure.model.act_fun for p in layer.linear.parameters()}
         rest = [p for p in params if id(p) not in of_edges]
@@ -150,6 +169,14 @@ class Structured:
         data = u[: self.data]
         image = torch.cat([layer.transposed(data) for layer in self.layers] + [self.rest.T @ data])
         return image if self.extra is None else image + self.extra.T @ u[self.data :]
+
+    def product(self, v: Tensor) -> Tensor:
+        """What gram is, times v [P]."""
+        if not self.curved:
+            return self.transposed(self.forward(v))
+        image = self.forward(v)
+        image[self.data :] = 0
+        return self.transposed(image) + sum(c.product(v) for c in self.curvatures)
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Columns and values [R', C] of the entries of some rows of the data that may not be zero."""
@@ -180,7 +207,7 @@ class Structured:
         return sum(layer.width for layer in self.layers) + self.rest.shape[1]
 
     def gram(self, max_bytes: int) -> Tensor:
-        """J^T J [P, P]: entry by entry where rows are sparse enough, else by dense products of blocks of rows."""
+        """J^T J [P, P], with the curvature: entry by entry where rows are sparse enough, else by dense products."""
         p, width = self.count, self.width
         sparse = DENSE_IS_FASTER * width**2 < p**2
         gram = self.residuals.new_zeros(p, p)
@@ -196,7 +223,9 @@ class Structured:
                     gram[start:stop, start:].addmm_(block[:, start:stop].T, block[:, start:])
         if not sparse:
             gram = gram.triu() + gram.triu(1).T
-        return gram if self.extra is None else gram.addmm_(self.extra.T, self.extra)
+        for curvature in self.curvatures:
+            curvature.add_to(gram)
+        return gram if self.extra is None or self.curved else gram.addmm_(self.extra.T, self.extra)
 
     def bytes_of(self, gram: bool) -> int:
         """What jacobian holds, or gram beside its result."""
@@ -208,7 +237,9 @@ class Structured:
         for rows in self.blocks(64 * self.width, max_bytes):
             columns, values = self.entries(rows)
             diagonal.index_add_(0, columns.flatten(), values.square().flatten())
-        return diagonal if self.extra is None else diagonal + self.extra.square().sum(0)
+        for curvature in self.curvatures:
+            diagonal += curvature.diagonal(self.count)
+        return diagonal if self.extra is None or self.curved else diagonal + self.extra.square().sum(0)
 
     def expanded(self, step: Tensor) -> Tensor:
         """A step in the columns of J as one in all parameters."""

@@ -170,7 +170,8 @@ def _choose_solver(linear, group: dict):
     p, r = linear.count, len(linear.residuals)
     solver = group["solver"]
     if solver == "auto":
-        held = linear.bytes_of(p <= r) + 16 * min(r, p) ** 2
+        primal = linear.curved or p <= r
+        held = linear.bytes_of(primal) + 16 * (p if primal else r) ** 2
         solver = "dense" if held <= group["max_bytes"] else "cg"
     if solver == "dense":
         return _Dense(linear, group["max_bytes"])
@@ -185,7 +186,7 @@ class _Dense:
 
     def __init__(self, linear, max_bytes: int):
         self.linear, self.residuals = linear, linear.residuals
-        self.primal = linear.count <= len(self.residuals)
+        self.primal = linear.curved or linear.count <= len(self.residuals)
         if self.primal:
             self.matrix, self.grad = linear.gram(max_bytes), linear.transposed(self.residuals)
         else:
@@ -215,8 +216,8 @@ class _MatrixFree:
         self.grad = linear.transposed(linear.residuals)
         self.diagonal = linear.diagonal(max_bytes)
         self.norm = float(self.grad.norm())
-        along = float(linear.forward(self.grad).norm()) if self.norm > 0 else 0.0
-        self.curvature = max((along / self.norm) ** 2 if self.norm > 0 else 0.0, 1e-300)
+        along = float(self.grad @ linear.product(self.grad)) / self.norm**2 if self.norm > 0 else 0.0
+        self.curvature = max(along, 1e-300)
 
     def solve(self, damping: float) -> tuple[Tensor, float]:
         """As _Dense.solve, to the tolerance. Each iterate is a descent direction."""
@@ -227,8 +228,7 @@ class _MatrixFree:
         size = float(rest @ direction)
         enough = self.tolerance**2 * size
         for _ in range(self.steps):
-            image = self.linear.forward(direction)
-            applied = self.linear.transposed(image) + damping * direction
+            applied = self.linear.product(direction) + damping * direction
             curvature = float(direction @ applied)
             if not (math.isfinite(curvature) and curvature > 0):
                 break

@@ -19,15 +19,22 @@ def penalty(
     """The penalty of a forward pass, a number, differentiable. See reg."""
     total = record.acts[-1].new_zeros(())
     if lamb_l1 or lamb_entropy:
-        for size in model.reg_sizes(record, reg_metric):
-            spread = sum(entropy(size, dim) for dim in reversed(range(size.dim())))
-            total = total + lamb_l1 * size.sum() + lamb_entropy * spread
+        total = total + of_sizes(model.reg_sizes(record, reg_metric), lamb_l1, lamb_entropy)
     for layer in model.act_fun:
         coef = layer.linear.coef  # I F O
         if lamb_coef:
             total = total + lamb_coef * coef.abs().mean(2).sum()
         if lamb_coefdiff:
             total = total + lamb_coefdiff * coef.diff(dim=1).abs().mean(2).sum()
+    return total
+
+
+def of_sizes(found: list[Tensor], lamb_l1: float, lamb_entropy: float) -> Tensor:
+    """What sizes give to the penalty, differentiable."""
+    total = found[0].new_zeros(())
+    for size in found:
+        spread = sum(entropy(size, dim) for dim in reversed(range(size.dim())))
+        total = total + lamb_l1 * size.sum() + lamb_entropy * spread
     return total
 
 

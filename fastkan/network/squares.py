@@ -7,7 +7,7 @@ from .gradient import mean_square
 from .jacobian import Residuals
 from .layer import safe_sqrt
 from .levenberg_marquardt import LevenbergMarquardt
-from .regularize import penalty
+from .regularize import of_sizes, penalty
 from .state import State
 
 _SQUARES = (mean_square, torch.nn.functional.mse_loss)
@@ -16,14 +16,16 @@ _SQUARES = (mean_square, torch.nn.functional.mse_loss)
 class Batch(Residuals):
     """The residuals of a batch and of the penalty: their squares sum up to R times the objective, for R errors.
 
-    The penalty gives one for every edge, sqrt(R lamb lamb_l1 size), whose linear model knows that a size has a least
-    value, and one for all the rest of it; terms below 0 count as 0. Keeps the model's state before a step. Raises
-    NotFinite where the objective is not finite then.
+    The penalty gives one, sqrt(R lamb penalty), of which a step takes the gradient; the curvature is that of the edges'
+    sizes. A penalty below 0 counts as 0. Keeps the model's state before a step. Raises NotFinite where the objective is
+    not finite then.
     """
 
     def __init__(self, objective, x: Tensor, y: Tensor, state: State):
         super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
         self.objective, self.state, self.best = objective, state, None
+        self.scale = y.numel() * objective.lamb
+        self.sizes = self.of_sizes = None
 
     def __call__(self) -> Tensor:
         residuals = super().__call__()
@@ -42,13 +44,22 @@ class Batch(Residuals):
         self.state.keep()
         return linear
 
+    def weights(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Sizes and what the objective grows by with each, times R / 2."""
+        if self.sizes is None or self.objective.reg_metric == "node_backward":
+            return None
+        grads = torch.autograd.grad(self.of_sizes, self.sizes, retain_graph=True)
+        return [(size, self.scale / 2 * grad) for size, grad in zip(self.sizes, grads, strict=True)]
+
     def _penalty(self, record) -> Tensor:
-        objective, lambdas = self.objective, dict(self.objective.lambdas)
-        terms = []
-        if l1 := lambdas.pop("lamb_l1"):
-            terms = [l1 * size.flatten() for size in self.model.reg_sizes(record, objective.reg_metric)]
-        rest = penalty(self.model, record, objective.reg_metric, lamb_l1=0.0, **lambdas)
-        return safe_sqrt(self.y.numel() * objective.lamb * torch.cat([*terms, rest.reshape(1)]))
+        objective, lambdas = self.objective, self.objective.lambdas
+        of_edges = {name: lambdas[name] for name in ("lamb_l1", "lamb_entropy")}
+        total = penalty(self.model, record, objective.reg_metric, **(lambdas | dict.fromkeys(of_edges, 0.0)))
+        if any(of_edges.values()):
+            self.sizes = self.model.reg_sizes(record, objective.reg_metric)
+            self.of_sizes = of_sizes(self.sizes, **of_edges)
+            total = total + self.of_sizes
+        return safe_sqrt(self.scale * total).reshape(1)
 
 
 def without_scales(model, params: list[Tensor]) -> list[Tensor]:

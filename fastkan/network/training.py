@@ -61,7 +61,8 @@ def fit(
         opt: "LBFGS" (strong Wolfe, up to 20 iterations in a step), "Adam", "LM" (Levenberg-Marquardt, for the mean
             square error; it uses no lr, and holds scale_sp, which the coefficients make up for), an optimizer class
             that takes lr, an optimizer, or a function that makes one of the parameters. "LM" goes far below the others
-            once it is in a good basin, which coarse grids lead to (grid_sizes); with lamb, LBFGS often ends lower.
+            once it is in a good basin, which coarse grids lead to (grid_sizes). With lamb it mostly ends lower than
+            LBFGS with as many evaluations, but takes longer for each, and not from every start.
         steps: one optimizer step each, on one batch.
         log: the test set is evaluated, and the progress shown, every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
