@@ -10,6 +10,7 @@ from fastkan import KAN, reference
 from fastkan.compat.pykan import from_pykan
 from fastkan.network import edge_penalty, gradient, training
 from fastkan.network.lbfgs import LBFGS
+from fastkan.network.library import SYMBOLIC_LIB
 
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u")
@@ -22,26 +23,58 @@ def some_masked(**options) -> KAN:
     return model
 
 
+def off(model: KAN, l: int) -> KAN:
+    model.act_fun[l].mask[:] = 0.0
+    assert not model.act_fun[l].active
+    return model
+
+
+def some_off() -> KAN:
+    """Inputs, nodes and an output without an edge."""
+    model = KAN([4, 5, 2], grid=4, dtype=torch.float64)
+    first, last = (layer.mask for layer in model.act_fun)
+    first[1], first[:, 2], first[0, 4], last[3], last[:, 0] = 0.0, 0.0, 0.5, 0.0, 0.0
+    return model
+
+
+def some_symbolic(names=("sin", "x^2", "exp"), **options) -> KAN:
+    """A layer with edges of one branch each, a layer without numeric ones."""
+    model = KAN([3, [2, 1], 2], grid=4, dtype=torch.float64, **options)
+    for n, name in enumerate((*names, names[0])):  # on each of the four subnodes
+        model.symbolic_fun[0].set_edge(n % 3, n, name, (0.8, 0.3, 1.2, -0.4), 0.5 + n)
+        model.act_fun[0].mask[n % 3, n] = 0.0
+    off(model, 1)
+    for i, j, name in ((0, 0, "tanh"), (1, 0, "x"), (2, 1, "x^2"), (0, 1, "0")):
+        model.symbolic_fun[1].set_edge(i, j, name, (0.7, 0.2, 1.3, 0.1))
+    return model
+
+
 MODELS = {
     "few inputs": lambda: KAN([3, 5, 6], grid=4, dtype=torch.float64),
     "few outputs": lambda: KAN([3, 2, 1], grid=4, dtype=torch.float64),
     "products": lambda: KAN([3, [2, 2], 1], grid=[4, 3], k=[3, 2], affine_trainable=True, dtype=torch.float64),
     "masked": some_masked,
+    "inputs, nodes and an output off": some_off,
+    "a layer off": lambda: off(KAN([3, 2, 2], dtype=torch.float64), 0),
+    "symbolic": some_symbolic,
+    "symbolic, no numeric edge": lambda: off(some_symbolic(affine_trainable=True), 0),
     "linear outside": lambda: KAN([3, 2, 2], outside="linear", base_fun="identity", dtype=torch.float64),
     "no base": lambda: KAN([3, 2, 2], base_fun="zero", sp_trainable=False, dtype=torch.float64),
 }
 
 
 def plain(model: KAN, x: torch.Tensor, y: torch.Tensor, metric: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss and the penalty, written down: every edge's values at once."""
+    """The loss and the penalty, written down: the values of all edges, one by one."""
     penalty = 0.0
     for l, layer in enumerate(model.act_fun):
         linear = layer.linear
         phi = reference.features(x, linear.grid, linear._spec, 0, True)
         base = torch.zeros_like(linear.spline_scale) if linear.base_weight is None else linear.base_weight
         weight = torch.cat([linear.coef * linear.spline_scale[:, None], base[:, None]], 1) * layer.edge_mask[:, None]
-        values = torch.einsum("nif,ifo->noi", phi, weight)
-        size = values.std(0)
+        alone = torch.einsum("nif,ifo->noi", phi, weight)
+        values = alone + symbolic_values(model.symbolic_fun[l], x)
+        size = (alone if metric == "edge_forward_spline_n" else values).var(0)
+        size = torch.where(size > 0, size, torch.inf).sqrt().nan_to_num(posinf=0.0)
         if metric != "edge_forward_spline_u":
             size = size / (x.std(0) + 0.1)
         for dim in (0, 1):
@@ -53,6 +86,15 @@ def plain(model: KAN, x: torch.Tensor, y: torch.Tensor, metric: str) -> tuple[to
     return (x - y).square().mean(), penalty
 
 
+def symbolic_values(layer, x: torch.Tensor) -> torch.Tensor:
+    values = torch.zeros(len(x), layer.out_dim, layer.in_dim, dtype=x.dtype)
+    for j, i in layer.edge_mask.nonzero().tolist():
+        a, b, c, d = layer.affine[j, i]
+        function = SYMBOLIC_LIB[layer.funs_name[j][i]].torch_fn
+        values[:, j, i] = layer.edge_mask[j, i] * (c * function(a * x[:, i] + b) + d)
+    return values
+
+
 def gradients(model: KAN) -> dict[str, torch.Tensor]:
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
@@ -61,7 +103,7 @@ def gradients(model: KAN) -> dict[str, torch.Tensor]:
 
 def by_hand(model: KAN, x, y, lamb: float, metric: str, loss_fn=gradient.mean_square):
     assert gradient.served(model, lamb, metric)
-    values = gradient.Gradient(model, loss_fn, lamb, metric, LAMBDAS)(x, y)
+    values = gradient.Gradient(model, loss_fn, lamb, metric, LAMBDAS, {})(x, y)
     return values, gradients(model)
 
 
@@ -83,7 +125,8 @@ def assert_same(found, expected, **tolerance) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("which", MODELS)
 def test_gradients_are_those_of_the_formula(which, metric):
-    model, x = MODELS[which](), inputs(60, 3, scale=1.2)
+    model = MODELS[which]()
+    x = inputs(60, model.in_features, scale=1.2)
     y = inputs(60, model.width_in[-1], seed=5)
     if metric == METRICS[0]:
         model.update_grid(x)  # knots that are not equidistant
@@ -95,7 +138,8 @@ def test_gradients_are_those_of_the_formula(which, metric):
 
 @pytest.mark.parametrize("which", MODELS)
 def test_without_a_penalty_too(which):
-    model, x = MODELS[which](), inputs(60, 3)
+    model = MODELS[which]()
+    x = inputs(60, model.in_features)
     y = inputs(60, model.width_in[-1], seed=5)
     (loss, penalty), grads = by_hand(model, x, y, 0.0, METRICS[0])
     assert penalty == 0
@@ -153,19 +197,9 @@ def test_the_loss_may_hold_parameters():
                 rtol=1e-7, atol=1e-9)  # fmt: skip
 
 
-def symbolic(model):
-    model.symbolic_fun[0].set_edge(0, 0, "x")
-
-
-def inputs_off(model):
-    model.act_fun[0].mask[0] = 0.0
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        symbolic,
-        inputs_off,
         lambda model: model.act_fun[0].register_forward_hook(lambda *a: None),
         lambda model: model.half(),
         lambda model: setattr(model, "forward", lambda x: x),
@@ -179,6 +213,40 @@ def test_all_else_is_autograds(change):
     assert gradient.served(model, 0.1, METRICS[0]) and not gradient.served(model, 0.1, "edge_backward")
     change(model)
     assert not gradient.served(model, 0.1, METRICS[0])
+
+
+def test_edges_of_both_branches_are_autograds_where_their_sums_are_weighed():
+    model = some_symbolic()
+    assert all(gradient.served(model, 0.1, metric) for metric in METRICS)
+    model.act_fun[0].mask[0, 0] = 0.5
+    assert [gradient.served(model, 0.1, metric) for metric in METRICS] == [True, False, False]
+    assert gradient.served(model, 0.0, METRICS[1])
+    x, y = inputs(60, 3), inputs(60, 2, seed=5)
+    assert_same(by_hand(model, x, y, 0.1, METRICS[0]), by_autograd(model, x, y, 0.1, METRICS[0]))
+    model.symbolic_enabled = False
+    assert gradient.served(model, 0.1, METRICS[1])
+
+
+def test_functions_without_singularities():
+    model = some_symbolic(("1/x", "log", "sqrt"))
+    x, y = inputs(60, 3), inputs(60, 2, seed=5)
+    results = []
+    for served in (True, False):
+        trained = training.Objective(model, None, 0.1, METRICS[1], LAMBDAS, {"singularity_avoiding": True, "y_th": 5.0})
+        if served:
+            trained.settle()
+            assert trained.gradient is not None
+        trained.evaluate(x, y)
+        results.append(((trained.loss, trained.penalty), gradients(model)))
+    assert results[0][0][0].isfinite()
+    assert_same(*results)
+
+
+def test_an_affine_map_that_is_not_trained():
+    model = some_symbolic()
+    model.symbolic_fun[0].affine.requires_grad_(False)
+    x, y = inputs(60, 3), inputs(60, 2, seed=5)
+    assert_same(by_hand(model, x, y, 0.1, METRICS[1]), by_autograd(model, x, y, 0.1, METRICS[1]))
 
 
 def test_other_base_functions_are_autograds():

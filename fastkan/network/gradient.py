@@ -1,7 +1,8 @@
 """The loss, the penalty and their gradients in one pass, without autograd, whose graph costs more than a small layer.
 
 One pass back through a layer serves both: the loss's gradient by the sums over the edges and the penalty's by the
-edges' values, which edge_penalty makes of their moments, go through ops.edge_backward together.
+edges' values, which edge_penalty makes of their moments, go through ops.edge_backward together. Symbolic edges, and
+nodes that are more than sums, go forth and back by autograd beside it.
 """
 
 import torch
@@ -10,17 +11,19 @@ from torch import Tensor, nn
 from .. import functional, select, stack
 from ..nn.sequential import hooked
 from . import edge_penalty  # noqa: F401  defines the operator
+from .branches import Splines, Symbolic, add
 from .layer import KANLayer
 
-# Metrics that are standard deviations of the numeric branch, and whether they are taken over the input's.
+# Metrics that are standard deviations of edges, and whether they are taken over the input's; those of both branches.
 RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forward_spline_u": False}
+OF_BOTH = ("edge_forward_sum", "edge_forward_spline_u")
 
 
 def served(model, lamb: float, metric: str) -> bool:
     """Whether evaluate is right for this model as it is: all else is autograd's."""
     if torch.is_autocast_enabled(model.device.type) or (lamb and metric not in RELATIVE):
         return False
-    if any(symbolic.active for symbolic in model.symbolic_fun) and model.symbolic_enabled:
+    if lamb and metric in OF_BOTH and any(_mixed(model, l) for l in range(model.depth)):
         return False
     return _unchanged(model) and all(map(_plain, model.modules())) and all(map(_numeric, model.act_fun))
 
@@ -36,8 +39,19 @@ def _unchanged(model) -> bool:
 def _numeric(layer: nn.Module) -> bool:
     if type(layer) is not KANLayer or not layer.linear._fused or layer.linear.coef.dtype not in _DTYPES:
         return False
-    plan = layer._current_plan()
-    return plan is not None and plan.active and plan.inputs is None and plan.outputs is None
+    return layer._current_plan() is not None
+
+
+def _mixed(model, l: int) -> bool:
+    """Whether an edge of layer l has functions of both branches, whose sum has a variance of its own."""
+    numeric, symbolic = model.act_fun[l], _symbolic(model, l)
+    return symbolic is not None and bool((numeric.edge_mask.T * symbolic.edge_mask).any())
+
+
+def _symbolic(model, l: int) -> nn.Module | None:
+    """The symbolic branch of layer l, where it takes part."""
+    symbolic = model.symbolic_fun[l]
+    return symbolic if model.symbolic_enabled and symbolic.active else None
 
 
 _DTYPES = (torch.float32, torch.float64)
@@ -50,15 +64,15 @@ def _plain(module: nn.Module) -> bool:
 class Gradient:
     """The objective loss_fn + lamb * penalty of a model, for as long as its masks and affine maps stay; see served.
 
-    lambdas: lamb_l1, lamb_entropy, lamb_coef and lamb_coefdiff of regularize.penalty.
+    lambdas: lamb_l1, lamb_entropy, lamb_coef and lamb_coefdiff of regularize.penalty; options: of the model's forward.
     """
 
-    def __init__(self, model, loss_fn, lamb: float, metric: str, lambdas: dict[str, float]):
+    def __init__(self, model, loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
         self.model, self.loss_fn, self.lamb, self.lambdas = model, loss_fn, lamb, lambdas
         self.plain = [_identity(model, l) for l in range(model.depth)]
-        full = all(layer._current_plan().full for layer in model.act_fun)
-        self.linears = [layer.linear for layer in model.act_fun] if full and all(self.plain) and not lamb else []
-        self.edges = [Edges(layer) for layer in model.act_fun]
+        self.edges = [Edges(model, l, metric, options) for l in range(model.depth)]
+        whole = all(self.plain) and all(edges.full for edges in self.edges) and not lamb
+        self.linears = [layer.linear for layer in model.act_fun] if whole else []
         weights = lambdas["lamb_l1"], lambdas["lamb_entropy"]
         self.weights = (*weights, float(lamb)) if lamb and any(weights) else None
         self.relative = RELATIVE.get(metric)
@@ -101,7 +115,7 @@ class Gradient:
         grads = ops.stack_backward(h, (), u, weights, grids, specs, False, False, True)
         for weight, grad in zip((w for w in weights if w is not None), grads, strict=True):
             if weight.requires_grad:
-                _add(weight, grad)
+                add(weight, grad)
         return loss
 
     def _loss(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,8 +140,8 @@ class Gradient:
             value = value + weight * steps.abs().mean(2).sum()
             steps = nn.functional.pad(steps.sign() * (weight / outputs), (0, 0, 1, 1))  # 0, s_1, ..., 0
             grad = _plus(grad, -steps.diff(dim=1))
-        if grad is not None:
-            _add(coef, grad * self.lamb)
+        if grad is not None and coef.requires_grad:
+            add(coef, grad * self.lamb)
         return value
 
 
@@ -147,27 +161,25 @@ class Nodes:
 class Edges:
     """The edges of a layer, forth and back."""
 
-    def __init__(self, layer: KANLayer):
-        self.linear = linear = layer.linear
-        self.mask = None if layer._current_plan().full else layer.edge_mask
-        name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2)
-        self.ops, self.fixed = select.BACKENDS[name], (linear.grid, linear._spec)
+    def __init__(self, model, l: int, metric: str, options: dict):
+        layer, symbolic = model.act_fun[l], _symbolic(model, l)
+        self.shape, self.full = layer.edge_mask.shape, layer._current_plan().full and symbolic is None
+        splines = [Splines(layer)] if layer.active else []
+        others = [] if symbolic is None else [Symbolic(symbolic, options)]
+        self.branches = splines + others
+        self.weighed = self.branches if metric in OF_BOTH else splines
         self.terms = self.of_x = None
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
-        linear, mask = self.linear, self.mask
-        self.x, self.base, self.scale = x, linear.base_weight, linear.spline_scale
-        if mask is not None:
-            self.base, self.scale = None if self.base is None else self.base * mask, self.scale * mask
-        self.scale = self.scale[:, None]
-        self.coef = linear.coef * self.scale
-        return self.ops.kan_out(x, None, self.coef, self.base, None, *self.fixed, 0)
+        self.x = x
+        return self._total([branch.sums(x) for branch in self.branches], self.shape[1])
 
     def weigh(self, relative: bool, *weights: float) -> Tensor:
         """The penalty of the edges, see edge_penalty; its gradients are kept for the way back."""
         x = self.x
-        moments = self.ops.edge_moments(x, self.coef, self.base, *self.fixed)
+        moments = [branch.moments() for branch in self.weighed]
+        moments = sum(moments[1:], moments[0]) if moments else x.new_zeros(3, *self.shape)
         found = torch.ops.fastkan.edge_penalty(moments, x if relative else None, len(x), *weights)
         penalty, self.terms, *of_x = found
         self.of_x = of_x if relative else None
@@ -175,26 +187,18 @@ class Edges:
 
     def back(self, u: Tensor, need_x: bool) -> Tensor | None:
         """The gradient by x [N, I], given that by the sums, u [N, O]; the parameters' go into .grad."""
-        x, coef, base = self.x, self.coef, self.base
-        if self.terms is not None:
-            grad_x, grad_coef, grad_base = self.ops.edge_backward(x, u, self.terms, coef, base, *self.fixed, need_x)
-            if need_x and self.of_x is not None:
-                mean, term = self.of_x
-                grad_x.addcmul_(x - mean, term)
-        elif need_x:
-            grad_x, grad_coef, grad_base = self.ops.kan_backward(x, None, u, coef, base, *self.fixed, 0)
-        else:
-            grad_x = None
-            grad_coef, grad_base = self.ops.kan_coef(x, None, u, *self.fixed, 0, base is not None)
-        linear, mask = self.linear, self.mask
-        if linear.spline_scale.requires_grad:
-            grad_scale = (grad_coef * linear.coef).sum(1)
-            _add(linear.spline_scale, grad_scale if mask is None else grad_scale * mask)
-        if linear.coef.requires_grad:
-            _add(linear.coef, grad_coef.mul_(self.scale))
-        if grad_base is not None and linear.base_weight.requires_grad:
-            _add(linear.base_weight, grad_base if mask is None else grad_base * mask)
+        parts = [b.back(u, self.terms if b in self.weighed else None, need_x) for b in self.branches]
+        if not need_x:
+            return None
+        grad_x = self._total(parts, self.shape[0])
+        if self.of_x is not None:
+            mean, term = self.of_x
+            grad_x.addcmul_(self.x - mean, term)
         return grad_x
+
+    def _total(self, parts: list[Tensor], columns: int) -> Tensor:
+        """The sum of the branches', where there are any."""
+        return sum(parts[1:], parts[0]) if parts else self.x.new_zeros(len(self.x), columns)
 
 
 def mean_square(prediction: Tensor, label: Tensor) -> Tensor:
@@ -215,7 +219,3 @@ def _identity(model, l: int) -> bool:
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:
     return b if a is None else a + b
-
-
-def _add(parameter: nn.Parameter, grad: Tensor) -> None:
-    parameter.grad = grad if parameter.grad is None else parameter.grad + grad

@@ -160,7 +160,7 @@ class Objective:
     def settle(self) -> None:
         """Decide how the next gradients are computed, for as long as nothing but parameters changes."""
         served = gradient.served(self.model, self.lamb, self.reg_metric)
-        options = self.loss_fn, self.lamb, self.reg_metric, self.lambdas
+        options = self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options
         self.gradient = gradient.Gradient(self.model, *options) if served else None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
