@@ -1,0 +1,6 @@
+"""The tasks of pykan's tutorials, as functions of the module kan, which is fastkan's or pykan's own: tests/tutorials and
+bench.tutorials run the same lines. Own code, smaller where the tutorial takes long; float64 is the default dtype.
+
+Each returns what it reached by name: numbers, of which less is better unless the name ends in "accuracy", and whatever
+else a test looks at.
+"""

@@ -1,0 +1,137 @@
+"""pykan's tutorials under pykan and under fastkan: the same lines, each in a fresh process with one thread, in float64.
+
+Seconds are those of the task, after the imports; the processor's hold on a machine that has other work too, the wall's do
+not. What takes LIMIT seconds of the processor is stopped.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from fastkan.cli.gate import Unavailable
+from fastkan.cli.progress import bar
+
+from .peers import installed
+from .tasks import api, example, interp, physics
+
+LIMIT = 120
+LABELS = {"fastkan": "fastkan", "pykan": "pykan"}
+# Tutorials that only show calls are not among them: API 1 to 5 and 11, Interp 2, 5 and 11.
+TASKS: dict[str, Callable[[object], dict]] = {
+    "hellokan": api.hellokan,
+    "API 6": api.training_hyperparameters,
+    "API 7": api.pruning,
+    **{f"API 8, {metric}": functools.partial(api.regularization, metric=metric) for metric in api.METRICS},
+    "API 9": api.videos,
+    "API 10": api.device,
+    "API 12": api.checkpoints,
+    "Example 1": example.function_fitting,
+    "Example 3": example.deep_formulas,
+    "Example 4, regression": example.classification_by_regression,
+    "Example 4": example.classification,
+    "Example 5": example.special_functions,
+    "Example 6": example.pde_interpretation,
+    "Example 7": example.pde_accuracy,
+    "Example 8": example.continual_learning,
+    "Example 9": example.singularity,
+    "Example 9, origin": example.singularity_at_the_origin,
+    "Example 10": example.relativity,
+    "Example 11": example.encouraging_linearity,
+    "Example 12": example.unsupervised_learning,
+    "Example 13": example.phase_transition,
+    "Example 14": example.knots_supervised,
+    "Example 15": example.knots_unsupervised,
+    "Interp 1": interp.hello_multkan,
+    "Interp 3": interp.compiler,
+    "Interp 4": interp.feature_attribution,
+    "Interp 6": interp.symmetry_of_a_trained_network,
+    "Interp 8": interp.auxiliary_variables,
+    "Interp 9": interp.plotting_metrics,
+    "Interp 10A, KAN": functools.partial(interp.swap, kind="KAN"),
+    "Interp 10A, MLP": functools.partial(interp.swap, kind="MLP"),
+    "Interp 10B": interp.swap_of_sums,
+    "Interp 10, Hessian": interp.hessian,
+    "Physics 1": physics.lagrangian,
+    "Physics 2A": physics.conservation_law,
+    "Physics 2B": physics.conservation_law_in_2d,
+    "Physics 3, KAN": functools.partial(physics.black_hole, kind="KAN"),
+    "Physics 3, MLP": functools.partial(physics.black_hole, kind="MLP"),
+    "Physics 4A": physics.constitutive_law,
+    "Physics 4B": physics.constitutive_law_with_prior,
+    "Physics 4C": physics.constitutive_law_without_prior,
+    "Community 1": physics.navier_stokes,
+}
+FULL = tuple(TASKS)
+TINY = ("API 8, edge_forward_sum",)
+
+
+def rows(which: Sequence[str], rounds: int) -> list[dict[str, object]]:
+    """One row a task and package; one run each, whatever rounds says."""
+    return [_row(name, peer) for name in bar(which, "tutorials") for peer in LABELS]
+
+
+def _row(name: str, peer: str) -> dict[str, object]:
+    row = {"tutorial": name, "peer": peer, "cpu_seconds": "", "seconds": "", "result": "", "reason": ""}
+    try:
+        if peer == "pykan":
+            installed("kan", "pykan")
+    except Unavailable as absent:
+        return row | {"reason": str(absent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tutorials", name, peer], capture_output=True, text=True,
+        cwd=Path(__file__).parent.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2]
+        stopped = done.returncode < 0
+        return row | {"reason": f"stopped after {LIMIT} s" if stopped else f"fails: {last}"}
+    return row | json.loads(done.stdout)
+
+
+def measured(name: str, peer: str) -> dict[str, str]:
+    """The task in this process, in a folder of its own: seconds, and the numbers among its results."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    if peer == "fastkan":
+        from fastkan.compat import pykan
+
+        pykan.install()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(io.StringIO()):
+            import kan
+            import kan.MLP
+
+            used = time.process_time()
+            resource.setrlimit(resource.RLIMIT_CPU, (int(used) + LIMIT, resource.RLIM_INFINITY))
+            torch.manual_seed(0)
+            start = time.perf_counter()
+            found = TASKS[name](kan)
+            seconds = time.process_time() - used, time.perf_counter() - start
+    numbers = {key: float(value) for key, value in found.items() if is_number(value)}
+    result = "; ".join(f"{key}: {value:.3g}" for key, value in numbers.items())
+    return {"cpu_seconds": f"{seconds[0]:.4g}", "seconds": f"{seconds[1]:.4g}", "result": result}
+
+
+def is_number(value: object) -> bool:
+    scalar = hasattr(value, "item") and getattr(value, "ndim", 1) == 0
+    return scalar or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(*sys.argv[1:])))
