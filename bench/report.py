@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
 from fastkan.cli.peers import BASELINE
 from fastkan.cli.record import read_csv
@@ -202,9 +203,30 @@ def stacks(rows: Rows) -> str:
     return f"## Loss and gradients of small networks, and over the MLP's\n\n{table(['', *networks], lines)}"
 
 
+def tutorials(rows: Rows) -> str:
+    """pykan's tutorials: processor's seconds under both packages, and what was reached."""
+    of = {(r["tutorial"], r["peer"]): r for r in rows}
+    lines, ratios = [], []
+    for name in dict.fromkeys(r["tutorial"] for r in rows):
+        ours, theirs = of[name, "fastkan"], of[name, "pykan"]
+        if ours["cpu_seconds"] and theirs["cpu_seconds"]:
+            ratios.append(float(theirs["cpu_seconds"]) / float(ours["cpu_seconds"]))
+        times = [duration(float(r["cpu_seconds"])) if r["cpu_seconds"] else r["reason"] for r in (ours, theirs)]
+        lines.append([name, *times, digits(ratios[-1]) if all(r["cpu_seconds"] for r in (ours, theirs)) else "-",
+                      ours["result"], theirs["result"]])  # fmt: skip
+    head = ["", "fastkan", "pykan", "over fastkan's", "fastkan reaches", "pykan reaches"]
+    parts = ["## pykan's tutorials: the same lines under both, processor's time", table(head, lines, left=1)]
+    if ratios:
+        parts.append(
+            f"Of the {len(ratios)} that both finish pykan's take {digits(min(ratios))} to {digits(max(ratios))} times "
+            f"as long, the median is {digits(median(ratios))}."
+        )
+    return "\n\n".join(parts)
+
+
 SECTIONS: dict[str, Callable[[Rows], str]] = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
-    "symbolic": symbolic, "formulas": formulas, "stacks": stacks,
+    "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials,
 }  # fmt: skip
 
 

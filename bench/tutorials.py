@@ -1,7 +1,7 @@
 """pykan's tutorials under pykan and under fastkan: the same lines, each in a fresh process with one thread, in float64.
 
-Seconds are those of the task, after the imports; the processor's hold on a machine that has other work too, the wall's do
-not. What takes LIMIT seconds of the processor is stopped.
+Seconds are those of the task, after the imports; the processor's hold on a machine that has other work too, the wall's
+do not. What takes LIMIT seconds of the processor is stopped.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from fastkan.cli.progress import bar
 from .peers import installed
 from .tasks import api, example, interp, physics
 
-LIMIT = 120
+LIMIT = 60
 LABELS = {"fastkan": "fastkan", "pykan": "pykan"}
 # Tutorials that only show calls are not among them: API 1 to 5 and 11, Interp 2, 5 and 11.
 TASKS: dict[str, Callable[[object], dict]] = {

@@ -263,3 +263,16 @@ def test_contestants_take_other_inputs_in_turn(problem):
         contestant.train()
         seen.append(contestant.x.detach())
     assert torch.equal(seen[0], x) and torch.equal(seen[2], x) and torch.equal(seen[1], x.roll(1, 0))
+
+
+def test_tutorials_under_one_package_in_a_process_of_its_own():
+    pytest.importorskip("sympy"), pytest.importorskip("matplotlib")
+    from bench import report, tutorials
+
+    row = tutorials._row(tutorials.TINY[0], "fastkan")
+    assert row["reason"] == "" and 0 < float(row["cpu_seconds"]) < tutorials.LIMIT
+    assert row["result"].startswith("loss + 0.01 penalty: ")
+    stopped = row | {"peer": "pykan", "cpu_seconds": "", "result": "", "reason": "stopped after 60 s"}
+    assert "| stopped after 60 s |" in report.tutorials([row, stopped])
+    slow = row | {"peer": "pykan", "cpu_seconds": str(3 * float(row["cpu_seconds"]))}
+    assert "the median is 3.0" in report.tutorials([row, slow])

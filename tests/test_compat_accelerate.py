@@ -367,7 +367,7 @@ def test_pykan(pykan, monkeypatch, options, speed):
         fastkan.accelerate(model)
     made = calls(monkeypatch)
     assert_same(model, x, expected)
-    assert len(made) == (2 if speed else 0)  # with save_act the values on every edge are asked for
+    assert len(made) == 2
     assert len(model.spline_postacts) == (0 if speed else 2)
     assert kinds(fastkan.restore(model)) == before
 
@@ -384,18 +384,95 @@ def test_pykan_with_symbolic_edges_and_the_zero_gradients_of_those_that_are_not(
     assert torch.equal(model.symbolic_fun[1].affine.grad, torch.zeros_like(model.symbolic_fun[1].affine))
 
 
-def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan, monkeypatch):
-    losses, made = [], calls(monkeypatch)
+KEPT = ("acts", "acts_premult", "spline_preacts", "spline_postacts", "spline_postsplines", "acts_scale",
+        "acts_scale_spline", "edge_actscale", "subnode_actscale")  # fmt: skip
+METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward")
+
+
+def with_an_edge(model: nn.Module, kind: str) -> nn.Module:
+    if kind == "symbolic":
+        model.fix_symbolic(0, 1, 2, "sin", fit_params_bool=False, log_history=False, verbose=False)
+    elif kind == "off":
+        model.act_fun[0].mask.data[1, 2] = 0.0
+    elif kind == "not symbolic":
+        model.symbolic_enabled = False
+    return model
+
+
+@pytest.mark.parametrize("kind", ["", "symbolic", "off", "not symbolic"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_pykan_keeps_and_its_penalties(pykan, metric, kind):
+    found = []
+    for accelerated in (False, True):
+        torch.manual_seed(0)
+        model, x = multkan(pykan)
+        with_an_edge(model, kind)
+        if accelerated:
+            fastkan.accelerate(model)
+        y = model(x)
+        if "backward" in metric:
+            model.attribute() if metric[0] == "e" else model.node_attribute()
+        objective = y.sum() + model.get_reg(metric, 1.0, 2.0, 0.1, 0.1)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        grads = torch.autograd.grad(objective, trained, allow_unused=True)
+        with torch.no_grad():
+            for p in trained:  # what was kept is of the parameters as they were
+                p.mul_(1.5)
+        found.append([objective, *(g for g in grads if g is not None)])
+        found[-1] += [torch.as_tensor(t) * 1.0 for name in KEPT for t in getattr(model, name)]
+    assert len(found[0]) == len(found[1])
+    for theirs, mine in zip(*found, strict=True):
+        assert mine.isfinite().all()
+        torch.testing.assert_close(mine, theirs, **CLOSE)
+
+
+def own_calls(monkeypatch, pykan) -> list:
+    """One entry for every forward of pykan's own, which makes the values on every edge."""
+    made, forward = [], pykan.KANLayer.forward
+    monkeypatch.setattr(pykan.KANLayer, "forward", lambda *args: made.append(1) or forward(*args))
+    return made
+
+
+def test_values_on_edges_are_made_when_they_are_read(pykan, monkeypatch):
+    model, x = multkan(pykan)
+    fastkan.accelerate(model)
+    made = own_calls(monkeypatch, pykan)
+    model(x)
+    values = model.spline_postacts[0]
+    assert values.shape == (40, 5, 2) and len(values) == 40 and values.dtype == torch.float64 and values.dim() == 3
+    assert isinstance(values, torch.Tensor) and not made
+    assert values[:, 1, 0].shape == (40,) and len(made) == 1
+    assert torch.equal(values.sum(2), torch.from_numpy(values.numpy()).sum(2))
+    torch.testing.assert_close(copy.deepcopy(model.spline_preacts[0]), x[:, None].expand(-1, 5, -1))
+    assert len(made) == 1  # of one layer
+    model(x[:1])
+    assert model.edge_actscale[0].isnan().all()  # of one row, as in pykan
+
+
+def test_base_functions_of_ones_own_run_pykans_forward(pykan, monkeypatch):
+    model, x = multkan(pykan, base_fun=torch.tanh)
+    expected = results(model, x)
+    fastkan.accelerate(model)
+    made = own_calls(monkeypatch, pykan)
+    assert_same(model, x, expected)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("options", [{"lamb": 0.0}, {"lamb": 0.01}, {"lamb": 0.01, "reg_metric": "edge_backward"}])
+def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan, monkeypatch, options):
+    losses = []
     for accelerated in (False, True):
         model, x = multkan(pykan)
         data = {"train_input": x, "train_label": x[:, :1] * x[:, 1:], "test_input": x, "test_label": x[:, :1] ** 2}
         if accelerated:
             fastkan.accelerate(model)
-        fit = model.fit(data, opt="Adam", steps=12, lr=0.02, grid_update_num=3, log=100)
-        losses.append(torch.tensor([float(value) for value in fit["train_loss"]]))
+            made, own = calls(monkeypatch), own_calls(monkeypatch, pykan)
+        fit = model.fit(data, opt="Adam", steps=12, lr=0.02, grid_update_num=3, log=100, **options)
+        losses.append(torch.tensor([float(v) for name in ("train_loss", "reg") for v in fit[name]]))
+        if accelerated:
+            assert len(made) >= 2 * 12 and not own  # two layers, twelve steps
         model.attribute()
         assert model.edge_scores[0].shape == (5, 2)
-    assert len(made) >= 2 * 12  # two layers, twelve steps
     torch.testing.assert_close(*losses, rtol=1e-7, atol=1e-9)
 
 

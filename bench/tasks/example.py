@@ -36,6 +36,7 @@ def deep_formulas(kan) -> dict:
     deep = deep.prune(edge_th=1e-2)
     flat = kan.KAN(width=[4, 9, 1], grid=3, k=3, seed=1)
     found = {}
+    flat(dataset["train_input"])  # pykan refines by the last input
     for name, model in (("test loss", deep), ("test loss, two layers", flat)):
         for grid in (5, 10):
             model = model.refine(grid)
@@ -252,8 +253,8 @@ def encouraging_linearity(kan) -> dict:
     model = kan.KAN(width=[1, 1, 1, 1], grid=5, k=3, seed=2, base_fun="identity", noise_scale=0.1)
     model.fit(dataset, opt="LBFGS", steps=20, lamb=1e-4, lamb_coef=10.0)
     bent = []
-    for l in range(3):
-        x, y = (torch.as_tensor(values) for values in model.get_fun(l, 0, 0))
+    for layer in range(3):
+        x, y = (torch.as_tensor(values) for values in model.get_fun(layer, 0, 0))
         line = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None])
         left = torch.stack([x, torch.ones_like(x)], 1) @ line.solution - y[:, None]
         bent.append((left.std() / y.std()).item())

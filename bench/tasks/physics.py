@@ -93,7 +93,7 @@ def conservation_law_in_2d(kan) -> dict:
 
 
 def black_hole(kan, kind: str) -> dict:
-    """Physics 3: the time t' = t + f(r) in which space around a black hole is flat: f is Painleve's and Gullstrand's."""
+    """Physics 3: the time t' = t + f(r) in which space around a black hole is flat, Painleve's and Gullstrand's."""
     from kan.MLP import MLP
 
     model = kan.KAN(width=[1, 1], grid=5, grid_range=[1.2, 3]) if kind == "KAN" else MLP(width=[1, 8, 8, 1])
@@ -168,7 +168,7 @@ def constitutive_law_with_prior(kan) -> dict:
 
     f, stress, mu, _ = neo_hookean(300, 0.5)
     names = kan.sympy.symbols(NAMES)
-    model = kanpiler(names, mu * (names[1] + names[3]), base_fun="identity", grid=3)
+    model = kanpiler(names, mu * (names[1] + names[3]), grid=3)
     kan.np.random.seed(0)
     dataset = kan.create_dataset_from_data(f.reshape(300, 9), stress[:, :1, 1])
     model.get_act(dataset)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional, select
+from ..network.layer import safe_sqrt
 from ..nn.grid import is_uniform, snapped
 from ..spec import FAMILIES, Spec
 
@@ -129,6 +130,23 @@ def kan_sum(
     spec = Spec.of(degree, base or "zero", "zero", knots[1])
     y = functional.apply(x, coef, knots[0], base_weight if base else None, None, scale, spec, backend)
     return y if base else y + torch.matmul(base_fun(x), base_weight)
+
+
+def kan_std(
+    x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
+    scale: Tensor, backend: str,
+) -> Tensor:  # fmt: skip
+    """torch.std over the rows of the values on every edge that kan_sum adds up, [O, I]; the base function is one that
+    is_fused."""
+    spec = Spec.of(degree, _base_name(base_fun), "zero", knots[1])
+    moments = functional.apply_edge_moments(x, coef * scale[:, None], knots[0], base_weight, spec, backend)
+    rows = len(x)
+    return safe_sqrt(moments[2].T * (rows / (rows - 1) if rows > 1 else torch.nan)).to(coef.dtype)
+
+
+def is_fused(base_fun: Callable) -> bool:
+    """Whether the kernels compute the base function."""
+    return _base_name(base_fun) is not None
 
 
 def spread(grid: Tensor) -> Tensor:

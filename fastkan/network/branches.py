@@ -70,15 +70,18 @@ class Splines:
 
 
 class Symbolic:
-    """The symbolic branch of a layer; options: of its forward."""
+    """The symbolic branch of a layer; options: of its forward. weighed: whether moments and back with terms follow."""
 
-    def __init__(self, layer: SymbolicLayer, options: dict):
-        self.layer, self.options = layer, options
+    def __init__(self, layer: SymbolicLayer, options: dict, weighed: bool):
+        self.layer, self.options, self.weighed = layer, options, weighed
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
         self.x = x.detach().requires_grad_()
         with torch.enable_grad():
+            if not self.weighed:
+                self.values = self.layer(self.x, **self.options)
+                return self.values.detach()
             self.outputs, self.inputs, self.values = self.layer.edges(self.x, **self.options)
         y = x.new_zeros(len(x), self.layer.out_dim)
         return y.index_add_(1, self.outputs, self.values.detach())
@@ -93,19 +96,17 @@ class Symbolic:
 
     def back(self, u: Tensor, terms: Tensor | None, need_x: bool) -> Tensor | None:
         """The gradient by x [N, I], given that by the sums, u [N, O]."""
-        u = u[:, self.outputs]
+        if self.weighed:
+            u = u[:, self.outputs]
         if terms is not None:
             _, constant, slope = terms[:, self.inputs, self.outputs]
             u = u + constant + slope * self.values.detach()
-        affine, x = self.layer.affine, self.x
-        wanted = [t for t in (affine, x if need_x else None) if t is not None and t.requires_grad]
+        wanted = [t for t in (self.layer.affine, self.x) if t.requires_grad and (need_x or t is not self.x)]
         found = torch.autograd.grad(self.values, wanted, u, allow_unused=True) if wanted else ()
-        grads = dict(zip(map(id, wanted), found, strict=True))
-        if grads.get(id(affine)) is not None:
-            add(affine, grads[id(affine)])
-        if not need_x:
-            return None
-        return torch.zeros_like(x) if grads.get(id(x)) is None else grads[id(x)]
+        grads = {id(t): grad for t, grad in zip(wanted, found, strict=True) if grad is not None}
+        if id(self.layer.affine) in grads:
+            add(self.layer.affine, grads[id(self.layer.affine)])
+        return grads.get(id(self.x), torch.zeros_like(self.x)) if need_x else None
 
 
 def add(parameter: nn.Parameter, grad: Tensor) -> None:

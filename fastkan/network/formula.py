@@ -57,18 +57,8 @@ def symbolic_formula(
     if numeric == "error":
         _all_symbolic(model)
     inputs = _inputs(sympy, model, var)
-    values, back = real(*inputs)
-    if normalizer is not None:
-        mean, std = statistics("normalizer", normalizer, len(inputs))
-        values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(values, mean, std, strict=True)]
-    if len(values) == model.in_features:
-        values = [values[column] for column in model.input_id.tolist()]
-    for l in range(model.depth):
-        values = _layer(sympy, model, l, values)
-    if output_normalizer is not None:
-        mean, std = statistics("output_normalizer", output_normalizer, len(values))
-        values = [y * sympy.Float(s) + sympy.Float(m) for y, m, s in zip(values, mean, std, strict=True)]
-    values = [sympy.sympify(value) for value in values]
+    acts, _, back = _flow(sympy, model, inputs, normalizer, output_normalizer)
+    values = [sympy.sympify(value) for value in acts[-1]]
     if tolerance:
         values = [snapped(value, tolerance) for value in values]
     if seconds:
@@ -76,6 +66,20 @@ def symbolic_formula(
     if floating_digit is not None:
         values = [rounded(value, floating_digit) for value in values]
     return [replaced(value, back) for value in values], inputs
+
+
+def node_formulas(
+    model, var: Sequence | None = None, normalizer: Sequence | None = None, output_normalizer: Sequence | None = None
+) -> tuple[list[list], list[list]]:
+    """What every node is, as SymPy expressions; the arguments are those of symbolic_formula, and so are the errors.
+
+    Returns: of every layer of nodes the list of its nodes, the first being the inputs as they enter and the last the
+        outputs; of every layer but the first the list of its subnodes, which multiplication nodes are products of.
+    """
+    sympy = import_sympy()
+    _all_symbolic(model)
+    *parts, back = _flow(sympy, model, _inputs(sympy, model, var), normalizer, output_normalizer)
+    return tuple([[replaced(sympy.sympify(v), back) for v in layer] for layer in part] for part in parts)
 
 
 def import_sympy():
@@ -87,12 +91,24 @@ def import_sympy():
     return sympy
 
 
-def _layer(sympy, model, l: int, values: list) -> list:
-    """What goes into layer l + 1, of what goes into layer l."""
-    subnodes = [_sum(sympy, model, l, j, values) for j in range(model.width_out[l + 1])]
-    subnodes = _affine(sympy, subnodes, model.subnode_scale[l], model.subnode_bias[l])
-    nodes = [sympy.Mul(*(subnodes[j] for j in group)) for group in model.subnodes(l + 1)]
-    return _affine(sympy, nodes, model.node_scale[l], model.node_bias[l])
+def _flow(sympy, model, inputs: list, normalizer, output_normalizer) -> tuple[list[list], list[list], dict]:
+    """The values of the nodes and of the subnodes, layer by layer, of real symbols; and what these stand for."""
+    values, back = real(*inputs)
+    if normalizer is not None:
+        mean, std = statistics("normalizer", normalizer, len(inputs))
+        values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(values, mean, std, strict=True)]
+    if len(values) == model.in_features:
+        values = [values[column] for column in model.input_id.tolist()]
+    acts, premult = [values], []
+    for l in range(model.depth):
+        subnodes = [_sum(sympy, model, l, j, acts[-1]) for j in range(model.width_out[l + 1])]
+        premult.append(_affine(sympy, subnodes, model.subnode_scale[l], model.subnode_bias[l]))
+        nodes = [sympy.Mul(*(premult[-1][j] for j in group)) for group in model.subnodes(l + 1)]
+        acts.append(_affine(sympy, nodes, model.node_scale[l], model.node_bias[l]))
+    if output_normalizer is not None:
+        mean, std = statistics("output_normalizer", output_normalizer, len(acts[-1]))
+        acts[-1] = [y * sympy.Float(s) + sympy.Float(m) for y, m, s in zip(acts[-1], mean, std, strict=True)]
+    return acts, premult, back
 
 
 def _sum(sympy, model, l: int, j: int, values: list):

@@ -70,11 +70,11 @@ class Gradient:
     def __init__(self, model, loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
         self.model, self.loss_fn, self.lamb, self.lambdas = model, loss_fn, lamb, lambdas
         self.plain = [_identity(model, l) for l in range(model.depth)]
-        self.edges = [Edges(model, l, metric, options) for l in range(model.depth)]
-        whole = all(self.plain) and all(edges.full for edges in self.edges) and not lamb
-        self.linears = [layer.linear for layer in model.act_fun] if whole else []
         weights = lambdas["lamb_l1"], lambdas["lamb_entropy"]
         self.weights = (*weights, float(lamb)) if lamb and any(weights) else None
+        self.edges = [Edges(model, l, metric, options, self.weights is not None) for l in range(model.depth)]
+        whole = all(self.plain) and all(edges.full for edges in self.edges) and not lamb
+        self.linears = [layer.linear for layer in model.act_fun] if whole else []
         self.relative = RELATIVE.get(metric)
         self.smooth = lamb and (lambdas["lamb_coef"] or lambdas["lamb_coefdiff"])
 
@@ -161,13 +161,13 @@ class Nodes:
 class Edges:
     """The edges of a layer, forth and back."""
 
-    def __init__(self, model, l: int, metric: str, options: dict):
+    def __init__(self, model, l: int, metric: str, options: dict, weighed: bool):
         layer, symbolic = model.act_fun[l], _symbolic(model, l)
         self.shape, self.full = layer.edge_mask.shape, layer._current_plan().full and symbolic is None
         splines = [Splines(layer)] if layer.active else []
-        others = [] if symbolic is None else [Symbolic(symbolic, options)]
-        self.branches = splines + others
-        self.weighed = self.branches if metric in OF_BOTH else splines
+        both = weighed and metric in OF_BOTH
+        self.branches = splines if symbolic is None else [*splines, Symbolic(symbolic, options, both)]
+        self.weighed = self.branches if both else splines
         self.terms = self.of_x = None
 
     def sums(self, x: Tensor) -> Tensor:

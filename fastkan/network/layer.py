@@ -322,6 +322,14 @@ class KANLayer(nn.Module):
         return self.linear.spline_order
 
     @property
+    def grid_eps(self) -> float:
+        return self.linear.grid_eps
+
+    @property
+    def device(self) -> torch.device:
+        return self.linear.coef.device
+
+    @property
     def grid(self) -> Tensor:
         """[I, G + 2k + 1], in float64; change it by linear.set_grid."""
         return self.linear.grid

@@ -130,6 +130,10 @@ class SymbolicLayer(nn.Module):
             value = value.detach()  # which nn.Module would register in the property's place
         super().__setattr__(name, value)
 
+    @property
+    def device(self) -> torch.device:
+        return self.affine.device
+
     def refresh(self) -> None:
         """Look at the mask and the names again before the next forward pass."""
         self._plan = None

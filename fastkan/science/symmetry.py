@@ -57,22 +57,30 @@ def sine(a: Tensor, b: Tensor) -> Tensor:
     return ratio(across, lengths)
 
 
-def get_dependence(model: Callable[[Tensor], Tensor], x: Tensor, group: Sequence[int]) -> Tensor:
-    """How the direction of the gradient by x_A changes with x_B, locally: [len(A), len(B)], A the group, B the rest.
-
-    The median over the rows of |d(grad_A / |grad_A|) / dx_B| std_A std_B: pykan's, without the 1e-6 that it adds to
-    lengths, whatever the units. Rows where the gradient is 0 have no direction and do not count.
-    """
+def batch_grad_normgrad(
+    model: Callable[[Tensor], Tensor], x: Tensor, group: Sequence[int], create_graph: bool = False
+) -> Tensor:
+    """d(grad_A / |grad_A|) / dx_B of every row of x [N, n]: [N, len(A), len(B)], A the group, B the rest; see there."""
     check_points(x)
     group, rest = _split(group, x.shape[-1])
-    std = x.detach().double().std(0)
 
     def direction(at: Tensor) -> Tensor:
         slopes = batch_jacobian(model, at, create_graph=True)[:, group]
         length = slopes.norm(dim=1, keepdim=True)
         return slopes / length.where(length > 0, 1.0)
 
-    turning = finite(batch_jacobian(direction, x, mode="vector"))[:, :, rest].double()
+    return finite(batch_jacobian(direction, x, create_graph, mode="vector"))[:, :, rest]
+
+
+def get_dependence(model: Callable[[Tensor], Tensor], x: Tensor, group: Sequence[int]) -> Tensor:
+    """How the direction of the gradient by x_A changes with x_B, locally: [len(A), len(B)], A the group, B the rest.
+
+    The median over the rows of |d(grad_A / |grad_A|) / dx_B| std_A std_B: pykan's, without the 1e-6 that it adds to
+    lengths, whatever the units. Rows where the gradient is 0 have no direction and do not count.
+    """
+    turning = batch_grad_normgrad(model, x, group).double()
+    group, rest = _split(group, x.shape[-1])
+    std = x.detach().double().std(0)
     moving = batch_jacobian(model, x)[:, group].abs().amax(1) > 0
     turning = turning[moving] * std[group][:, None] * std[rest]
     if not len(turning):

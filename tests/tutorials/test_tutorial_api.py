@@ -5,11 +5,8 @@ import os
 import pytest
 import torch
 
-LIBRARY = ["x", "x^2", "x^3", "x^4", "exp", "log", "sqrt", "tanh", "sin", "abs"]
-
-
-def f(x):
-    return torch.exp(torch.sin(torch.pi * x[:, [0]]) + x[:, [1]] ** 2)
+from bench.tasks import api
+from bench.tasks.api import f
 
 
 def drawn(kan) -> int:
@@ -19,26 +16,10 @@ def drawn(kan) -> int:
 
 
 def test_hellokan(kan):
-    """From data to exp(sin(pi x) + y^2): every number within 1e-6, by training, pruning, refining and fitting."""
-    model, dataset = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=42), kan.create_dataset(f, n_var=2)
-    model(dataset["train_input"])
-    model.plot()
-    model.fit(dataset, opt="LBFGS", steps=30, lamb=0.001)
-    model = model.prune()
-    model.plot()
-    assert model.width == [[2, 0], [1, 0], [1, 0]]
-    model.fit(dataset, opt="LBFGS", steps=20)
-    model = model.refine(10)
-    losses = model.fit(dataset, opt="LBFGS", steps=30)["test_loss"]
-    assert losses[-1] < 2e-3
-    model.auto_symbolic(lib=LIBRARY)
-    losses = model.fit(dataset, opt="LBFGS", steps=50)["test_loss"]
-    assert losses[-1] < 1e-8
-    formula, (x, y) = model.symbolic_formula()[0][0], model.symbolic_formula()[1]
-    truth = kan.sympy.exp(kan.sympy.sin(kan.sympy.pi * x) + y**2)
-    for point in ({x: 0.3, y: -0.7}, {x: -0.9, y: 0.2}):
-        assert abs(float((formula - truth).subs(point))) < 1e-6
-    assert str(kan.ex_round(formula, 4)).replace("1.0*", "") == "exp(x_2**2 + sin(3.1416*x_1))"
+    """From data to exp(sin(pi x) + y^2)."""
+    found = api.hellokan(kan)
+    assert found["model"].width == [[2, 0], [1, 0], [1, 0]]
+    assert str(found["formula"]).replace("1.0*", "") == "exp(x_2**2 + sin(3.1416*x_1))"
     kan.plt.savefig("kan.png")
     assert os.path.getsize("kan.png") > 1000
 
@@ -147,25 +128,15 @@ def test_api_5_grid(kan):
     assert steps[1.0][0].std() < 1e-9 and steps[0.0][1].std() < 2
 
 
-@pytest.fixture
-def dataset(kan) -> dict:
-    return kan.create_dataset(f, n_var=2)
-
-
-def test_api_6_training_hyperparameters(kan, dataset):
-    sizes = {}
-    for lamb, lamb_entropy in ((0.0, 2.0), (0.01, 0.0), (0.01, 2.0), (1.0, 2.0)):
-        model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1)
-        results = model.fit(dataset, opt="LBFGS", steps=10, lamb=lamb, lamb_entropy=lamb_entropy)
-        model.attribute()
-        sizes[lamb, lamb_entropy] = results["test_loss"][-1], sum((s > 0.03).sum().item() for s in model.edge_scores)
+def test_api_6_training_hyperparameters(kan):
+    sizes = api.training_hyperparameters(kan)["found"]
     assert sizes[0.0, 2.0][0] < sizes[0.01, 2.0][0] < sizes[1.0, 2.0][0]
     assert sizes[0.0, 2.0][1] > sizes[0.01, 2.0][1]
 
 
-def test_api_7_pruning(kan, dataset):
-    model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1)
-    model.fit(dataset, opt="LBFGS", steps=20, lamb=0.01)
+def test_api_7_pruning(kan):
+    found = api.pruning(kan)
+    model, dataset = found["model"], found["dataset"]
     y = model(dataset["train_input"])
     smaller = model.prune_node(threshold=1e-2)
     assert smaller.width[1][0] < 5
@@ -179,35 +150,21 @@ def test_api_7_pruning(kan, dataset):
     both.plot()
 
 
-@pytest.mark.parametrize(
-    "metric", ["edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward"]
-)
-def test_api_8_regularization(kan, dataset, metric):
-    model = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=1)
-    results = model.fit(dataset, opt="LBFGS", steps=5, lamb=0.01, reg_metric=metric)
+@pytest.mark.parametrize("metric", api.METRICS)
+def test_api_8_regularization(kan, metric):
+    results = api.regularization(kan, metric)["results"]
     assert results["reg"][-1] < results["reg"][0] and results["test_loss"][-1] < results["test_loss"][0]
 
 
 def test_api_9_videos(kan):
-    def g(x):
-        inner = [torch.sin(torch.pi * (x[:, [i]] ** 2 + x[:, [i + 1]] ** 2)) for i in (0, 2)]
-        return torch.exp(sum(inner) / 2)
-
-    model, data = kan.KAN(width=[4, 2, 1, 1], grid=3, k=3, seed=1), kan.create_dataset(g, n_var=4, train_num=300)
-    model.fit(
-        data, opt="LBFGS", steps=4, lamb=1e-3, save_fig=True, save_fig_freq=2, beta=10, img_folder="frames",
-        in_vars=["$x_1$", "$x_2$", "$x_3$", "$x_4$"], out_vars=["y"],
-    )  # fmt: skip
+    api.videos(kan)
     assert sorted(os.listdir("frames")) == ["0.jpg", "2.jpg"]
     assert kan.plt.imread("frames/2.jpg").ndim == 3
 
 
 def test_api_10_device(kan):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = kan.KAN(width=[4, 30, 30, 1], grid=3, k=3, seed=0).to(device)
-    data = kan.create_dataset(lambda x: x.prod(1, keepdim=True), n_var=4, train_num=300, device=device)
-    losses = model.fit(data, opt="Adam", lr=1e-3, steps=20, lamb=1e-3, update_grid=False)["train_loss"]
-    assert losses[-1] < losses[0] and model(data["test_input"]).device.type == device
+    found = api.device(kan)
+    assert found["losses"][-1] < found["losses"][0] and found["place"]
 
 
 def test_api_11_create_dataset(kan):
@@ -223,20 +180,10 @@ def test_api_11_create_dataset(kan):
     assert len(cut["train_input"]) == 80 and len(cut["test_label"]) == 20
 
 
-def test_api_12_checkpoints(kan, dataset, capsys):
-    model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1, auto_save=True)
-    model.get_act(dataset)
-    assert model.auto_save
-    model.fit(dataset, opt="LBFGS", steps=5, lamb=0.01)
-    after_fit = model(dataset["test_input"])
-    model = model.prune()
-    assert (model.round, model.state_id) == (0, 2)
-    model = model.rewind("0.1")
-    assert (model.round, model.state_id) == (1, 1)
-    assert torch.equal(model(dataset["test_input"]), after_fit)
-    model.fit(dataset, opt="LBFGS", steps=2)
-    assert torch.equal(kan.KAN.loadckpt("./model/0.1")(dataset["test_input"]), after_fit)
-    model.history()
+def test_api_12_checkpoints(kan, capsys):
+    found = api.checkpoints(kan)
+    assert found["numbers"] == [(0, 1), (0, 2), (1, 1)] and found["the same"]
+    found["model"].history()
     told = capsys.readouterr().out
     for line in ("checkpoint directory created: ./model", "saving model version 0.1", "saving model version 1.2",
                  "rewind to model version 0.1, renamed as 1.1", "0.1 => prune => 0.2", "### Round 1 ###"):  # fmt: skip

@@ -1,28 +1,44 @@
 """pykan's own models accelerated: a kan.MultKAN whose layers compute their sums through the kernels.
 
 pykan's layers return the values on every edge beside the sums. Its model reads them only with save_act, so they are
-left out where that is False: after speed(), and during fit() with lamb=0. With save_act its own forward runs.
+left out where that is False, after speed() and during fit() with lamb=0, and elsewhere made when they are read.
 """
+
+import functools
 
 import torch
 from torch import Tensor, nn
 
-from ..accelerated import Accelerated, kan_sum, misshapen, missing_of, spline_knots, spread
+from ..accelerated import Accelerated, is_fused, kan_std, kan_sum, misshapen, missing_of, spline_knots, spread
+from .edge_values import Forward
 
 
 class FusedKANLayer(Accelerated):
-    """forward of pykan's KANLayer; beside the sums it returns None three times where its model reads no more."""
+    """forward of pykan's KANLayer; within its model without the values on every edge."""
 
-    fastkan_sums_only = False
+    # "made"; "read": made when they are; "none": None three times
+    fastkan_values = "made"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        backend = self.fastkan_choose(x, self.coef) if self.fastkan_sums_only else None
+        backend = self.fastkan_choose(x, self.coef) if self._fastkan_serves(x) else None
         knots = None if backend is None else spline_knots(self, self.grid, self.k)
         if knots is None:
             return super().forward(x)
         coef = self.coef.transpose(1, 2)  # I O F -> I F O
         base_weight, scale = self.scale_base * self.mask, self.scale_sp * self.mask
-        return kan_sum(x, coef, knots, self.k, self.base_fun, base_weight, scale, backend), None, None, None
+        operands = x, coef, knots, self.k, self.base_fun, base_weight, scale, backend
+        sums = kan_sum(*operands)
+        if self.fastkan_values == "none":
+            return sums, None, None, None
+        own = Forward(self, x)
+        preacts = own.values(1, lambda: torch.std(x, dim=0).expand(self.out_dim, -1))
+        return sums, preacts, own.values(2, functools.cache(lambda: kan_std(*operands))), own.values(3)
+
+    def _fastkan_serves(self, x: Tensor) -> bool:
+        if self.fastkan_values == "none":
+            return True
+        traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+        return self.fastkan_values == "read" and is_fused(self.base_fun) and not traced
 
     @classmethod
     def fastkan_unlike(cls, layer: nn.Module) -> str | None:
@@ -36,7 +52,7 @@ class FusedKANLayer(Accelerated):
 
     @classmethod
     def fastkan_sample(cls, layer: nn.Module) -> Tensor:
-        layer.fastkan_sums_only = True
+        layer.fastkan_values = "none"
         return spread(layer.grid)
 
 
@@ -47,8 +63,9 @@ class FusedSymbolicLayer(Accelerated):
         if self.mask.any() or any(name != "0" for row in self.funs_name for name in row):
             return super().forward(x, singularity_avoiding=singularity_avoiding, y_th=y_th)
         # not finite where x or the affine map is not, as there
-        postacts = x[:, None] * 0.0 + self.affine.sum(-1) * 0.0
-        return postacts.sum(2), postacts
+        sums = (x * 0.0).sum(1, keepdim=True) + (self.affine.sum(-1) * 0.0).sum(1)
+        values = Forward(self, x, singularity_avoiding, y_th).values(1, zero=True)
+        return sums, values.made() if torch.compiler.is_compiling() else values
 
     @classmethod
     def fastkan_unlike(cls, layer: nn.Module) -> str | None:
@@ -66,12 +83,12 @@ class FusedMultKAN(Accelerated):
     def forward(self, x: Tensor, *args, **options) -> Tensor:
         layers = [layer for layer in self.act_fun if isinstance(layer, FusedKANLayer)]
         for layer in layers:
-            layer.fastkan_sums_only = not self.save_act
+            layer.fastkan_values = "read" if self.save_act else "none"
         try:
             return super().forward(x, *args, **options)
         finally:
             for layer in layers:
-                layer.fastkan_sums_only = False
+                layer.fastkan_values = "made"
 
     @classmethod
     def fastkan_unlike(cls, layer: nn.Module) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ...network import KAN
+from ...network import KAN, formula
 from ...network.library import SymbolicFunction, add_symbolic
 from ...science import plot_tree
 from . import checkpoint
@@ -219,6 +219,25 @@ class MultKAN(KAN):
             l, i, j, a_range, b_range, lib, topk, verbose, weight_simple=weight_simple, **losses
         )
         return name, SYMBOLIC_LIB[name], r2, complexity
+
+    def symbolic_formula(
+        self, var: Sequence | None = None, normalizer: Sequence | None = None,
+        output_normalizer: Sequence | None = None, *args, **options,
+    ) -> tuple[list, list]:  # fmt: skip
+        """KAN.symbolic_formula; symbolic_acts and symbolic_acts_premult are by the same variables from then on."""
+        found = super().symbolic_formula(var, normalizer, output_normalizer, *args, **options)
+        self._asked = var, normalizer, output_normalizer
+        return found
+
+    @property
+    def symbolic_acts(self) -> list[list]:
+        """What every node is, layer by layer from the inputs, as SymPy expressions; see fastkan.network.formula."""
+        return formula.node_formulas(self, *getattr(self, "_asked", ()))[0]
+
+    @property
+    def symbolic_acts_premult(self) -> list[list]:
+        """What every subnode is, layer by layer after the inputs."""
+        return formula.node_formulas(self, *getattr(self, "_asked", ()))[1]
 
     # Pictures
 

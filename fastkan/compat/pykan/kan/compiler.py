@@ -1,5 +1,15 @@
 """kan.compiler: a SymPy expression as a network."""
 
+import contextlib
+
+import torch
+
+with contextlib.suppress(ImportError):
+    import numpy as np
+with contextlib.suppress(ImportError):
+    import sympy
+    from sympy import *
+
 from ....network import compiler
 from ..model import MultKAN
 from ..steps import Steps
@@ -14,3 +24,17 @@ def expr2kan(input_variables, expr, grid: int = 5, k: int = 3, auto_save: bool =
 
 
 sf2kan = kanpiler = expr2kan
+
+
+def next_nontrivial_operation(expr, scale=1, bias=0) -> tuple:
+    """What expr is without numbers that are added to it and factors, the last of these, and the last of those.
+
+    Of 3 exp(x) - 2 that is exp(x), 3, -2; scale and bias are returned where there is none.
+    """
+    while expr.is_Add or expr.is_Mul:
+        number, rest = expr.as_independent(*expr.free_symbols, as_Add=expr.is_Add)
+        if number == expr.identity:
+            break
+        scale, bias = (scale, number) if expr.is_Add else (number, bias)
+        expr = rest
+    return expr, scale, bias

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from ..model import MultKAN
+from .MultKAN import *
 
 
 def runner1(
