@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_network_model import inputs, shaken
 
 from fastkan import KAN
-from fastkan.network import plot, plot_data, plot_training
+from fastkan.network import plot, plot_data, plot_draw, plot_training
 from fastkan.network.plot_layout import Shape, place
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fastkan[plot]")
@@ -74,6 +74,14 @@ def test_every_edge_that_is_on_is_drawn(shape, symbolic, off):
         products = artist(figure, f"products-{l + 1}")
         assert (0 if products is None else len(products.get_offsets())) == model.width[l + 1][1]
     assert len(artist(figure, "inputs").get_offsets()) == model.width[0][0]
+
+
+@pytest.mark.parametrize(
+    ("ends", "shown"),
+    [((-1.0, 1.0), ("-1", "1")), ((0.2578, 0.2612), ("0.258", "0.261")), ((1.0, 1.0 + 1e-9), ("1", "1"))],
+)
+def test_numbers_beside_a_box_tell_its_ends_apart(ends, shown):
+    assert plot_draw._apart(*ends) == shown
 
 
 def test_a_few_artists_whatever_the_size():

@@ -151,16 +151,24 @@ class Diagram:
         size, half, pad = min(max(72 * side * 0.16, 2.0), 7.0 * self.unit), side / 2, 0.05 * side
         for n, (x, y) in enumerate(boxes):
             finite = edges.y[n][edges.y[n].isfinite()]
-            places = [(x - half, y - half - pad, edges.x[n, 0], "left", "top")]
-            places += [(x + half, y - half - pad, edges.x[n, -1], "right", "top")]
+            first, last = _apart(edges.x[n, 0].item(), edges.x[n, -1].item())
+            places = [(x - half, y - half - pad, first, "left", "top")]
+            places += [(x + half, y - half - pad, last, "right", "top")]
             if len(finite):
-                places += [(x - half - pad, y - half, finite.min(), "right", "bottom")]
-                places += [(x - half - pad, y + half, finite.max(), "right", "top")]
-            for at_x, at_y, value, side_x, side_y in places:
+                least, most = _apart(finite.min().item(), finite.max().item())
+                places += [(x - half - pad, y - half, least, "right", "bottom")]
+                places += [(x - half - pad, y + half, most, "right", "top")]
+            for at_x, at_y, text, side_x, side_y in places:
                 self.axes.text(
-                    at_x, at_y, f"{value.item():.2g}", fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=2,
+                    at_x, at_y, text, fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=2,
                     bbox={"facecolor": veil, "linewidth": 0, "pad": 0.5},
                 )  # fmt: skip
+
+
+def _apart(low: float, high: float) -> tuple[str, str]:
+    """Both in two digits, or in as many, up to five, as tell them apart."""
+    texts = ((f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(2, 6))
+    return next((pair for pair in texts if pair[0] != pair[1]), (f"{low:.2g}", f"{high:.2g}"))
 
 
 def _bounds(y: Tensor) -> tuple[Tensor, Tensor]:

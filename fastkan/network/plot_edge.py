@@ -12,6 +12,7 @@ from .structure import index
 
 POINTS = 400  # of a curve, beside its knots
 MARKS = 300  # of the data
+DATA = 0.05  # the height that they take, a share of the axes'
 
 
 class Edge(NamedTuple):
@@ -83,6 +84,9 @@ def plot_edge(
     index("l", l, model.depth)
     edge = _edge(model, l, index("i", i, model.width_in[l]), index("j", j, model.width_out[l + 1]), x)
     axes = new_figure(figsize, "constrained").add_subplot() if ax is None else ax
+    if ax is None:
+        axes.ticklabel_format(scilimits=(-3, 5), useMathText=True)
+        axes.locator_params(axis="x", nbins=5)
     _ground(axes, edge)
     paints = colours(axes.figure)
     colour = paints.mode(edge.mode or "n")
@@ -103,7 +107,8 @@ def plot_edge(
             gid=name,
         )
     if parts or edge.mode != "n":
-        axes.legend(fontsize="small", edgecolor="none")
+        axes.margins(y=0.2)
+        axes.legend(fontsize="small", edgecolor="none", bbox_to_anchor=(0, DATA, 1, 1 - DATA))
     axes.set_title(f"layer {l}, edge {i} → {j}" if title is None else title, loc="left", fontsize="medium")
     axes.set(xlabel=f"input, {100 * edge.outside():.2g} % of it outside the grid", ylabel="output")
     if path is not None:
@@ -120,7 +125,7 @@ def _ground(axes, edge: Edge) -> None:
     axes.vlines(edge.knots, 0, 1, color=ink, alpha=faint, lw=0.5, transform=across, zorder=0.5, gid="knots")
     ranks = torch.linspace(0, len(edge.data) - 1, min(MARKS, len(edge.data))).round().long()
     strength = min(0.8, 40 / len(ranks))
-    axes.vlines(edge.data[ranks], 0, 0.05, color=ink, alpha=strength, lw=0.8, transform=across, gid="data")
+    axes.vlines(edge.data[ranks], 0, DATA, color=ink, alpha=strength, lw=0.8, transform=across, gid="data")
     axes.margins(x=0.03, y=0.1)
 
 
