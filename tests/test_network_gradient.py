@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from conftest import skip_if_missing
 from test_network_model import inputs
 
 from fastkan import KAN, reference
 from fastkan.compat.pykan import from_pykan
-from fastkan.network import edge_penalty, gradient, training
+from fastkan.network import edge_penalty, gradient, lbfgs, training
 from fastkan.network.lbfgs import LBFGS
 from fastkan.network.library import SYMBOLIC_LIB
 
@@ -386,3 +387,28 @@ def test_parameters_without_a_gradient_stay():
     optimizer = LBFGS([used, unused])
     optimizer.step(closure(optimizer, [used], lambda p: p[0].square().sum()))
     assert torch.equal(unused, before) and used.abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("size", "pairs"), [(1, 1), (7, 0), (8, 3), (135, 10)])
+def test_the_direction_of_lbfgs_in_one_call(size, pairs, dtype):
+    """To the rounding of 2 pairs + 2 steps, each of which lengthens errors as it may lengthen a vector."""
+    generator = torch.Generator().manual_seed(size)
+    g, *others = torch.randn(2 * pairs + 1, size, generator=generator, dtype=torch.float64).to(dtype)
+    s, y, inverse = others[:pairs], others[pairs:], [0.3 / size] * pairs
+    found = torch.ops.fastkan.lbfgs_direction(g, s, y, inverse, 0.7)
+    exact = lbfgs.reference(g.double(), [t.double() for t in s], [t.double() for t in y], inverse, 0.7)
+    length = float(g.double().norm())
+    for a, b, c in zip(s, y, inverse, strict=True):
+        length *= (1 + c * float(a.double().norm() * b.double().norm())) ** 2
+    sums = 2 * size * torch.finfo(torch.float64).eps
+    allowed = (2 * pairs + 2) * (3 * torch.finfo(dtype).eps + sums) * length
+    assert found.dtype == dtype and (found - exact).norm() <= allowed < 0.01 * exact.norm()
+
+
+def test_the_direction_of_lbfgs_checks_its_vectors():
+    skip_if_missing("native")
+    g = torch.ones(3)
+    for s in (torch.ones(2), torch.ones(3).double(), torch.ones(6)[::2]):
+        with pytest.raises(RuntimeError, match="s, y: expected contiguous vectors like g"):
+            torch.ops.fastkan.lbfgs_direction(g, [s], [g], [1.0], 1.0)

@@ -8,6 +8,7 @@
 #include "../contract/stack.h"
 #include "edge_penalty.h"
 #include "problem.h"
+#include "two_loops.h"
 
 namespace fastkan {
 namespace {
@@ -132,6 +133,35 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_penalty(Tensor moments, Maybe x,
   return {penalty, terms, x_mean, x_term};
 }
 
+template <class T>
+void run_two_loops(const Tensor& g, const std::vector<Tensor>& s, const std::vector<Tensor>& y,
+                   const std::vector<double>& inverse, double scale, Tensor& q) {
+  TwoLoops<T> loops{g.numel(), {}, {}, inverse, scale};
+  for (size_t k = 0; k < s.size(); ++k) {
+    loops.s.push_back(static_cast<const T*>(s[k].const_data_ptr()));
+    loops.y.push_back(static_cast<const T*>(y[k].const_data_ptr()));
+  }
+  loops.run(static_cast<const T*>(g.const_data_ptr()), static_cast<T*>(q.mutable_data_ptr()));
+}
+
+Tensor lbfgs_direction(Tensor g, std::vector<Tensor> s, std::vector<Tensor> y, std::vector<double> inverse,
+                       double scale) {
+  const Dtype dtype = dtype_of("g", g);
+  STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "g has another dtype than float32 or float64");
+  STD_TORCH_CHECK(s.size() == y.size() && s.size() == inverse.size(), "s, y, inverse: expected as many of each");
+  STD_TORCH_CHECK(g.dim() == 1 && g.is_contiguous(), "g: expected a contiguous vector");
+  for (const auto* vectors : {&s, &y})
+    for (const Tensor& v : *vectors)
+      STD_TORCH_CHECK(v.dim() == 1 && v.size(0) == g.size(0) && v.is_contiguous() && dtype_of("s, y", v) == dtype,
+                      "s, y: expected contiguous vectors like g");
+  Tensor q = Here::result(g, {g.size(0)});
+  if (dtype == Dtype::f64)
+    run_two_loops<double>(g, s, y, inverse, scale, q);
+  else
+    run_two_loops<float>(g, s, y, inverse, scale, q);
+  return q;
+}
+
 // Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
 int64_t cpu_isa() {
   const std::string isa = kernels().isa;
@@ -151,6 +181,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("edge_moments", TORCH_BOX(&fastkan::Here::edge_moments));
   m.impl("edge_backward", TORCH_BOX(&fastkan::Here::edge_backward));
   m.impl("edge_penalty", TORCH_BOX(&fastkan::edge_penalty));
+  m.impl("lbfgs_direction", TORCH_BOX(&fastkan::lbfgs_direction));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
   m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));
 }

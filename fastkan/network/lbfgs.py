@@ -121,14 +121,33 @@ class LBFGS:
         if curvature > TINY:
             self.pairs.append((s, y, 1.0 / curvature))
             self.scale = curvature / float(y.dot(y))
-        q, shares = g.neg(), []
-        for s, y, inverse in reversed(self.pairs):
-            shares.append(inverse * float(s.dot(q)))
-            q.add_(y, alpha=-shares[-1])
-        q.mul_(self.scale)
-        for s, y, inverse in self.pairs:
-            q.add_(s, alpha=shares.pop() - inverse * float(y.dot(q)))
-        return q
+        changes, slopes, inverses = ([pair[k] for pair in self.pairs] for k in range(3))
+        fused = g.dtype in (torch.float32, torch.float64)
+        two_loops = torch.ops.fastkan.lbfgs_direction if fused else reference
+        return two_loops(g, changes, slopes, inverses, self.scale)
+
+
+torch.library.define(
+    "fastkan::lbfgs_direction", "(Tensor g, Tensor[] s, Tensor[] y, float[] inverse, float scale) -> Tensor"
+)
+
+
+def reference(g: Tensor, s: list[Tensor], y: list[Tensor], inverse: list[float], scale: float) -> Tensor:
+    """-H g by the last changes s of x and y of the gradient, [P] each, from the oldest on; inverse holds 1 / y s.
+
+    On the CPU one call, csrc/cpu/two_loops.h: forty small ones took longer than a small network's gradient.
+    """
+    q, shares = g.neg(), []
+    for change, slope, of_pair in zip(reversed(s), reversed(y), reversed(inverse), strict=True):
+        shares.append(of_pair * float(change.dot(q)))
+        q.add_(slope, alpha=-shares[-1])
+    q.mul_(scale)
+    for change, slope, of_pair in zip(s, y, inverse, strict=True):
+        q.add_(change, alpha=shares.pop() - of_pair * float(slope.dot(q)))
+    return q
+
+
+torch.library.impl("fastkan::lbfgs_direction", "CompositeExplicitAutograd", reference)
 
 
 def strong_wolfe(along: Callable[[float], Point], start: Point, t: float, largest: float, most: int) -> Point:
