@@ -168,6 +168,21 @@ def test_products_are_made_by_groups_of_warps(products, request):
         assert bool(found_in(k, "LDGSTS.E.BYPASS.128")) == there
 
 
+@pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
+def test_warps_have_roles(products, request):
+    """On sm_90a alone: one asks the copy engine for boxes and gives its registers to those that multiply."""
+    found = [k for k in products if k.name == "bulk_out_kernel"]
+    assert len(found) == 2  # degrees
+    there = "90a" in request.node.callspec.id
+    for k in found:
+        assert k.registers <= 65536 // 384 // 8 * 8  # 384 threads at the launch
+        assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
+        assert found_in(k, "HGMMA.64x128x16.F32") == (2 if there else 0)
+        for instruction in ("UTMALDG.4D", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "USETMAXREG.DEALLOC.CTAPOOL", "STG.E.128"):
+            assert bool(found_in(k, instruction)) == there, instruction
+        assert not re.search(r"\bLDGSTS\b", k.code)
+
+
 def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
     """Sparse ones of the window, dense ones of the rest; both operands are read 16 bytes at a time."""
     found = compiled(tmp_path, "tf32", "f32", "80")

@@ -1,8 +1,10 @@
 """On a GPU: the matrix products of the CUDA backend, where the emulated GPU's tests left off."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from gpu import BACKENDS, DEVICE, on_gpu
+from gpu import BACKENDS, DEVICE, at_precision, on_gpu
 from products import (  # noqa: F401
     ALGORITHM,
     Products,
@@ -20,7 +22,7 @@ from products import (  # noqa: F401
 from test_ops import BRAIN, HALF
 
 from fastkan import select
-from fastkan.testing import Problem
+from fastkan.testing import TF32, Problem, assert_matches_reference
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,3 +50,27 @@ def test_large_tiles(products, contraction, case, dtype):
     p = Problem.random(**{"rows": 4200, "inputs": 72, "outputs": 1000, "grid_size": 5, "knots": "promised", **case,
                           "dtype": dtype})  # fmt: skip
     products.check(contraction, p)
+
+
+@pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
+def test_coefficients_by_the_copy_engine(monkeypatch, case):
+    """In boxes that fill a step and that do not, to blocks that stay."""
+    if torch.cuda.get_device_capability(DEVICE)[0] != 9:
+        pytest.skip("the kernels are of sm_90 alone")
+    native = select.BACKENDS["native"]
+    monkeypatch.setenv(ALGORITHM, "bulk")
+    for rows, outputs in (70, 72), (4200, 1000):
+        p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
+                              "weighted": True, "dtype": BRAIN, **case})  # fmt: skip
+        assert_matches_reference(native, "kan_out", p.on(DEVICE))
+        assert native.cuda_algorithm() == "bulk"
+
+
+@pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
+def test_tf32(case):
+    backend = at_precision(select.BACKENDS["native"], "high")
+    for rows, outputs in (70, 68), (4200, 1000):
+        p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
+                              "weighted": True, **case})  # fmt: skip
+        assert_matches_reference(backend, "kan_out", replace(p.on(DEVICE), operand_epsilon=TF32))
+        assert select.BACKENDS["native"].cuda_algorithm() == "matrix"

@@ -1,7 +1,8 @@
 // Which kernels take a problem; nothing else decides that.
 //   matrix: uniform knots, degree 2 or 3, values and first derivatives, 16-bit numbers in rows of whole 16 bytes, and
 //           enough of them to fill tiles; of float32, where tf32 is allowed, kan_out
-//   wgmma:  of these kan_out, on sm_90
+//   wgmma:  of these kan_out of 16 bits, on sm_90
+//   bulk:   of these whose coefficients the copy engine can bring; by name alone, until a measurement prefers it
 //   gather: everything, 16 bytes at a time where they lie so
 // FASTKAN_CUDA_ALGORITHM names one; that never falls back, but for contractions that it has no kernel of.
 #pragma once
@@ -17,7 +18,7 @@
 
 namespace fastkan {
 
-enum class Algorithm : int { none, gather, matrix, wgmma };
+enum class Algorithm : int { none, gather, matrix, wgmma, bulk };
 
 // What ran last, for tests.
 inline std::atomic<Algorithm> last_algorithm{Algorithm::none};
@@ -48,13 +49,14 @@ inline const Kernels& gather_kernels(const Problem& p) {
                                 : f16::vectors;
 }
 
-inline const Kernels& matrix_kernels(const Problem& p, bool groups) {
+inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
   static constexpr Kernels kNone = {};
   const Dtype dtype = stored_dtype(p);
-  return dtype == Dtype::bf16  ? groups ? bf16::groups : bf16::matrix
-         : dtype == Dtype::f16 ? groups ? f16::groups : f16::matrix
-         : groups              ? kNone
-                               : f32::matrix;
+  if (algorithm == Algorithm::matrix)
+    return dtype == Dtype::bf16 ? bf16::matrix : dtype == Dtype::f16 ? f16::matrix : f32::matrix;
+  if (algorithm == Algorithm::wgmma)
+    return dtype == Dtype::bf16 ? bf16::groups : dtype == Dtype::f16 ? f16::groups : kNone;
+  return dtype == Dtype::bf16 ? bf16::bulk : dtype == Dtype::f16 ? f16::bulk : kNone;
 }
 
 // Why a problem cannot be a matrix product; nullptr if it can.
@@ -73,6 +75,14 @@ inline const char* no_matrix(const Problem& p) {
   return nullptr;
 }
 
+// Why the copy engine cannot bring the weights of kan_out; nullptr if it can.
+inline const char* no_boxes(const Problem& p) {
+  if (p.F % 4 != 0) return "they take a multiple of 4 functions";
+  for (int d = 0; d < 2; ++d)
+    if (p.coef.stride[d] <= 0) return "they take coefficients that are not expanded";
+  return p.base_weight && p.base_weight.stride[0] <= 0 ? "they take base weights that are not expanded" : nullptr;
+}
+
 // Whether it fills tiles, so that a product over all functions is faster than K + 1 of them from memory.
 inline bool is_large(const Problem& p) { return p.N >= 64 && p.O >= 64; }
 
@@ -82,26 +92,28 @@ inline Algorithm asked_algorithm() {
   if (std::strcmp(name, "gather") == 0) return Algorithm::gather;
   if (std::strcmp(name, "matrix") == 0) return Algorithm::matrix;
   if (std::strcmp(name, "wgmma") == 0) return Algorithm::wgmma;
-  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) + "': expected gather, matrix or wgmma");
+  if (std::strcmp(name, "bulk") == 0) return Algorithm::bulk;
+  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) +
+                           "': expected gather, matrix, wgmma or bulk");
 }
 
 using Kernel = void (*)(const Problem&, const Device&);
 
 inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Device& device) {
   const Algorithm asked = asked_algorithm();
-  const bool by_matrix = matrix_kernels(p, false).*contraction != nullptr;
-  const bool by_groups = matrix_kernels(p, true).*contraction != nullptr;
+  const auto has = [&](Algorithm algorithm) { return matrix_kernels(p, algorithm).*contraction != nullptr; };
   const char* missing = no_matrix(p);
-  Algorithm found = by_matrix && !missing && is_large(p) ? Algorithm::matrix : Algorithm::gather;
-  if (found == Algorithm::matrix && by_groups && device.has_groups) found = Algorithm::wgmma;
+  Algorithm found = has(Algorithm::matrix) && !missing && is_large(p) ? Algorithm::matrix : Algorithm::gather;
+  if (found == Algorithm::matrix && has(Algorithm::wgmma) && device.has_groups) found = Algorithm::wgmma;
   if (asked == Algorithm::gather) found = asked;
-  if (by_matrix && (asked == Algorithm::matrix || asked == Algorithm::wgmma)) {
-    found = by_groups ? asked : Algorithm::matrix;
-    if (!missing && found == Algorithm::wgmma && !device.has_groups) missing = "they take a GPU of sm_90";
+  if (has(Algorithm::matrix) && asked > Algorithm::gather) {
+    found = has(asked) ? asked : Algorithm::matrix;
+    if (!missing && found != Algorithm::matrix && !device.has_groups) missing = "they take a GPU of sm_90";
+    if (!missing && found == Algorithm::bulk) missing = no_boxes(p);
     if (missing) throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM: no such kernels for this: ") + missing);
   }
   last_algorithm = found;
-  return (found == Algorithm::gather ? gather_kernels(p) : matrix_kernels(p, found == Algorithm::wgmma)).*contraction;
+  return (found == Algorithm::gather ? gather_kernels(p) : matrix_kernels(p, found)).*contraction;
 }
 
 }  // namespace fastkan

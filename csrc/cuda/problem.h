@@ -50,10 +50,10 @@ extern const Kernels vectors, elements;
 extern const StackKernels stacks;
 }  // namespace f64
 namespace bf16 {
-extern const Kernels vectors, matrix, groups;
+extern const Kernels vectors, matrix, groups, bulk;
 }
 namespace f16 {
-extern const Kernels vectors, matrix, groups;
+extern const Kernels vectors, matrix, groups, bulk;
 }
 
 }  // namespace fastkan

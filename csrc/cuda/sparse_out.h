@@ -85,6 +85,9 @@ struct SparseOutShared {
         left(pieces.take<LeftOperand<T>>(2)),
         of_row(pieces.take<FunctionOfStep>(kStepRows)),
         knots(pieces.take<KnotRow<float>>(1)) {}
+  // What is there already; of_row is for copies alone.
+  FASTKAN_HD SparseOutShared(uint4* right, LeftOperand<T>* left, KnotRow<float>* knots)
+      : right(right), left(left), of_row(nullptr), knots(knots) {}
   static int64_t bytes() {
     return Pieces::bytes<LeftOperand<T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * kPieces) +
            Pieces::bytes<FunctionOfStep>(kStepRows) + Pieces::bytes<KnotRow<float>>(1);
@@ -111,23 +114,23 @@ class SparseOut {
         shared(memory),
         n0_(n0),
         o0_(o0),
-        row_(static_cast<int>(threadIdx.x % T::kRows)),
-        part_(static_cast<int>(threadIdx.x / T::kRows)) {}
+        row_(static_cast<int>(T::thread() % T::kRows)),
+        part_(static_cast<int>(T::thread() / T::kRows)) {}
 
   __device__ __forceinline__ void run(int64_t begin, int64_t end) {
     prepare();
     run_steps(*this, begin, end);
   }
 
-  __device__ __forceinline__ void store(int split) {
+  // By way of shared memory that holds a tile.
+  __device__ __forceinline__ void store(int split, uint4* memory) {
     if (a.splits > 1) {
       float* to = a.parts + (split * p.N + n0_) * p.O + o0_;
       Operand::store_sums(sums_, p.O - o0_, [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
     } else {
       if (p.bias) add_bias();
       S* to = static_cast<S*>(p.out) + n0_ * p.O + o0_;
-      Operand::store(sums_, shared.right, p.O - o0_,
-                     [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
+      Operand::store(sums_, memory, p.O - o0_, [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
     }
   }
 
@@ -316,7 +319,7 @@ class SparseOut {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int64_t o = o0_ + Operand::template column<T>(n, r);
-        read_bits<1>(p.bias, least(o, p.O - 1), 1, 1, bits + r);
+        read_bits<1>(p.bias, o, 1, p.O - o, bits + r);
       }
 #pragma unroll
       for (int m = 0; m < T::kHigh; ++m)
@@ -344,7 +347,7 @@ __device__ __forceinline__ void sparse_out_tile(const SparseOutArgs& a, unsigned
   SparseOut<S, T, K> tile(a, SparseOutShared<S, T>(Pieces(memory)), blockIdx.x % row_blocks * T::kRows,
                           rest % column_blocks * T::kColumns);
   tile.run(begin, least(a.steps, begin + a.split_steps));
-  tile.store(split);
+  tile.store(split, reinterpret_cast<uint4*>(memory));
 }
 
 template <class S, class T, int K>

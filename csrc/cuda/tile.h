@@ -40,6 +40,8 @@ struct Tile {
   static constexpr int kPieces = COLUMNS / 8;  // of 16 bytes
   static constexpr int kHigh = GROUP ? ROWS / 64 : ROWS / 32, kWide = GROUP ? COLUMNS / 8 : COLUMNS / 16;  // of [16, 8]
   static_assert(ROWS % 64 == 0 && COLUMNS % 64 == 0 && (!GROUP || COLUMNS == 128));
+  __device__ __forceinline__ static unsigned thread() { return threadIdx.x; }
+  __device__ __forceinline__ static void sync() { __syncthreads(); }
 };
 
 // The four numbers that a window of three or four functions has, rounded to S.
@@ -98,7 +100,7 @@ struct WarpSums {
   __device__ __forceinline__ static int lane() { return static_cast<int>(threadIdx.x % kWarp); }
   // Of a block of 16 rows, and of all columns.
   __device__ __forceinline__ static int first_row(int m = 0) {
-    const int warp = static_cast<int>(threadIdx.x / kWarp);
+    const int warp = static_cast<int>(T::thread() / kWarp);
     return T::kGroup ? 64 * m + 16 * warp : warp % 2 * (T::kRows / 2) + 16 * m;
   }
   __device__ __forceinline__ static int first_column() {
@@ -136,7 +138,7 @@ struct WarpSums {
                   make_float2(sum[m][n][2 * half], sum[m][n][2 * half + 1]);
   }
 
-  // The same, rounded to S and 16 bytes at a time, by way of as much shared memory; all threads of the block.
+  // The same, rounded to S and 16 bytes at a time, by way of as much shared memory; all threads of the tile.
   template <class S, class F>
   __device__ __forceinline__ void store_rounded(uint4* shared, int64_t columns, const F& f) const {
     uint32_t* words = reinterpret_cast<uint32_t*>(shared);
@@ -148,8 +150,8 @@ struct WarpSums {
         for (int n = 0; n < T::kWide; ++n)
           words[4 * piece_at<T::kPieces>(first_row(m) + 8 * half + lane() / 4, first_column() / 8 + n) + lane() % 4] =
               Matrices<S>::rounded(sum[m][n][2 * half], sum[m][n][2 * half + 1]);
-    __syncthreads();
-    for (int q = threadIdx.x; q < T::kRows * T::kPieces; q += T::kThreads) {
+    T::sync();
+    for (int q = T::thread(); q < T::kRows * T::kPieces; q += T::kThreads) {
       const int row = q / T::kPieces, piece = q % T::kPieces;
       if (8 * piece >= columns) continue;
       if (S* to = f(row)) *reinterpret_cast<uint4*>(to + 8 * piece) = shared[piece_at<T::kPieces>(row, piece)];

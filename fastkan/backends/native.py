@@ -46,8 +46,9 @@ def cpu_isa() -> str | None:
 
 
 def cuda_algorithm() -> str:
-    """What the last contraction on a GPU ran: "none" so far, "gather", "matrix" or "wgmma"."""
-    return "none" if ABSENT["cuda"] else ("none", "gather", "matrix", "wgmma")[torch.ops.fastkan.cuda_algorithm()]
+    """What the last contraction on a GPU ran: "none" so far, "gather", "matrix", "wgmma" or "bulk"."""
+    names = ("none", "gather", "matrix", "wgmma", "bulk")
+    return names[0 if ABSENT["cuda"] else torch.ops.fastkan.cuda_algorithm()]
 
 
 @functools.cache

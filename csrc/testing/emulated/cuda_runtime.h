@@ -41,7 +41,8 @@ struct cudaLaunchConfig_t {
 namespace emulated {
 
 inline constexpr int kWarp = 32;
-inline constexpr size_t kShared = 48 << 10, kMostShared = 99 << 10;  // that a block has, and can have for the asking
+// Bytes that a block has, and can have for the asking, on sm_90 and elsewhere.
+inline constexpr size_t kShared = 48 << 10, kMostShared90 = 227 << 10, kMostShared = 99 << 10;
 
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* context);
 void allow_shared(const void* kernel, int bytes);
@@ -67,7 +68,7 @@ T value_of(uint64_t bits) {
 
 }  // namespace emulated
 
-extern dim3 threadIdx, blockIdx, blockDim;
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {

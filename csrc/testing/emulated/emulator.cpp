@@ -1,5 +1,5 @@
 // The fibers behind cuda_runtime.h, and what else of CUDA and torch the operators call.
-#include <cuda/wgmma.h>
+#include <cuda/bulk.h>
 #include <cuda_runtime.h>
 #include <ucontext.h>
 
@@ -12,21 +12,35 @@
 #include <vector>
 
 namespace fastkan {
-alignas(1024) unsigned char fastkan_shared[emulated::kMostShared];  // as the kernels declare it
+alignas(1024) unsigned char fastkan_shared[emulated::kMostShared90];  // as the kernels declare it
 }
 using fastkan::fastkan_shared;
 
-dim3 threadIdx, blockIdx, blockDim;
+dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 
 namespace {
 
-enum class State { ready, waits_for_warp, waits_for_block, done };
+enum class State { ready, waits_for_warp, waits_for_block, waits_for_barrier, waits_for_some, done };
 
 struct Copy {
   void* to;
   const void* from;  // nullptr: zeros
+};
+
+// A barrier in shared memory; `phase` counts those that have ended.
+struct BarrierState {
+  int arrivals, missing;
+  int64_t bytes;  // announced and not there
+  unsigned phase;
+};
+
+struct Box {
+  unsigned char* to;
+  fastkan::Boxes boxes;
+  int at[fastkan::Boxes::kDimensions];
+  const void* barrier;
 };
 
 struct Fiber {
@@ -36,6 +50,8 @@ struct Fiber {
   bool started;
   State state;
   const char* operation;
+  const void* barrier;                   // waited for
+  unsigned parity, which, expected;      // of which of the numbered barriers, by how many
   std::vector<Copy> copies;              // started
   std::deque<std::vector<Copy>> groups;  // ended, the oldest first
   bool shown, begun;                     // whether products may read what was copied, and registers
@@ -55,6 +71,8 @@ const void* context;
 std::string failure;
 size_t shared_bytes;
 std::map<const void*, int> shared_allowed;
+std::map<const void*, BarrierState> barriers;
+std::deque<Box> boxes;  // on their way
 
 // Switching by setjmp saves the system call that swapcontext makes.
 void back_to_scheduler() {
@@ -91,6 +109,7 @@ void prepare(unsigned count) {
     f.products.clear();
     f.shown = true;
     f.begun = false;
+    f.which = 0;
     getcontext(&f.begin);
     f.begin.uc_stack.ss_sp = f.stack.get();
     f.begin.uc_stack.ss_size = kStack;
@@ -113,6 +132,70 @@ void release(State state, unsigned from, unsigned to) {
     if (fibers[t].state == state) fibers[t].state = State::ready;
 }
 
+void end_phase(BarrierState& barrier) {
+  if (barrier.missing != 0 || barrier.bytes != 0) return;
+  barrier.missing = barrier.arrivals;
+  ++barrier.phase;
+}
+
+BarrierState& barrier_at(const void* address) {
+  const auto found = barriers.find(address);
+  if (found == barriers.end()) fail("no barrier was made there");
+  return found->second;
+}
+
+// Numbers as the engine lays them, 128 bytes swizzled, zeros beyond the tensor.
+void deliver(const Box& box) {
+  const fastkan::Boxes& b = box.boxes;
+  unsigned straight = 0;
+  const unsigned begin = shared_offset(box.to);
+  int d[4];
+  for (d[3] = 0; d[3] < b.box[3]; ++d[3])
+    for (d[2] = 0; d[2] < b.box[2]; ++d[2])
+      for (d[1] = 0; d[1] < b.box[1]; ++d[1])
+        for (d[0] = 0; d[0] < b.box[0]; ++d[0], straight += 2) {
+          const unsigned to = begin + straight;
+          int64_t from = 0;
+          bool there = true;
+          for (int k = 0; k < 4; ++k) {
+            const int64_t at = box.at[k] + d[k];
+            there = there && at >= 0 && at < b.size[k];
+            from += at * b.stride[k];
+          }
+          const uint16_t number = there ? static_cast<const uint16_t*>(b.data)[from] : 0;
+          memcpy(fastkan_shared + (to ^ (to >> 7 & 7) << 4), &number, 2);
+        }
+  BarrierState& barrier = barrier_at(box.barrier);
+  barrier.bytes -= straight;
+  end_phase(barrier);
+}
+
+// Some of the boxes that are on their way, any order; all of them where `all`.
+void deliver_boxes(bool all) {
+  while (!boxes.empty()) {
+    random_state = random_state * 1664525 + 1013904223;
+    if (!all && random_state >> 30 != 0) return;
+    const size_t which = (random_state >> 8) % boxes.size();
+    deliver(boxes[which]);
+    boxes.erase(boxes.begin() + static_cast<std::ptrdiff_t>(which));
+  }
+}
+
+// Lets those go on whose barrier has ended the phase, or that have come together.
+bool release_from_barriers(unsigned count) {
+  bool any = false;
+  unsigned together[16] = {};
+  for (unsigned t = 0; t < count; ++t) together[fibers[t].which] += fibers[t].state == State::waits_for_some;
+  for (unsigned t = 0; t < count; ++t) {
+    Fiber& f = fibers[t];
+    const bool ended = f.state == State::waits_for_barrier && (barrier_at(f.barrier).phase & 1) != f.parity;
+    if (!ended && !(f.state == State::waits_for_some && together[f.which] == f.expected)) continue;
+    f.state = State::ready;
+    any = true;
+  }
+  return any;
+}
+
 // Lets those go on whose warp, or block, has come together; whether there were any.
 bool release_waiting(unsigned count) {
   bool any = false;
@@ -125,8 +208,13 @@ bool release_waiting(unsigned count) {
     release(State::waits_for_warp, w, end);
     any = true;
   }
+  any |= release_from_barriers(count);
   if (!any && count_of(State::waits_for_block, 0, count) == count) {
     release(State::waits_for_block, 0, count);
+    any = true;
+  }
+  if (!any && !boxes.empty()) {
+    deliver_boxes(true);
     any = true;
   }
   return any;
@@ -135,8 +223,11 @@ bool release_waiting(unsigned count) {
 void run_block(unsigned count) {
   memset(fastkan_shared, 0xff, shared_bytes);
   prepare(count);
+  barriers.clear();
+  boxes.clear();
   while (failure.empty() && count_of(State::done, 0, count) != count) {
     random_state = random_state * 1664525 + 1013904223;
+    deliver_boxes(false);
     const unsigned first = (random_state >> 8) % count, step = random_state >> 31 ? 1 : count - 1;
     for (unsigned k = 0, t = first; k < count; ++k, t = (t + step) % count)
       if (fibers[t].state == State::ready) resume(t);
@@ -156,6 +247,34 @@ void fail(const std::string& what) {
 
 void wait_for_block() {
   fibers[current].state = State::waits_for_block;
+  back_to_scheduler();
+}
+
+void make_barrier(const void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0}; }
+void arrive(const void* at, int announced) {
+  BarrierState& barrier = barrier_at(at);
+  if (barrier.missing == 0) fail("more arrive at a barrier than it waits for");
+  barrier.bytes += announced;
+  --barrier.missing;
+  end_phase(barrier);
+}
+void wait_for_barrier(const void* barrier, int parity) {
+  if ((barrier_at(barrier).phase & 1) != static_cast<unsigned>(parity)) return;
+  fibers[current].barrier = barrier;
+  fibers[current].parity = static_cast<unsigned>(parity);
+  fibers[current].state = State::waits_for_barrier;
+  back_to_scheduler();
+}
+void start_box(void* shared, const fastkan::Boxes& of, const int* at, const void* barrier) {
+  expect_aligned(shared, 1024);
+  expect_aligned(of.data, 16);
+  boxes.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier});
+}
+void wait_for_some(int which, unsigned count) {
+  if (which < 1 || which > 15) fail("no such barrier");
+  fibers[current].which = static_cast<unsigned>(which);
+  fibers[current].expected = count;
+  fibers[current].state = State::waits_for_some;
   back_to_scheduler();
 }
 
@@ -234,7 +353,10 @@ void allow_shared(const void* of, int bytes) { shared_allowed[of] = bytes; }
 void expect_shared(const void* of, size_t bytes) {
   const auto allowed = shared_allowed.find(of);
   const size_t most = allowed == shared_allowed.end() ? kShared : static_cast<size_t>(allowed->second);
-  if (bytes > most || bytes > kMostShared) throw std::runtime_error("more shared memory than a block has");
+  int major = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  if (bytes > most || bytes > (major == 9 ? kMostShared90 : kMostShared))
+    throw std::runtime_error("more shared memory than a block has");
 }
 
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* of) {
@@ -242,6 +364,7 @@ void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void
   kernel = body;
   context = of;
   blockDim = config.blockDim;
+  gridDim = config.gridDim;
   shared_bytes = config.dynamicSmemBytes;
   failure.clear();
   for (unsigned b = 0; b < config.gridDim.x && failure.empty(); ++b) {
