@@ -9,57 +9,55 @@
 
 namespace fastkan {
 
-// Numbers [lane][register], two of 16 bits each, and places [lane] of 32 columns: the chunks of input after input.
-// begins [16][inputs] are the first functions of windows of four numbers [16][inputs][4], which may reach beyond all
-// functions.
-inline std::pair<std::vector<std::vector<uint32_t>>, std::vector<uint32_t>> sparse_fragment(
-    const std::vector<std::vector<int>>& begins, const std::vector<std::vector<std::vector<int>>>& numbers,
-    int functions) {
+// Numbers [lane][register] and places [lane].
+using Fragment = std::pair<std::vector<std::vector<uint32_t>>, std::vector<uint32_t>>;
+
+// Of the chunks of input after input; held(row, input, chunk) gives the bits of the numbers of one, and of its places.
+template <class F>
+Fragment fragment(size_t rows, int chunks, const F& held) {
   using Layout = Sparse16832;
-  const int chunks = chunks_of(functions);
-  if (begins.size() != Layout::kRows || chunks > Layout::kChunks) throw std::invalid_argument("expected 16 rows");
-  std::vector<std::vector<uint32_t>> held(32, std::vector<uint32_t>(Layout::kRegisters));
+  if (rows != Layout::kRows || chunks > Layout::kChunks) throw std::invalid_argument("expected 16 rows");
+  std::vector<std::vector<uint32_t>> numbers(32, std::vector<uint32_t>(Layout::kRegisters));
   std::vector<uint32_t> places(32, 0);
   for (int row = 0; row < Layout::kRows; ++row) {
     for (int at = 0; at < Layout::kChunks; ++at) {
-      const size_t input = static_cast<size_t>(at / chunks);
-      Quad quad = {0, 0};  // beyond the inputs: zeros at places that are allowed
-      if (input < begins[row].size()) {
-        uint64_t four = 0;
-        for (int k = 0; k < 4; ++k) four |= static_cast<uint64_t>(numbers[row][input].at(k)) << 16 * k;
-        quad = Quad::of(begins[row][input], four, chunks);
-      }
-      const ChunkOfQuad chunk = chunk_of_quad(quad, at % chunks, chunks);
-      held[Layout::lane(row, at)][Layout::register_of(row, at)] = chunk.numbers;
-      places[Layout::lane_of_places(row, at)] |= chunk.places << Layout::shift(row, at);
+      const auto [number, place] = held(row, static_cast<size_t>(at / chunks), at % chunks);
+      numbers[Layout::lane(row, at)][Layout::register_of(row, at)] = number;
+      places[Layout::lane_of_places(row, at)] |= place << Layout::shift(row, at);
     }
   }
-  return {held, places};
+  return {numbers, places};
 }
 
-// The same of tf32, windows of four numbers of 32 bits: numbers [lane][register] and places [lane] of 16 columns.
-inline std::pair<std::vector<std::vector<uint32_t>>, std::vector<uint32_t>> tf32_fragment(
-    const std::vector<std::vector<int>>& begins, const std::vector<std::vector<std::vector<uint32_t>>>& numbers,
-    int functions, int degree) {
-  using Layout = Sparse16832;
-  const int chunks = chunks_of_two(functions, degree);
-  if (begins.size() != Layout::kRows || chunks > Layout::kChunks) throw std::invalid_argument("expected 16 rows");
-  std::vector<std::vector<uint32_t>> held(32, std::vector<uint32_t>(Layout::kRegisters));
-  std::vector<uint32_t> places(32, 0);
-  for (int row = 0; row < Layout::kRows; ++row) {
-    for (int at = 0; at < Layout::kChunks; ++at) {
-      const size_t input = static_cast<size_t>(at / chunks);
-      Singles<3> window = {};  // beyond the inputs: zeros at places that are allowed
-      if (input < begins[row].size()) {
-        window.begin = begins[row][input];
-        for (int k = 0; k < 4; ++k) window.numbers[k] = numbers[row][input].at(k);
-      }
-      const ChunkOfSingles chunk = chunk_of_singles(window, at % chunks, chunks);
-      held[Layout::lane(row, at)][Layout::register_of(row, at)] = chunk.number;
-      places[Layout::lane_of_places(row, at)] |= chunk.places << Layout::shift(row, at);
+// 32 columns of 16-bit numbers, two in a register. begins [16][inputs] are the first functions of windows of four
+// numbers [16][inputs][4], which may reach beyond all functions.
+inline Fragment sparse_fragment(const std::vector<std::vector<int>>& begins,
+                                const std::vector<std::vector<std::vector<int>>>& numbers, int functions) {
+  const int chunks = chunks_of(functions);
+  return fragment(begins.size(), chunks, [&](int row, size_t input, int chunk) {
+    Quad quad = {0, 0};  // beyond the inputs: zeros at places that are allowed
+    if (input < begins[row].size()) {
+      uint64_t four = 0;
+      for (int k = 0; k < 4; ++k) four |= static_cast<uint64_t>(numbers[row][input].at(k)) << 16 * k;
+      quad = Quad::of(begins[row][input], four, chunks);
     }
-  }
-  return {held, places};
+    return chunk_of_quad(quad, chunk, chunks);
+  });
+}
+
+// The same of tf32: 16 columns, numbers of 32 bits.
+inline Fragment tf32_fragment(const std::vector<std::vector<int>>& begins,
+                              const std::vector<std::vector<std::vector<uint32_t>>>& numbers, int functions,
+                              int degree) {
+  const int chunks = chunks_of_two(functions, degree);
+  return fragment(begins.size(), chunks, [&](int row, size_t input, int chunk) {
+    Singles<3> window = {};
+    if (input < begins[row].size()) {
+      window.begin = begins[row][input];
+      for (int k = 0; k < 4; ++k) window.numbers[k] = numbers[row][input].at(k);
+    }
+    return chunk_of_singles(window, chunk, chunks);
+  });
 }
 
 }  // namespace fastkan
