@@ -14,6 +14,8 @@ sqrt(n) roundings (Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the coordina
 numbers up to D = max |t| + |x|, moves a feature by its derivative; the result is rounded, at most four times
 (s in_{d+1} is a product of rounded numbers). Where a matrix product rounds both its operands to a coarser type than
 they are stored in, as tf32 does to float32, twice that type's epsilon (`Problem.operand_epsilon`) adds to eps_t.
+Functions of the other families are taken to need no more roundings than splines of degree 0, and Gaussians below the
+least normal number to be 0.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +27,9 @@ from torch import Tensor
 from . import reference
 from .basis.base import BASES, sigmoid_derivative
 from .basis.bspline import OUTSIDE, uniform_knots
-from .spec import Spec
+from .basis.chebyshev import chebyshev_features
+from .basis.rbf import REACH
+from .spec import FAMILIES, Spec
 
 CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward", "edge_moments", "edge_backward")
 KNOTS = ("promised", "even", "uneven")
@@ -264,7 +268,8 @@ def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
     """[N, I, F] or [N, I, F + 1]: what a term may be off by, for a weight of one, before the result is rounded."""
     eps = _epsilon(p)
     degree = p.spec.degree
-    rounding = eps * (8 * (degree + 2) + 2 * (terms * (degree + 2)) ** 0.5)
+    functions = degree + 1 if FAMILIES[p.spec.family] == "bspline" else p.coef.shape[1]  # that are not zero
+    rounding = eps * (8 * (degree + 2) + 2 * (terms * (functions + 1)) ** 0.5)
     x = p.x.double()
     with_base = p.base_weight is not None
     reach = (p.grid.abs().amax(-1) + x.abs())[..., None]
@@ -273,6 +278,9 @@ def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
         moved[..., -1] = 0  # the base function is of x itself
     operands = torch.finfo(p.coef.dtype).eps + 2 * p.operand_epsilon
     finished = operands * reference.features(x, p.grid, p.spec, order, with_base).abs()
+    if FAMILIES[p.spec.family] == "rbf":  # less than the least normal number may be 0
+        tiny = torch.finfo(accumulator(p.x.dtype, p.coef.dtype)).tiny
+        finished[..., :functions] += _absolute_gaussians(x, p.grid, order, tiny)
     return finished + rounding * absolute_features(x, p.grid, p.spec, order, with_base) + 4 * eps * reach * moved
 
 
@@ -283,9 +291,13 @@ def absolute_features(
 
     Where `outside` makes a feature constant its derivatives are 0, judged by the order `flat_from` (`order` itself).
     """
-    outside, degree = OUTSIDE[spec.outside], spec.degree
+    outside, degree, family = OUTSIDE[spec.outside], spec.degree, FAMILIES[spec.family]
     flat_from = order if flat_from is None else flat_from
-    if outside == "zero":
+    if family == "rbf":
+        phi = _absolute_gaussians(x, grid, order)
+    elif family == "chebyshev":  # largest at the ends of their range, derivatives of every order
+        phi = chebyshev_features(grid[:, -1].expand_as(x), grid, order)
+    elif outside == "zero":
         phi = _absolute_splines(x, grid, degree, order)
     else:
         end = torch.minimum(torch.maximum(x, grid[:, degree]), grid[:, -degree - 1])
@@ -313,6 +325,18 @@ def _absolute_splines(x: Tensor, grid: Tensor, degree: int, order: int) -> Tenso
             scale = torch.where(width > 0, 1 / width, 0.0)
             b = k * (b[..., :-1] * scale[:, :-1] + b[..., 1:] * scale[:, 1:])
     return b
+
+
+def _absolute_gaussians(x: Tensor, grid: Tensor, order: int, least: float | None = None) -> Tensor:
+    """With every term taken absolutely; of Gaussians that are `least` everywhere, where it is given."""
+    functions = grid.shape[-1] - 1
+    over_h = functions / (grid[:, -1:] - grid[:, :1])  # I 1
+    centres = torch.arange(functions, dtype=x.dtype, device=x.device) + 0.5
+    t = ((x[..., None] - grid[:, :1]) * over_h - centres).abs().clamp(max=REACH)
+    below, here = torch.zeros_like(t), torch.exp(-t * t) if least is None else torch.full_like(t, least)
+    for n in range(order):
+        below, here = here, 2 * t * here + 2 * n * below
+    return here * over_h**order
 
 
 def _absolute_base(x: Tensor, base: str, order: int) -> Tensor:

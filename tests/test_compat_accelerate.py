@@ -8,6 +8,7 @@ import warnings
 import peers
 import pytest
 import torch
+from conftest import skip_if_missing
 from pykan_both import real_kan
 from torch import nn
 from torch.nn import functional as F
@@ -75,12 +76,16 @@ def test_efficient_kan(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"use_base_update": False}, {"base_activation": F.gelu, "num_grids": 5}], ids=str
+    "options", [{}, {"use_base_update": False}, {"base_activation": F.gelu, "num_grids": 5}, {"num_grids": 90}], ids=str
 )
-def test_fast_kan(options):
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_fast_kan(options, backend):
+    skip_if_missing(backend)
     model, x = fast(**options)
     expected = results(model, x)
-    fastkan.accelerate(model, backend="reference")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fastkan.accelerate(model, backend=None if backend == "native" else backend)  # it is the automatic choice
     assert isinstance(model.layers[1], Accelerated)
     assert_same(model, x, expected)
     raw = model.layers[0](x, use_layernorm=False)
@@ -89,10 +94,9 @@ def test_fast_kan(options):
 
 
 def test_a_fast_kan_is_left_alone_where_only_the_reference_serves_it():
-    if native.missing("cpu", (torch.float64,), 1) is None:
-        pytest.skip("the compiled kernels serve the family")
     model, _ = fast()
-    with pytest.warns(UserWarning, match=r"layers\.0, layers\.1 \(FastKANLayer\): for 'rbf' in torch\.float64 on cpu"):
+    message = r"layers\.0, layers\.1 \(FastKANLayer\): for 'rbf' in torch\.float64 on cpu"
+    with fastkan.use_backend("reference"), pytest.warns(UserWarning, match=message):
         fastkan.accelerate(model)
     assert not any(isinstance(m, Accelerated) for m in model.modules())
 
@@ -308,13 +312,14 @@ def test_knots_that_are_trained_keep_their_gradient():
     assert_same(fastkan.accelerate(model), x, expected)
 
 
-def test_errors():
+def test_errors(monkeypatch):
     model, _ = efficient()
     with pytest.raises(ValueError, match="Linear without a layer of another library: expected one of KANLinear"):
         fastkan.accelerate(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="backend='fast': expected None or one of"):
         fastkan.accelerate(model, backend="fast")
-    with pytest.raises(fastkan.BackendError, match="rbf"):
+    monkeypatch.setattr(native, "missing", lambda device_type, dtypes, family=0: "no Gaussians" if family else None)
+    with pytest.raises(fastkan.BackendError, match="no Gaussians"):
         fastkan.accelerate(nn.ModuleList([model, fast()[0]]), backend="native")
     assert not any(isinstance(m, Accelerated) for m in model.modules())
     fastkan.accelerate(model)

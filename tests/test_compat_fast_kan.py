@@ -1,11 +1,13 @@
 """fast-kan's names here, against a restatement of its formulas: starts, outputs, gradients, state dicts, conversion."""
 
+import copy
 import io
 import pickle
 
 import peers
 import pytest
 import torch
+from conftest import skip_if_missing
 from torch import nn
 from torch.nn import functional as F
 
@@ -45,9 +47,10 @@ def assert_same(mine: nn.Module, other: nn.Module, *inputs: torch.Tensor) -> Non
         torch.testing.assert_close(found, value, **CLOSE)
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("backend", [None, "native", "reference"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_same_start_output_gradients_and_state(options, backend):
+    skip_if_missing(backend or "reference")
     mine, other = pair("FastKAN", [3, 6, 2], **options)
     for name, value in other.state_dict().items():
         assert torch.equal(mine.state_dict()[name], value), name
@@ -91,6 +94,20 @@ def test_a_curve_is_what_one_edge_computes():
     alone = torch.full((50, 3), 1e9)  # the other Gaussians are 0 there
     alone[:, 1] = x
     torch.testing.assert_close(layer(alone)[:, 0], y, **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_errors_are_at_most_twice_those_of_the_formula(native, dtype):
+    mine, other = pair("FastKANLayer", 40, 50, use_layernorm=False)
+    rows = torch.randn(200, 40).to(dtype)
+    mine.fastkan_backend = "native"
+    results = []
+    for layer in (mine.to(dtype), other.to(dtype), copy.deepcopy(other).double()):
+        x = rows.to(layer.spline_linear.weight.dtype).requires_grad_()
+        y = layer(x)
+        results.append([y, *torch.autograd.grad((y * y.detach().sin()).sum(), (x, layer.spline_linear.weight))])
+    for found, plain, truth in zip(*results, strict=True):
+        assert (found.double() - truth).norm() <= 2 * (plain.double() - truth).norm()
 
 
 def test_another_width_of_the_gaussians_is_not_for_the_kernels():

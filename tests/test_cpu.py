@@ -19,9 +19,10 @@ from fastkan.testing import Problem, assert_matches_reference, call
 
 SETS = {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
-# Every contraction, degree and type, with windows, chunks of outputs and blocks of inputs that are not full.
+# Every contraction, degree, family and type, with windows, chunks of outputs and blocks of inputs that are not full.
 CHECK = """
 import sys
+from dataclasses import replace
 from itertools import product
 import torch
 from fastkan.backends import native
@@ -36,6 +37,11 @@ for seed, (degree, dtype) in enumerate(product(range(6), dtypes)):
     p = Problem.random(*shape, (2, 7, 40)[seed % 3], degree, knots=knots, order=seed % 3, dtype=dtype, seed=seed)
     for contraction in CONTRACTIONS:
         assert_matches_reference(native, contraction, p)
+for seed, (family, dtype) in enumerate(product((1, 2), dtypes)):
+    p = Problem.random(*shapes[seed % 4], (7, 21)[seed % 2], 0, knots="promised", order=seed % 3, dtype=dtype)
+    for contraction in CONTRACTIONS:
+        spec = p.spec._replace(family=family, outside=(0, 2)[family - 1])
+        assert_matches_reference(native, contraction, replace(p, spec=spec))
 for degree, dtype in product(range(6), dtypes[:2]):
     layers = []
     for seed, (i, o) in enumerate(((3, 5), (5, 17), (17, 1))):

@@ -389,7 +389,7 @@ def test_errors():
             x, [], parts, [grids[0], grids[1].float()], specs
         ),
         r"layer 0: .*degree=6: expected 0 to 5": lambda: cpu(x, [], parts, grids, [6, *specs[1:]]),
-        r"layer 1: .*family=1: expected 0": lambda: cpu(x, [], parts, grids, [*specs[:-1], 1]),
+        r"layer 1: .*family=3: expected 0 to 2": lambda: cpu(x, [], parts, grids, [*specs[:-1], 3]),
         r"u has shape \[5, 3\]: expected \[5, 2\]": lambda: OPS.stack_backward(
             x, [], x, parts, grids, specs, True, True, True
         ),

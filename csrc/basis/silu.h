@@ -23,11 +23,13 @@ inline void sigmoid_derivative(int order, double* p) {
   }
 }
 
-// exp by 2^n e^r, |r| <= ln2 / 2, and the Taylor series of e^r to the rounding of the type.
+// exp by 2^n e^r, |r| <= ln2 / 2, and the Taylor series of e^r to the rounding of the type. What would be less than the
+// least normal number is 0.
 FASTKAN_HD float exponential(float x) {
   x = x < 88.0f ? x : 88.0f;
-  x = x > -87.0f ? x : -87.0f;
-  const float n = static_cast<float>(static_cast<int32_t>(x * 1.44269504f + (x < 0 ? -0.5f : 0.5f)));
+  x = x > -88.0f ? x : -88.0f;
+  const int32_t whole = static_cast<int32_t>(x * 1.44269504f + (x < 0 ? -0.5f : 0.5f));
+  const float n = static_cast<float>(whole);
   const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
   float e = 1.98412698e-4f;
   e = e * r + 1.38888889e-3f;
@@ -37,7 +39,7 @@ FASTKAN_HD float exponential(float x) {
   e = e * r + 0.5f;
   e = e * r + 1.0f;
   e = e * r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  const int32_t bits = (whole + 127) << 23;
   float power;
   memcpy(&power, &bits, sizeof power);
   return e * power;
@@ -45,8 +47,9 @@ FASTKAN_HD float exponential(float x) {
 
 FASTKAN_HD double exponential(double x) {
   x = x < 708.0 ? x : 708.0;
-  x = x > -708.0 ? x : -708.0;
-  const double n = static_cast<double>(static_cast<int32_t>(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5)));
+  x = x > -709.0 ? x : -709.0;
+  const int32_t whole = static_cast<int32_t>(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5));
+  const double n = static_cast<double>(whole);
   const double r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
   double e = 1.0 / 6227020800.0;
   e = e * r + 1.0 / 479001600.0;
@@ -62,7 +65,7 @@ FASTKAN_HD double exponential(double x) {
   e = e * r + 0.5;
   e = e * r + 1.0;
   e = e * r + 1.0;
-  const int64_t bits = (static_cast<int64_t>(n) + 1023) << 52;
+  const int64_t bits = (static_cast<int64_t>(whole) + 1023) << 52;
   double power;
   memcpy(&power, &bits, sizeof power);
   return e * power;

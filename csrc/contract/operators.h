@@ -1,6 +1,7 @@
 // The operators of fastkan/ops.py for any device: checks and plain structs. A device's register.cpp gives the rest:
 //   Backend::result(like, shape, dtype, zero)   a contiguous tensor where another is, uninitialised or zero
 //   Backend::expect_beside(x, name, t)          an error that names t if it is not where x is
+//   Backend::kFamilies                          of functions that it has, the first so many
 //   Backend::kan_out(problem, x), kan_backward, edge_moments
 #pragma once
 
@@ -86,7 +87,10 @@ struct Operators {
   // caller.
   static Problem geometry(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
                           int64_t outside, bool uniform, int64_t family, int64_t order) {
-    STD_TORCH_CHECK(family == 0, "family=", family, ": expected 0, B-splines");
+    STD_TORCH_CHECK(family >= 0 && family < Backend::kFamilies, "family=", family, ": expected 0 to ",
+                    Backend::kFamilies - 1);
+    STD_TORCH_CHECK(family == 0 || (degree == 0 && uniform), "degree=", degree, ", uniform=", uniform,
+                    ": expected 0 and true with family=", family);
     STD_TORCH_CHECK(x.dim() == 2, "x has ", x.dim(), " dimensions: expected 2");
     STD_TORCH_CHECK(degree >= 0 && degree <= 5, "degree=", degree, ": expected 0 to 5");
     STD_TORCH_CHECK(base >= 0 && base <= 2, "base=", base, ": expected 0 to 2");
@@ -109,6 +113,7 @@ struct Operators {
     Backend::expect_beside(x, "grid", grid);
     p.base = static_cast<Base>(base);
     p.outside = static_cast<Outside>(outside);
+    p.family = static_cast<Family>(family);
     p.uniform = uniform;
     p.grid = static_cast<const double*>(grid.const_data_ptr());
     p.grid_stride = grid.stride(0);

@@ -6,8 +6,9 @@
 namespace fastkan {
 
 enum class Dtype : int { f32, f64, bf16, f16 };
-enum class Base : int { zero, identity, silu };    // as in fastkan/basis/base.py
-enum class Outside : int { zero, linear, clamp };  // as in fastkan/basis/bspline.py
+enum class Base : int { zero, identity, silu };       // as in fastkan/basis/base.py
+enum class Outside : int { zero, linear, clamp };     // as in fastkan/basis/bspline.py
+enum class Family : int { bspline, rbf, chebyshev };  // as in fastkan/spec.py
 
 // A strided array of up to three dimensions; strides count elements.
 struct View {
@@ -17,13 +18,15 @@ struct View {
   constexpr explicit operator bool() const { return data != nullptr; }  // constexpr: nvcc takes it on the device too
 };
 
-// One contraction: T_order(x; s, coef, u). N rows, I inputs, O outputs, F functions of degree K on M knots.
+// One contraction: T_order(x; s, coef, u). N rows, I inputs, O outputs, F functions of degree K on M knots; of families
+// other than B-splines the degree is 0.
 struct Problem {
   int64_t N, I, O;
   int F, K, M;
   int order, x_order;  // of the features; of those in grad_x
   Base base;
   Outside outside;
+  Family family;
   bool uniform;         // equidistant knots, of which the first and the last of a row are read
   const double* grid;   // [I, M]
   int64_t grid_stride;  // of its rows; 0 where one row serves all inputs

@@ -17,13 +17,23 @@ int64_t padded(int64_t outputs) {
   return round_up(outputs, kLanes<T>);
 }
 
-// Inputs of a block whose coefficients, `width` outputs wide, fit the first-level cache; for large F the second.
+// Inputs of a block whose coefficients, `width` outputs wide, fit the first-level cache; for large F the second. Of
+// several windows those of one have to fit the first.
 template <class T>
 int64_t block_inputs(const Problem& p, int64_t width) {
-  const int64_t each = (p.F + 1) * width * static_cast<int64_t>(sizeof(T));
-  const int64_t fit = most(kFirstLevel / each, least(4, kSecondLevel / each));
+  const Windows windows = windows_of(p);
+  const int64_t row = width * static_cast<int64_t>(sizeof(T)), each = (p.F + 1) * row;
+  const int64_t fit = windows.count > 1 ? least(kFirstLevel / (windows.size * row), kSecondLevel / each)
+                                        : most(kFirstLevel / each, least(4, kSecondLevel / each));
   return least(p.I, most(1, least(kMaxInputs, fit)));
 }
+
+// One of the windows at an x: its first plane of features, its start from the first window's, and whether it is of the
+// base function alone.
+struct Part {
+  int plane, start;
+  bool of_base;
+};
 
 // Rows of coefficients of a block of inputs, `width` outputs from o0: in place, or a copy.
 template <class T>
@@ -32,6 +42,11 @@ struct Weights {
   const T* base;
   int64_t coef_input, coef_row, base_input;  // strides
   const T* rows(int64_t input) const { return coef + input * coef_input; }
+  // Those of one window; of the base function, one row wherever a window starts.
+  Weights part(const Part& window) const {
+    if (window.of_base) return {base, nullptr, base_input, 0, 0};
+    return {coef + window.start * coef_row, base, coef_input, coef_row, base_input};
+  }
 };
 
 template <class T>
@@ -151,10 +166,10 @@ constexpr int window_vectors(int functions) {
   return nv;
 }
 
-// Calls f with the number of weights of a window (K + 1) and whether there is a base function as constants.
+// Calls f with the number of functions of a window and whether there is a base function beside them as constants.
 template <class F>
-inline void by_window(const Problem& p, const F& f) {
-  switch (2 * p.K + p.with_base) {
+inline void by_size(int size, bool with_base, const F& f) {
+  switch (2 * (size - 1) + with_base) {
     case 0:
       f(Constant<1>{}, Constant<0>{});
       break;
@@ -192,6 +207,17 @@ inline void by_window(const Problem& p, const F& f) {
       f(Constant<6>{}, Constant<1>{});
       break;
   }
+}
+
+// The same for each of the windows at an x, with which it is.
+template <class F>
+inline void by_window(const Problem& p, const F& f) {
+  const Windows windows = windows_of(p);
+  for (int g = 0; g < windows.count; ++g) {
+    const Part part{g * windows.size, windows.start(g), false};
+    by_size(windows.size, windows.base_inside, [&](auto size, auto base) { f(size, base, part); });
+  }
+  if (p.with_base && !windows.base_inside) f(Constant<1>{}, Constant<0>{}, Part{windows.count * windows.size, 0, true});
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "narrow.h"
-#include "order.h"
+#include "values.h"
 
 namespace fastkan {
 namespace {
@@ -130,6 +130,13 @@ class MomentsTask {
     start_ = memory_.template take<int32_t>(kVisit);
     shift_ = memory_.template take<T>(plan.width);
     sums_ = memory_.template take<T>(3 * plan.width);
+    if (several()) {
+      values_ = memory_.template take<T>(kVisit * plan.width);
+      ones_ = memory_.template take<T>(kVisit);
+      order_ = memory_.template take<int32_t>(kVisit + kAhead);
+      for (int32_t n = 0; n < kVisit; ++n) ones_[n] = T(1);
+      count_rows(order_);
+    }
     part_ = memory_.template take<double>(3 * plan.width);
     total_ = plan.partial ? plan.partial + (split_ * p_.I + i_) * 3 * plan.width
                           : memory_.template take<double>(3 * plan.width);
@@ -166,19 +173,25 @@ class MomentsTask {
   }
 
  private:
-  int planes() const { return p_.K + 1 + p_.with_base; }
+  int planes() const { return feature_planes(p_); }
+  // The values of the edges are made before they are summed up.
+  bool several() const { return windows_of(p_).count > 1; }
 
   Scratch& reserved() {
     Scratch& memory = scratch();
     memory.reserve(blocks_.bytes(1) + Column<T>::bytes(p_, kVisit) + Tile<T>::bytes(p_.x, 1, kVisit) +
                    Scratch::bytes<T>(planes() * kVisit) + 2 * Scratch::bytes<int32_t>(kVisit) +
                    Scratch::bytes<T>(plan_.width) + Scratch::bytes<T>(3 * plan_.width) +
-                   2 * Scratch::bytes<double>(3 * plan_.width));
+                   2 * Scratch::bytes<double>(3 * plan_.width) +
+                   (several() ? Scratch::bytes<T>(kVisit * plan_.width) + Scratch::bytes<T>(kVisit) +
+                                    Scratch::bytes<int32_t>(kVisit + kAhead)
+                              : 0));
     return memory;
   }
 
   void sum(int64_t rows) {
-    by_window(p_, [&](auto window, auto base) {
+    if (several()) return sum_values(rows);
+    by_window(p_, [&](auto window, auto base, const Part&) {
       if (is_narrow<T>(p_)) {
         for (int64_t o = 0; o < p_.O; ++o)
           narrow_sums<T, window.value, base.value>(rows, weight_, start_, load_table(w_.coef + o, w_.coef_row, p_.F),
@@ -193,6 +206,16 @@ class MomentsTask {
     });
   }
 
+  // Values stand for coefficients of which each row has one, with the weight 1.
+  void sum_values(int64_t rows) {
+    edge_values(p_, rows, order_, start_, weight_, 0, 1, w_, plan_.width, values_);
+    chunks<kRegisters / 8>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
+      const int64_t o0 = at * kLanes<T>;
+      edge_sums<T, vectors.value, 1, false>(rows, ones_, order_, values_ + o0, plan_.width, nullptr, shift_ + o0,
+                                            sums_ + o0, plan_.width);
+    });
+  }
+
   const MomentsPlan& plan_;
   const Problem& p_;
   const int64_t split_, i_;
@@ -202,7 +225,8 @@ class MomentsTask {
   Tile<T> x_;
   Weights<T> w_{};
   T *weight_, *shift_, *sums_;
-  int32_t *found_, *start_;
+  T *values_ = nullptr, *ones_ = nullptr;
+  int32_t *found_, *start_, *order_ = nullptr;
   double *part_, *total_;
 };
 

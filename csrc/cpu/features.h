@@ -4,8 +4,7 @@
 #pragma once
 
 #include "../basis/bspline.h"
-#include "../basis/silu.h"
-#include "simd.h"
+#include "wide.h"
 
 namespace fastkan {
 namespace {
@@ -15,15 +14,22 @@ constexpr int kCounted = 32;    // knots that each row is compared with, before 
 template <class T>
 constexpr int kLookedUp = kLookUp ? 2 * kLanes<T> : 0;  // intervals of which all that a row needs is looked up
 
-// Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], the base function
-// last.
+// Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], window after window,
+// the base function last.
 template <class T>
 struct Features {
   int planes;
   int64_t rows_padded;
   T* w;
   const T* of(int64_t input, int plane) const { return w + (input * planes + plane) * rows_padded; }
+  Features from(int plane) const { return {planes, rows_padded, w + plane * rows_padded}; }
 };
+
+// Planes of an input.
+inline int feature_planes(const Problem& p) {
+  const Windows windows = windows_of(p);
+  return windows.count * windows.size + p.with_base;
+}
 
 // Knot j of a uniform row, rounded exactly as the reference rounds it: no fused multiply-add.
 __attribute__((noinline)) double uniform_knot(const double* grid, int M, int j) {
@@ -72,16 +78,18 @@ class Tile {
 };
 
 // One input's column of x on its knots: find() tells the windows of its rows, which may lie beyond the F functions,
-// place() takes rows in any order, with the windows found for them, and weights() gives their features.
+// place() takes rows in any order, with the windows found for them, and weights() gives their features. What is said
+// here of one window is of B-splines; other families go to a WideColumn.
 template <class T>
 class Column {
  public:
   static size_t bytes(const Problem& p, int64_t rows) {
     return Scratch::bytes<T>(rows) * static_cast<size_t>(2 + 2 * p.K) + Scratch::bytes<double>(p.M + 2 * p.K) +
-           Scratch::bytes<T>(2 * p.M) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<T>((2 * p.K + 2) * kLookedUp<T>);
+           Scratch::bytes<T>(2 * p.M) + Scratch::bytes<int32_t>(rows) +
+           Scratch::bytes<T>((2 * p.K + 2) * kLookedUp<T>) + WideColumn<T>::bytes(rows);
   }
 
-  Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p) {
+  Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p), windows_(windows_of(p)), wide_(p, memory, rows) {
     u_ = memory.take<T>(rows);
     sigma_ = memory.take<T>(rows);
     for (int j = 0; j < 2 * p.K; ++j) neighbours_[j] = memory.take<T>(rows);
@@ -94,6 +102,7 @@ class Column {
   // Windows of input i, of which M - 1 start at -K. At orders below the degree neighbouring intervals agree on their
   // knot, so uniform knots need no exact comparison; from there on the knots decide.
   void find(int64_t i, const T* x, int64_t rows, int top_order, int32_t* window) {
+    if (is_wide()) return wide_.find(i, x, rows, window);
     const double* grid = p_.grid + i * p_.grid_stride;
     fast_ = p_.uniform && top_order < p_.K;
     whole_ = p_.outside == Outside::zero;
@@ -123,11 +132,12 @@ class Column {
     window_ = window;
     rows_ = rows;
     with_sigma_ = false;
-    const int32_t top = p_.F - p_.K - 1;
+    const int32_t top = p_.F - windows_.functions;
     for (int64_t n = 0; n < rows; ++n) {
       const int32_t above = window[n] > 0 ? window[n] : 0;
       start[n] = above < top ? above : top;
     }
+    if (is_wide()) return wide_.place(x, window, rows);
     list_special();
     if (fast_)
       place_uniform();
@@ -137,8 +147,33 @@ class Column {
       place_among();
   }
 
-  // The weights of that order into planes w + k * stride.
-  void weights(int order, T* w, int64_t stride) {
+  // The weights of that order into planes w + k * stride: of one side of `sides`, which take turns window by window.
+  void weights(int order, T* w, int64_t stride, int side = 0, int sides = 1) {
+    const int planes = windows_.size + windows_.base_inside, all = sides * windows_.count;
+    for (int g = 0, at = side; g < windows_.count; ++g, at += sides) {
+      T* to = w + at * planes * stride;
+      is_wide() ? wide_.weights(order, g, to, stride) : splines(order, to, stride);
+      scale(windows_.size, to, stride);
+    }
+    if (!p_.with_base) return;
+    T* to = w + stride * (windows_.base_inside ? side * planes + windows_.size : all * planes + side);
+    base(order, to);
+    scale(1, to, stride);
+  }
+
+  // Whether a NaN among the rows placed belongs into more functions than the windows have.
+  bool spreads_nan() const { return is_wide() && windows_.functions < p_.F && wide_.with_nan(); }
+
+ private:
+  bool is_wide() const { return p_.family != Family::bspline; }
+
+  void scale(int planes, T* w, int64_t stride) const {
+    if (!s_) return;
+    for (int k = 0; k < planes; ++k)
+      for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] *= s_[n];
+  }
+
+  void splines(int order, T* w, int64_t stride) {
     switch (p_.K) {
       case 0:
         functions<0>(order, w, stride);
@@ -159,14 +194,8 @@ class Column {
         functions<5>(order, w, stride);
         break;
     }
-    int planes = p_.K + 1;
-    if (p_.with_base) base(order, w + stride * planes++);
-    if (!s_) return;
-    for (int k = 0; k < planes; ++k)
-      for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] *= s_[n];
   }
 
- private:
   // The coordinate of x in knots from the first, within the knots that windows are looked for among; of a NaN the
   // lowest.
   double lowest() const { return whole_ ? 0 : p_.K; }
@@ -479,6 +508,8 @@ class Column {
   }
 
   const Problem& p_;
+  const Windows windows_;
+  WideColumn<T> wide_;
   const T *x_ = nullptr, *s_ = nullptr;
   const int32_t* window_ = nullptr;
   T *u_, *sigma_;

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "narrow.h"
-#include "order.h"
+#include "values.h"
 
 namespace fastkan {
 namespace {
@@ -18,7 +18,9 @@ template <class T>
 struct Visit {
   int64_t rows;
   const int32_t *order, *start;
-  const T* features;  // w', w, as far as wanted: [planes, kVisit]
+  const T* features;  // w', w, as far as wanted, window by window: [planes, kVisit]
+  const T* u;
+  int64_t u_stride;
 };
 
 // What an edge's value phi adds to its cotangent.
@@ -32,12 +34,11 @@ inline Vec<T> of_value(Vec<T> phi, Vec<T> t0, Vec<T> t1, Vec<T> t2) {
 // rows of grad_coef have a value, the others get their first one here: writing zeros to add to would be another pass
 // over a large grid's gradients.
 template <class T, int NV, int R, bool BASE, bool X, bool C, bool E>
-__attribute__((noinline)) void visit(const Visit<T>& rows, const T* u, int64_t u_stride, const T* coef, int64_t row,
-                                     const T* base, const T* terms, int64_t width, bool first, Vec<T>* dots,
-                                     T* grad_coef, int64_t grad_row, int64_t ready, T* grad_base) {
+__attribute__((noinline)) void visit(const Visit<T>& rows, const T* w, const T* u, int64_t u_stride, const T* coef,
+                                     int64_t row, const T* base, const T* terms, int64_t width, bool first,
+                                     Vec<T>* dots, T* grad_coef, int64_t grad_row, int64_t ready, T* grad_base) {
   constexpr int W = kLanes<T>, kPlanes = R + BASE;
   const int32_t *order = rows.order, *start = rows.start;
-  const T* w = rows.features;
   Vec<T> sum[kPlanes][NV];
 #pragma GCC unroll 8
   for (int k = 0; k < kPlanes; ++k)
@@ -175,7 +176,7 @@ class BackwardTask {
         split_(task % plan.splits),
         i0_(task / plan.splits * plan.inputs),
         inputs_(least(plan.inputs, p_.I - i0_)),
-        planes_(p_.K + 1 + p_.with_base),
+        planes_(feature_planes(p_)),
         blocks_(p_, p_.O, p_.O),
         u_rows_(p_.u, p_.O),
         memory_(reserved()),
@@ -193,6 +194,11 @@ class BackwardTask {
     if (reads_coef()) blocks_.take(memory_, 1);
     if (p_.terms) terms_ = memory_.template take<T>(3 * plan_.width);
     if (p_.terms && plan_.narrow) edges_ = memory_.template take<T>(kVisit);
+    if (several_terms()) {
+      edges_ = memory_.template take<T>(kVisit * plan_.width);
+      unsorted_ = memory_.template take<int32_t>(kVisit + kAhead);
+      count_rows(unsorted_);
+    }
     if (p_.grad_x) {
       dots_ = memory_.template take<Vec<T>>(kVisit);
       tile_ = memory_.template take<T>(tile_stride() * inputs_);
@@ -226,19 +232,24 @@ class BackwardTask {
 
   bool reads_coef() const { return p_.grad_x || p_.terms; }
 
+  bool several() const { return windows_of(p_).count > 1; }
+  // The cotangents of the edges are made before the windows are visited.
+  bool several_terms() const { return p_.terms && several(); }
+
   int64_t tile_stride() const { return column_stride<T>(plan_.rows); }
 
   Scratch& reserved() {
     const int64_t rows = plan_.rows;
     Scratch& memory = scratch();
-    memory.reserve((reads_coef() ? blocks_.bytes(1) : 0) +
-                   (p_.terms ? Scratch::bytes<T>(3 * plan_.width) + Scratch::bytes<T>(kVisit) : 0) +
-                   (p_.grad_x ? Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_) : 0) +
-                   (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) +
-                   (plan_.narrow ? Scratch::bytes<T>(tile_stride() * p_.O) : u_rows_.bytes(rows)) +
-                   Column<T>::bytes(p_, kVisit) + Tile<T>::bytes(p_.x, inputs_, rows) +
-                   Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) + Scratch::bytes<int32_t>(rows) +
-                   Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
+    memory.reserve(
+        (reads_coef() ? blocks_.bytes(1) : 0) +
+        (p_.terms ? Scratch::bytes<T>(3 * plan_.width) + Scratch::bytes<T>(kVisit) : 0) +
+        (several_terms() ? Scratch::bytes<T>(kVisit * plan_.width) + Scratch::bytes<int32_t>(kVisit + kAhead) : 0) +
+        (p_.grad_x ? Scratch::bytes<Vec<T>>(kVisit) + Scratch::bytes<T>(tile_stride() * inputs_) : 0) +
+        (own() ? Scratch::bytes<T>(inputs_ * plan_.input_size()) : 0) +
+        (plan_.narrow ? Scratch::bytes<T>(tile_stride() * p_.O) : u_rows_.bytes(rows)) + Column<T>::bytes(p_, kVisit) +
+        Tile<T>::bytes(p_.x, inputs_, rows) + Tile<T>::bytes(p_.s, inputs_, rows) + Sorted<T>::bytes(p_, rows) +
+        Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(kVisit) + Scratch::bytes<T>(2 * planes_ * kVisit));
     return memory;
   }
 
@@ -253,6 +264,10 @@ class BackwardTask {
     const bool first = n0_ == split_ * plan_.split_rows;
     int64_t ready = first ? 0 : p_.F;  // rows of the gradient that have a value
     if (first && p_.grad_coef && p_.with_base) zero(grad_base_, 1);
+    if (first && p_.grad_coef && several()) {  // which do not come in the order of their functions
+      zero(grad_coef_, p_.F);
+      ready = p_.F;
+    }
     for (int64_t at = 0; at < rows_; at += kVisit) {
       const Visit<T> rows = prepare(at);
       if (p_.grad_coef && ready < rows.start[0]) {
@@ -260,8 +275,10 @@ class BackwardTask {
         ready = rows.start[0];
       }
       visit_rows(rows, ready);
-      ready = most(ready, rows.start[rows.rows - 1] + p_.K + 1);
+      ready = most(ready, rows.start[rows.rows - 1] + windows_of(p_).functions);
       if (p_.grad_x) store_dots(rows, tile_ + i * tile_stride());
+      for (int64_t k = 0; p_.grad_coef && column_.spreads_nan() && k < p_.F * plan_.width; ++k)
+        grad_coef_[k] = T(__builtin_nan(""));
     }
     if (p_.grad_coef && ready < p_.F) zero(grad_coef_ + ready * plan_.width, p_.F - ready);
   }
@@ -275,7 +292,7 @@ class BackwardTask {
     for (int64_t n = rows_; n < round_up(rows_, W); ++n) start_[n] = -1;
     aim(i);
     if (p_.grad_coef && n0_ == split_ * plan_.split_rows) zero(grad_coef_, p_.F + 1);
-    by_window(p_, [&](auto window, auto base) {
+    by_window(p_, [&](auto window, auto base, const Part&) {
       for (int64_t o = 0; o < p_.O; ++o) {
         const T *u = u_columns_ + o * tile_stride(), *values = features_ + (p_.grad_x ? planes_ * kVisit : 0);
         const Vec<T> table = reads_coef() ? load_table(w_.coef + o, w_.coef_row, p_.F) : Vec<T>{};
@@ -326,28 +343,47 @@ class BackwardTask {
     const int64_t rows = least(kVisit, rows_ - at);
     column_.place(sorted_.x + at, p_.s ? sorted_.s + at : nullptr, sorted_.window + at, rows, start_);
     features();
-    return {rows, sorted_.order + at, start_, features_};
+    return {rows, sorted_.order + at, start_, features_, u_, u_rows_.stride()};
   }
 
   void features() {
-    if (p_.grad_x) column_.weights(p_.x_order, features_, kVisit);
-    if (p_.grad_coef) column_.weights(p_.order, features_ + (p_.grad_x ? planes_ * kVisit : 0), kVisit);
+    if (p_.grad_x) column_.weights(p_.x_order, features_, kVisit, 0, sides());
+    if (p_.grad_coef) column_.weights(p_.order, features_, kVisit, sides() - 1, sides());
   }
 
-  void visit_rows(const Visit<T>& rows, int64_t ready) {
-    by_window(p_, [&](auto window, auto base) {
+  // Of the features: those that the gradient of x takes, then those that the gradient of coef takes.
+  int sides() const { return (p_.grad_x != nullptr) + (p_.grad_coef != nullptr); }
+
+  void visit_rows(Visit<T> rows, int64_t ready) {
+    if (several_terms()) edge_cotangents(rows);
+    by_window(p_, [&](auto window, auto base, const Part& part) {
       constexpr int R = window.value;
       constexpr bool kBase = base.value;
-      if (p_.terms)
-        p_.grad_x ? visit_chunks<R, kBase, true, true, true>(rows, ready)
-                  : visit_chunks<R, kBase, false, true, true>(rows, ready);
+      if (p_.terms && !several())
+        p_.grad_x ? visit_chunks<R, kBase, true, true, true>(rows, part, ready)
+                  : visit_chunks<R, kBase, false, true, true>(rows, part, ready);
       else if (p_.grad_x && p_.grad_coef)
-        visit_chunks<R, kBase, true, true, false>(rows, ready);
+        visit_chunks<R, kBase, true, true, false>(rows, part, ready);
       else if (p_.grad_x)
-        visit_chunks<R, kBase, true, false, false>(rows, ready);
+        visit_chunks<R, kBase, true, false, false>(rows, part, ready);
       else
-        visit_chunks<R, kBase, false, true, false>(rows, ready);
+        visit_chunks<R, kBase, false, true, false>(rows, part, ready);
     });
+  }
+
+  // u[n,o] and what the edges' values add, in the place of u.
+  void edge_cotangents(Visit<T>& rows) {
+    const int64_t width = plan_.width;
+    edge_values(p_, rows.rows, unsorted_, rows.start, features_, sides() - 1, sides(), w_, width, edges_);
+    for (int64_t at = 0; at < rows.rows; ++at)
+      for (int64_t o = 0; o < width; o += kLanes<T>) {
+        const T* t = terms_ + o;
+        const Vec<T> phi = load(edges_ + at * width + o), u = load(rows.u + rows.order[at] * rows.u_stride + o);
+        store(edges_ + at * width + o, u + of_value<T>(phi, load(t), load(t + width), load(t + 2 * width)));
+      }
+    rows.order = unsorted_;
+    rows.u = edges_;
+    rows.u_stride = width;
   }
 
   void store_dots(const Visit<T>& rows, T* to) {
@@ -358,12 +394,16 @@ class BackwardTask {
   }
 
   template <int R, bool BASE, bool X, bool C, bool E>
-  void visit_chunks(const Visit<T>& rows, int64_t ready) {
+  void visit_chunks(const Visit<T>& rows, const Part& part, int64_t ready) {
+    const Weights<T> w = w_.part(part);
+    T* grad_coef = part.of_base ? grad_base_ : grad_coef_ + part.start * plan_.width;
+    const int64_t grad_row = part.of_base ? 0 : plan_.width;
     chunks<window_vectors(R + BASE)>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
       const int64_t o0 = chunk * kLanes<T>;
-      visit<T, vectors.value, R, BASE, X, C, E>(rows, u_ + o0, u_rows_.stride(), w_.coef + o0, w_.coef_row,
-                                                w_.base + o0, terms_ + o0, plan_.width, chunk == 0, dots_,
-                                                grad_coef_ + o0, plan_.width, ready, grad_base_ + o0);
+      visit<T, vectors.value, R, BASE, X, C, E>(rows, rows.features + part.plane * sides() * kVisit, rows.u + o0,
+                                                rows.u_stride, w.coef + o0, w.coef_row, w.base + o0, terms_ + o0,
+                                                plan_.width, chunk == 0 && part.plane == 0, dots_, grad_coef + o0,
+                                                grad_row, ready, grad_base_ + o0);
     });
   }
 
@@ -381,6 +421,7 @@ class BackwardTask {
   int32_t *found_, *start_;
   T *features_, *u_columns_ = nullptr, *tile_ = nullptr, *coef_ = nullptr;
   T *terms_ = nullptr, *edges_ = nullptr;
+  int32_t* unsorted_ = nullptr;
   T *grad_coef_ = nullptr, *grad_base_ = nullptr;
   Vec<T>* dots_ = nullptr;
   const T* u_ = nullptr;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "narrow.h"
-#include "order.h"
+#include "values.h"
 
 namespace fastkan {
 namespace {
@@ -68,44 +68,6 @@ __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Feat
   for (; n < rows; ++n) out_row_group<T, NV, R, BASE, 1>(n, inputs, f, start, w, o0, y, y_stride);
 }
 
-// Rows of one input in sorted order: for grids whose coefficients do not stay in a cache between rows. HELD keeps those
-// of a window in registers, which pays where a branch at every window's end is seldom.
-template <class T, int NV, int R, bool BASE, bool HELD>
-__attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, const int32_t* start, const T* w,
-                                         const T* coef, int64_t row, const T* base, T* y, int64_t y_stride) {
-  constexpr int W = kLanes<T>;
-  Vec<T> b[NV], held[R][NV];
-#pragma GCC unroll 16
-  for (int v = 0; v < NV; ++v) b[v] = BASE ? load(base + v * W) : Vec<T>{};
-  for (int64_t at = 0, g = -1; at < rows; ++at, ++w) {
-    const T* c = coef + start[at] * row;
-    if (!HELD || start[at] != g) {
-      g = start[at];
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) {
-        __builtin_prefetch(c + (R + kCoefAhead) * row + v * W);
-#pragma GCC unroll 8
-        for (int k = 0; HELD && k < R; ++k) held[k][v] = load(c + k * row + v * W);
-      }
-    }
-    T *to = y + order[at] * y_stride, *ahead = y + order[at + kAhead] * y_stride;
-    Vec<T> sum[NV];
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) {
-      sum[v] = BASE ? splat(w[R * kVisit]) * b[v] : Vec<T>{};
-      __builtin_prefetch(ahead + v * W, 1);
-    }
-#pragma GCC unroll 8
-    for (int k = 0; k < R; ++k) {
-      const Vec<T> a = splat(w[k * kVisit]);
-#pragma GCC unroll 16
-      for (int v = 0; v < NV; ++v) sum[v] += a * (HELD ? held[k][v] : load(c + k * row + v * W));
-    }
-#pragma GCC unroll 16
-    for (int v = 0; v < NV; ++v) store(to + v * W, load(to + v * W) + sum[v]);
-  }
-}
-
 // Bytes of an input's coefficients above which its rows are sorted: with few rows in a window, and with many.
 constexpr int64_t kSortedFrom = 48 * 1024, kHeldFrom = 4 * 1024;
 constexpr int64_t kManyInWindow = 6, kSortedFew = 512;  // rows of a window, rows that are worth sorting
@@ -120,10 +82,12 @@ struct OutPlan {
   OutPlan(const Problem& problem, const Pool& pool) : p(problem) {
     width = least(p.O, kDirectWidth);
     inputs = block_inputs<T>(p, padded<T>(width));
-    const int64_t size = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)), windows = p.F - p.K;
+    const int64_t size = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)),
+                  windows = p.F - windows_of(p).functions + 1;
     narrow = is_narrow<T>(p);
-    sorted = (size > kSortedFrom && p.N >= kSortedFew) ||
-             (size > kHeldFrom && least(p.N, kSortedRows / 2) > kManyInWindow * windows);
+    sorted = (windows > 1 || p.family == Family::bspline) &&
+             ((size > kSortedFrom && p.N >= kSortedFew) ||
+              (size > kHeldFrom && least(p.N, kSortedRows / 2) > kManyInWindow * windows));
     if (sorted) inputs = least(p.I, kMaxInputs);
     // Sorted: many rows of each window, as far as y stays in the second-level cache and threads have work.
     const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit / 4));
@@ -183,7 +147,7 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
   const Problem& p = plan.p;
   OutBlock<T> out(plan, task);
   const int64_t rows = out.rows, stride = round_up(rows, kLanes<T>);  // of features
-  const int planes = p.K + 1 + p.with_base;
+  const int planes = feature_planes(p);
   WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(plan.inputs) + Column<T>::bytes(p, rows) + Tile<T>::bytes(p.x, plan.inputs, rows) +
@@ -205,12 +169,14 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
       column.weights(p.order, f.w + i * planes * stride, stride);
     }
     const Weights<T> w = blocks.get(i0, inputs, out.o0, out.outputs);
-    by_window(p, [&](auto window, auto base) {
+    by_window(p, [&](auto window, auto base, const Part& part) {
       for (int64_t o = 0; plan.narrow && o < p.O; ++o)
         narrow_out<T, window.value, base.value>(rows, inputs, f, start, w, p.F, o, out.y + o * out.column);
       if (plan.narrow) return;
+      const Features<T> weights = f.from(part.plane);
+      const Weights<T> of = w.part(part);
       chunks<kRegisters / 2>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
-        out_rows<T, vectors.value, window.value, base.value>(rows, inputs, f, start, w, at * kLanes<T>, out.y,
+        out_rows<T, vectors.value, window.value, base.value>(rows, inputs, weights, start, of, at * kLanes<T>, out.y,
                                                              out.stride);
       });
     });
@@ -225,7 +191,7 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
   const int64_t rows = out.rows;
   const bool apart =
       p.I > kSummedInputs;  // the sums of so many inputs at a time: rounding errors grow with their length
-  const int planes = p.K + 1 + p.with_base;
+  const int planes = feature_planes(p);
   WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
   memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, kVisit) + Tile<T>::bytes(p.x, plan.inputs, rows) +
@@ -255,15 +221,17 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
       const int64_t visited = least(kVisit, rows - at);
       column.place(sorted.x + at, p.s ? sorted.s + at : nullptr, sorted.window + at, visited, start);
       column.weights(p.order, features, kVisit);
-      const auto visit = [&](auto window, auto base, auto held) {
+      const auto visit = [&](auto window, auto base, const Part& part, auto held) {
+        const T* weights = features + part.plane * kVisit;
+        const Weights<T> of = w.part(part);
         chunks<window_vectors(window.value)>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
           const int64_t o = chunk * kLanes<T>;
           out_visit<T, vectors.value, window.value, base.value, held.value>(
-              visited, sorted.order + at, start, features, w.coef + o, w.coef_row, w.base + o, y + o, y_stride);
+              visited, sorted.order + at, start, weights, of.coef + o, of.coef_row, of.base + o, y + o, y_stride);
         });
       };
-      by_window(p, [&](auto window, auto base) {
-        plan.held ? visit(window, base, Constant<1>{}) : visit(window, base, Constant<0>{});
+      by_window(p, [&](auto window, auto base, const Part& part) {
+        plan.held ? visit(window, base, part, Constant<1>{}) : visit(window, base, part, Constant<0>{});
       });
     }
     if (apart && ((i + 1) % kSummedInputs == 0 || i + 1 == p.I)) out.add(y);

@@ -12,7 +12,7 @@ constexpr int64_t kNarrowOutputs = 6;
 // The functions of an input and its base function have a lane each.
 template <class T>
 inline bool is_narrow(const Problem& p) {
-  return p.O <= kNarrowOutputs && p.F < kLanes<T>;
+  return p.O <= kNarrowOutputs && p.F < kLanes<T> && p.family == Family::bspline;
 }
 
 template <class T>

@@ -54,7 +54,8 @@ void run_serial(int64_t tasks, void (*task)(int64_t, const void*), const void* c
 }
 
 double work(const Problem& p) {
-  return static_cast<double>(p.N) * static_cast<double>(p.I) * (static_cast<double>(p.O) + 16) * (p.K + 2);
+  return static_cast<double>(p.N) * static_cast<double>(p.I) * (static_cast<double>(p.O) + 16) *
+         (windows_of(p).functions + 1);
 }
 
 Pool pool_for(double work) {
@@ -63,6 +64,7 @@ Pool pool_for(double work) {
 }
 
 struct Cpu {
+  static constexpr int kFamilies = 3;
   // A contiguous result, uninitialised or zero. Straight through the C interface: the way through the dispatcher costs
   // more than the kernel of a small layer.
   static Tensor result(const Tensor&, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {

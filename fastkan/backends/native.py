@@ -72,8 +72,8 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no compiled kernels for {dtype}"
-    if family != 0:
-        return f"no compiled kernels for family {FAMILIES[family]!r}"
+    if family and device_type == "cuda":
+        return f"no compiled kernels for family {FAMILIES[family]!r} on {device_type}"
     return None
 
 

@@ -1,7 +1,7 @@
 """fast-kan (github.com/ZiyaoLi/fast-kan): its names here, its layers accelerated, its models both ways.
 
 Parameters and state dicts have fast-kan's names and shapes, so its checkpoints load as they are. The functions are
-Gaussians exp(-((x - c_f) / h)^2). Where no compiled kernels serve these, the layers compute what fast-kan computes.
+Gaussians exp(-((x - c_f) / h)^2). Where no kernels serve these, the layers compute what fast-kan computes.
 
 Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv 2405.06721).
 """
