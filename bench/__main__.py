@@ -9,11 +9,11 @@ import torch
 from fastkan.cli.bench import positive
 from fastkan.cli.record import write_csv
 
-from . import accuracy, fit, formulas, layers, memory, report, scaling, stacks, startup, symbolic, tutorials
+from . import accuracy, fit, formulas, layers, memory, rbf, report, scaling, stacks, startup, symbolic, tutorials
 
 WHAT = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
-    "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials,
+    "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials, "rbf": rbf,
 }  # fmt: skip
 RESULTS = Path(__file__).parent / "results" / "cpu"
 

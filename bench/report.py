@@ -12,6 +12,7 @@ from . import plots
 from .fit import LABELS as TRAININGS
 from .formulas import LABELS as FORMULAS
 from .peers import ON_GPU
+from .rbf import LABELS as GAUSSIANS
 from .stacks import LABELS as STACKS
 
 Rows = list[dict[str, str]]
@@ -194,13 +195,22 @@ def formulas(rows: Rows) -> str:
 
 def stacks(rows: Rows) -> str:
     """Loss and gradients of small networks: times and ratios to the MLP's."""
-    networks = list(dict.fromkeys(r["network"] for r in rows))
+    return f"## Loss and gradients of small networks, and over the MLP's\n\n{_times(rows, 'network', STACKS)}"
+
+
+def rbf(rows: Rows) -> str:
+    """Forward and backward of FastKANLayer: times and ratios to nn.Linear's."""
+    return f"## Forward and backward of fast-kan's layer, and over nn.Linear's\n\n{_times(rows, 'shape', GAUSSIANS)}"
+
+
+def _times(rows: Rows, across: str, labels: dict[str, str]) -> str:
+    names = list(dict.fromkeys(r[across] for r in rows))
     cells = {
-        (r["peer"], r["network"]): f"{duration(float(r['seconds']))} ({_ratio(r)})" if r["seconds"] else r["reason"]
+        (r["peer"], r[across]): f"{duration(float(r['seconds']))} ({_ratio(r)})" if r["seconds"] else r["reason"]
         for r in rows
     }
-    lines = [[label, *(cells.get((peer, n), "-") for n in networks)] for peer, label in STACKS.items()]
-    return f"## Loss and gradients of small networks, and over the MLP's\n\n{table(['', *networks], lines)}"
+    lines = [[label, *(cells.get((peer, n), "-") for n in names)] for peer, label in labels.items()]
+    return table(["", *names], lines)
 
 
 def tutorials(rows: Rows) -> str:
@@ -226,7 +236,7 @@ def tutorials(rows: Rows) -> str:
 
 SECTIONS: dict[str, Callable[[Rows], str]] = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
-    "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials,
+    "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials, "rbf": rbf,
 }  # fmt: skip
 
 

@@ -189,7 +189,7 @@ def test_a_layer_keeps_its_input_and_parameters_only(bench, problem):
 
 
 def test_the_report_is_made_of_the_records(bench, tmp_path):
-    from bench import accuracy, layers, report, scaling, stacks
+    from bench import accuracy, layers, rbf, report, scaling, stacks
 
     few = ["reference", "efficient-kan", "pykan"]
     write_csv(tmp_path / "layers.csv", layers.rows(layers.TINY, 1, few))
@@ -198,10 +198,12 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     small = stacks.rows(stacks.TINY, 1)
     assert all(row["seconds"] and not row["reason"] for row in small)
     write_csv(tmp_path / "stacks.csv", small)
+    write_csv(tmp_path / "rbf.csv", rbf.rows(rbf.TINY, 1))
     paths = report.write(tmp_path)
     assert [path.name for path in paths] == ["report.md", "layers.png", "scaling.png"]
     text = paths[0].read_text()
     assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zeros into the gradient" in text
+    assert "| FastKANLayer, native" in text and "16, 3->2, F=4" in text
     assert "fastkan, KANSequential" in text and "2-3-1, 8 rows, second derivatives" in text
     before = text
     report.write(tmp_path)
