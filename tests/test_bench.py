@@ -273,7 +273,7 @@ def test_tutorials_under_one_package_in_a_process_of_its_own():
 
     row = tutorials._row(tutorials.TINY[0], "fastkan")
     assert row["reason"] == "" and 0 < float(row["cpu_seconds"]) < tutorials.LIMIT
-    assert row["result"].startswith("loss + 0.01 penalty: ")
+    assert row["result"].startswith("loss and penalty: ")
     stopped = row | {"peer": "pykan", "cpu_seconds": "", "result": "", "reason": "stopped after 60 s"}
     assert "| stopped after 60 s |" in report.tutorials([row, stopped])
     slow = row | {"peer": "pykan", "cpu_seconds": str(3 * float(row["cpu_seconds"]))}

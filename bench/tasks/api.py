@@ -2,6 +2,8 @@
 
 import torch
 
+from . import objective
+
 LIBRARY = ["x", "x^2", "x^3", "x^4", "exp", "log", "sqrt", "tanh", "sin", "abs"]
 
 
@@ -46,8 +48,9 @@ def pruning(kan) -> dict:
     """API 7."""
     dataset = kan.create_dataset(f, n_var=2)
     model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1)
-    loss = model.fit(dataset, opt="LBFGS", steps=20, lamb=0.01)["test_loss"][-1]
-    return {"test loss": loss, "hidden nodes left": model.prune().width[1][0], "model": model, "dataset": dataset}
+    results = model.fit(dataset, opt="LBFGS", steps=20, lamb=0.01)
+    return {"loss and penalty": objective(results, 0.01), "test loss": results["test_loss"][-1],
+            "hidden nodes left": model.prune().width[1][0], "model": model, "dataset": dataset}  # fmt: skip
 
 
 def regularization(kan, metric: str) -> dict:
@@ -55,7 +58,7 @@ def regularization(kan, metric: str) -> dict:
     dataset = kan.create_dataset(f, n_var=2)
     model = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=1)
     results = model.fit(dataset, opt="LBFGS", steps=5, lamb=0.01, reg_metric=metric)
-    return {"loss + 0.01 penalty": results["train_loss"][-1] ** 2 + 0.01 * results["reg"][-1], "results": results}
+    return {"loss and penalty": objective(results, 0.01), "results": results}
 
 
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward")
@@ -73,7 +76,7 @@ def videos(kan) -> dict:
         data, opt="LBFGS", steps=4, lamb=1e-3, save_fig=True, save_fig_freq=2, beta=10, img_folder="frames",
         in_vars=["$x_1$", "$x_2$", "$x_3$", "$x_4$"], out_vars=["y"],
     )  # fmt: skip
-    return {"test loss": results["test_loss"][-1]}
+    return {"loss and penalty": objective(results, 1e-3), "test loss": results["test_loss"][-1]}
 
 
 def device(kan) -> dict:
@@ -81,8 +84,12 @@ def device(kan) -> dict:
     place = "cuda" if torch.cuda.is_available() else "cpu"
     model = kan.KAN(width=[4, 30, 30, 1], grid=3, k=3, seed=0).to(place)
     data = kan.create_dataset(lambda x: x.prod(1, keepdim=True), n_var=4, train_num=300, device=place)
-    losses = model.fit(data, opt="Adam", lr=1e-3, steps=20, lamb=1e-3, update_grid=False)["train_loss"]
-    return {"train loss": losses[-1], "losses": losses, "place": model(data["test_input"]).device.type == place}
+    results = model.fit(data, opt="Adam", lr=1e-3, steps=20, lamb=1e-3, update_grid=False)
+    return {
+        "loss and penalty": objective(results, 1e-3),
+        "losses": results["train_loss"],
+        "place": model(data["test_input"]).device.type == place,
+    }
 
 
 def checkpoints(kan) -> dict:

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from . import objective
+
 
 def error_of(model, dataset) -> float:
     """The root of the mean square error on the test set."""
@@ -175,6 +177,7 @@ def pde_accuracy(kan, seeds: int = 5) -> dict:
         model = kan.KAN(width=[2, 2, 1], grid=5, k=3, seed=seed)
         model = model.speed() or model  # which pykan does in place
         coarse.append(problem.train(kan, model, 15))
+        model.save_act = True  # which speed() switches off in pykan, and refine needs there
         model.get_act(problem.inner)
         model = model.refine(10)
         model = model.speed() or model
@@ -268,14 +271,15 @@ def contrastive(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([rows, shuffled]), labels
 
 
-def depends(kan, rows: torch.Tensor, test: torch.Tensor, seed: int, **options) -> dict:
+def depends(kan, rows: torch.Tensor, test: torch.Tensor, seed: int, lamb: float, **options) -> dict:
     """The scores of the columns of a table of which some depend on one another, from a [n, 1, 1] network."""
     (x, y), (x_test, y_test) = contrastive(rows), contrastive(test)
     data = {"train_input": x, "train_label": y, "test_input": x_test, "test_label": y_test}
     model = kan.KAN(width=[x.shape[1], 1, 1], grid=3, k=3, seed=seed)
     model.fix_symbolic(1, 0, 0, "gaussian", fit_params_bool=False)
-    loss = model.fit(data, opt="LBFGS", **options)["train_loss"][-1]
-    return {"train loss": loss, "score": model.feature_score}
+    results = model.fit(data, opt="LBFGS", lamb=lamb, **options)
+    return {"loss and penalty": objective(results, lamb), "train loss": results["train_loss"][-1],
+            "score": model.feature_score}  # fmt: skip
 
 
 def unsupervised_learning(kan) -> dict:
@@ -319,7 +323,7 @@ def knots(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def knots_supervised(kan) -> dict:
     """Example 14: the classes from 17 columns, and which columns matter."""
-    (x, y), (x_test, y_test) = knots(2000, 0), knots(1000, 1)
+    (x, y), (x_test, y_test) = knots(2000, 0), knots(1024, 1)
     dataset = {"train_input": x, "train_label": y, "test_input": x_test, "test_label": y_test}
     model = kan.KAN(width=[17, 2, 7], grid=5, k=3, seed=42)
 

@@ -4,6 +4,8 @@ import itertools
 
 import torch
 
+from . import objective
+
 
 def hello_multkan(kan) -> dict:
     """Interp 1: x y, found again as a multiplication node of two lines."""
@@ -102,9 +104,10 @@ def plotting_metrics(kan) -> dict:
     """Interp 9: one network by three scores of its edges."""
     dataset = kan.create_dataset(lambda x: torch.exp(torch.sin(torch.pi * x[:, [0]]) + x[:, [1]] ** 2), n_var=2)
     model = kan.KAN(width=[2, 5, 1])
-    loss = model.fit(dataset, steps=5, lamb=1e-3)["test_loss"][-1]
+    results = model.fit(dataset, steps=5, lamb=1e-3)
     figures = [model.plot(metric=metric) for metric in ("forward_u", "forward_n", "backward")]
-    return {"test loss": loss, "figures": figures, "model": model}
+    return {"loss and penalty": objective(results, 1e-3), "test loss": results["test_loss"][-1],
+            "figures": figures, "model": model}  # fmt: skip
 
 
 def majority(bits: torch.Tensor) -> torch.Tensor:
@@ -139,8 +142,8 @@ def swap_of_sums(kan) -> dict:
     """Interp 10B: five sums of two inputs each."""
     dataset = kan.create_dataset(lambda x: x[:, 0::2] + x[:, 1::2], n_var=10, train_num=300, test_num=100)
     model = kan.KAN(width=[10, 10, 5], seed=1)
-    loss = model.fit(dataset, steps=10, lamb=1e-2)["test_loss"][-1]
-    return {"test loss": loss} | _swapped(model, dataset)
+    results = model.fit(dataset, steps=10, lamb=1e-2)
+    return {"loss and penalty": objective(results, 1e-2)} | _swapped(model, dataset)
 
 
 def _swapped(model, dataset) -> dict:

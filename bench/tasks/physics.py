@@ -206,10 +206,11 @@ def navier_stokes(kan) -> dict:
     def residuals():
         u, v, p = model(x).T
         slope = kan.batch_jacobian(model, x, create_graph=True, mode="vector")
-        bend = kan.batch_hessian(model, x, create_graph=True, mode="vector").diagonal(dim1=-2, dim2=-1).sum(-1)
+        hessians = [kan.batch_hessian(lambda at, i=i: model(at)[:, [i]], x, create_graph=True) for i in range(2)]
+        bend = torch.stack([hessian.diagonal(dim1=1, dim2=2).sum(1) for hessian in hessians], 1)
         flow = torch.stack([u, v], 1)
         inertia = (slope[:, :2] * flow[:, None]).sum(2)
-        momentum = inertia + slope[:, 2] - viscosity * bend[:, :2]
+        momentum = inertia + slope[:, 2] - viscosity * bend
         inside = (slope[:, 0, 0] + slope[:, 1, 1]).square().mean() + momentum.square().sum(1).mean()
         border = flow[walls].square().sum(1).mean() + (u[inlet] - 1).square().mean() + p[outlet].square().mean()
         return inside + border

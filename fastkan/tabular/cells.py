@@ -43,7 +43,7 @@ def is_number(cell: str, decimal: str) -> bool:
 
 def numbers(cells: Sequence[str], decimal: str) -> tuple[list[float], int, str | None]:
     """The cells as numbers, NaN where they are missing or text; how many are text, and the first that is."""
-    if decimal == "." and not any("_" in cell for cell in cells):
+    if decimal == "." and "_" not in "".join(cells):
         try:
             return list(map(float, cells)), 0, None
         except ValueError:

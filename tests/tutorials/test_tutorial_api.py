@@ -15,9 +15,9 @@ def drawn(kan) -> int:
     return sum(len(a.lines) + len(a.collections) for a in axes)
 
 
-def test_hellokan(kan):
+def test_hellokan(task, kan):
     """From data to exp(sin(pi x) + y^2)."""
-    found = api.hellokan(kan)
+    found = task("hellokan")
     assert found["model"].width == [[2, 0], [1, 0], [1, 0]]
     assert str(found["formula"]).replace("1.0*", "") == "exp(x_2**2 + sin(3.1416*x_1))"
     kan.plt.savefig("kan.png")
@@ -128,14 +128,14 @@ def test_api_5_grid(kan):
     assert steps[1.0][0].std() < 1e-9 and steps[0.0][1].std() < 2
 
 
-def test_api_6_training_hyperparameters(kan):
-    sizes = api.training_hyperparameters(kan)["found"]
+def test_api_6_training_hyperparameters(task):
+    sizes = task("API 6")["found"]
     assert sizes[0.0, 2.0][0] < sizes[0.01, 2.0][0] < sizes[1.0, 2.0][0]
     assert sizes[0.0, 2.0][1] > sizes[0.01, 2.0][1]
 
 
-def test_api_7_pruning(kan):
-    found = api.pruning(kan)
+def test_api_7_pruning(task):
+    found = task("API 7")
     model, dataset = found["model"], found["dataset"]
     y = model(dataset["train_input"])
     smaller = model.prune_node(threshold=1e-2)
@@ -151,19 +151,19 @@ def test_api_7_pruning(kan):
 
 
 @pytest.mark.parametrize("metric", api.METRICS)
-def test_api_8_regularization(kan, metric):
-    results = api.regularization(kan, metric)["results"]
+def test_api_8_regularization(task, metric):
+    results = task(f"API 8, {metric}")["results"]
     assert results["reg"][-1] < results["reg"][0] and results["test_loss"][-1] < results["test_loss"][0]
 
 
-def test_api_9_videos(kan):
-    api.videos(kan)
+def test_api_9_videos(task, kan):
+    task("API 9")
     assert sorted(os.listdir("frames")) == ["0.jpg", "2.jpg"]
     assert kan.plt.imread("frames/2.jpg").ndim == 3
 
 
-def test_api_10_device(kan):
-    found = api.device(kan)
+def test_api_10_device(task):
+    found = task("API 10")
     assert found["losses"][-1] < found["losses"][0] and found["place"]
 
 
@@ -180,8 +180,8 @@ def test_api_11_create_dataset(kan):
     assert len(cut["train_input"]) == 80 and len(cut["test_label"]) == 20
 
 
-def test_api_12_checkpoints(kan, capsys):
-    found = api.checkpoints(kan)
+def test_api_12_checkpoints(task, capsys):
+    found = task("API 12")
     assert found["numbers"] == [(0, 1), (0, 2), (1, 1)] and found["the same"]
     found["model"].history()
     told = capsys.readouterr().out

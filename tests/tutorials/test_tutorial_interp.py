@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from bench.tasks import interp
-
 pytestmark = pytest.mark.slow
 
 
-def test_interp_1_hello_multkan(kan):
-    found = interp.hello_multkan(kan)
+def test_interp_1_hello_multkan(task):
+    found = task("Interp 1")
     x, y = found["variables"]
     assert found["formula"] == x * y
 
@@ -31,14 +29,14 @@ def test_interp_2_advanced_multkan(kan, width, mult_arity):
     assert y.shape == (100, model.width_in[-1]) and kan.plt.gcf() is figure
 
 
-def test_interp_3_compiler(kan):
-    found = interp.compiler(kan)
+def test_interp_3_compiler(task):
+    found = task("Interp 3")
     assert found["compiled, largest error"] < 1e-12 and found["changed by widening"] < 1e-12
     assert found["test loss"] < found["start"]
 
 
-def test_interp_4_feature_attribution(kan):
-    found = interp.feature_attribution(kan)
+def test_interp_4_feature_attribution(task, kan):
+    found = task("Interp 4")
     assert set(found["score"].topk(2).indices.tolist()) == {0, 1} and found["score"].argmax() == 0
     assert found["inputs"] == [0, 1]
     full = found["full"]
@@ -87,45 +85,45 @@ def test_interp_5_symmetry(kan):
         assert kan.plt.gcf() is figure
 
 
-def test_interp_6_symmetry_of_a_trained_network(kan):
+def test_interp_6_symmetry_of_a_trained_network(task, kan):
     """Its tree joins the right pairs."""
     from kan.hypothesis import get_molecule
 
-    found = interp.symmetry_of_a_trained_network(kan)
+    found = task("Interp 6")
     level = get_molecule(found["model"], found["dataset"]["test_input"])[1]
     assert sorted(map(sorted, level)) == [[0, 1], [2, 3]]
 
 
-def test_interp_8_auxiliary_variables(kan):
-    found = interp.auxiliary_variables(kan)
+def test_interp_8_auxiliary_variables(task):
+    found = task("Interp 8")
     assert found["columns"] == 5 and found["formula error"] < 1e-6
 
 
-def test_interp_9_plotting_metrics(kan):
-    found = interp.plotting_metrics(kan)
+def test_interp_9_plotting_metrics(task):
+    found = task("Interp 9")
     assert len({id(figure) for figure in found["figures"]}) == 3
     with pytest.raises(ValueError, match="metric='loud'"):
         found["model"].plot(metric="loud")
 
 
 @pytest.mark.parametrize("kind", ["KAN", "MLP"])
-def test_interp_10a_swap(kan, kind):
-    found = interp.swap(kan, kind)
+def test_interp_10a_swap(task, kind):
+    found = task(f"Interp 10A, {kind}")
     assert found["changed"] < 1e-12 and found["wiring"] <= 1
     found["model"].plot(scale=1.0)
 
 
-def test_interp_10b_swap(kan):
+def test_interp_10b_swap(task):
     """After auto_swap the wiring is shorter, and the function the same."""
-    found = interp.swap_of_sums(kan)
+    found = task("Interp 10B")
     assert found["changed"] < 1e-12 and found["wiring"] < 0.9
 
 
-def test_interp_10_hessian(kan):
+def test_interp_10_hessian(task, kan):
     """The Hessian of the loss by all parameters: symmetric, and what finite differences of the gradient are."""
     from kan.utils import get_derivative, model2param
 
-    found = interp.hessian(kan)
+    found = task("Interp 10, Hessian")
     model, hessian = found["model"], found["hessian"]
     x, y = found["dataset"]["train_input"], found["dataset"]["train_label"]
     count = len(model2param(model))
