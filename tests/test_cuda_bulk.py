@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from emulated import BACKEND, FEW, PROCESSORS, algorithm
+from emulated import FEW, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from products import ALGORITHM, LARGE, Products
-from test_cuda_wgmma import MAJOR
+from test_cuda_wgmma import MAJOR, on_hopper
 from test_ops import BRAIN, HALF, SINGLE, label, problem
 
 from fastkan import reference
@@ -24,12 +24,7 @@ from fastkan.testing import Problem, call
 
 @pytest.fixture
 def products(monkeypatch) -> Products:
-    monkeypatch.setenv(ALGORITHM, "bulk")
-    monkeypatch.setenv(MAJOR, "9")
-    return Products(
-        BACKEND, "cpu", algorithm, asked="bulk", best="wgmma",
-        processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
-    )  # fmt: skip
+    return on_hopper(monkeypatch, "bulk")
 
 
 # Chunks that fill a step and that do not; a tile's part, one of its two halves, several tiles.

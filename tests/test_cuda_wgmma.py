@@ -11,14 +11,18 @@ from fastkan.testing import Problem
 MAJOR = "FASTKAN_EMULATED_MAJOR"  # of the compute capability
 
 
-@pytest.fixture
-def products(monkeypatch) -> Products:
-    monkeypatch.setenv(ALGORITHM, "wgmma")
+def on_hopper(monkeypatch, asked: str) -> Products:
+    monkeypatch.setenv(ALGORITHM, asked)
     monkeypatch.setenv(MAJOR, "9")
     return Products(
-        BACKEND, "cpu", algorithm, asked="wgmma", best="wgmma",
+        BACKEND, "cpu", algorithm, asked=asked, best="wgmma",
         processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
     )  # fmt: skip
+
+
+@pytest.fixture
+def products(monkeypatch) -> Products:
+    return on_hopper(monkeypatch, "wgmma")
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)

@@ -32,23 +32,26 @@ def decoded(numbers: list, places: list[int]) -> list[list[int]]:
 
 
 @st.composite
-def windows(draw) -> tuple[int, list, list]:
-    """F, and for each row and input where a window of at most four begins, within or beyond F, and its numbers."""
-    degree = draw(st.integers(1, 3))
-    functions = draw(st.integers(5, 32))
-    inputs = draw(st.integers(1, 8 // -(-functions // 4)))
-    begin = st.integers(-degree, functions - 1)
+def windows(draw, degrees, functions, chunks, largest: int) -> tuple[int, int, list, list]:
+    """F, K, and for each row and input where a window of K + 1 begins, within or beyond F, and its numbers.
+
+    functions(K) is the range of F, chunks(F, K) how many of 8 columns an input takes, largest the largest number.
+    """
+    degree = draw(degrees)
+    count = draw(st.integers(*functions(degree)))
+    inputs = draw(st.integers(1, 8 // chunks(count, degree)))
+    begin = st.integers(-degree, count - 1)
     begins = [[draw(begin) for _ in range(inputs)] for _ in range(ROWS)]
-    number = st.integers(1, 0xFFFF)
+    number = st.integers(1, largest)
     numbers = [
         [[draw(number) if k <= degree else 0 for k in range(4)] for _ in range(inputs)] for _ in range(ROWS)
     ]  # fmt: skip
-    return functions, begins, numbers
+    return count, degree, begins, numbers
 
 
-@given(windows())
+@given(windows(st.integers(1, 3), lambda _: (5, 32), lambda f, _: -(-f // 4), 0xFFFF))
 def test_the_lanes_of_a_warp_hold_the_windows(drawn):
-    functions, begins, numbers = drawn
+    functions, _, begins, numbers = drawn
     matrix = decoded(*shared.sparse_fragment(begins, numbers, functions))
     chunks = -(-functions // 4)
     expected = [[0] * COLUMNS for _ in range(ROWS)]
@@ -82,27 +85,15 @@ def decoded_tf32(numbers: list, places: list[int]) -> list[list[int]]:
     return matrix
 
 
-@st.composite
-def wide_windows(draw) -> tuple[int, int, list, list]:
-    """F, K, and for each row and input where a window of K + 1 begins, within or beyond F, and its numbers."""
-    degree = draw(st.integers(2, 3))
-    functions = draw(st.integers(degree + 1, 16))
-    chunks = max(-(-functions // 2), degree + 1)
-    inputs = draw(st.integers(1, 8 // chunks))
-    begin = st.integers(-degree, functions - 1)
-    begins = [[draw(begin) for _ in range(inputs)] for _ in range(ROWS)]
-    number = st.integers(1, 0xFFFFFFFF)
-    numbers = [
-        [[draw(number) if k <= degree else 0 for k in range(4)] for _ in range(inputs)] for _ in range(ROWS)
-    ]  # fmt: skip
-    return functions, degree, begins, numbers
+def tf32_chunks(functions: int, degree: int) -> int:
+    return max(-(-functions // 2), degree + 1)
 
 
-@given(wide_windows())
+@given(windows(st.integers(2, 3), lambda k: (k + 1, 16), tf32_chunks, 0xFFFFFFFF))
 def test_the_lanes_of_a_warp_hold_the_windows_in_tf32(drawn):
     functions, degree, begins, numbers = drawn
     matrix = decoded_tf32(*shared.tf32_fragment(begins, numbers, functions, degree))
-    chunks = max(-(-functions // 2), degree + 1)
+    chunks = tf32_chunks(functions, degree)
     expected = [[0] * 16 for _ in range(ROWS)]
     for row in range(ROWS):
         for i, (begin, window) in enumerate(zip(begins[row], numbers[row], strict=True)):

@@ -7,7 +7,28 @@ Each returns what it reached by name: first the number that counts, of which les
 "accuracy", then other numbers, and whatever else a test looks at.
 """
 
+from collections.abc import Callable
+
 
 def objective(results: dict, lamb: float) -> float:
     """What fit with a penalty has brought down: the mean square error and lamb times the penalty, at the last step."""
     return float(results["train_loss"][-1]) ** 2 + lamb * float(results["reg"][-1])
+
+
+def minimise(kan, model, loss_of: Callable, steps: int, before: Callable[[int], None] = lambda step: None) -> float:
+    """LBFGS as the tutorials call it, `before` each step what is to be done; the last loss."""
+    optimizer = kan.LBFGS(
+        model.parameters(), lr=1, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-32,
+        tolerance_change=1e-32, tolerance_ys=1e-32,
+    )  # fmt: skip
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        return loss
+
+    for step in range(steps):
+        before(step)
+        optimizer.step(closure)
+    return loss_of().item()

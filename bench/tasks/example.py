@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from . import objective
+from . import minimise, objective
 
 
 def error_of(model, dataset) -> float:
@@ -131,21 +131,11 @@ class Poisson:
         return 0.01 * residual.square().mean() + model(self.border).square().mean()
 
     def train(self, kan, model, steps: int) -> float:
-        optimizer = kan.LBFGS(
-            model.parameters(), lr=1, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-32,
-            tolerance_change=1e-32, tolerance_ys=1e-32,
-        )  # fmt: skip
-
-        def closure():
-            optimizer.zero_grad()
-            loss = self.loss(kan, model)
-            loss.backward()
-            return loss
-
-        for step in range(steps):
+        def before(step: int) -> None:
             if step % 5 == 0 and step < 20 and any(layer.mask.any() for layer in model.act_fun):
                 model.update_grid_from_samples(self.inner)
-            optimizer.step(closure)
+
+        minimise(kan, model, lambda: self.loss(kan, model), steps, before)
         return (model(self.inner) - self.solution(self.inner)).square().mean().item()
 
 

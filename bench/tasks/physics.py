@@ -2,23 +2,7 @@
 
 import torch
 
-
-def minimise(kan, model, loss_of, steps: int) -> float:
-    """LBFGS as the tutorials call it; the last loss."""
-    optimizer = kan.LBFGS(
-        model.parameters(), lr=1, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-32,
-        tolerance_change=1e-32, tolerance_ys=1e-32,
-    )  # fmt: skip
-
-    def closure():
-        optimizer.zero_grad()
-        loss = loss_of()
-        loss.backward()
-        return loss
-
-    for _ in range(steps):
-        optimizer.step(closure)
-    return loss_of().item()
+from . import minimise
 
 
 def lagrangian(kan) -> dict:
