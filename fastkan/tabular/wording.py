@@ -10,7 +10,8 @@ from ..network.tidy import count_operations
 from .columns import Preparation, variable
 
 DIGITS = range(3, 13)
-SHARE = 0.02  # of the model's own error, that rounding may add
+SHARE = 0.1  # of the model's own error, that shortening may add; together with it half a percent more
+WHOLE = 1e15  # from here on SymPy writes numbers with an exponent
 KEEP = {"power_base": False, "power_exp": False, "log": False, "basic": False}
 
 
@@ -37,11 +38,12 @@ def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) 
     scale = preparation.target.std if preparation.classes is None else 1.0
     written = []
     for n, formula in enumerate(exact):
-        powers = (False, True) if model.depth == 1 else (False,)  # of sums of several inputs they would be long
-        options = [formula, *(sympy.expand(formula, multinomial=m, **KEEP) for m in powers)]
-        shortest = min(options, key=count_operations)
         target = preparation.target.unscaled(values[:, n]) if preparation.classes is None else values[:, n]
         allowed = scale * max(SHARE * float(error[n]), 1e-9)
+        few = without_small_numbers(formula, symbols, raw, target, allowed / 2)
+        powers = (False, True) if model.depth == 1 else (False,)  # of sums of several inputs they would be long
+        options = [few, *(sympy.expand(few, multinomial=m, **KEEP) for m in powers)]
+        shortest = min(options, key=count_operations)
         for digits in DIGITS:
             rounded = significant(shortest, digits)
             if _distance(rounded, symbols, raw, target) <= allowed:
@@ -50,11 +52,26 @@ def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) 
     return written
 
 
-def significant(expr, digits: int):
-    """expr with so many significant digits in its numbers."""
+def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allowed: float):
+    """expr with numbers as 0, the smallest first, as long as it stays that near to the values at the raw columns."""
     import sympy
 
-    return expr.xreplace({f: sympy.Float(f"{float(f):.{digits}g}") for f in expr.atoms(sympy.Float)})
+    numbers = {sympy.Dummy(): number for number in sorted(expr.atoms(sympy.Float), key=abs)}
+    general = expr.xreplace({number: dummy for dummy, number in numbers.items()})
+    for dummy in numbers:
+        trial = general.xreplace(numbers | {dummy: sympy.S.Zero})
+        if _distance(trial, symbols, raw, values) <= allowed:
+            numbers[dummy] = sympy.S.Zero
+    return general.xreplace(numbers)
+
+
+def significant(expr, digits: int):
+    """expr with so many significant digits in its numbers, whole ones without a point."""
+    import sympy
+
+    numbers = {number: float(f"{float(number):.{digits}g}") for number in expr.atoms(sympy.Float)}
+    whole = {number: value.is_integer() and abs(value) < WHOLE for number, value in numbers.items()}
+    return expr.xreplace({n: sympy.Integer(v) if whole[n] else sympy.Float(f"{v!r}") for n, v in numbers.items()})
 
 
 def _distance(expr, symbols: list, raw: Tensor, values: Tensor) -> float:

@@ -1,0 +1,45 @@
+"""Formulas of tables: as short as the model's error allows, and no shorter."""
+
+import pytest
+import torch
+
+sympy = pytest.importorskip("sympy")
+
+from fastkan.tabular.wording import significant, without_small_numbers  # noqa: E402
+
+a, b = sympy.symbols("a b")
+X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def fitted(offset: float):
+    """exp(b^2 + sin(pi a)) as a fit of it comes out, with numbers that are zero but for chance."""
+    inner = sympy.Float(1.7321) * b - sympy.Float(1.3e-5)
+    return sympy.exp(sympy.Float(0.33333) * inner**2 + sympy.sin(sympy.Float(3.1416) * a - offset)) - sympy.Float(4e-5)
+
+
+def values(expr) -> torch.Tensor:
+    return torch.from_numpy(sympy.lambdify([a, b], expr, "numpy")(*X.numpy().T))
+
+
+def test_numbers_that_are_zero_but_for_chance_go():
+    expr = fitted(sympy.Float(2e-4))
+    short = without_small_numbers(expr, [a, b], X, values(expr), 1e-3)
+    assert sympy.sstr(significant(short, 4)) == "exp(b**2 + sin(3.142*a))"
+    assert (values(short) - values(expr)).square().mean().sqrt() <= 1e-3
+
+
+def test_numbers_that_the_values_show_stay():
+    expr = fitted(sympy.Float(0.02))
+    short = without_small_numbers(expr, [a, b], X, values(expr), 1e-3)
+    assert sympy.sstr(significant(short, 2)) == "exp(b**2 + sin(3.1*a - 0.02))"
+    assert without_small_numbers(expr, [a, b], X, values(expr), 1e-9) == expr
+
+
+def test_what_a_zero_makes_infinite_stays():
+    expr = sympy.Float(1.0) / (a**2 + sympy.Float(1e-6))
+    assert without_small_numbers(expr, [a, b], X, values(expr), 1e-3).has(sympy.Float(1e-6))
+
+
+def test_whole_numbers_have_no_point():
+    expr = sympy.Float(2.0001) * a**2 - sympy.Float(254.3) + sympy.Float(2.5e9) * b + sympy.Float(3e40) * a
+    assert sympy.sstr(significant(expr, 3), full_prec=False) == "2*a**2 + 3.0e+40*a + 2500000000*b - 254"
