@@ -41,5 +41,5 @@ def test_what_a_zero_makes_infinite_stays():
 
 
 def test_whole_numbers_have_no_point():
-    expr = sympy.Float(2.0001) * a**2 - sympy.Float(254.3) + sympy.Float(2.5e9) * b + sympy.Float(3e40) * a
-    assert sympy.sstr(significant(expr, 3), full_prec=False) == "2*a**2 + 3.0e+40*a + 2500000000*b - 254"
+    expr = sympy.Float(2.0001) * a**2 - sympy.Float(254.3) + sympy.Float(2.5e9) * b
+    assert sympy.sstr(significant(expr, 3), full_prec=False) == "2*a**2 + 2500000000*b - 254"

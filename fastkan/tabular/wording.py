@@ -11,7 +11,6 @@ from .columns import Preparation, variable
 
 DIGITS = range(3, 13)
 SHARE = 0.1  # of the model's own error, that shortening may add; together with it half a percent more
-WHOLE = 1e15  # from here on SymPy writes numbers with an exponent
 KEEP = {"power_base": False, "power_exp": False, "log": False, "basic": False}
 
 
@@ -70,8 +69,8 @@ def significant(expr, digits: int):
     import sympy
 
     numbers = {number: float(f"{float(number):.{digits}g}") for number in expr.atoms(sympy.Float)}
-    whole = {number: value.is_integer() and abs(value) < WHOLE for number, value in numbers.items()}
-    return expr.xreplace({n: sympy.Integer(v) if whole[n] else sympy.Float(f"{v!r}") for n, v in numbers.items()})
+    exact = {n: sympy.Integer(v) if v.is_integer() else sympy.Float(repr(v)) for n, v in numbers.items()}
+    return expr.xreplace(exact)
 
 
 def _distance(expr, symbols: list, raw: Tensor, values: Tensor) -> float:
