@@ -39,8 +39,9 @@ STACK_SCHEMAS = {
 }
 WEIGHTS = 4  # of a layer in `weights`
 
-# kan_out on a GPU where products of float32 may be of numbers rounded to tf32.
-GPU_SCHEMAS = {"kan_out_tf32": SCHEMAS["kan_out"]}
+# Those on a GPU where products of float32 may be of numbers rounded to tf32.
+TF32 = "_tf32"
+GPU_SCHEMAS = {f"{name}{TF32}": SCHEMAS[name] for name in CONTRACTIONS[:4]}
 
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
@@ -95,9 +96,11 @@ def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents
     return [t.new_empty(t.shape) for t in by if t is not None]
 
 
-for _name, _fake in {"stack_out": _stack_out, "stack_backward": _stack_backward, "kan_out_tf32": _kan_out}.items():
-    torch.library.define(f"fastkan::{_name}", (STACK_SCHEMAS | GPU_SCHEMAS)[_name])
-    torch.library.register_fake(f"fastkan::{_name}", _fake)
+_FAKES |= {"stack_out": _stack_out, "stack_backward": _stack_backward}
+
+for _name, _schema in (STACK_SCHEMAS | GPU_SCHEMAS).items():
+    torch.library.define(f"fastkan::{_name}", _schema)
+    torch.library.register_fake(f"fastkan::{_name}", _FAKES[_name.removesuffix(TF32)])
 
 for _namespace in NAMESPACES:
     for _name in CONTRACTIONS:
@@ -105,22 +108,26 @@ for _namespace in NAMESPACES:
         torch.library.register_fake(f"{_namespace}::{_name}", _FAKES[_name])
 
 
-def functions(namespace: str) -> tuple[Callable, ...]:
-    """The operators of a namespace as the functions that a backend has, in the order of CONTRACTIONS."""
+def functions(namespace: str, suffix: str = "") -> tuple[Callable, ...]:
+    """The operators of a namespace as the functions that a backend has, in the order of CONTRACTIONS.
+
+    With the suffix TF32 those that have such a form are of that.
+    """
     ops = getattr(torch.ops, namespace)
+    op_out, op_in, op_coef, op_backward = (getattr(ops, f"{name}{suffix}") for name in CONTRACTIONS[:4])
 
     def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int) -> Tensor:
-        return ops.kan_out(x, s, coef, base_weight, bias, grid, *spec, order)
+        return op_out(x, s, coef, base_weight, bias, grid, *spec, order)
 
     def kan_in(x, u, coef, base_weight, grid, spec: Spec, order: int) -> Tensor:
-        return ops.kan_in(x, u, coef, base_weight, grid, *spec, order)
+        return op_in(x, u, coef, base_weight, grid, *spec, order)
 
     def kan_coef(x, s, u, grid, spec: Spec, order: int, with_base: bool) -> tuple[Tensor, Tensor | None]:
-        grad_coef, grad_base = ops.kan_coef(x, s, u, grid, *spec, order, with_base)
+        grad_coef, grad_base = op_coef(x, s, u, grid, *spec, order, with_base)
         return grad_coef, grad_base if with_base else None
 
     def kan_backward(x, s, u, coef, base_weight, grid, spec: Spec, order: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        grad_x, grad_coef, grad_base = ops.kan_backward(x, s, u, coef, base_weight, grid, *spec, order)
+        grad_x, grad_coef, grad_base = op_backward(x, s, u, coef, base_weight, grid, *spec, order)
         return grad_x, grad_coef, None if base_weight is None else grad_base
 
     def edge_moments(x, coef, base_weight, grid, spec: Spec) -> Tensor:

@@ -184,15 +184,21 @@ def test_warps_have_roles(products, request):
 
 
 def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
-    """Sparse ones of the window, dense ones of the rest; both operands are read 16 bytes at a time."""
+    """Sparse ones of the window, dense ones of the rest; operands are read 16 bytes at a time, features on the way back
+    8: those of a lane in one product.
+    """
     found = compiled(tmp_path, "tf32", "f32", "80")
     tiles = [k for k in found if k.tile]
-    assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * [("sparse_out_kernel", t) for t in (64, 128)])
+    expected = [(name, tile) for name in ("matrix_backward_kernel", "sparse_out_kernel") for tile in (64, 128)]
+    assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)
     for k in tiles:
-        blocks = k.tile // 32 * k.tile // 16
-        assert found_in(k, "HMMA.SP.16816.F32.TF32") == found_in(k, "HMMA.1688.F32.TF32") == 2 * blocks
+        out = k.name == "sparse_out_kernel"
         high, wide = k.tile // 32, k.tile // 16  # blocks of rows and of columns of a warp
-        assert found_in(k, "LDS.128") >= 2 * (high + 4 * wide // 4) + 2 * (high + 2 * wide // 4)
+        assert found_in(k, "HMMA.SP.16816.F32.TF32") == (2 * high * wide if out else 0)
+        assert found_in(k, "HMMA.1688.F32.TF32") == (2 if out else 2 * 2) * high * wide
+        right = 4 * wide // 4 + 2 * wide // 4  # pieces of a product 16 deep and of one 8 deep
+        assert found_in(k, "LDS.128") >= (2 * (high + right) if out else 2 * 2 * wide // 4 + 2 * high + wide)
+        assert found_in(k, "LDS.64") >= (0 if out else 2 * 2 * high)
         assert found_in(k, "LDGSTS.E.BYPASS.128")
         assert found_in(k, "STG.E.128")
     stay_in_registers_and_in_order(found)

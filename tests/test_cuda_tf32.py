@@ -1,4 +1,6 @@
-"""float32 rounded to tf32 on sparse tensor cores, one number in every two columns, on the emulated GPU."""
+"""float32 rounded to tf32 on tensor cores, on the emulated GPU: forward, sparse by one number in every two columns, and
+backward.
+"""
 
 import itertools
 import random
@@ -10,26 +12,22 @@ import torch
 from emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from products import ALGORITHM
+from products import ALGORITHM, each_contraction
 from test_ops import BRAIN, DOUBLE, SINGLE, label, on_knots, problem
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastkan import reference
+from fastkan import ops, reference
 from fastkan.backends import native
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import TF32, Problem, assert_matches_reference, call
 
-
-def kan_out(x, s, coef, base_weight, bias, grid, spec, order):
-    return getattr(torch.ops, NAMESPACE).kan_out_tf32(x, s, coef, base_weight, bias, grid, *spec, order)
+ROUNDING = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE, ops.TF32), strict=True)))
 
 
-ROUNDING = SimpleNamespace(kan_out=kan_out)
-
-
-def check(p: Problem) -> None:
-    assert_matches_reference(ROUNDING, "kan_out", replace(p, operand_epsilon=TF32))
+def check(contraction: str, p: Problem) -> None:
+    assert_matches_reference(ROUNDING, contraction, replace(p, operand_epsilon=TF32))
     assert algorithm() == "matrix"
 
 
@@ -56,18 +54,27 @@ def cases() -> list[dict]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("case", cases(), ids=label)
-def test_is_the_reference(case, count, processors):
+def test_is_the_reference(contraction, case, count, processors):
     processors(count)
-    check(problem(case))
+    check(contraction, problem(case))
 
 
-def test_any_cut(processors):
+@pytest.mark.parametrize("degree", [2, 3])
+def test_the_slope_is_the_reference(degree, processors):
+    for count, outside in itertools.product((FEW, MANY), OUTSIDE):
+        processors(count)
+        check("kan_in", Problem.random(70, 9, 68, 6, degree, order=1, knots="promised", outside=outside))
+
+
+@each_contraction
+def test_any_cut(contraction, processors):
     """Drawn shapes on a GPU of any size: every output is written once, by whatever tiles."""
 
     @settings(
-        max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(
         rows=st.integers(1, 280), inputs=st.integers(1, 20), fours=st.integers(1, 36), functions=st.integers(4, 32),
@@ -75,59 +82,62 @@ def test_any_cut(processors):
     )  # fmt: skip
     def drawn(rows, inputs, fours, functions, degree, per_input, count):
         processors(count)
-        check(
-            Problem.random(
-                rows,
-                inputs,
-                4 * fours,
-                functions - degree,
-                degree,
-                knots="promised",
-                per_input=per_input,
-                weighted=True,
-            )
-        )
+        shape = rows, inputs, 4 * fours, functions - degree, degree
+        check(contraction, Problem.random(*shape, knots="promised", per_input=per_input, weighted=True))
 
     drawn()
 
 
+@each_contraction
 @pytest.mark.parametrize("shape", [(400, 3, 16), (20, 300, 16)], ids=str)
-def test_repeats_bit_for_bit(shape, processors):
+def test_repeats_bit_for_bit(contraction, shape, processors):
     """Where sums are split, too."""
     for count in (FEW, MANY):
         processors(count)
         p = Problem.random(*shape, 5, knots="promised", weighted=True)
-        check(p)
-        (first,), (again,) = (call(ROUNDING, "kan_out", p) for _ in range(2))
-        assert torch.equal(first, again)
+        check(contraction, p)
+        first, again = (call(ROUNDING, contraction, p) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+@each_contraction
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
-def test_on_the_knots(degree, outside):
+def test_on_the_knots(contraction, degree, outside):
     p = on_knots(degree, 0, outside, "promised", SINGLE)
     wide = {name: t.repeat(*[1] * (t.dim() - 1), 4)[..., :4].contiguous() for name, t in vars(p).items()
             if name in ("u", "coef", "base_weight", "bias", "terms")}  # fmt: skip
-    check(replace(p, **wide))
+    check(contraction, replace(p, **wide))
 
 
+@each_contraction
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
-def test_a_nan_is_where_the_reference_has_it(degree, outside):
+def test_a_nan_is_where_the_reference_has_it(contraction, degree, outside):
     for base in (None, "silu"):
         p = Problem.random(70, 4, 8, 6, degree, knots="promised", outside=outside, base=base)
-        p.x[33, 2], p.coef[1, 2, 3] = torch.nan, torch.nan
-        (got,), (expected,) = call(ROUNDING, "kan_out", p), call(reference, "kan_out", p)
-        # A coefficient times 0 is there for every row, though a window may not reach it.
-        assert torch.equal(got.isnan()[:, :3], expected.isnan()[:, :3]) and got[:, 3].isnan().any()
+        p.x[33, 2] = torch.nan
+        for got, expected in zip(call(ROUNDING, contraction, p), call(reference, contraction, p), strict=True):
+            assert got.isnan().any()
+            assert torch.equal(got.isnan(), expected.isnan())
 
 
+def test_a_nan_among_the_coefficients_shows():
+    p = Problem.random(70, 4, 8, 6, knots="promised")
+    p.coef[1, 2, 3] = torch.nan
+    (got,), (expected,) = call(ROUNDING, "kan_out", p), call(reference, "kan_out", p)
+    # A coefficient times 0 is there for every row, though a window may not reach it.
+    assert torch.equal(got.isnan()[:, :3], expected.isnan()[:, :3]) and got[:, 3].isnan().any()
+
+
+@each_contraction
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
-def test_at_infinity_is_the_reference(outside):
+def test_at_infinity_is_the_reference(contraction, outside):
     p = Problem.random(9, 4, 8, 6, knots="promised", outside=outside, base=None)
     p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
-    (got,), (expected,) = call(ROUNDING, "kan_out", p), call(reference, "kan_out", p)
-    torch.testing.assert_close(got, expected, rtol=0, atol=50 * TF32)  # of 16 products of numbers about 1
+    for got, expected in zip(call(ROUNDING, contraction, p), call(reference, contraction, p), strict=True):
+        assert expected.isfinite().all()
+        torch.testing.assert_close(got, expected, rtol=0, atol=50 * TF32)  # of 16 products of numbers about 1
 
 
 def test_coefficients_are_rounded_to_the_nearest():
@@ -144,20 +154,19 @@ def test_coefficients_are_rounded_to_the_nearest():
 LARGE = {"rows": 64, "inputs": 2, "outputs": 64, "grid_size": 5, "knots": "promised"}
 CHANGES = [
     ({}, "matrix"), ({"degree": 2, "grid_size": 30}, "matrix"), ({"grid_size": 1}, "matrix"), ({"rows": 63}, "gather"),
-    ({"outputs": 66}, "gather"), ({"order": 1}, "gather"), ({"knots": "even"}, "gather"), ({"degree": 4}, "gather"),
+    ({"outputs": 66}, "gather"), ({"order": 2}, "gather"), ({"knots": "even"}, "gather"), ({"degree": 4}, "gather"),
     ({"grid_size": 30}, "gather"), ({"x_dtype": DOUBLE}, "gather"), ({"dtype": DOUBLE}, "gather"),
 ]  # fmt: skip
 
 
+@each_contraction
 @pytest.mark.parametrize(("change", "expected"), CHANGES, ids=str)
-def test_what_takes_it(change, expected, monkeypatch):
+def test_what_takes_it(contraction, change, expected, monkeypatch):
     monkeypatch.delenv(ALGORITHM)
     p = Problem.random(**{**LARGE, **change})
-    call(ROUNDING, "kan_out", p)
+    call(ROUNDING, contraction, p)
     assert algorithm() == expected
-    call(BACKEND, "kan_out", p)
-    assert algorithm() == "gather"
-    call(BACKEND, "kan_backward", p)
+    call(BACKEND, contraction, p)
     assert algorithm() == "gather"
 
 
@@ -169,22 +178,32 @@ def test_asking_never_falls_back():
         call(ROUNDING, "kan_out", Problem.random(**{**LARGE, "grid_size": 30}))
 
 
-@pytest.mark.parametrize(("precision", "dtype", "rounds"), [
-    ("highest", SINGLE, False), ("high", SINGLE, True), ("medium", SINGLE, True), ("medium", DOUBLE, False),
-    ("medium", BRAIN, False),
+class Operators(TorchDispatchMode):
+    """The names of those that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@each_contraction
+@pytest.mark.parametrize(("precision", "dtype", "device", "rounds"), [
+    ("highest", SINGLE, "cuda", False), ("high", SINGLE, "cuda", True), ("medium", SINGLE, "cuda", True),
+    ("medium", DOUBLE, "cuda", False), ("medium", BRAIN, "cuda", False), ("medium", SINGLE, "cpu", False),
 ])  # fmt: skip
-def test_follows_torchs_switch(precision, dtype, rounds, monkeypatch):
-    taken = []
-    monkeypatch.setattr(native, "_OUT", lambda *args: taken.append(False))
-    monkeypatch.setattr(native, "_TF32", lambda *args: taken.append(True))
-    p = Problem.random(2, 2, 4, 5)
+def test_follows_torchs_switch(contraction, precision, dtype, device, rounds):
+    p = Problem.random(2, 2, 4, 5).to(dtype)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        with FakeTensorMode():
-            coef = torch.empty(2, 8, 4, dtype=dtype, device="cuda")
-            native.kan_out(None, None, coef, None, None, None, p.spec, 0)
-        native.kan_out(p.x, None, p.coef, None, None, p.grid, p.spec, 0)
+        with FakeTensorMode(), Operators() as ran:  # a GPU without memory and values
+            tensors = {name: torch.empty(t.shape, dtype=t.dtype, device=device)
+                       for name, t in vars(p).items() if isinstance(t, torch.Tensor)}  # fmt: skip
+            call(native, contraction, replace(p, **tensors))
     finally:
         torch.set_float32_matmul_precision(before)
-    assert taken == [rounds, False]
+    assert ran.names[-1] == f"fastkan::{contraction}{ops.TF32 if rounds else ''}"

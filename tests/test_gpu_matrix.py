@@ -66,11 +66,12 @@ def test_coefficients_by_the_copy_engine(monkeypatch, case):
         assert native.cuda_algorithm() == "bulk"
 
 
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
-def test_tf32(case):
+def test_tf32(contraction, case):
     backend = at_precision(select.BACKENDS["native"], "high")
     for rows, outputs in (70, 68), (4200, 1000):
         p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
                               "weighted": True, **case})  # fmt: skip
-        assert_matches_reference(backend, "kan_out", replace(p.on(DEVICE), operand_epsilon=TF32))
+        assert_matches_reference(backend, contraction, replace(p.on(DEVICE), operand_epsilon=TF32))
         assert select.BACKENDS["native"].cuda_algorithm() == "matrix"

@@ -65,7 +65,8 @@ inline int32_t computed(const Problem& p) {
   return p.compute == Dtype::f64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
 }
 
-template <class Backend>
+// TF32: products of float32 may be those of numbers rounded to tf32.
+template <class Backend, bool TF32 = false>
 struct Operators {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
     int32_t dtype;
@@ -115,6 +116,7 @@ struct Operators {
     p.outside = static_cast<Outside>(outside);
     p.family = static_cast<Family>(family);
     p.uniform = uniform;
+    p.tf32 = TF32;
     p.grid = static_cast<const double*>(grid.const_data_ptr());
     p.grid_stride = grid.stride(0);
     p.with_base = false;
@@ -140,18 +142,8 @@ struct Operators {
 
   static Tensor kan_out(Tensor x, Maybe s, Tensor coef, Maybe base_weight, Maybe bias, Tensor grid, int64_t degree,
                         int64_t base, int64_t outside, bool uniform, int64_t family, int64_t order) {
-    return out(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, family, order, false);
-  }
-  static Tensor kan_out_tf32(Tensor x, Maybe s, Tensor coef, Maybe base_weight, Maybe bias, Tensor grid, int64_t degree,
-                             int64_t base, int64_t outside, bool uniform, int64_t family, int64_t order) {
-    return out(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, family, order, true);
-  }
-  static Tensor out(const Tensor& x, const Maybe& s, const Tensor& coef, const Maybe& base_weight, const Maybe& bias,
-                    const Tensor& grid, int64_t degree, int64_t base, int64_t outside, bool uniform, int64_t family,
-                    int64_t order, bool tf32) {
     STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
     Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, order);
-    p.tf32 = tf32;
     set_weights(p, x, coef, base_weight);
     expect("s", s, {p.N, p.I});
     expect("bias", bias, {p.O});

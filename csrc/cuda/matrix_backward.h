@@ -1,6 +1,5 @@
 // dT/ds, dT/dcoef and dT/dbase_weight, those that are wanted, as products of matrices: two kinds of tiles in one
-// launch, and a second that adds the parts, in their order, where rows are split. Uniform knots, degree 2 or 3, 16-bit
-// numbers.
+// launch, and a second that adds the parts, in their order, where rows are split. Uniform knots, degree 2 or 3.
 #pragma once
 
 #include "knots.h"
@@ -31,7 +30,7 @@ __global__ void __launch_bounds__(T::kThreads, 2) matrix_backward_kernel(const _
   }
 }
 
-template <class T>
+template <class S, class T>
 BackwardArgs plan_matrix_backward(const Problem& p, int processors) {
   constexpr int64_t kFewRows = 128, kMostSums = 1 << 24;  // of a split: less is mostly beginning and end; of all
   BackwardArgs a = {};
@@ -45,6 +44,7 @@ BackwardArgs plan_matrix_backward(const Problem& p, int processors) {
     splits = least((2 * processors - a.x_tiles) / tiles, least(p.N / kFewRows, kMostSums / (p.I * p.F * p.O)));
     splits = most(1, splits);
   }
+  constexpr int kDepth = MatrixOperand<S>::kDepth;
   a.split_rows = most(1, ceil_div(ceil_div(p.N, splits), kDepth)) * kDepth;
   a.splits = static_cast<int>(most(1, ceil_div(p.N, a.split_rows)));
   a.coef_tiles = tiles * a.splits;
@@ -53,7 +53,7 @@ BackwardArgs plan_matrix_backward(const Problem& p, int processors) {
 
 template <class S, class T>
 void matrix_backward_in_tiles(const Problem& p, const Device& device) {
-  BackwardArgs a = plan_matrix_backward<T>(p, device.processors);
+  BackwardArgs a = plan_matrix_backward<S, T>(p, device.processors);
   const int64_t coefs = p.I * p.F * p.O, edges = p.I * p.O;
   const bool splits = a.coef_tiles > 0 && a.splits > 1;
   a.knots = rows_of_knots(a.c, device);
@@ -75,7 +75,7 @@ void matrix_backward_in_tiles(const Problem& p, const Device& device) {
 template <class S>
 void matrix_backward(const Problem& p, const Device& device) {
   using Large = Tile<128, 128>;
-  const BackwardArgs large = plan_matrix_backward<Large>(p, 0);
+  const BackwardArgs large = plan_matrix_backward<S, Large>(p, 0);
   if (large.coef_tiles + large.x_tiles >= device.processors)
     matrix_backward_in_tiles<S, Large>(p, device);
   else

@@ -1,14 +1,11 @@
 // A tile of the gradients of coefficients and base weights as a product: Phi^T u, Phi [N, columns] made in shared
-// memory in steps of 32 rows, one row and octet of columns by a thread at a time.
+// memory in steps of some rows, one row and octet of columns by a thread at a time.
 #pragma once
 
-#include "../basis/sparse.h"
 #include "columns.h"
-#include "tile.h"
+#include "matrix_operand.h"
 
 namespace fastkan {
-
-constexpr int kDepth = 32;  // of a step
 
 // What the kernel of the backward is told; see matrix_backward.h.
 struct BackwardArgs {
@@ -23,13 +20,16 @@ struct BackwardArgs {
 
 template <class S, class T, int K>
 class MatrixCoef {
-  static constexpr int kEach = T::kPieces / (T::kThreads / kDepth);  // octets of a step, of a thread
-  static constexpr int kStep = kDepth * T::kPieces;                  // pieces of an operand of a step
+  using Operand = MatrixOperand<S>;
+  static constexpr int kDepth = Operand::kDepth;
+  static constexpr int kEach = T::kColumns / 8 / (T::kThreads / kDepth);  // octets of a step, of a thread
+  static constexpr int kPieces = T::kColumns / Operand::kWidth;           // of 16 bytes, of a row
+  static constexpr int kStep = kDepth * kPieces;                          // pieces of an operand of a step
 
  public:
   static constexpr bool kGroup = false;
   static constexpr int kShared = (kStages + 2) * kStep;
-  static_assert(T::kRows == T::kColumns && kShared >= T::kRows * T::kPieces);
+  static_assert(T::kRows == T::kColumns && (sizeof(S) > 2 || kShared >= T::kRows * kPieces));
 
   __device__ __forceinline__ MatrixCoef(const BackwardArgs& args, uint4* memory, const KnotRow<float>& knots,
                                         int64_t first_group, int64_t o0, int split)
@@ -55,11 +55,11 @@ class MatrixCoef {
   __device__ __forceinline__ void run() {
     run_steps(*this, 0, ceil_div(n_end_ - n_begin_, kDepth));
     if (a.splits > 1) {
-      sums_.store(p.O - o0_, [&](int row) {
+      Operand::store_sums(sums_, p.O - o0_, [&](int row) {
         return place_of(row, a.sum_coef + split_ * p.I * p.F * p.O, a.sum_edges + split_ * p.I * p.O);
       });
     } else {
-      sums_.template store_rounded<S>(shared_, p.O - o0_, [&](int row) {
+      Operand::store(sums_, shared_, p.O - o0_, [&](int row) {
         return place_of(row, static_cast<S*>(p.grad_coef), static_cast<S*>(p.grad_base));
       });
     }
@@ -70,11 +70,12 @@ class MatrixCoef {
     const int64_t n0 = n_begin_ + step * kDepth;
 #pragma unroll
     for (int k = 0; k < kStep / T::kThreads; ++k) {
-      const int q = threadIdx.x + k * T::kThreads, row = q / T::kPieces, piece = q % T::kPieces;
-      const int64_t o = o0_ + 8 * piece;
+      const int q = threadIdx.x + k * T::kThreads, row = q / kPieces, piece = q % kPieces;
+      const int64_t o = o0_ + Operand::kWidth * piece;
       const bool there = n0 + row < n_end_ && o < p.O;
       const int64_t offset = there ? (n0 + row) * p.u.stride[0] + o : 0;
-      copy_async(right_of(stage) + piece_at<T::kPieces>(row, piece), static_cast<const S*>(p.u.data) + offset, there);
+      copy_async(right_of(stage) + Operand::template right_at<kDepth, T>(row, piece),
+                 static_cast<const S*>(p.u.data) + offset, there);
     }
   }
 
@@ -105,36 +106,16 @@ class MatrixCoef {
       auto window = UniformWindow<float, K>::template of<0>(shape, row, x);
 #pragma unroll
       for (int j = 0; j <= K; ++j) window.w[j] *= s;
-      const uint64_t four = rounded_numbers<S>(window);
-      const int place = window.begin - function_[k];
-      const uint64_t low = moved(four, place), high = moved(four, place - 4);
-      left[piece_at<T::kPieces>(row_, octet_of(k))] =
-          make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
-                     static_cast<uint32_t>(high >> 32));
+      Operand::template put_window<T>(left, row_, octet_of(k), window, function_[k]);
       if (!p.with_base || function_[k] != 0) continue;
       const int group = octet_of(k) / Columns::kOctets, octet = (group + 1) * Columns::kOctets - 1;
       const int at = static_cast<int>(i - (first_group_ + group) * a.columns.inputs);
-      uint16_t* numbers = reinterpret_cast<uint16_t*>(left + piece_at<T::kPieces>(row_, octet));
-      numbers[at] = static_cast<uint16_t>(Matrices<S>::rounded(a.c.base.value(x) * s, 0.0f));
+      Operand::template put_number<T>(left, row_, 8 * octet + at, a.c.base.value(x) * s);
     }
   }
 
   __device__ __forceinline__ void multiply(int64_t, int turn, int stage) {
-    const uint4 *left = left_of(turn), *right = right_of(stage);
-    const int lane = WarpSums<T>::lane();
-    const int left0 = WarpSums<T>::first_row() / 8, right0 = WarpSums<T>::first_column() / 8;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      uint32_t numbers[T::kHigh][4];
-#pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) {
-        const int row = 16 * half + lane / 16 * 8 + lane % 8, octet = left0 + 2 * m + lane / 8 % 2;
-        load_transposed(numbers[m], left + piece_at<T::kPieces>(row, octet));
-      }
-      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
-        load_transposed(to, right + piece_at<T::kPieces>(16 * half + lane % 16, right0 + n + lane / 16));
-      });
-    }
+    Operand::add_features(sums_, left_of(turn), right_of(stage));
   }
 
  private:

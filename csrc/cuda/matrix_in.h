@@ -1,4 +1,4 @@
-// A tile of the gradient of the input: D = u C^T, [rows, columns] in steps of 32 outputs, and of it at the end
+// A tile of the gradient of the input: D = u C^T, [rows, columns] in steps of some outputs, and of it at the end
 //   grad_x[n,i] = s (sum_k w_k D[n, start + k of i] + b D[n, base of i])
 // with the derivatives w and b of order x_order, in float32. D is never stored.
 #pragma once
@@ -9,7 +9,9 @@ namespace fastkan {
 
 template <class S, class T, int K>
 class MatrixIn {
-  static constexpr int kPieces = kDepth / 8;  // of a row of an operand
+  using Operand = MatrixOperand<S>;
+  static constexpr int kDepth = Operand::kDepth;
+  static constexpr int kPieces = kDepth / Operand::kWidth;  // of a row of an operand
   static constexpr int kEach = T::kRows * kPieces / T::kThreads, kRowsApart = T::kThreads / kPieces;
   static constexpr int kRow = Columns::kGroup + 2;  // floats of a row of D in shared memory
 
@@ -35,7 +37,7 @@ class MatrixIn {
       const bool base = column.function == kBaseColumn;
       const View& v = base ? p.base_weight : p.coef;
       const int64_t offset = column.input * v.stride[0] + (base ? 0 : column.function * v.stride[1]);
-      column_[k] = column.input < 0 ? nullptr : static_cast<const S*>(v.data) + offset + 8 * piece_;
+      column_[k] = column.input < 0 ? nullptr : static_cast<const S*>(v.data) + offset + Operand::kWidth * piece_;
     }
   }
 
@@ -54,10 +56,10 @@ class MatrixIn {
 
   // The steps; see run_steps. Nothing is made.
   __device__ __forceinline__ void copy(int64_t step, int stage) const {
-    const int64_t o = step * kDepth + 8 * piece_;
+    const int64_t o = step * kDepth + Operand::kWidth * piece_;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      const int row = row_ + k * kRowsApart, at = piece_at<kPieces>(row, piece_);
+      const int row = row_ + k * kRowsApart, at = Operand::deep_at(row, piece_);
       const bool of_u = n0_ + row < p.N && o < p.O, of_column = column_[k] && o < p.O;
       const S* u = static_cast<const S*>(p.u.data);
       copy_async(left_of(stage) + at, of_u ? u + (n0_ + row) * p.u.stride[0] + o : u, of_u);
@@ -68,19 +70,7 @@ class MatrixIn {
   __device__ __forceinline__ void make(int64_t, int) const {}
 
   __device__ __forceinline__ void multiply(int64_t, int, int stage) {
-    const uint4 *left = left_of(stage), *right = right_of(stage);
-    const int lane = WarpSums<T>::lane(), left0 = WarpSums<T>::first_row(), right0 = WarpSums<T>::first_column();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      uint32_t numbers[T::kHigh][4];
-#pragma unroll
-      for (int m = 0; m < T::kHigh; ++m)
-        load_matrices(numbers[m], left + piece_at<kPieces>(left0 + 16 * m + lane % 16, 2 * half + lane / 16));
-      sums_.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
-        const int column = right0 + 8 * (n + lane / 16) + lane % 8;
-        load_matrices(to, right + piece_at<kPieces>(column, 2 * half + lane / 8 % 2));
-      });
-    }
+    Operand::add_deep(sums_, left_of(stage), right_of(stage));
   }
 
  private:

@@ -125,6 +125,7 @@ struct Cuda {
 };
 
 using Here = Operators<Cuda>;
+using Rounding = Operators<Cuda, true>;
 using Stacks = StackOperators<Cuda>;
 
 // Whether the kernels were built for that GPU.
@@ -153,10 +154,13 @@ STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, CompositeExplicitAutograd, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
   m.impl("kan_out", TORCH_BOX(&fastkan::Here::kan_out));
-  m.impl("kan_out_tf32", TORCH_BOX(&fastkan::Here::kan_out_tf32));
   m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
   m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
   m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
+  m.impl("kan_out_tf32", TORCH_BOX(&fastkan::Rounding::kan_out));
+  m.impl("kan_in_tf32", TORCH_BOX(&fastkan::Rounding::kan_in));
+  m.impl("kan_coef_tf32", TORCH_BOX(&fastkan::Rounding::kan_coef));
+  m.impl("kan_backward_tf32", TORCH_BOX(&fastkan::Rounding::kan_backward));
   m.impl("edge_moments", TORCH_BOX(&fastkan::Here::edge_moments));
   m.impl("edge_backward", TORCH_BOX(&fastkan::Here::edge_backward));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));

@@ -3,13 +3,13 @@ at import.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from .. import ops
-from ..spec import FAMILIES, Spec
+from ..spec import FAMILIES
 
 _LIBRARY = Path(__file__).parent.parent / "lib"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -77,17 +77,23 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
-def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int) -> Tensor:
-    op = _TF32 if not coef.is_cpu and coef.dtype == torch.float32 and _allows_tf32() else _OUT
-    return op(x, s, coef, base_weight, bias, grid, *spec, order)
-
-
 def _allows_tf32() -> bool:
     """Whether products of float32 on a GPU may be of numbers rounded to tf32: what torch is told of its own."""
     of_torch = torch.backends.cuda.matmul
     return of_torch.allow_tf32 if torch.compiler.is_compiling() else of_torch.fp32_precision == "tf32"
 
 
-_OUT, _TF32 = torch.ops.fastkan.kan_out, torch.ops.fastkan.kan_out_tf32
-_, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions("fastkan")
+def _by_precision(exact: Callable, rounding: Callable) -> Callable:
+    """The contraction as torch is told; its third argument has the type of the products."""
+
+    def contraction(x, first, second, *rest):
+        is_single = not x.is_cpu and second.dtype == torch.float32
+        return (rounding if is_single and _allows_tf32() else exact)(x, first, second, *rest)
+
+    return contraction
+
+
+_EXACT, _ROUNDING = ops.functions("fastkan"), ops.functions("fastkan", ops.TF32)
+kan_out, kan_in, kan_coef, kan_backward = map(_by_precision, _EXACT[:4], _ROUNDING[:4])
+edge_moments, edge_backward = _EXACT[4:]
 stack_out, stack_backward = torch.ops.fastkan.stack_out, torch.ops.fastkan.stack_backward
