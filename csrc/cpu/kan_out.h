@@ -72,6 +72,7 @@ __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Feat
 constexpr int64_t kSortedFrom = 48 * 1024, kHeldFrom = 4 * 1024;
 constexpr int64_t kManyInWindow = 6, kSortedFew = 512;  // rows of a window, rows that are worth sorting
 constexpr int64_t kSummedInputs = 64;
+constexpr int64_t kRows = 128, kFewestRows = 32;  // of a task that does not sort them
 
 template <class T>
 struct OutPlan {
@@ -91,7 +92,8 @@ struct OutPlan {
     if (sorted) inputs = least(p.I, kMaxInputs);
     // Sorted: many rows of each window, as far as y stays in the second-level cache and threads have work.
     const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit / 4));
-    rows = least(p.N, sorted ? many : 128);
+    const int64_t few = most(kFewestRows, least(kRows, round_up(ceil_div(p.N, pool.threads), kFewestRows / 2)));
+    rows = least(p.N, sorted ? many : few);
     held = rows > kManyInWindow * windows;
     row_blocks = ceil_div(p.N, rows);
     // Few rows: let threads share the outputs.
