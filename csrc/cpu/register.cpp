@@ -83,93 +83,93 @@ struct Cpu {
   static void expect_beside(const Tensor&, const char*, const Tensor&) {}
 
   static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(work(p))); }
-  static void kan_backward(const Problem& p, const Tensor&) {
-    kernels().kan_backward(p, pool_for(2 * work(p)));  // two products }
-    static void edge_moments(const Problem& p, const Tensor&) { kernels().edge_moments(p, pool_for(work(p))); }
+  // The way back is two products.
+  static void kan_backward(const Problem& p, const Tensor&) { kernels().kan_backward(p, pool_for(2 * work(p))); }
+  static void edge_moments(const Problem& p, const Tensor&) { kernels().edge_moments(p, pool_for(work(p))); }
 
-    static Pool pool_for_all(const Stack& s) {
-      double sum = 0;
-      for (int l = 0; l < s.depth; ++l) sum += work(s.layer[l]);
-      return pool_for(sum);
-    }
-    static void stack_out(const Stack& s, const Tensor&) { kernels().stack_out(s, pool_for_all(s)); }
-    static void stack_backward(const Stack& s, const Tensor&) { kernels().stack_backward(s, pool_for_all(s)); }
-  };
-
-  using Here = Operators<Cpu>;
-  using Stacks = StackOperators<Cpu>;
-
-  template <class T>
-  void run_penalty(const Tensor& moments, const Maybe& x, int64_t rows, const PenaltyWeights& weights, Tensor& penalty,
-                   Tensor& terms, Tensor& x_mean, Tensor& x_term) {
-    EdgePenalty<T>{rows,
-                   moments.size(1),
-                   moments.size(2),
-                   weights,
-                   static_cast<const T*>(moments.const_data_ptr()),
-                   x ? static_cast<const T*>(x->const_data_ptr()) : nullptr,
-                   x ? x->stride(0) : 0,
-                   x ? x->stride(1) : 0,
-                   static_cast<T*>(penalty.mutable_data_ptr()),
-                   static_cast<T*>(terms.mutable_data_ptr()),
-                   static_cast<T*>(x_mean.mutable_data_ptr()),
-                   static_cast<T*>(x_term.mutable_data_ptr())}
-        .run();
+  static Pool pool_for_all(const Stack& s) {
+    double sum = 0;
+    for (int l = 0; l < s.depth; ++l) sum += work(s.layer[l]);
+    return pool_for(sum);
   }
+  static void stack_out(const Stack& s, const Tensor&) { kernels().stack_out(s, pool_for_all(s)); }
+  static void stack_backward(const Stack& s, const Tensor&) { kernels().stack_backward(s, pool_for_all(s)); }
+};
 
-  std::tuple<Tensor, Tensor, Tensor, Tensor> edge_penalty(Tensor moments, Maybe x, int64_t rows, double l1,
-                                                          double entropy, double weight) {
-    STD_TORCH_CHECK(moments.dim() == 3 && moments.size(0) == 3 && moments.is_contiguous(),
-                    "moments: expected a contiguous [3, I, O]");
-    const int64_t I = moments.size(1), O = moments.size(2);
-    expect("x", x, {rows, I});
-    const Dtype dtype = dtype_of("moments", moments);
-    STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "moments has another dtype than float32 or float64");
-    STD_TORCH_CHECK(!x || dtype_of("x", *x) == dtype, "x has another dtype than moments");
-    Tensor penalty = Here::result(moments, {}), terms = Here::result(moments, {3, I, O});
-    Tensor x_mean = Here::result(moments, {x ? I : 0}), x_term = Here::result(moments, {x ? I : 0});
-    const PenaltyWeights weights{l1, entropy, weight};
-    if (dtype == Dtype::f64)
-      run_penalty<double>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
-    else
-      run_penalty<float>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
-    return {penalty, terms, x_mean, x_term};
-  }
+using Here = Operators<Cpu>;
+using Stacks = StackOperators<Cpu>;
 
-  template <class T>
-  void run_two_loops(const Tensor& g, const std::vector<Tensor>& s, const std::vector<Tensor>& y,
-                     const std::vector<double>& inverse, double scale, Tensor& q) {
-    TwoLoops<T> loops{g.numel(), {}, {}, inverse, scale};
-    for (size_t k = 0; k < s.size(); ++k) {
-      loops.s.push_back(static_cast<const T*>(s[k].const_data_ptr()));
-      loops.y.push_back(static_cast<const T*>(y[k].const_data_ptr()));
-    }
-    loops.run(static_cast<const T*>(g.const_data_ptr()), static_cast<T*>(q.mutable_data_ptr()));
-  }
+template <class T>
+void run_penalty(const Tensor& moments, const Maybe& x, int64_t rows, const PenaltyWeights& weights, Tensor& penalty,
+                 Tensor& terms, Tensor& x_mean, Tensor& x_term) {
+  EdgePenalty<T>{rows,
+                 moments.size(1),
+                 moments.size(2),
+                 weights,
+                 static_cast<const T*>(moments.const_data_ptr()),
+                 x ? static_cast<const T*>(x->const_data_ptr()) : nullptr,
+                 x ? x->stride(0) : 0,
+                 x ? x->stride(1) : 0,
+                 static_cast<T*>(penalty.mutable_data_ptr()),
+                 static_cast<T*>(terms.mutable_data_ptr()),
+                 static_cast<T*>(x_mean.mutable_data_ptr()),
+                 static_cast<T*>(x_term.mutable_data_ptr())}
+      .run();
+}
 
-  Tensor lbfgs_direction(Tensor g, std::vector<Tensor> s, std::vector<Tensor> y, std::vector<double> inverse,
-                         double scale) {
-    const Dtype dtype = dtype_of("g", g);
-    STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "g has another dtype than float32 or float64");
-    STD_TORCH_CHECK(s.size() == y.size() && s.size() == inverse.size(), "s, y, inverse: expected as many of each");
-    STD_TORCH_CHECK(g.dim() == 1 && g.is_contiguous(), "g: expected a contiguous vector");
-    for (const auto* vectors : {&s, &y})
-      for (const Tensor& v : *vectors)
-        STD_TORCH_CHECK(v.dim() == 1 && v.size(0) == g.size(0) && v.is_contiguous() && dtype_of("s, y", v) == dtype,
-                        "s, y: expected contiguous vectors like g");
-    Tensor q = Here::result(g, {g.size(0)});
-    if (dtype == Dtype::f64)
-      run_two_loops<double>(g, s, y, inverse, scale, q);
-    else
-      run_two_loops<float>(g, s, y, inverse, scale, q);
-    return q;
-  }
+std::tuple<Tensor, Tensor, Tensor, Tensor> edge_penalty(Tensor moments, Maybe x, int64_t rows, double l1,
+                                                        double entropy, double weight) {
+  STD_TORCH_CHECK(moments.dim() == 3 && moments.size(0) == 3 && moments.is_contiguous(),
+                  "moments: expected a contiguous [3, I, O]");
+  const int64_t I = moments.size(1), O = moments.size(2);
+  expect("x", x, {rows, I});
+  const Dtype dtype = dtype_of("moments", moments);
+  STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "moments has another dtype than float32 or float64");
+  STD_TORCH_CHECK(!x || dtype_of("x", *x) == dtype, "x has another dtype than moments");
+  Tensor penalty = Here::result(moments, {}), terms = Here::result(moments, {3, I, O});
+  Tensor x_mean = Here::result(moments, {x ? I : 0}), x_term = Here::result(moments, {x ? I : 0});
+  const PenaltyWeights weights{l1, entropy, weight};
+  if (dtype == Dtype::f64)
+    run_penalty<double>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
+  else
+    run_penalty<float>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
+  return {penalty, terms, x_mean, x_term};
+}
 
-  // Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
-  int64_t cpu_isa() {
-    const std::string isa = kernels().isa;
-    return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
+template <class T>
+void run_two_loops(const Tensor& g, const std::vector<Tensor>& s, const std::vector<Tensor>& y,
+                   const std::vector<double>& inverse, double scale, Tensor& q) {
+  TwoLoops<T> loops{g.numel(), {}, {}, inverse, scale};
+  for (size_t k = 0; k < s.size(); ++k) {
+    loops.s.push_back(static_cast<const T*>(s[k].const_data_ptr()));
+    loops.y.push_back(static_cast<const T*>(y[k].const_data_ptr()));
   }
+  loops.run(static_cast<const T*>(g.const_data_ptr()), static_cast<T*>(q.mutable_data_ptr()));
+}
+
+Tensor lbfgs_direction(Tensor g, std::vector<Tensor> s, std::vector<Tensor> y, std::vector<double> inverse,
+                       double scale) {
+  const Dtype dtype = dtype_of("g", g);
+  STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "g has another dtype than float32 or float64");
+  STD_TORCH_CHECK(s.size() == y.size() && s.size() == inverse.size(), "s, y, inverse: expected as many of each");
+  STD_TORCH_CHECK(g.dim() == 1 && g.is_contiguous(), "g: expected a contiguous vector");
+  for (const auto* vectors : {&s, &y})
+    for (const Tensor& v : *vectors)
+      STD_TORCH_CHECK(v.dim() == 1 && v.size(0) == g.size(0) && v.is_contiguous() && dtype_of("s, y", v) == dtype,
+                      "s, y: expected contiguous vectors like g");
+  Tensor q = Here::result(g, {g.size(0)});
+  if (dtype == Dtype::f64)
+    run_two_loops<double>(g, s, y, inverse, scale, q);
+  else
+    run_two_loops<float>(g, s, y, inverse, scale, q);
+  return q;
+}
+
+// Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
+int64_t cpu_isa() {
+  const std::string isa = kernels().isa;
+  return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
+}
 
 }  // namespace
 }  // namespace fastkan
