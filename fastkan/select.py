@@ -8,6 +8,7 @@ BackendError says why it cannot.
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -79,11 +80,18 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
 
 
 def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
+    if torch.compiler.is_exporting() and _to_onnx():
+        return "reference"  # operators of its own no ONNX runtime has
     names, _ = PREFERENCE.get(device.type, _OTHER_DEVICE)
     for name in names:
         if unproven(name, device) is None and missing(name, device.type, dtypes, family) is None:
             return name
     return "reference"
+
+
+def _to_onnx() -> bool:
+    onnx = sys.modules.get("torch.onnx")  # an attribute of torch would import it
+    return onnx is not None and onnx.is_in_onnx_export()
 
 
 @contextlib.contextmanager

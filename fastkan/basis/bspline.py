@@ -57,7 +57,8 @@ def _cox_de_boor(x: Tensor, grid: Tensor, degree: int, order: int) -> Tensor:
     t = grid
     # The knot interval of x: t_m <= x < t_{m+1}; the right end of the grid range closes the interval before it.
     at_end = x == t[:, -degree - 1]
-    m = torch.where(at_end[..., None], x[..., None] > t, x[..., None] >= t).sum(-1) - 1  # N I
+    passed = (x[..., None] > t) | ((x[..., None] == t) & ~at_end[..., None])  # N I M
+    m = passed.sum(-1) - 1  # N I
     b = (m[..., None] == torch.arange(t.shape[-1] - 1, device=x.device)).to(x.dtype)  # N I M-1
     x = torch.where(x.isfinite(), x, t[:, 0])  # NaN and infinity lie in no interval: 0 times a number, not NaN
     for k in range(1, degree + 1):
