@@ -35,6 +35,7 @@ class Kernel:
     operand: str
     cubic: bool
     tile: int
+    columns: int
     by_groups: bool
     registers: int
     stack: int
@@ -60,10 +61,11 @@ def kernels(report: str, assembly: str) -> Iterator[Kernel]:
         if name == "walk_kernel":
             name = WALKS[int(re.search(r"VisitE?(\d)", symbol)[1])]
         operand = (re.search(r"(Vectors|Elements)I", symbol) or [""])[0].rstrip("I")
-        tile = int((re.search(r"TileILi(\d+)", symbol) or [0, 0])[1])
+        shape = re.search(r"TileILi(\d+)ELi(\d+)", symbol)
+        tile, columns = map(int, shape.groups()) if shape else (0, 0)
         cubic = "Li3ELb1E" in symbol
         groups = bool(re.search(r"TileI\w+?Lb1E", symbol))
-        yield Kernel(name, operand, cubic, tile, groups, int(registers), int(stack), int(spills), code[symbol])
+        yield Kernel(name, operand, cubic, tile, columns, groups, int(registers), int(stack), int(spills), code[symbol])
 
 
 def compiled(folder: Path, file: str, kind: str, arch: str) -> list[Kernel]:
@@ -184,10 +186,10 @@ def test_warps_have_roles(products, request):
 
 
 def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
-    """Sparse ones of the window, dense ones of the rest; operands are read 16 bytes at a time, features on the way back
-    8: those of a lane in one product.
+    """Sparse ones of the window, dense ones of the rest; operands are read 16 bytes at a time, along the sum 8: what a
+    lane has in one product.
     """
-    found = compiled(tmp_path, "tf32", "f32", "80")
+    found = compiled(tmp_path, "matrix", "f32", "80")
     tiles = [k for k in found if k.tile]
     expected = [(name, tile) for name in ("matrix_backward_kernel", "sparse_out_kernel") for tile in (64, 128)]
     assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)
@@ -197,20 +199,35 @@ def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
         assert found_in(k, "HMMA.SP.16816.F32.TF32") == (2 * high * wide if out else 0)
         assert found_in(k, "HMMA.1688.F32.TF32") == (2 if out else 2 * 2) * high * wide
         right = 4 * wide // 4 + 2 * wide // 4  # pieces of a product 16 deep and of one 8 deep
-        assert found_in(k, "LDS.128") >= (2 * (high + right) if out else 2 * 2 * wide // 4 + 2 * high + wide)
-        assert found_in(k, "LDS.64") >= (0 if out else 2 * 2 * high)
+        assert found_in(k, "LDS.128") >= (2 * (high + right) if out else 2 * 2 * wide // 4)
+        assert found_in(k, "LDS.64") >= (0 if out else 2 * (4 * high + wide))
         assert found_in(k, "LDGSTS.E.BYPASS.128")
         assert found_in(k, "STG.E.128")
     stay_in_registers_and_in_order(found)
+
+
+@pytest.mark.parametrize(("arch", "instruction", "each"), [("80", "DMMA.884", 4), ("90a", "DMMA.16x8x8", 1)])
+def test_float64_is_multiplied_by_tensor_cores(tmp_path, arch, instruction, each):
+    found = compiled(tmp_path, "matrix", "f64", arch)
+    tiles = [k for k in found if k.tile]
+    expected = [("matrix_backward_kernel", 64), ("sparse_out_kernel", 64), ("sparse_out_kernel", 128)]
+    assert sorted((k.name, k.columns) for k in tiles) == sorted(2 * expected)
+    for k in tiles:
+        high, wide = k.tile // 32, k.columns // 16  # blocks of rows and of columns of a warp
+        assert found_in(k, instruction) == 2 * 2 * high * wide * each  # two kinds of step or tile, 16 deep
+        assert found_in(k, "LDS.128") >= 2 * 2 * (2 * high + wide)  # two numbers each
+        assert found_in(k, "LDGSTS.E.BYPASS.128") + found_in(k, "LDGSTS.E.BYPASS.128.ZFILL")
+        assert found_in(k, "STG.E.128")
+    stay_in_registers_and_in_order(found, {64: 255})
 
 
 def test_products_stay_in_registers_and_in_order(products):
     stay_in_registers_and_in_order(products)
 
 
-def stay_in_registers_and_in_order(products: list[Kernel]) -> None:
+def stay_in_registers_and_in_order(products: list[Kernel], most: dict[int, int] = MOST_IN_PRODUCTS) -> None:
     assert_in_registers(products)
     assert_no_atomics(products)
     for k in products:
         if k.tile:
-            assert k.registers <= MOST_IN_PRODUCTS[k.tile], (k.name, k.tile, k.registers)
+            assert k.registers <= most[k.tile], (k.name, k.tile, k.registers)

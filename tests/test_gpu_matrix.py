@@ -19,7 +19,7 @@ from products import (  # noqa: F401
     test_the_slope_is_the_reference,
     test_what_takes_matrix_products,
 )
-from test_ops import BRAIN, HALF
+from test_ops import BRAIN, DOUBLE, HALF
 
 from fastkan import select
 from fastkan.testing import TF32, Problem, assert_matches_reference
@@ -74,4 +74,15 @@ def test_tf32(contraction, case):
         p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
                               "weighted": True, **case})  # fmt: skip
         assert_matches_reference(backend, contraction, replace(p.on(DEVICE), operand_epsilon=TF32))
+        assert select.BACKENDS["native"].cuda_algorithm() == "matrix"
+
+
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
+@pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 13}, {"degree": 2, "grid_size": 9}], ids=str)
+def test_float64(contraction, case, monkeypatch):
+    monkeypatch.setenv(ALGORITHM, "matrix")
+    for rows, outputs in (70, 66), (4200, 1000):
+        p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
+                              "weighted": True, "dtype": DOUBLE, **case})  # fmt: skip
+        assert_matches_reference(select.BACKENDS["native"], contraction, p.on(DEVICE))
         assert select.BACKENDS["native"].cuda_algorithm() == "matrix"

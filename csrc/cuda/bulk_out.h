@@ -20,7 +20,7 @@ struct ConsumerTile : Tile<128, 128, true> {
 };
 
 struct BulkOutArgs {
-  SparseOutArgs sparse;
+  SparseOutArgs<float> sparse;
   TensorMap coef, base_weight;
   int64_t tiles;
 };
@@ -30,22 +30,22 @@ struct BulkOutShared {
   using T = ConsumerTile;
   using One = SparseOutShared<S, T>;
   static constexpr int kStage = One::kStepRows * One::kPieces, kResults = T::kRows * T::kPieces;
-  uint4* right;           // [kBulkStages][kStepRows][kPieces]
-  uint4* results;         // [kConsumers][kResults]
-  LeftOperand<T>* left;   // [kConsumers][2]
-  Barrier *full, *empty;  // [kBulkStages]
+  uint4* right;             // [kBulkStages][kStepRows][kPieces]
+  uint4* results;           // [kConsumers][kResults]
+  LeftOperand<S, T>* left;  // [kConsumers][2]
+  Barrier *full, *empty;    // [kBulkStages]
   KnotRow<float>* knots;
 
   FASTKAN_HD explicit BulkOutShared(Pieces pieces)
       : right(pieces.take<uint4>(kBulkStages * kStage)),
         results(pieces.take<uint4>(kConsumers * kResults)),
-        left(pieces.take<LeftOperand<T>>(kConsumers * 2)),
+        left(pieces.take<LeftOperand<S, T>>(kConsumers * 2)),
         full(pieces.take<Barrier>(kBulkStages)),
         empty(pieces.take<Barrier>(kBulkStages)),
         knots(pieces.take<KnotRow<float>>(1)) {}
   static int64_t bytes() {
     return Pieces::bytes<uint4>(kBulkStages * kStage + kConsumers * kResults) +
-           Pieces::bytes<LeftOperand<T>>(kConsumers * 2) + 2 * Pieces::bytes<Barrier>(kBulkStages) +
+           Pieces::bytes<LeftOperand<S, T>>(kConsumers * 2) + 2 * Pieces::bytes<Barrier>(kBulkStages) +
            Pieces::bytes<KnotRow<float>>(1);
   }
 };
@@ -62,7 +62,7 @@ struct Turn {
 struct TileOfGrid {
   int64_t n0, o0, begin, end;
   int split;
-  __device__ __forceinline__ static TileOfGrid of(const SparseOutArgs& a, int64_t tile) {
+  __device__ __forceinline__ static TileOfGrid of(const SparseOutArgs<float>& a, int64_t tile) {
     using T = ConsumerTile;
     const int64_t row_blocks = ceil_div(a.c.p.N, kConsumers * T::kRows);
     const int64_t column_blocks = ceil_div(a.c.p.O, T::kColumns);
@@ -77,7 +77,7 @@ struct TileOfGrid {
 template <class S>
 __device__ __forceinline__ void produce(const BulkOutArgs& a, const BulkOutShared<S>& shared) {
   using Shared = BulkOutShared<S>;
-  const SparseOutArgs& s = a.sparse;
+  const SparseOutArgs<float>& s = a.sparse;
   Turn turn;
   for (int64_t t = blockIdx.x; t < a.tiles; t += gridDim.x) {
     const TileOfGrid tile = TileOfGrid::of(s, t);
@@ -104,7 +104,7 @@ template <class S, int K>
 __device__ __forceinline__ void consume(const BulkOutArgs& a, const BulkOutShared<S>& shared) {
   using T = ConsumerTile;
   const int group = T::group() - 1;
-  LeftOperand<T>* left = shared.left + 2 * group;
+  LeftOperand<S, T>* left = shared.left + 2 * group;
   Turn turn;
   for (int64_t t = blockIdx.x; t < a.tiles; t += gridDim.x) {
     const TileOfGrid of = TileOfGrid::of(a.sparse, t);

@@ -1,6 +1,6 @@
 // Which kernels take a problem; nothing else decides that.
-//   matrix: uniform knots, degree 2 or 3, values and first derivatives, numbers of 16 bits, or float32 where tf32 is
-//           allowed, in rows of whole 16 bytes, and enough of them to fill tiles
+//   matrix: uniform knots, degree 2 or 3, values and first derivatives, numbers of 16 bits, float64, or float32 where
+//           tf32 is allowed, in rows of whole 16 bytes, and enough of them to fill tiles; of float64 on a GPU for that
 //   wgmma:  of these kan_out of 16 bits, on sm_90
 //   bulk:   of these whose coefficients the copy engine can bring; by name alone, until a measurement prefers it
 //   gather: everything, 16 bytes at a time where they lie so
@@ -53,7 +53,10 @@ inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
   static constexpr Kernels kNone = {};
   const Dtype dtype = stored_dtype(p);
   if (algorithm == Algorithm::matrix)
-    return dtype == Dtype::bf16 ? bf16::matrix : dtype == Dtype::f16 ? f16::matrix : f32::matrix;
+    return dtype == Dtype::bf16  ? bf16::matrix
+           : dtype == Dtype::f16 ? f16::matrix
+           : dtype == Dtype::f32 ? f32::matrix
+                                 : f64::matrix;
   if (algorithm == Algorithm::wgmma)
     return dtype == Dtype::bf16 ? bf16::groups : dtype == Dtype::f16 ? f16::groups : kNone;
   return dtype == Dtype::bf16 ? bf16::bulk : dtype == Dtype::f16 ? f16::bulk : kNone;
@@ -62,15 +65,17 @@ inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
 // Why a problem cannot be a matrix product; nullptr if it can.
 inline const char* no_matrix(const Problem& p) {
   const Dtype dtype = stored_dtype(p);
-  if (dtype == Dtype::f64 || p.compute == Dtype::f64) return "they take bfloat16 or float16";
-  if (dtype == Dtype::f32 && !p.tf32) return "they take bfloat16 or float16, or float32 that may be rounded to tf32";
+  const bool doubles = dtype == Dtype::f64;
+  if (!doubles && p.compute == Dtype::f64) return "they take float64 for coefficients of float64";
+  if (dtype == Dtype::f32 && !p.tf32) return "they take float32 that may be rounded to tf32, float64 or 16 bits";
   if (!has_vectors(p, dtype)) return "they take outputs in whole 16 bytes";
-  if (p.s && p.s.dtype == Dtype::f64) return "they take weights of at most 32 bits";
+  if (p.s && p.s.dtype == Dtype::f64 && !doubles) return "they take weights of at most 32 bits";
   if (p.K != 2 && p.K != 3) return "they take degree 2 or 3";
   if (!p.uniform) return "they take uniform knots";
   const bool of_x_alone = p.grad_x && !p.grad_coef;
   if ((p.order != 0 && !of_x_alone) || p.x_order > 1) return "they take no higher derivatives";
   if (dtype == Dtype::f32) return p.F > kMostTf32Functions ? "they take up to 32 functions of float32" : nullptr;
+  if (doubles) return p.F > kMostDoubleFunctions ? "they take up to 16 functions of float64" : nullptr;
   if (!is_sparse(p.F, p.K) || p.F > kMostMatrixFunctions) return "they take 5 to 56 functions";
   return nullptr;
 }
@@ -84,7 +89,9 @@ inline const char* no_boxes(const Problem& p) {
 }
 
 // Whether it fills tiles, so that a product over all functions is faster than K + 1 of them from memory.
-inline bool is_large(const Problem& p) { return p.N >= 64 && p.O >= 64; }
+inline bool is_large(const Problem& p, const Device& device) {
+  return p.N >= 64 && p.O >= 64 && (p.compute != Dtype::f64 || device.fast_doubles);
+}
 
 inline Algorithm asked_algorithm() {
   const char* name = std::getenv("FASTKAN_CUDA_ALGORITHM");
@@ -103,7 +110,7 @@ inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Devi
   const Algorithm asked = asked_algorithm();
   const auto has = [&](Algorithm algorithm) { return matrix_kernels(p, algorithm).*contraction != nullptr; };
   const char* missing = no_matrix(p);
-  Algorithm found = has(Algorithm::matrix) && !missing && is_large(p) ? Algorithm::matrix : Algorithm::gather;
+  Algorithm found = has(Algorithm::matrix) && !missing && is_large(p, device) ? Algorithm::matrix : Algorithm::gather;
   if (found == Algorithm::matrix && has(Algorithm::wgmma) && device.has_groups) found = Algorithm::wgmma;
   if (asked == Algorithm::gather) found = asked;
   if (has(Algorithm::matrix) && asked > Algorithm::gather) {

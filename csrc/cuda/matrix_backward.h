@@ -9,13 +9,15 @@
 namespace fastkan {
 
 template <class S, class T, int K>
-__global__ void __launch_bounds__(T::kThreads, 2) matrix_backward_kernel(const __grid_constant__ BackwardArgs a) {
+__global__ void __launch_bounds__(T::kThreads, 2)
+    matrix_backward_kernel(const __grid_constant__ BackwardArgs<typename T::Sum> a) {
   extern __shared__ __align__(1024) unsigned char fastkan_shared[];
   const Problem& p = a.c.p;
   Pieces pieces(fastkan_shared);
-  KnotRow<float>& knots = *pieces.take<KnotRow<float>>(1);
+  using A = typename T::Sum;
+  KnotRow<A>& knots = *pieces.take<KnotRow<A>>(1);
   uint4* memory = pieces.take<uint4>(0);
-  if (threadIdx.x == 0 && !a.knots) knots = KnotRow<float>::of(a.c.shape, p.grid);
+  if (threadIdx.x == 0 && !a.knots) knots = KnotRow<A>::of(a.c.shape, p.grid);
   __syncthreads();
   constexpr int kGroups = T::kColumns / Columns::kGroup;
   const int64_t blocks_of_groups = ceil_div(a.columns.groups, kGroups);
@@ -31,10 +33,10 @@ __global__ void __launch_bounds__(T::kThreads, 2) matrix_backward_kernel(const _
 }
 
 template <class S, class T>
-BackwardArgs plan_matrix_backward(const Problem& p, int processors) {
+BackwardArgs<typename T::Sum> plan_matrix_backward(const Problem& p, int processors) {
   constexpr int64_t kFewRows = 128, kMostSums = 1 << 24;  // of a split: less is mostly beginning and end; of all
-  BackwardArgs a = {};
-  a.c = Contraction<float>::of(p);
+  BackwardArgs<typename T::Sum> a = {};
+  a.c = Contraction<typename T::Sum>::of(p);
   a.columns = Columns::of(p);
   const int64_t groups = ceil_div(a.columns.groups, T::kColumns / Columns::kGroup);
   a.x_tiles = p.grad_x ? groups * ceil_div(p.N, T::kRows) : 0;
@@ -53,33 +55,35 @@ BackwardArgs plan_matrix_backward(const Problem& p, int processors) {
 
 template <class S, class T>
 void matrix_backward_in_tiles(const Problem& p, const Device& device) {
-  BackwardArgs a = plan_matrix_backward<S, T>(p, device.processors);
+  using A = typename T::Sum;
+  BackwardArgs<A> a = plan_matrix_backward<S, T>(p, device.processors);
   const int64_t coefs = p.I * p.F * p.O, edges = p.I * p.O;
   const bool splits = a.coef_tiles > 0 && a.splits > 1;
   a.knots = rows_of_knots(a.c, device);
-  if (splits) a.sum_coef = device.take<float>(a.splits * coefs);
-  if (splits && p.with_base) a.sum_edges = device.take<float>(a.splits * edges);
+  if (splits) a.sum_coef = device.take<A>(a.splits * coefs);
+  if (splits && p.with_base) a.sum_edges = device.take<A>(a.splits * edges);
   constexpr int kPieces = MatrixIn<S, T, 3>::kShared > MatrixCoef<S, T, 3>::kShared ? MatrixIn<S, T, 3>::kShared
                                                                                     : MatrixCoef<S, T, 3>::kShared;
-  const size_t shared = static_cast<size_t>(Pieces::bytes<KnotRow<float>>(1) + Pieces::bytes<uint4>(kPieces));
+  const size_t shared = static_cast<size_t>(Pieces::bytes<KnotRow<A>>(1) + Pieces::bytes<uint4>(kPieces));
   const auto run = [&](auto kernel) {
     launch("matrix_backward", kernel, a.coef_tiles + a.x_tiles, T::kThreads, shared, device, a);
   };
   p.K == 3 ? run(matrix_backward_kernel<S, T, 3>) : run(matrix_backward_kernel<S, T, 2>);
   if (!splits) return;
-  Parts<float> of_base;
+  Parts<A> of_base;
   if (p.with_base) of_base = {a.sum_edges, edges, a.splits, p.grad_base, p.grad_coef_dtype, {}, 1};
-  reduce<float>({a.sum_coef, coefs, a.splits, p.grad_coef, p.grad_coef_dtype, {}, 1}, of_base, device);
+  reduce<A>({a.sum_coef, coefs, a.splits, p.grad_coef, p.grad_coef_dtype, {}, 1}, of_base, device);
 }
 
 template <class S>
 void matrix_backward(const Problem& p, const Device& device) {
-  using Large = Tile<128, 128>;
-  const BackwardArgs large = plan_matrix_backward<S, Large>(p, 0);
-  if (large.coef_tiles + large.x_tiles >= device.processors)
-    matrix_backward_in_tiles<S, Large>(p, device);
-  else
-    matrix_backward_in_tiles<S, Tile<64, 64>>(p, device);
+  using A = typename Matrices<S>::Sum;
+  if constexpr (sizeof(A) == 4) {  // a thread's sums of float64 would fill its registers
+    using Large = Tile<128, 128>;
+    const BackwardArgs<A> large = plan_matrix_backward<S, Large>(p, 0);
+    if (large.coef_tiles + large.x_tiles >= device.processors) return matrix_backward_in_tiles<S, Large>(p, device);
+  }
+  matrix_backward_in_tiles<S, Tile<64, 64, false, A>>(p, device);
 }
 
 }  // namespace fastkan

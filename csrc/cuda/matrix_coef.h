@@ -8,18 +8,20 @@
 namespace fastkan {
 
 // What the kernel of the backward is told; see matrix_backward.h.
+template <class A>
 struct BackwardArgs {
-  Contraction<float> c;
+  Contraction<A> c;
   Columns columns;
-  const KnotRow<float>* knots;  // of each input; where all share a row each block makes it
+  const KnotRow<A>* knots;  // of each input; where all share a row each block makes it
   int64_t coef_tiles, x_tiles;
   int splits;  // of the rows
   int64_t split_rows;
-  float *sum_coef, *sum_edges;  // [splits, I, F, O], [splits, I, O] where there are several
+  A *sum_coef, *sum_edges;  // [splits, I, F, O], [splits, I, O] where there are several
 };
 
 template <class S, class T, int K>
 class MatrixCoef {
+  using A = typename T::Sum;
   using Operand = MatrixOperand<S>;
   static constexpr int kDepth = Operand::kDepth;
   static constexpr int kEach = T::kColumns / 8 / (T::kThreads / kDepth);  // octets of a step, of a thread
@@ -31,7 +33,7 @@ class MatrixCoef {
   static constexpr int kShared = (kStages + 2) * kStep;
   static_assert(T::kRows == T::kColumns && (sizeof(S) > 2 || kShared >= T::kRows * kPieces));
 
-  __device__ __forceinline__ MatrixCoef(const BackwardArgs& args, uint4* memory, const KnotRow<float>& knots,
+  __device__ __forceinline__ MatrixCoef(const BackwardArgs<A>& args, uint4* memory, const KnotRow<A>& knots,
                                         int64_t first_group, int64_t o0, int split)
       : a(args),
         p(args.c.p),
@@ -89,21 +91,21 @@ class MatrixCoef {
   __device__ __forceinline__ void make(int64_t step, int turn) const {
     const int64_t n = n_begin_ + step * kDepth + row_;
     const Shape shape = smooth_shape<K>(a.c.shape);
-    KnotRow<float> row = knots_;
+    KnotRow<A> row = knots_;
     uint4* left = left_of(turn);
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
       const int64_t i = input_[k];
       if (i < 0) continue;  // nothing, or the base functions, which come with their inputs
       if (a.knots) row = a.knots[i];
-      const float x = number_of_bits(ahead_[k], p.x.dtype);
-      float s = n < n_end_ ? 1.0f : 0.0f;
+      const A x = number_of_bits(ahead_[k], p.x.dtype);
+      A s = n < n_end_ ? A(1) : A(0);
       if (p.s && n < n_end_) {
-        uint32_t bits;
+        Bits<A> bits;
         read_bits<1>(p.s, n * p.s.stride[0] + i * p.s.stride[1], 0, 1, &bits);
         s = number_of_bits(bits, p.s.dtype);
       }
-      auto window = UniformWindow<float, K>::template of<0>(shape, row, x);
+      auto window = UniformWindow<A, K>::template of<0>(shape, row, x);
 #pragma unroll
       for (int j = 0; j <= K; ++j) window.w[j] *= s;
       Operand::template put_window<T>(left, row_, octet_of(k), window, function_[k]);
@@ -132,15 +134,15 @@ class MatrixCoef {
     return grad_coef + (column.input * p.F + column.function) * p.O + o0_;
   }
 
-  const BackwardArgs& a;
+  const BackwardArgs<A>& a;
   const Problem& p;
   uint4* const shared_;
-  const KnotRow<float>& knots_;
+  const KnotRow<A>& knots_;
   const int64_t first_group_, o0_, n_begin_, n_end_;
   const int split_, row_, octet0_;
   int64_t input_[kEach];
   int function_[kEach];
-  uint32_t ahead_[kEach];
+  Bits<A> ahead_[kEach];
   WarpSums<T> sums_;
 };
 

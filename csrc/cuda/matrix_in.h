@@ -1,6 +1,6 @@
 // A tile of the gradient of the input: D = u C^T, [rows, columns] in steps of some outputs, and of it at the end
 //   grad_x[n,i] = s (sum_k w_k D[n, start + k of i] + b D[n, base of i])
-// with the derivatives w and b of order x_order, in float32. D is never stored.
+// with the derivatives w and b of order x_order, in the type summed in. D is never stored.
 #pragma once
 
 #include "matrix_coef.h"
@@ -9,18 +9,19 @@ namespace fastkan {
 
 template <class S, class T, int K>
 class MatrixIn {
+  using A = typename T::Sum;
   using Operand = MatrixOperand<S>;
   static constexpr int kDepth = Operand::kDepth;
   static constexpr int kPieces = kDepth / Operand::kWidth;  // of a row of an operand
   static constexpr int kEach = T::kRows * kPieces / T::kThreads, kRowsApart = T::kThreads / kPieces;
-  static constexpr int kRow = Columns::kGroup + 2;  // floats of a row of D in shared memory
+  static constexpr int kRow = Columns::kGroup + 2;  // numbers of a row of D in shared memory
 
  public:
   static constexpr bool kGroup = false;
   static constexpr int kShared = kStages * (T::kRows + T::kColumns) * kPieces;
-  static_assert(T::kRows == T::kColumns && 16 * kShared >= T::kRows * kRow * 4);
+  static_assert(T::kRows == T::kColumns && 16 * kShared >= T::kRows * kRow * static_cast<int>(sizeof(A)));
 
-  __device__ __forceinline__ MatrixIn(const BackwardArgs& args, uint4* memory, const KnotRow<float>& knots, int64_t n0,
+  __device__ __forceinline__ MatrixIn(const BackwardArgs<A>& args, uint4* memory, const KnotRow<A>& knots, int64_t n0,
                                       int64_t first_group)
       : a(args),
         p(args.c.p),
@@ -45,7 +46,7 @@ class MatrixIn {
     run_steps(*this, 0, ceil_div(p.O, kDepth));
     for (int group = 0; group < T::kColumns / Columns::kGroup; ++group) {
       if (WarpSums<T>::first_column() / Columns::kGroup == group) {
-        float* to = reinterpret_cast<float*>(shared_) - group * Columns::kGroup;
+        A* to = reinterpret_cast<A*>(shared_) - group * Columns::kGroup;
         sums_.store((group + 1) * Columns::kGroup, [&](int row) { return to + row * kRow; });
       }
       __syncthreads();
@@ -81,18 +82,18 @@ class MatrixIn {
 
   // D of a group of inputs is in shared memory.
   __device__ __forceinline__ void finish(int group) const {
-    const float* shared = reinterpret_cast<const float*>(shared_);
+    const A* shared = reinterpret_cast<const A*>(shared_);
     const Shape shape = smooth_shape<K>(a.c.shape);
     for (int q = threadIdx.x; q < T::kRows * a.columns.inputs; q += T::kThreads) {
       const int row = q / a.columns.inputs, at = q % a.columns.inputs;
       const int64_t n = n0_ + row, i = (first_group_ + group) * a.columns.inputs + at;
       if (n >= p.N || i >= p.I) continue;
-      const float x = element<float>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
-      const KnotRow<float> knots = a.knots ? a.knots[i] : knots_;
-      const auto window = p.x_order == 0 ? UniformWindow<float, K>::template of<0>(shape, knots, x)
-                                         : UniformWindow<float, K>::template of<1>(shape, knots, x);
-      const float* d = shared + row * kRow;
-      float sum = 0.0f;
+      const A x = element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
+      const KnotRow<A> knots = a.knots ? a.knots[i] : knots_;
+      const auto window = p.x_order == 0 ? UniformWindow<A, K>::template of<0>(shape, knots, x)
+                                         : UniformWindow<A, K>::template of<1>(shape, knots, x);
+      const A* d = shared + row * kRow;
+      A sum = A(0);
 #pragma unroll
       for (int k = 0; k <= K; ++k) {
         const int function = window.begin + k;
@@ -100,15 +101,15 @@ class MatrixIn {
       }
       if (p.with_base)
         sum += (p.x_order == 0 ? a.c.base_of_x.value(x) : a.c.base_of_x.slope(x)) * d[Columns::kGroup - 8 + at];
-      if (p.s) sum *= element<float>(p.s, n * p.s.stride[0] + i * p.s.stride[1]);
+      if (p.s) sum *= element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]);
       put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, sum);
     }
   }
 
-  const BackwardArgs& a;
+  const BackwardArgs<A>& a;
   const Problem& p;
   uint4* const shared_;
-  const KnotRow<float>& knots_;
+  const KnotRow<A>& knots_;
   const int64_t n0_, first_group_;
   const int row_, piece_;
   const S* column_[kEach];

@@ -13,6 +13,7 @@ namespace fastkan {
 // Of 16 bits.
 template <class S>
 struct MatrixOperand {
+  using Number = uint32_t;
   static constexpr int kWidth = 8, kDepth = 32;  // numbers in 16 bytes; of a step of the backward
 
   template <int ROWS, class T>
@@ -102,14 +103,14 @@ struct MatrixOperand {
   }
 };
 
-// float32 as tf32, rounded where a lane takes it, features where they are made. No instruction turns numbers of 32
-// bits. Of a row of the right operand a lane takes 16 bytes, one number each for four blocks of 8 columns, which
-// therefore have every fourth of 32: its sums lie side by side, too. Along the depth it takes 16 bytes as well, which
-// are its numbers of two products: the order of the depth is free where both operands have the same.
-template <>
-struct MatrixOperand<float> {
-  static constexpr int kWidth = 4, kDepth = 16;
-  static constexpr int kPieces = kDepth / kWidth;
+// Of float32 as tf32, rounded where a lane takes it, features where they are made; and of float64. No instruction turns
+// such numbers. Of a row of the right operand a lane takes 16 bytes, one number each for kWidth blocks of 8 columns,
+// which therefore have one in kWidth of theirs: its sums lie side by side, too. Along the depth it takes two
+// neighbours, for its two places in a product: the order of the depth is free where both operands have the same.
+template <class S>
+struct WideOperand {
+  using Number = typename Matrices<S>::Number;
+  static constexpr int kWidth = 16 / sizeof(S), kDepth = 16;
 
   // Lanes that read, 8 at a time, four rows and two neighbouring pieces of each, meet different banks.
   template <int ROWS, class T>
@@ -121,42 +122,54 @@ struct MatrixOperand<float> {
   __device__ __forceinline__ static void each_block(const uint4* right, int row0, const F& f) {
     const int g = WarpSums<T>::lane() / 4, t = WarpSums<T>::lane() % 4, piece0 = WarpSums<T>::first_column() / kWidth;
 #pragma unroll
-    for (int n = 0; n < T::kWide; n += 4) {
-      uint32_t b[4][4];
+    for (int n = 0; n < T::kWide; n += kWidth) {
+      Number b[kWidth][4];
 #pragma unroll
       for (int r = 0; r < DEPTH / 4; ++r) {
-        const uint4 piece = rounded(right[right_at<0, T>(row0 + t + 4 * r, piece0 + 2 * n + g)]);
-        b[0][r] = piece.x, b[1][r] = piece.y, b[2][r] = piece.z, b[3][r] = piece.w;
+        S stored[kWidth];
+        const uint4 piece = right[right_at<0, T>(row0 + t + 4 * r, piece0 + n / kWidth * 8 + g)];
+        memcpy(stored, &piece, sizeof stored);
+#pragma unroll
+        for (int block = 0; block < kWidth; ++block) b[block][r] = Matrices<S>::rounded(stored[block]);
       }
 #pragma unroll
-      for (int block = 0; block < 4; ++block) f(n + block, b[block]);
+      for (int block = 0; block < kWidth; ++block) f(n + block, b[block]);
     }
   }
   template <int ROWS, class T>
-  __device__ __forceinline__ static void add_dense(WarpSums<T>& sums, const uint32_t (&numbers)[T::kHigh][4],
+  __device__ __forceinline__ static void add_dense(WarpSums<T>& sums, const Number (&numbers)[T::kHigh][4],
                                                    const uint4* right, int row0) {
-    each_block<8, T>(right, row0, [&](int n, const uint32_t (&b)[4]) {
+    each_block<8, T>(right, row0, [&](int n, const Number(&b)[4]) {
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) Matrices<float>::multiply(sums.sum[m][n], numbers[m], b[0], b[1]);
+      for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply(sums.sum[m][n], numbers[m], b[0], b[1]);
     });
   }
 
-  // The features of a step lie along the depth, 64 bytes a column, a lane's two numbers of a product side by side. The
-  // rows of a column are written together, and those of one an octet on: these lie in different halves of the banks.
-  // Half a warp reads from four columns, all banks.
-  FASTKAN_HD static int pair_at(int column, int product, int t) {
-    return (column ^ column / 8 % 2) * 8 + (product ^ column / 2 % 2) * 4 + t;
+  // Where pair `which` of a row lies that goes along the depth: such that the rows that lanes read together meet all
+  // banks, four of 64 bytes or two of 128.
+  FASTKAN_HD static int pair_at(int row, int which) {
+    return row * (kDepth / 2) + (which ^ row / (kWidth / 2) % 2 * 4);
   }
+  FASTKAN_HD static int deep_at(int row, int piece) { return pair_at(row, piece * kWidth / 2) * 2 / kWidth; }
+  // A lane's pair of a product.
+  template <class N>
+  __device__ __forceinline__ static Pair<N> pair_of(const uint4* deep, int row, int product) {
+    return reinterpret_cast<const Pair<N>*>(deep)[pair_at(row, product * 4 + static_cast<int>(threadIdx.x % 4))];
+  }
+
+  // The features of a step, a column after the other along the depth. Its rows are written together, and those of one
+  // an octet on, which lie in different halves of the banks where a column is as long as half of them.
+  FASTKAN_HD static int place_of(int column) { return column ^ column / 8 % 2; }
   template <class T>
-  __device__ __forceinline__ static void put_number(uint4* features, int row, int column, float value) {
-    const int at = 2 * pair_at(column, row / 8, row % 4) + row / 4 % 2;
-    reinterpret_cast<uint32_t*>(features)[at] = Matrices<float>::rounded(value);
+  __device__ __forceinline__ static void put_number(uint4* features, int row, int column, S value) {
+    const int at = 2 * pair_at(place_of(column), row / 8 * 4 + row % 4) + row / 4 % 2;
+    reinterpret_cast<Number*>(features)[at] = Matrices<S>::rounded(value);
   }
   template <class T, int K>
   __device__ __forceinline__ static void put_window(uint4* features, int row, int octet,
-                                                    const UniformWindow<float, K>& window, int function) {
+                                                    const UniformWindow<S, K>& window, int function) {
 #pragma unroll
-    for (int j = 0; j < 8; ++j) put_number<T>(features, row, 8 * octet + j, 0.0f);
+    for (int j = 0; j < 8; ++j) put_number<T>(features, row, 8 * octet + j, S(0));
 #pragma unroll
     for (int k = 0; k <= K; ++k)
       if (const int j = window.begin + k - function; j >= 0 && j < 8)
@@ -164,49 +177,48 @@ struct MatrixOperand<float> {
   }
   template <class T>
   __device__ __forceinline__ static void add_features(WarpSums<T>& sums, const uint4* features, const uint4* right) {
-    const int row0 = sums.first_row() + sums.lane() / 4, t = sums.lane() % 4;
+    const int row0 = sums.first_row() + sums.lane() / 4;
 #pragma unroll
-    for (int q = 0; q < kDepth / 8; ++q) {
-      uint32_t numbers[T::kHigh][4];
+    for (int product = 0; product < kDepth / 8; ++product) {
+      Number numbers[T::kHigh][4];
 #pragma unroll
       for (int m = 0; m < T::kHigh; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const uint2 pair = reinterpret_cast<const uint2*>(features)[pair_at(row0 + 16 * m + 8 * half, q, t)];
+          const Pair<Number> pair = pair_of<Number>(features, place_of(row0 + 16 * m + 8 * half), product);
           numbers[m][half] = pair.x, numbers[m][half + 2] = pair.y;
         }
-      add_dense<0>(sums, numbers, right, 8 * q);
+      add_dense<0>(sums, numbers, right, 8 * product);
     }
   }
 
-  // A quarter of a warp reads two rows, all banks.
-  FASTKAN_HD static int deep_at(int row, int piece) { return row * kPieces + piece; }
   template <class T>
   __device__ __forceinline__ static void add_deep(WarpSums<T>& sums, const uint4* left, const uint4* right) {
-    const int g = sums.lane() / 4, t = sums.lane() % 4, left0 = sums.first_row(), right0 = sums.first_column();
-    uint32_t numbers[2][T::kHigh][4];
+    const int g = sums.lane() / 4, left0 = sums.first_row() + g, right0 = sums.first_column() + g;
 #pragma unroll
-    for (int m = 0; m < T::kHigh; ++m)
+    for (int product = 0; product < kDepth / 8; ++product) {
+      Number numbers[T::kHigh][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const uint4 piece = rounded(left[deep_at(left0 + 16 * m + 8 * half + g, t)]);
-        numbers[0][m][half] = piece.x, numbers[0][m][half + 2] = piece.y;
-        numbers[1][m][half] = piece.z, numbers[1][m][half + 2] = piece.w;
-      }
+      for (int m = 0; m < T::kHigh; ++m)
 #pragma unroll
-    for (int n = 0; n < T::kWide; ++n) {
-      const uint4 piece = rounded(right[deep_at(right0 + 8 * n + g, t)]);
+        for (int half = 0; half < 2; ++half) {
+          const Pair<S> pair = pair_of<S>(left, left0 + 16 * m + 8 * half, product);
+          numbers[m][half] = Matrices<S>::rounded(pair.x), numbers[m][half + 2] = Matrices<S>::rounded(pair.y);
+        }
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) {
-        Matrices<float>::multiply(sums.sum[m][n], numbers[0][m], piece.x, piece.y);
-        Matrices<float>::multiply(sums.sum[m][n], numbers[1][m], piece.z, piece.w);
+      for (int n = 0; n < T::kWide; ++n) {
+        const Pair<S> pair = pair_of<S>(right, right0 + 8 * n, product);
+        const Number b0 = Matrices<S>::rounded(pair.x), b1 = Matrices<S>::rounded(pair.y);
+#pragma unroll
+        for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply(sums.sum[m][n], numbers[m], b0, b1);
       }
     }
   }
 
   template <class T>
   __device__ __forceinline__ static int column(int n, int r) {
-    return WarpSums<T>::first_column() + n / 4 * 32 + (WarpSums<T>::lane() % 4 * 2 + r % 2) * 4 + n % 4;
+    const int in_block = WarpSums<T>::lane() % 4 * 2 + r % 2;
+    return WarpSums<T>::first_column() + n / kWidth * 8 * kWidth + in_block * kWidth + n % kWidth;
   }
   template <class T, class F>
   __device__ __forceinline__ static void store_sums(const WarpSums<T>& sums, int64_t columns, const F& f) {
@@ -214,27 +226,27 @@ struct MatrixOperand<float> {
     for (int m = 0; m < T::kHigh; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        if (float* to = f(sums.first_row(m) + 8 * half + sums.lane() / 4))
+        if (S* to = f(sums.first_row(m) + 8 * half + sums.lane() / 4))
 #pragma unroll
-          for (int n = 0; n < T::kWide; n += 4)
+          for (int n = 0; n < T::kWide; n += kWidth)
 #pragma unroll
             for (int r = 2 * half; r < 2 * half + 2; ++r)
-              if (const int at = column<T>(n, r); at < columns)
-                *reinterpret_cast<float4*>(to + at) =
-                    make_float4(sums.sum[m][n][r], sums.sum[m][n + 1][r], sums.sum[m][n + 2][r], sums.sum[m][n + 3][r]);
+              if (const int at = column<T>(n, r); at < columns) {
+                S together[kWidth];
+#pragma unroll
+                for (int block = 0; block < kWidth; ++block) together[block] = sums.sum[m][n + block][r];
+                put_sums<kWidth>(to + at, together);
+              }
   }
   template <class T, class F>
   __device__ __forceinline__ static void store(const WarpSums<T>& sums, uint4*, int64_t columns, const F& f) {
     store_sums(sums, columns, f);
   }
-
- private:
-  __device__ __forceinline__ static uint4 rounded(const uint4& piece) {
-    float stored[4];
-    memcpy(stored, &piece, sizeof stored);
-    return make_uint4(Matrices<float>::rounded(stored[0]), Matrices<float>::rounded(stored[1]),
-                      Matrices<float>::rounded(stored[2]), Matrices<float>::rounded(stored[3]));
-  }
 };
+
+template <>
+struct MatrixOperand<float> : WideOperand<float> {};
+template <>
+struct MatrixOperand<double> : WideOperand<double> {};
 
 }  // namespace fastkan

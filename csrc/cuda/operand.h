@@ -6,6 +6,8 @@
 #include <cuda_fp16.h>
 #include <string.h>
 
+#include <type_traits>
+
 #include "problem.h"
 
 namespace fastkan {
@@ -37,12 +39,29 @@ __device__ __forceinline__ float number_of_bits(uint32_t bits, Dtype dtype) {
   return number;
 }
 
+// The same as a double, of any type.
+__device__ __forceinline__ double number_of_bits(uint64_t bits, Dtype dtype) {
+  if (dtype != Dtype::f64) return number_of_bits(static_cast<uint32_t>(bits), dtype);
+  double number;
+  memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+// What has room for the bits of a number that A is computed with: of all types or of those of up to 32.
+template <class A>
+using Bits = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
+
 // Some neighbours in a row as bits, zeros beyond `count`: to make numbers of them is to wait for them.
-template <int COUNT>
-__device__ __forceinline__ void read_bits(const View& v, int64_t offset, int64_t stride, int64_t count, uint32_t* to) {
+template <int COUNT, class B>
+__device__ __forceinline__ void read_bits(const View& v, int64_t offset, int64_t stride, int64_t count, B* to) {
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) to[k] = 0;
-  if (v.dtype == Dtype::f32) {
+  if (sizeof(B) == 8 && v.dtype == Dtype::f64) {
+    const uint64_t* from = static_cast<const uint64_t*>(v.data) + offset;
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k, from += stride)
+      if (k < count) to[k] = static_cast<B>(__ldg(from));
+  } else if (v.dtype == Dtype::f32) {
     const uint32_t* from = static_cast<const uint32_t*>(v.data) + offset;
 #pragma unroll
     for (int k = 0; k < COUNT; ++k, from += stride)

@@ -11,7 +11,8 @@ namespace fastkan {
 struct Device {
   cudaStream_t stream;
   int processors;
-  bool has_groups;  // whether wgmma runs there, and was compiled for it
+  bool has_groups;    // whether wgmma runs there, and was compiled for it
+  bool fast_doubles;  // whether float64 is made for there: then its tensor cores multiply twice as fast as the others
   void* owner;
   void* (*allocate)(void* owner, int64_t bytes);
 
@@ -37,16 +38,17 @@ struct StackKernels {
   void (*backward)(const Stack&, const Device&);
 };
 
-constexpr int kMostMatrixFunctions = 56, kMostTf32Functions = 32;  // of an input, in products of matrices
+// Of an input, in products of matrices; of float64 as many as are faster that way.
+constexpr int kMostMatrixFunctions = 56, kMostTf32Functions = 32, kMostDoubleFunctions = 16;
 
-// gather.cu is compiled once for each type: aligned rows of it, and for the types computed in anything else. matrix.cu
-// is compiled for those of 16 bits, tf32.cu is that of float32.
+// gather.cu and matrix.cu are compiled once for each type: aligned rows of it, and by gathering for the types computed
+// in anything else.
 namespace f32 {
 extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
 }  // namespace f32
 namespace f64 {
-extern const Kernels vectors, elements;
+extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
 }  // namespace f64
 namespace bf16 {

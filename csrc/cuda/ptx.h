@@ -48,12 +48,15 @@ __device__ __forceinline__ void load_transposed(uint32_t (&to)[4], const void* r
                : "memory");
 }
 
+// Number is what a lane holds of an operand in a register, Sum what is summed in.
 template <class S>
 struct Matrices;
 
 #define FASTKAN_MATRICES(type, name, pair, round)                                                                      \
   template <>                                                                                                          \
   struct Matrices<type> {                                                                                              \
+    using Number = uint32_t;                                                                                           \
+    using Sum = float;                                                                                                 \
     /* c += a b, of 16 columns of a */                                                                                 \
     static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { \
       asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." name "." name                                              \
@@ -87,6 +90,8 @@ FASTKAN_MATRICES(__half, "f16", __half2, __floats2half2_rn)
 //   right [8, 8]    b[r]: row t + 4 r, column g; [16, 8] in four registers
 template <>
 struct Matrices<float> {
+  using Number = uint32_t;
+  using Sum = float;
   // c += a b, of 8 columns of a
   static __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm volatile(
@@ -109,6 +114,29 @@ struct Matrices<float> {
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(number));
     return bits;
   }
+};
+
+// float64 ("for mma.m16n8k8"), as tf32; before sm_90 as four products of [8, 4] and [4, 8].
+template <>
+struct Matrices<double> {
+  using Number = double;
+  using Sum = double;
+  static __device__ __forceinline__ void multiply(double (&c)[4], const double (&a)[4], double b0, double b1) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+        : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(b0), "d"(b1));
+#else
+#pragma unroll
+    for (int r = 0; r < 4; ++r)
+      asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                   : "+d"(c[r % 2 * 2]), "+d"(c[r % 2 * 2 + 1])
+                   : "d"(a[r]), "d"(r < 2 ? b0 : b1));
+#endif
+  }
+  static __device__ __forceinline__ double rounded(double number) { return number; }
 };
 
 }  // namespace fastkan

@@ -60,8 +60,12 @@ class Run {
     void* stream;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
     const int index = x.get_device_index();
-    device = {static_cast<cudaStream_t>(stream), kept_attribute<cudaDevAttrMultiProcessorCount>(index),
-              FASTKAN_SM90A && kept_attribute<cudaDevAttrComputeCapabilityMajor>(index) == 9, this, allocate};
+    device = {static_cast<cudaStream_t>(stream),
+              kept_attribute<cudaDevAttrMultiProcessorCount>(index),
+              FASTKAN_SM90A && kept_attribute<cudaDevAttrComputeCapabilityMajor>(index) == 9,
+              kept_attribute<cudaDevAttrSingleToDoublePrecisionPerfRatio>(index) == 2,
+              this,
+              allocate};
   }
   Device device;
 

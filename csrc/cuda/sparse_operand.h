@@ -96,4 +96,42 @@ struct SparseOperand<float> : MatrixOperand<float> {
   }
 };
 
+// float64: every column is a chunk, and of those all are multiplied.
+template <>
+struct SparseOperand<double> : MatrixOperand<double> {
+  static constexpr int kChunkColumns = 1, kUsualChunks = 8;
+  static constexpr int kBasePacks = 2, kBaseRows = 8;
+
+  FASTKAN_HD static int chunks(const Problem& p) { return p.F; }
+
+  struct Chunk {
+    double numbers;
+    uint32_t places;
+  };
+  template <int K>
+  struct Window {
+    static constexpr int kMostInPack = K == 2 ? 4 : 3;
+    UniformWindow<double, K> window;
+    __device__ __forceinline__ static Window of(const UniformWindow<double, K>& window, int) { return {window}; }
+    __device__ __forceinline__ Chunk chunk(int which, int) const {
+      double number = 0;
+#pragma unroll
+      for (int k = 0; k <= K; ++k) number = which == window.begin + k ? window.w[k] : number;
+      return {number, 0};
+    }
+  };
+
+  template <int COUNT, class F>
+  __device__ __forceinline__ static void put_base(const double (&value)[COUNT], int first, const F& put) {
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) put((first + k) / 8, (first + k) % 8, value[k]);
+  }
+
+  template <int ROWS, class T>
+  __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const double (&numbers)[T::kHigh][4],
+                                                    const uint32_t (&)[T::kHigh], const uint4* right, int row0) {
+    add_dense<ROWS>(sums, numbers, right, row0);
+  }
+};
+
 }  // namespace fastkan

@@ -14,22 +14,23 @@ namespace fastkan {
 
 constexpr int kStepChunks = 16, kStepInputs = 16, kStepPacks = kStepChunks / Sparse16832::kChunks;
 
+template <class A>
 struct SparseOutArgs {
-  Contraction<float> c;
+  Contraction<A> c;
   int chunks, inputs;    // of an input; of a step
   int64_t spline_steps;  // those of the base function follow
   int64_t steps;
   int splits;  // of the steps
   int64_t split_steps;
-  const KnotRow<float>* knots;  // of each input; where all share a row each block makes it
-  float* parts;                 // [splits, N, O] where there are several
+  const KnotRow<A>* knots;  // of each input; where all share a row each block makes it
+  A* parts;                 // [splits, N, O] where there are several
 };
 
 template <class S, class T>
-SparseOutArgs plan_sparse_out(const Problem& p, int processors) {
+SparseOutArgs<typename T::Sum> plan_sparse_out(const Problem& p, int processors) {
   constexpr int kFewSteps = 8;  // less is mostly the beginning and the end of a pipeline
-  SparseOutArgs a = {};
-  a.c = Contraction<float>::of(p);
+  SparseOutArgs<typename T::Sum> a = {};
+  a.c = Contraction<typename T::Sum>::of(p);
   a.chunks = SparseOperand<S>::chunks(p);
   a.inputs = kStepChunks / a.chunks;
   a.spline_steps = ceil_div(p.I, a.inputs);
@@ -41,25 +42,31 @@ SparseOutArgs plan_sparse_out(const Problem& p, int processors) {
   return a;
 }
 
-// The left operand of a step, as lanes read it: their four registers side by side. The four lanes of a row lie such
-// that threads that write neighbouring rows meet different banks.
-template <class T>
+// The left operand of a step, as lanes read it: their four numbers side by side, or as many of them as 16 bytes hold.
+// The four lanes of a row lie such that threads that write neighbouring rows meet different banks.
+template <class S, class T>
 struct LeftOperand {
+  using Number = typename Matrices<S>::Number;
   static constexpr int kBlocks = T::kRows / Sparse16832::kRows;
-  uint32_t numbers[kStepPacks][kBlocks][kWarp][Sparse16832::kRegisters];
+  static constexpr int kTogether = 16 / sizeof(Number), kPlanes = Sparse16832::kRegisters / kTogether;
+  Number numbers[kStepPacks][kBlocks][kPlanes][kWarp][kTogether];
   uint16_t places[kStepPacks][kBlocks][8][2][2];  // [row % 8][chunk / 4][row / 8]
 
   __device__ __forceinline__ static int slot(int lane) { return lane ^ (lane / 8 % 4); }
-  __device__ __forceinline__ void put(int pack, int row, int chunk, uint32_t pair) {
+  __device__ __forceinline__ void put(int pack, int row, int chunk, Number number) {
     const int in_block = row % Sparse16832::kRows, lane = Sparse16832::lane(in_block, chunk);
-    numbers[pack][row / Sparse16832::kRows][slot(lane)][Sparse16832::register_of(in_block, chunk)] = pair;
+    const int r = Sparse16832::register_of(in_block, chunk);
+    numbers[pack][row / Sparse16832::kRows][r / kTogether][slot(lane)][r % kTogether] = number;
   }
   __device__ __forceinline__ void put_places(int pack, int row, int four, uint32_t bits) {
     places[pack][row / Sparse16832::kRows][row % 8][four][row % Sparse16832::kRows / 8] = static_cast<uint16_t>(bits);
   }
-  __device__ __forceinline__ void get(int pack, int block, int lane, uint32_t (&to)[4]) const {
-    const uint4 q = *reinterpret_cast<const uint4*>(numbers[pack][block][slot(lane)]);
-    to[0] = q.x, to[1] = q.y, to[2] = q.z, to[3] = q.w;
+  __device__ __forceinline__ void get(int pack, int block, int lane, Number (&to)[4]) const {
+#pragma unroll
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const uint4 q = *reinterpret_cast<const uint4*>(numbers[pack][block][plane][slot(lane)]);
+      memcpy(to + plane * kTogether, &q, sizeof q);
+    }
   }
   __device__ __forceinline__ uint32_t get_places(int pack, int block, int lane) const {
     return *reinterpret_cast<const uint32_t*>(places[pack][block][lane / 4][lane % 2]);
@@ -75,27 +82,30 @@ template <class S, class T>
 struct SparseOutShared {
   static constexpr int kPieces = T::kColumns / SparseOperand<S>::kWidth;  // of 16 bytes, of a row
   static constexpr int kStepRows = SparseOperand<S>::kChunkColumns * kStepChunks;
-  uint4* right;            // [kStages][kStepRows][kPieces]
-  LeftOperand<T>* left;    // [2]
-  FunctionOfStep* of_row;  // [kStepRows]
-  KnotRow<float>* knots;
+  using Knots = KnotRow<typename T::Sum>;
+  uint4* right;             // [kStages][kStepRows][kPieces]
+  LeftOperand<S, T>* left;  // [2]
+  FunctionOfStep* of_row;   // [kStepRows]
+  Knots* knots;
 
   FASTKAN_HD explicit SparseOutShared(Pieces pieces)
       : right(pieces.take<uint4>(kStages * kStepRows * kPieces)),
-        left(pieces.take<LeftOperand<T>>(2)),
+        left(pieces.take<LeftOperand<S, T>>(2)),
         of_row(pieces.take<FunctionOfStep>(kStepRows)),
-        knots(pieces.take<KnotRow<float>>(1)) {}
+        knots(pieces.take<Knots>(1)) {}
   // What is there already; of_row is for copies alone.
-  FASTKAN_HD SparseOutShared(uint4* right, LeftOperand<T>* left, KnotRow<float>* knots)
+  FASTKAN_HD SparseOutShared(uint4* right, LeftOperand<S, T>* left, Knots* knots)
       : right(right), left(left), of_row(nullptr), knots(knots) {}
   static int64_t bytes() {
-    return Pieces::bytes<LeftOperand<T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * kPieces) +
-           Pieces::bytes<FunctionOfStep>(kStepRows) + Pieces::bytes<KnotRow<float>>(1);
+    return Pieces::bytes<LeftOperand<S, T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * kPieces) +
+           Pieces::bytes<FunctionOfStep>(kStepRows) + Pieces::bytes<Knots>(1);
   }
 };
 
 template <class S, class T, int K>
 class SparseOut {
+  using A = typename T::Sum;
+  using Number = typename Matrices<S>::Number;
   using Shared = SparseOutShared<S, T>;
   using Operand = SparseOperand<S>;
   using Window = typename Operand::template Window<K>;
@@ -108,7 +118,7 @@ class SparseOut {
  public:
   static constexpr bool kGroup = T::kGroup;
 
-  __device__ __forceinline__ SparseOut(const SparseOutArgs& args, const Shared& memory, int64_t n0, int64_t o0)
+  __device__ __forceinline__ SparseOut(const SparseOutArgs<A>& args, const Shared& memory, int64_t n0, int64_t o0)
       : a(args),
         p(args.c.p),
         shared(memory),
@@ -125,7 +135,7 @@ class SparseOut {
   // By way of shared memory that holds a tile.
   __device__ __forceinline__ void store(int split, uint4* memory) {
     if (a.splits > 1) {
-      float* to = a.parts + (split * p.N + n0_) * p.O + o0_;
+      A* to = a.parts + (split * p.N + n0_) * p.O + o0_;
       Operand::store_sums(sums_, p.O - o0_, [&](int row) { return n0_ + row < p.N ? to + row * p.O : nullptr; });
     } else {
       if (p.bias) add_bias();
@@ -169,7 +179,7 @@ class SparseOut {
     }
   }
   __device__ __forceinline__ void make(int64_t step, int turn) const {
-    LeftOperand<T>& left = shared.left[turn % 2];
+    LeftOperand<S, T>& left = shared.left[turn % 2];
     if (!is_spline(step)) return make_base(step, left);
     FASTKAN_ROLL
     for (int each = 0; each < kPacks; ++each) {
@@ -184,7 +194,7 @@ class SparseOut {
   }
 
   __device__ __forceinline__ void multiply(int64_t step, int turn, int stage) {
-    const LeftOperand<T>& left = shared.left[turn % 2];
+    const LeftOperand<S, T>& left = shared.left[turn % 2];
     const uint4* right = right_of(stage);
     if (is_spline(step)) {
 #pragma unroll
@@ -205,7 +215,7 @@ class SparseOut {
       const int function = row % Operand::kChunkColumns * a.chunks + chunk % a.chunks;
       shared.of_row[row] = {input < a.inputs && function < p.F ? input : -1, function};
     }
-    if (threadIdx.x == 0 && !a.knots) *shared.knots = KnotRow<float>::of(a.c.shape, p.grid);
+    if (threadIdx.x == 0 && !a.knots) *shared.knots = KnotRow<A>::of(a.c.shape, p.grid);
     __syncthreads();
   }
 
@@ -226,9 +236,9 @@ class SparseOut {
 
   // s of neighbouring inputs.
   template <int COUNT>
-  __device__ __forceinline__ void weights_from(int64_t i, float* s) const {
+  __device__ __forceinline__ void weights_from(int64_t i, A* s) const {
     const int64_t n = n0_ + row_;
-    uint32_t bits[COUNT];
+    Bits<A> bits[COUNT];
     read_bits<COUNT>(p.s, n * p.s.stride[0] + i * p.s.stride[1], p.s.stride[1], n < p.N ? p.I - i : 0, bits);
 #pragma unroll
     for (int k = 0; k < COUNT; ++k) s[k] = number_of_bits(bits[k], p.s.dtype);
@@ -237,17 +247,17 @@ class SparseOut {
   // The windows of neighbouring inputs, side by side.
   __device__ __forceinline__ void windows(int64_t i, int count, int each, Window (&to)[kPackInputs]) const {
     const Shape shape = smooth_shape<K>(a.c.shape);
-    KnotRow<float> row = *shared.knots;
-    float s[kPackInputs];
+    KnotRow<A> row = *shared.knots;
+    A s[kPackInputs];
     if (p.s) weights_from<kPackInputs>(i, s);
 #pragma unroll
     for (int k = 0; k < kPackInputs; ++k) {
-      uint32_t bits = ahead_[k];
+      Bits<A> bits = ahead_[k];
 #pragma unroll
       for (int other = 1; other < kPacks; ++other)  // registers have no index
         bits = other == each ? ahead_[other * kPackInputs + k] : bits;
       if (a.knots) row = a.knots[least(i + k, p.I - 1)];
-      auto window = UniformWindow<float, K>::template of<0>(shape, row, number_of_bits(bits, p.x.dtype));
+      auto window = UniformWindow<A, K>::template of<0>(shape, row, number_of_bits(bits, p.x.dtype));
       if (p.s)
 #pragma unroll
         for (int j = 0; j <= K; ++j) window.w[j] *= s[k];
@@ -257,13 +267,13 @@ class SparseOut {
 
   // CHUNKS of an input where that is known.
   template <int CHUNKS>
-  __device__ __forceinline__ void put_pack(int pack, Window (&window)[kPackInputs], LeftOperand<T>& left) const {
+  __device__ __forceinline__ void put_pack(int pack, Window (&window)[kPackInputs], LeftOperand<S, T>& left) const {
     const int chunks = CHUNKS ? CHUNKS : a.chunks;
     int chunk = pack * Sparse16832::kChunks - first_of(pack) * chunks;
     uint32_t places = 0;
 #pragma unroll
     for (int q = 0; q < Sparse16832::kChunks; ++q) {
-      const ChunkOfQuad held = window[CHUNKS ? q / CHUNKS : 0].chunk(CHUNKS ? q % CHUNKS : chunk, chunks);
+      const auto held = window[CHUNKS ? q / CHUNKS : 0].chunk(CHUNKS ? q % CHUNKS : chunk, chunks);
       left.put(pack, row_, q, held.numbers);
       places |= held.places << 4 * (q % 4);
       if (q % 4 == 3) {
@@ -278,8 +288,8 @@ class SparseOut {
     }
   }
 
-  __device__ __forceinline__ void make_base(int64_t step, LeftOperand<T>& left) const {
-    float value[kEach], s[kEach];
+  __device__ __forceinline__ void make_base(int64_t step, LeftOperand<S, T>& left) const {
+    A value[kEach], s[kEach];
 #pragma unroll
     for (int k = 0; k < kEach; ++k) value[k] = a.c.base.value(number_of_bits(ahead_[k], p.x.dtype));
     if (p.s) {
@@ -288,12 +298,13 @@ class SparseOut {
       for (int k = 0; k < kEach; ++k) value[k] *= s[k];
     }
     Operand::put_base(value, part_ * kEach,
-                      [&](int pack, int chunk, uint32_t bits) { left.put(pack, row_, chunk, bits); });
+                      [&](int pack, int chunk, Number number) { left.put(pack, row_, chunk, number); });
   }
 
-  __device__ __forceinline__ void multiply_spline(const LeftOperand<T>& left, const uint4* right, int pack) {
+  __device__ __forceinline__ void multiply_spline(const LeftOperand<S, T>& left, const uint4* right, int pack) {
     const int lane = WarpSums<T>::lane();
-    uint32_t numbers[T::kHigh][4], places[T::kHigh];
+    Number numbers[T::kHigh][4];
+    uint32_t places[T::kHigh];
 #pragma unroll
     for (int m = 0; m < T::kHigh; ++m) {
       const int block = WarpSums<T>::first_row(m) / Sparse16832::kRows;
@@ -304,8 +315,8 @@ class SparseOut {
     Operand::template add_sparse<Shared::kStepRows>(sums_, numbers, places, right, kRows * pack);
   }
 
-  __device__ __forceinline__ void multiply_base(const LeftOperand<T>& left, const uint4* right, int pack) {
-    uint32_t numbers[T::kHigh][4];
+  __device__ __forceinline__ void multiply_base(const LeftOperand<S, T>& left, const uint4* right, int pack) {
+    Number numbers[T::kHigh][4];
 #pragma unroll
     for (int m = 0; m < T::kHigh; ++m)
       left.get(pack, WarpSums<T>::first_row(m) / Sparse16832::kRows, WarpSums<T>::lane(), numbers[m]);
@@ -315,7 +326,7 @@ class SparseOut {
   __device__ __forceinline__ void add_bias() {
 #pragma unroll
     for (int n = 0; n < T::kWide; ++n) {
-      uint32_t bits[2];
+      Bits<A> bits[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int64_t o = o0_ + Operand::template column<T>(n, r);
@@ -328,17 +339,17 @@ class SparseOut {
     }
   }
 
-  const SparseOutArgs& a;
+  const SparseOutArgs<A>& a;
   const Problem& p;
   const Shared shared;
   const int64_t n0_, o0_;
   const int row_, part_;
-  uint32_t ahead_[kEach];
+  Bits<A> ahead_[kEach];
   WarpSums<T> sums_;
 };
 
 template <class S, class T, int K>
-__device__ __forceinline__ void sparse_out_tile(const SparseOutArgs& a, unsigned char* memory) {
+__device__ __forceinline__ void sparse_out_tile(const SparseOutArgs<typename T::Sum>& a, unsigned char* memory) {
   const Problem& p = a.c.p;
   const int64_t row_blocks = ceil_div(p.N, T::kRows), column_blocks = ceil_div(p.O, T::kColumns);
   const int64_t rest = blockIdx.x / row_blocks;
@@ -351,7 +362,8 @@ __device__ __forceinline__ void sparse_out_tile(const SparseOutArgs& a, unsigned
 }
 
 template <class S, class T, int K>
-__global__ void __launch_bounds__(T::kThreads, 2) sparse_out_kernel(const __grid_constant__ SparseOutArgs a) {
+__global__ void __launch_bounds__(T::kThreads, 2)
+    sparse_out_kernel(const __grid_constant__ SparseOutArgs<typename T::Sum> a) {
   extern __shared__ __align__(1024) unsigned char fastkan_shared[];
   if constexpr (!T::kGroup || kHasGroups)
     sparse_out_tile<S, T, K>(a, fastkan_shared);
@@ -361,24 +373,26 @@ __global__ void __launch_bounds__(T::kThreads, 2) sparse_out_kernel(const __grid
 
 template <class S, class T>
 void sparse_out_in_tiles(const Problem& p, const Device& device) {
-  SparseOutArgs a = plan_sparse_out<S, T>(p, device.processors);
+  using A = typename T::Sum;
+  SparseOutArgs<A> a = plan_sparse_out<S, T>(p, device.processors);
   a.knots = rows_of_knots(a.c, device);
-  if (a.splits > 1) a.parts = device.take<float>(a.splits * p.N * p.O);
+  if (a.splits > 1) a.parts = device.take<A>(a.splits * p.N * p.O);
   const int64_t blocks = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns) * a.splits;
   const auto run = [&](auto kernel) {
     launch("sparse_out", kernel, blocks, T::kThreads, SparseOutShared<S, T>::bytes(), device, a);
   };
   p.K == 3 ? run(sparse_out_kernel<S, T, 3>) : run(sparse_out_kernel<S, T, 2>);
-  if (a.splits > 1) reduce<float>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
+  if (a.splits > 1) reduce<A>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
 }
 
 template <class S>
 void sparse_out(const Problem& p, const Device& device) {
-  using Large = Tile<128, 128>;
+  using A = typename Matrices<S>::Sum;
+  using Large = Tile<sizeof(A) == 4 ? 128 : 64, 128, false, A>;
   if (ceil_div(p.N, Large::kRows) * ceil_div(p.O, Large::kColumns) >= device.processors)
     sparse_out_in_tiles<S, Large>(p, device);
   else
-    sparse_out_in_tiles<S, Tile<64, 64>>(p, device);
+    sparse_out_in_tiles<S, Tile<64, 64, false, A>>(p, device);
 }
 
 // The same by wgmma.

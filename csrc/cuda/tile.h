@@ -1,4 +1,4 @@
-// A tile of a matrix product in shared memory, and what a warp makes of it. 16-bit numbers, float32 sums.
+// A tile of a matrix product in shared memory, and what a warp makes of it.
 #pragma once
 
 #include <cuda/wgmma.h>
@@ -33,11 +33,12 @@ __device__ __forceinline__ uint64_t right_descriptor(const uint4* right) {
 
 // A block of 4 warps makes ROWS by COLUMNS sums: two by two, a warp a quarter of them; or as a GROUP, a warp 16 rows of
 // every 64.
-template <int ROWS, int COLUMNS, bool GROUP = false>
+template <int ROWS, int COLUMNS, bool GROUP = false, class SUM = float>
 struct Tile {
+  using Sum = SUM;
   static constexpr bool kGroup = GROUP;
   static constexpr int kRows = ROWS, kColumns = COLUMNS, kThreads = 4 * kWarp;
-  static constexpr int kPieces = COLUMNS / 8;  // of 16 bytes
+  static constexpr int kPieces = COLUMNS / 8;  // of 16 bytes, of a row of 16-bit numbers
   static constexpr int kHigh = GROUP ? ROWS / 64 : ROWS / 32, kWide = GROUP ? COLUMNS / 8 : COLUMNS / 16;  // of [16, 8]
   static_assert(ROWS % 64 == 0 && COLUMNS % 64 == 0 && (!GROUP || COLUMNS == 128));
   __device__ __forceinline__ static unsigned thread() { return threadIdx.x; }
@@ -92,10 +93,17 @@ __device__ __forceinline__ void run_steps(Steps& steps, int64_t begin, int64_t e
   __syncthreads();
 }
 
+// Two numbers that are read or written together.
+template <class A>
+struct alignas(2 * sizeof(A)) Pair {
+  A x, y;
+};
+
 // The sums of a warp, and where they are in the tile.
 template <class T>
 struct WarpSums {
-  float sum[T::kHigh][T::kWide][4] = {};
+  using Sum = typename T::Sum;
+  Sum sum[T::kHigh][T::kWide][4] = {};
 
   __device__ __forceinline__ static int lane() { return static_cast<int>(threadIdx.x % kWarp); }
   // Of a block of 16 rows, and of all columns.
@@ -130,12 +138,11 @@ struct WarpSums {
     for (int m = 0; m < T::kHigh; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        if (float* to = f(first_row(m) + 8 * half + lane() / 4))
+        if (Sum* to = f(first_row(m) + 8 * half + lane() / 4))
 #pragma unroll
           for (int n = 0; n < T::kWide; ++n)
             if (column + 8 * n < columns)
-              *reinterpret_cast<float2*>(to + column + 8 * n) =
-                  make_float2(sum[m][n][2 * half], sum[m][n][2 * half + 1]);
+              *reinterpret_cast<Pair<Sum>*>(to + column + 8 * n) = {sum[m][n][2 * half], sum[m][n][2 * half + 1]};
   }
 
   // The same, rounded to S and 16 bytes at a time, by way of as much shared memory; all threads of the tile.

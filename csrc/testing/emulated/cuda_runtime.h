@@ -27,7 +27,11 @@ struct dim3 {
 };
 
 enum cudaError_t { cudaSuccess, cudaErrorLaunchFailure };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrSingleToDoublePrecisionPerfRatio
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = struct EmulatedStream*;
 struct cudaFuncAttributes {};
@@ -129,9 +133,6 @@ struct alignas(16) float4 {
 };
 struct alignas(8) float2 {
   float x, y;
-};
-struct alignas(8) uint2 {
-  unsigned x, y;
 };
 struct alignas(16) double2 {
   double x, y;

@@ -377,11 +377,17 @@ void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void
 }  // namespace emulated
 
 // FASTKAN_EMULATED_PROCESSORS tells how many the emulated GPU has: few make large tiles, many make splits. Its compute
-// capability is FASTKAN_EMULATED_MAJOR.
+// capability is FASTKAN_EMULATED_MAJOR; float64 is by FASTKAN_EMULATED_RATIO slower than float32.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  const bool processors = which == cudaDevAttrMultiProcessorCount;
-  const char* wanted = std::getenv(processors ? "FASTKAN_EMULATED_PROCESSORS" : "FASTKAN_EMULATED_MAJOR");
-  *value = wanted ? std::atoi(wanted) : processors ? 1 : 8;
+  struct Told {
+    const char* by;
+    int otherwise;
+  };
+  const Told told = which == cudaDevAttrMultiProcessorCount      ? Told{"FASTKAN_EMULATED_PROCESSORS", 1}
+                    : which == cudaDevAttrComputeCapabilityMajor ? Told{"FASTKAN_EMULATED_MAJOR", 8}
+                                                                 : Told{"FASTKAN_EMULATED_RATIO", 2};
+  const char* wanted = std::getenv(told.by);
+  *value = wanted ? std::atoi(wanted) : told.otherwise;
   return cudaSuccess;
 }
 

@@ -73,6 +73,22 @@ void multiply(const char* operation, float (&c)[4], const Fragments& mine, bool 
     for (int k = 0; k < depth; ++k) c[r] += left[r / 2][k] * right[r % 2][k];
 }
 
+// m16n8k8 of float64 ("Matrix fragments for mma.m16n8k8"): each lane gives its numbers one after the other.
+inline void multiply(double (&c)[4], const double (&a)[4], double b0, double b1) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
+  double left[2][8], right[2][8];
+  for (int r = 0; r < 4; ++r) {
+    const uint64_t* given = exchange("mma.f64", bits_of(a[r]));
+    for (int j = 0; j < 4; ++j) left[r % 2][r / 2 * 4 + j] = value_of<double>(given[4 * g + j]);
+  }
+  for (int r = 0; r < 2; ++r) {
+    const uint64_t* given = exchange("mma.f64", bits_of(r == 0 ? b0 : b1));
+    for (int j = 0; j < 8; ++j) right[j / 4][r * 4 + j % 4] = value_of<double>(given[4 * (2 * t + j / 4) + j % 4]);
+  }
+  for (int r = 0; r < 4; ++r)
+    for (int k = 0; k < 8; ++k) c[r] += left[r / 2][k] * right[r % 2][k];
+}
+
 }  // namespace emulated
 
 namespace fastkan {
@@ -112,6 +128,8 @@ inline void load_transposed(uint32_t (&to)[4], const void* row) {
 
 template <class S>
 struct Matrices {
+  using Number = uint32_t;
+  using Sum = float;
   static void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     emulated::multiply<S>("mma", c, {{a[0], a[1], a[2], a[3]}, {b0, b1}, 0}, false);
   }
@@ -128,6 +146,14 @@ struct Matrices {
     const uint32_t bits = static_cast<uint32_t>(emulated::bits_of(number));
     return isfinite(number) ? bits + 0x1000 : bits;
   }
+};
+
+template <>
+struct Matrices<double> {
+  using Number = double;
+  using Sum = double;
+  static void multiply(double (&c)[4], const double (&a)[4], double b0, double b1) { emulated::multiply(c, a, b0, b1); }
+  static double rounded(double number) { return number; }
 };
 
 }  // namespace fastkan

@@ -1,2 +1,0 @@
-// The products of matrices as C++, likewise.
-#include "../../cuda/tf32.cu"
