@@ -6,8 +6,9 @@ rows' losses is more than its standard error, as in Breiman et al., Classificati
 a deeper network has to be better by two.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ SHAPES = (), (1,), (4,)  # of hidden layers
 PENALTIES = (3e-2, 1e-2, 1e-3)
 STEPS = 12  # of LBFGS, of up to 20 iterations each
 SEARCH_ROWS = 2500  # that networks are compared on; the last training is on all
+ROWS_FOR_THREADS = 20000  # from here on the last training takes all threads
 ABOUT = 0.03  # of a loss: what is worse by less is about as good
 FORMULA_ROWS = 2000  # that Levenberg-Marquardt trains the numbers of a formula on
 MANY = 30  # inputs, of which only those that matter go into wide networks
@@ -45,16 +47,29 @@ class Found(NamedTuple):
 def find(data: Prepared, seed: int, tell: Callable[[str], object] = lambda stage: None) -> Found:
     """Train for the table; tell is called with what is done next. The same again for the same arguments, on a CPU."""
     search = Search(data, seed, tell)
-    model = search.shaped()
-    model = search.refined(model)
-    model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
-    formula, good = search.symbolic(model)
+    with _threads(1):
+        model = search.shaped()
+        model = search.refined(model)
+        model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
+        formula, good = search.symbolic(model)
     tell("last training")
     everything = torch.cat([data.train, data.valid])
-    search.fit(model, everything, search.lamb)
-    if formula is not None:
-        search.polish(formula, everything, 30)
+    with _threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
+        search.fit(model, everything, search.lamb)
+        if formula is not None:
+            search.polish(formula, everything, 30)
     return Found(model, formula, good)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many of torch's threads meanwhile: small networks gain nothing by more, and lose on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Search:
