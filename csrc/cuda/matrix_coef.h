@@ -19,6 +19,11 @@ struct BackwardArgs {
   A *sum_coef, *sum_edges;  // [splits, I, F, O], [splits, I, O] where there are several
 };
 
+// What an octet of a tile's columns is: functions from `function` on of an input; input -1: base functions or nothing.
+struct OctetOfTile {
+  int64_t input, function;
+};
+
 template <class S, class T, int K>
 class MatrixCoef {
   using A = typename T::Sum;
@@ -30,8 +35,9 @@ class MatrixCoef {
 
  public:
   static constexpr bool kGroup = false;
-  static constexpr int kShared = (kStages + 2) * kStep;
+  static constexpr int kShared = (kStages + 2) * kStep + T::kColumns / 8;
   static_assert(T::kRows == T::kColumns && (sizeof(S) > 2 || kShared >= T::kRows * kPieces));
+  static_assert(sizeof(OctetOfTile) == sizeof(uint4));
 
   __device__ __forceinline__ MatrixCoef(const BackwardArgs<A>& args, uint4* memory, const KnotRow<A>& knots,
                                         int64_t first_group, int64_t o0, int split)
@@ -46,11 +52,9 @@ class MatrixCoef {
         split_(split),
         row_(static_cast<int>(threadIdx.x % kDepth)),
         octet0_(static_cast<int>(threadIdx.x / kDepth)) {
-#pragma unroll
-    for (int k = 0; k < kEach; ++k) {
-      const ColumnOfTile column = column_of_tile(a.columns, p, first_group_, 8 * octet_of(k));
-      input_[k] = column.function == kBaseColumn ? -1 : column.input;
-      function_[k] = column.function;
+    if (threadIdx.x < T::kColumns / 8) {
+      const ColumnOfTile column = column_of_tile(a.columns, p, first_group_, 8 * static_cast<int>(threadIdx.x));
+      octets()[threadIdx.x] = {column.function == kBaseColumn ? -1 : column.input, column.function};
     }
   }
 
@@ -84,8 +88,10 @@ class MatrixCoef {
   __device__ __forceinline__ void look(int64_t step) {
     const int64_t n = n_begin_ + step * kDepth + row_;
 #pragma unroll
-    for (int k = 0; k < kEach; ++k)
-      read_bits<1>(p.x, n * p.x.stride[0] + input_[k] * p.x.stride[1], 0, n < n_end_ && input_[k] >= 0, ahead_ + k);
+    for (int k = 0; k < kEach; ++k) {
+      const int64_t i = octets()[octet_of(k)].input;
+      read_bits<1>(p.x, n * p.x.stride[0] + i * p.x.stride[1], 0, n < n_end_ && i >= 0, ahead_ + k);
+    }
   }
 
   __device__ __forceinline__ void make(int64_t step, int turn) const {
@@ -95,7 +101,8 @@ class MatrixCoef {
     uint4* left = left_of(turn);
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      const int64_t i = input_[k];
+      const int64_t i = octets()[octet_of(k)].input;
+      const int function = static_cast<int>(octets()[octet_of(k)].function);
       if (i < 0) continue;  // nothing, or the base functions, which come with their inputs
       if (a.knots) row = a.knots[i];
       const A x = number_of_bits(ahead_[k], p.x.dtype);
@@ -108,8 +115,8 @@ class MatrixCoef {
       auto window = UniformWindow<A, K>::template of<0>(shape, row, x);
 #pragma unroll
       for (int j = 0; j <= K; ++j) window.w[j] *= s;
-      Operand::template put_window<T>(left, row_, octet_of(k), window, function_[k]);
-      if (!p.with_base || function_[k] != 0) continue;
+      Operand::template put_window<T>(left, row_, octet_of(k), window, function);
+      if (!p.with_base || function != 0) continue;
       const int group = octet_of(k) / Columns::kOctets, octet = (group + 1) * Columns::kOctets - 1;
       const int at = static_cast<int>(i - (first_group_ + group) * a.columns.inputs);
       Operand::template put_number<T>(left, row_, 8 * octet + at, a.c.base.value(x) * s);
@@ -123,6 +130,9 @@ class MatrixCoef {
  private:
   __device__ __forceinline__ uint4* right_of(int stage) const { return shared_ + stage * kStep; }
   __device__ __forceinline__ uint4* left_of(int turn) const { return shared_ + (kStages + turn % 2) * kStep; }
+  __device__ __forceinline__ OctetOfTile* octets() const {
+    return reinterpret_cast<OctetOfTile*>(shared_ + (kStages + 2) * kStep);
+  }
   __device__ __forceinline__ int octet_of(int k) const { return octet0_ + k * (T::kThreads / kDepth); }
 
   // Where the sums of a row of the tile go.
@@ -140,8 +150,6 @@ class MatrixCoef {
   const KnotRow<A>& knots_;
   const int64_t first_group_, o0_, n_begin_, n_end_;
   const int split_, row_, octet0_;
-  int64_t input_[kEach];
-  int function_[kEach];
   Bits<A> ahead_[kEach];
   WarpSums<T> sums_;
 };
