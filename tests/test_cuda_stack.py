@@ -5,6 +5,7 @@ import torch
 from emulated import FEW, MANY, NAMESPACE, PROCESSORS
 from test_stack import layers, leaves, rows, weights
 
+from fastkan import stack_size
 from fastkan.stack import layered, parts
 
 OPS = getattr(torch.ops, NAMESPACE)
@@ -23,6 +24,18 @@ def operands(widths, number, tangents, seed, dtype=DOUBLE, **fixed):
     return made, x, along, u
 
 
+def assert_is_the_reference(widths, number, tangents, seed, **fixed):
+    made, x, along, u = operands(widths, number, tangents, seed, **fixed)
+    expected = layered(x, along, made, "reference")
+    by = [x, *along, *weights(made)]
+    grads = torch.autograd.grad(expected, by, u, allow_unused=True, materialize_grads=True)
+    with torch.no_grad():
+        found = OPS.stack_out(x, along, *parts(made))
+        found_grads = OPS.stack_backward(x, along, u, *parts(made), True, True, True)
+    for got, want in zip([found, *found_grads], [expected, *grads], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10 * max(1.0, want.abs().max().item()))
+
+
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("tangents", [0, 1, 2])
 @pytest.mark.parametrize("widths", [(1, 1, 1), (2, 5, 1), (4, 3, 7, 2), (2,) * 9], ids=str)
@@ -30,15 +43,17 @@ def test_is_the_reference(widths, tangents, count, processors):
     """Mixed degrees, grids and bases; blocks that are full or not, one for all tiles or one for each."""
     processors(count)
     for seed, number in enumerate((1, 37, 300)):
-        made, x, along, u = operands(widths, number, tangents, seed + 10 * tangents)
-        expected = layered(x, along, made, "reference")
-        by = [x, *along, *weights(made)]
-        grads = torch.autograd.grad(expected, by, u, allow_unused=True, materialize_grads=True)
-        with torch.no_grad():
-            found = OPS.stack_out(x, along, *parts(made))
-            found_grads = OPS.stack_backward(x, along, u, *parts(made), True, True, True)
-        for got, want in zip([found, *found_grads], [expected, *grads], strict=True):
-            torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10 * max(1.0, want.abs().max().item()))
+        assert_is_the_reference(widths, number, tangents, seed + 10 * tangents)
+
+
+def test_steps_of_one_input_where_no_more_fit(processors):
+    """The widest network of its kind, and one of half its width."""
+    processors(FEW)
+    kind = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
+    widest = max(n for n in range(1, 60) if stack_size.fits("cuda", layers((3, n, 1), **kind), 1))
+    assert stack_size.block_bytes(layers((3, widest, 1), **kind)) > 0.95 * stack_size.BLOCK_BYTES
+    for width in (widest, widest // 2):
+        assert_is_the_reference((3, width, 1), 70, 2, 5, **kind)
 
 
 def test_float32(processors):

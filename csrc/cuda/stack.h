@@ -1,18 +1,22 @@
-// A stack of layers whose weights fit the shared memory of a block, in one launch each way: a thread takes a row
-// through all layers and back, its activations in shared memory beside the weights. The mathematics is that of
-// cpu/stack.h. What is summed over rows goes by inputs: every row leaves the weights of an input's window, then every
-// thread adds up the gradients of some coefficients, row after row. A second launch adds the blocks' sums in their
-// order.
+// A stack of layers whose weights fit the shared memory of a block, in one launch each way, activations in shared
+// memory beside the weights. The mathematics is that of cpu/stack.h. A block takes some rows through all layers and
+// back, in steps: its threads make the windows of some inputs, a row and input each; then each adds up what a row and
+// output get of these, or, on the way back, what some coefficients get of all rows. A second launch adds the blocks'
+// sums, a warp a coefficient, in one order.
 #pragma once
 
 #include "launch.h"
 #include "operand.h"
+#include "order.h"
 
 namespace fastkan {
 
-constexpr int kMostStackRows = 128, kMostStackTangents = 2;
+// Rows of a block: at most; as many have to fit; fewer where the processors are many.
+constexpr int kStackThreads = 128, kMostStackRows = 128, kSomeStackRows = 32, kFewStackRows = 8;
+constexpr int kMostStackTangents = 2;
 // Bytes that a block has on every GPU that is built for; fastkan/stack_size.py knows what it holds.
 constexpr size_t kMostStackShared = 96 << 10;
+constexpr int kStackWindow = kMaxDegree + 2;  // the functions of a window, then the base function
 
 template <class A, int T>
 struct StackArgs {
@@ -20,18 +24,24 @@ struct StackArgs {
   Shape shape[kMaxLayers];
   int coef[kMaxLayers], base[kMaxLayers], bias[kMaxLayers], weights;  // where those of a layer begin, how many in all
   int knots[kMaxLayers + 1], nodes[kMaxLayers + 1];                   // of all layers before
-  int widest, rows;
+  int widest, rows, inputs;                                           // the latter of a step
   int64_t blocks;
   BaseFunction<A> silu[T + 2];  // of every order
   A* parts;                     // [blocks, weights]
+
+  FASTKAN_HD int edges_and_biases(int l) const {
+    const Problem& p = s.layer[l];
+    return static_cast<int>((p.I + (p.bias ? 1 : 0)) * p.O);
+  }
 };
 
 template <class A, int T>
 struct StackShared {
   static constexpr int S = 1 << T;
   KnotRow<A>* knots;
-  A *weight, *h, *both_u, *grad, *stage;
-  int* start;
+  A *weight, *h, *both_u, *grad;
+  A* stage;    // [input of the step][subset][function of the window][row]
+  int* start;  // [input of the step][row]
 
   FASTKAN_HD StackShared(const StackArgs<A, T>& a, unsigned char* memory, bool back) {
     Pieces pieces(memory);
@@ -40,10 +50,9 @@ struct StackShared {
     h = pieces.take<A>(static_cast<int64_t>(a.nodes[a.s.depth]) * S * a.rows);
     side_ = static_cast<int64_t>(a.widest) * S * a.rows;
     both_u = pieces.take<A>(2 * side_);
-    if (!back) return;
-    grad = pieces.take<A>(a.weights);
-    stage = pieces.take<A>(static_cast<int64_t>(kMaxDegree + 2) * S * a.rows);
-    start = pieces.take<int>(a.rows);
+    stage = pieces.take<A>(static_cast<int64_t>(a.inputs) * S * kStackWindow * a.rows);
+    start = pieces.take<int>(a.inputs * a.rows);
+    if (back) grad = pieces.take<A>(a.weights);
   }
   // The gradients by the nodes that enter layer l; those of neighbours lie apart.
   FASTKAN_HD A* u(int l) const { return both_u + l % 2 * side_; }
@@ -51,9 +60,9 @@ struct StackShared {
   static size_t bytes(const StackArgs<A, T>& a, bool back) {
     const int64_t row = static_cast<int64_t>(a.rows) * S;
     int64_t sum = Pieces::bytes<KnotRow<A>>(a.knots[a.s.depth]) + Pieces::bytes<A>(a.weights) +
-                  Pieces::bytes<A>(a.nodes[a.s.depth] * row) + Pieces::bytes<A>(2 * a.widest * row);
-    if (back)
-      sum += Pieces::bytes<A>(a.weights) + Pieces::bytes<A>((kMaxDegree + 2) * row) + Pieces::bytes<int>(a.rows);
+                  Pieces::bytes<A>(a.nodes[a.s.depth] * row) + Pieces::bytes<A>(2 * a.widest * row) +
+                  Pieces::bytes<A>(a.inputs * kStackWindow * row) + Pieces::bytes<int>(a.inputs * a.rows);
+    if (back) sum += Pieces::bytes<A>(a.weights);
     return static_cast<size_t>(sum);
   }
 
@@ -64,7 +73,7 @@ struct StackShared {
 // The window of one number at orders 0..D, and what the tangents make of it.
 template <class A, int T, int D>
 struct StackWindow {
-  static constexpr int S = 1 << T, W = kMaxDegree + 2;  // the functions of a window, then the base function
+  static constexpr int S = 1 << T, W = kStackWindow;
   int start;
   A w[D + 1][W];  // derivatives
   A s[S][T + 1];  // s_{A,d}, 0 for d above the size of A
@@ -109,96 +118,151 @@ struct StackWindow {
   }
 };
 
-// From a layer's nodes to the next: `of` and `to` are the thread's own columns, [subset][node] a stride apart.
+// Deals pairs of a row and one of `count` others to the threads.
+template <class A, int T, class F>
+__device__ __forceinline__ void each_pair(const StackArgs<A, T>& a, int count, const F& f) {
+  for (int q = static_cast<int>(threadIdx.x); q < a.rows * count; q += kStackThreads) f(q % a.rows, q / a.rows);
+}
+
+// The numbers of a stack have one type.
+template <class A>
+__device__ __forceinline__ A number(const View& v, int64_t offset) {
+  return static_cast<const A*>(v.data)[offset];
+}
+
+// The windows of `count` inputs from i0 on of a layer whose nodes are `of`, into the stage; f(window, row, input) has
+// each. Nodes lie [subset][node][row].
+template <int D, class A, int T, class F>
+__device__ __forceinline__ void stack_windows(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                              const A* of, int i0, int count, const F& f) {
+  constexpr int S = 1 << T, W = kStackWindow;
+  const Problem& p = a.s.layer[l];
+  each_pair(a, count, [&](int r, int i_at) {
+    const int i = i0 + i_at;
+    const StackWindow<A, T, D> window(a, l, shared.knots[a.knots[l] + i], p.grid + i * p.grid_stride,
+                                      of + i * a.rows + r, p.I * a.rows);
+    shared.start[i_at * a.rows + r] = window.start;
+#pragma unroll
+    for (int B = 0; B < S; ++B)
+#pragma unroll
+      for (int k = 0; k < W; ++k) shared.stage[((i_at * S + B) * W + k) * a.rows + r] = window.of(B, k);
+    f(window, r, i);
+  });
+  __syncthreads();
+}
+
+// From a layer's nodes to the next.
 template <class A, int T>
 __device__ __forceinline__ void stack_layer(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
                                             const A* of, A* to) {
-  constexpr int S = 1 << T, W = kMaxDegree + 2;
+  constexpr int S = 1 << T, W = kStackWindow;
   const Problem& p = a.s.layer[l];
   const int I = static_cast<int>(p.I), O = static_cast<int>(p.O);
-  for (int o = 0; o < O; ++o)
+  for (int i0 = 0; i0 < I; i0 += a.inputs) {
+    const int count = static_cast<int>(least(a.inputs, I - i0));
+    stack_windows<T>(a, shared, l, of, i0, count, [](const auto&, int, int) {});
+    each_pair(a, O, [&](int r, int o) {
 #pragma unroll
-    for (int B = 0; B < S; ++B) to[(B * O + o) * a.rows] = B == 0 && p.bias ? shared.weight[a.bias[l] + o] : A(0);
-  for (int i = 0; i < I; ++i) {
-    const StackWindow<A, T, T> window(a, l, shared.knots[a.knots[l] + i], p.grid + i * p.grid_stride, of + i * a.rows,
-                                      static_cast<int64_t>(I) * a.rows);
-    const A* coef = shared.weight + a.coef[l] + (i * p.F + window.start) * O;
-    const A* base = shared.weight + a.base[l] + i * O;
+      for (int B = 0; B < S; ++B) {
+        A& result = to[(B * O + o) * a.rows + r];
+        A sum = i0 > 0 ? result : B == 0 && p.bias ? shared.weight[a.bias[l] + o] : A(0);
+        for (int i_at = 0; i_at < count; ++i_at) {
+          const int i = i0 + i_at;
+          const A* coef = shared.weight + a.coef[l] + (i * p.F + shared.start[i_at * a.rows + r]) * O + o;
+          const A* weight = shared.stage + (i_at * S + B) * W * a.rows + r;
 #pragma unroll
-    for (int B = 0; B < S; ++B) {
-      A weight[W];
-#pragma unroll
-      for (int k = 0; k < W; ++k) weight[k] = window.of(B, k);
-      for (int o = 0; o < O; ++o) {
-        A sum = to[(B * O + o) * a.rows];
-#pragma unroll
-        for (int k = 0; k <= kMaxDegree; ++k)
-          if (k <= p.K) sum += weight[k] * coef[k * O + o];
-        if (p.with_base) sum += weight[W - 1] * base[o];
-        to[(B * O + o) * a.rows] = sum;
+          for (int k = 0; k <= kMaxDegree; ++k)
+            if (k <= p.K) sum += weight[k * a.rows] * coef[k * O];
+          if (p.with_base) sum += weight[(W - 1) * a.rows] * shared.weight[a.base[l] + i * O + o];
+        }
+        result = sum;
       }
+    });
+    __syncthreads();
+  }
+}
+
+// The gradients by the nodes of an input, from those by a layer's outputs, u: found[subset].
+template <class A, int T>
+__device__ __forceinline__ void stack_node_back(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                                const StackWindow<A, T, T + 1>& window, int i, const A* u, A* found) {
+  constexpr int S = 1 << T, W = kStackWindow;
+  const Problem& p = a.s.layer[l];
+  const int O = static_cast<int>(p.O);
+  const A* coef = shared.weight + a.coef[l] + (i * p.F + window.start) * O;
+  const A* base = shared.weight + a.base[l] + i * O;
+#pragma unroll
+  for (int B = 0; B < S; ++B) found[B] = A(0);
+#pragma unroll
+  for (int B = 0; B < S; ++B) {
+    A dot[W] = {};
+    for (int o = 0; o < O; ++o) {
+      const A by = u[(B * O + o) * a.rows];
+#pragma unroll
+      for (int k = 0; k <= kMaxDegree; ++k)
+        if (k <= p.K) dot[k] += by * coef[k * O + o];
+      if (p.with_base) dot[W - 1] += by * base[o];
+    }
+#pragma unroll
+    for (int d = 0; d <= T + 1; ++d) {
+      A in = A(0);  // in_d(h; u_B)
+#pragma unroll
+      for (int k = 0; k < W; ++k) in += window.w[d][k] * dot[k];
+      if (d > 0) found[0] += window.s[B][d - 1] * in;
+#pragma unroll
+      for (int C = 1; C < S; ++C)
+        if (d > 0 && d <= T && (C & B) == C) found[C] += window.s[B ^ C][d - 1] * in;
     }
   }
 }
 
-// From the gradients by a layer's outputs, `u`, to those by its inputs, `to`. All threads of the block come here.
+// What the coefficients and base weights of the step's inputs get of all rows.
+template <class A, int T>
+__device__ __forceinline__ void stack_weights_back(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                                   int i0, int count, const A* u) {
+  constexpr int S = 1 << T, W = kStackWindow;
+  const Problem& p = a.s.layer[l];
+  const int O = static_cast<int>(p.O), functions = p.F + p.with_base;
+  for (int q = static_cast<int>(threadIdx.x); q < count * functions * O; q += kStackThreads) {
+    const int i_at = q / (functions * O), f = q / O % functions, o = q % O, i = i0 + i_at;
+    const bool spline = f < p.F;
+    const int* start = shared.start + i_at * a.rows;
+    A sum = A(0);
+#pragma unroll 4  // loads of several rows at a time
+    for (int r = 0; r < a.rows; ++r) {
+      const int k = spline ? f - start[r] : W - 1;
+      const bool meets = !spline || (k >= 0 && k <= p.K);
+      const A* weight = shared.stage + (i_at * S * W + (meets ? k : 0)) * a.rows + r;
+#pragma unroll
+      for (int B = 0; B < S; ++B) {
+        const A more = weight[B * W * a.rows] * u[(B * O + o) * a.rows + r];
+        sum = meets ? sum + more : sum;
+      }
+    }
+    shared.grad[spline ? a.coef[l] + (i * p.F + f) * O + o : a.base[l] + i * O + o] += sum;
+  }
+}
+
+// From the gradients by a layer's outputs, u, to those by its inputs, `to`.
 template <class A, int T>
 __device__ __forceinline__ void stack_layer_back(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
                                                  const A* of, const A* u, A* to) {
-  constexpr int S = 1 << T, W = kMaxDegree + 2;
+  constexpr int S = 1 << T;
   const Problem& p = a.s.layer[l];
-  const int I = static_cast<int>(p.I), O = static_cast<int>(p.O), at = static_cast<int>(threadIdx.x);
-  const A* mine = u + at;
-  for (int i = 0; i < I; ++i) {
-    const StackWindow<A, T, T + 1> window(a, l, shared.knots[a.knots[l] + i], p.grid + i * p.grid_stride,
-                                          of + i * a.rows, static_cast<int64_t>(I) * a.rows);
-    const A* coef = shared.weight + a.coef[l] + (i * p.F + window.start) * O;
-    const A* base = shared.weight + a.base[l] + i * O;
-    A found[S] = {};
+  const int I = static_cast<int>(p.I), O = static_cast<int>(p.O);
+  for (int i0 = 0; i0 < I; i0 += a.inputs) {
+    const int count = static_cast<int>(least(a.inputs, I - i0));
+    stack_windows<T + 1>(a, shared, l, of, i0, count, [&](const StackWindow<A, T, T + 1>& window, int r, int i) {
+      A found[S];
+      stack_node_back(a, shared, l, window, i, u + r, found);
 #pragma unroll
-    for (int B = 0; B < S; ++B) {
-      A dot[W] = {};
-      for (int o = 0; o < O; ++o) {
-        const A by = mine[(B * O + o) * a.rows];
-#pragma unroll
-        for (int k = 0; k <= kMaxDegree; ++k)
-          if (k <= p.K) dot[k] += by * coef[k * O + o];
-        if (p.with_base) dot[W - 1] += by * base[o];
-      }
-#pragma unroll
-      for (int d = 0; d <= T + 1; ++d) {
-        A in = A(0);  // in_d(h; u_B)
-#pragma unroll
-        for (int k = 0; k < W; ++k) in += window.w[d][k] * dot[k];
-        if (d > 0) found[0] += window.s[B][d - 1] * in;
-#pragma unroll
-        for (int C = 1; C < S; ++C)
-          if (d > 0 && d <= T && (C & B) == C) found[C] += window.s[B ^ C][d - 1] * in;
-      }
-#pragma unroll
-      for (int k = 0; k < W; ++k) shared.stage[(B * W + k) * a.rows + at] = window.of(B, k);
-    }
-#pragma unroll
-    for (int B = 0; B < S; ++B) to[(B * I + i) * a.rows] = found[B];
-    if (!a.s.with_weights) continue;
-    shared.start[at] = window.start;
-    __syncthreads();
-    for (int q = at; q < (p.F + p.with_base) * O; q += a.rows) {
-      const int f = q / O, o = q % O;
-      A sum = A(0);
-      for (int r = 0; r < a.rows; ++r) {
-        const int k = f < p.F ? f - shared.start[r] : W - 1;
-        if (k < 0 || (k > p.K && f < p.F)) continue;
-#pragma unroll
-        for (int B = 0; B < S; ++B) sum += shared.stage[(B * W + k) * a.rows + r] * u[(B * O + o) * a.rows + r];
-      }
-      shared.grad[f < p.F ? a.coef[l] + i * p.F * O + q : a.base[l] + i * O + o] += sum;
-    }
+      for (int B = 0; B < S; ++B) to[(B * I + i) * a.rows + r] = found[B];
+    });
+    if (a.s.with_weights) stack_weights_back(a, shared, l, i0, count, u);
     __syncthreads();
   }
   if (!a.s.with_weights || !p.bias) return;
-  __syncthreads();
-  for (int o = at; o < O; o += a.rows) {
+  for (int o = static_cast<int>(threadIdx.x); o < O; o += kStackThreads) {
     A sum = A(0);
     for (int r = 0; r < a.rows; ++r) sum += u[o * a.rows + r];
     shared.grad[a.bias[l] + o] += sum;
@@ -214,102 +278,115 @@ __device__ __forceinline__ void load_stack(const StackArgs<A, T>& a, const Stack
     const Problem& p = a.s.layer[l];
     const View &scale = a.s.scale[l], &c = p.coef, &b = p.base_weight;
     const int I = static_cast<int>(p.I), O = static_cast<int>(p.O);
-    for (int i = at; i < I; i += a.rows)
+    for (int i = at; i < I; i += kStackThreads)
       shared.knots[a.knots[l] + i] = KnotRow<A>::of(a.shape[l], p.grid + i * p.grid_stride);
-    for (int q = at; q < I * p.F * O; q += a.rows) {
+#pragma unroll 4
+    for (int q = at; q < I * p.F * O; q += kStackThreads) {
       const int i = q / (p.F * O), f = q / O % p.F, o = q % O;
-      const A factor = scale ? element<A>(scale, i * scale.stride[0] + o * scale.stride[1]) : A(1);
-      shared.weight[a.coef[l] + q] = factor * element<A>(c, i * c.stride[0] + f * c.stride[1] + o * c.stride[2]);
+      const A factor = scale ? number<A>(scale, i * scale.stride[0] + o * scale.stride[1]) : A(1);
+      shared.weight[a.coef[l] + q] = factor * number<A>(c, i * c.stride[0] + f * c.stride[1] + o * c.stride[2]);
     }
-    for (int q = at; p.with_base && q < I * O; q += a.rows)
-      shared.weight[a.base[l] + q] = element<A>(b, q / O * b.stride[0] + q % O * b.stride[1]);
-    for (int o = at; p.bias && o < O; o += a.rows)
-      shared.weight[a.bias[l] + o] = element<A>(p.bias, o * p.bias.stride[0]);
+    for (int q = at; p.with_base && q < I * O; q += kStackThreads)
+      shared.weight[a.base[l] + q] = number<A>(b, q / O * b.stride[0] + q % O * b.stride[1]);
+    for (int o = at; p.bias && o < O; o += kStackThreads)
+      shared.weight[a.bias[l] + o] = number<A>(p.bias, o * p.bias.stride[0]);
   }
-  for (int q = at; back && q < a.weights; q += a.rows) shared.grad[q] = A(0);
+  for (int q = at; back && q < a.weights; q += kStackThreads) shared.grad[q] = A(0);
   __syncthreads();
 }
 
 template <class A, int T, bool BACK>
-__global__ void __launch_bounds__(kMostStackRows, 1) stack_kernel(const __grid_constant__ StackArgs<A, T> a) {
+__global__ void __launch_bounds__(kStackThreads, 1) stack_kernel(const __grid_constant__ StackArgs<A, T> a) {
   constexpr int S = 1 << T;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
   const Stack& s = a.s;
   const StackShared<A, T> shared(a, fastkan_shared, BACK);
-  const int at = static_cast<int>(threadIdx.x), last = s.depth - 1;
+  const int last = s.depth - 1;
   const int I = static_cast<int>(s.layer[0].I), O = static_cast<int>(s.layer[last].O);
   load_stack(a, shared, BACK);
   for (int64_t tile = blockIdx.x; tile * a.rows < s.N; tile += a.blocks) {
-    const int64_t n = tile * a.rows + at;
-    const bool here = n < s.N;
-    for (int i = 0; i < I; ++i)
+    const int64_t n0 = tile * a.rows;
+    each_pair(a, I, [&](int r, int i) {
 #pragma unroll
       for (int B = 0; B < S; ++B) {
         const View& v = B == 0 ? s.x : s.tangent[B == 2];  // of two tangents at once there is none
-        const bool given = here && (B & (B - 1)) == 0;
-        shared.h[(B * I + i) * a.rows + at] = given ? element<A>(v, n * v.stride[0] + i * v.stride[1]) : A(0);
+        const bool given = n0 + r < s.N && (B & (B - 1)) == 0;
+        shared.h[(B * I + i) * a.rows + r] = given ? number<A>(v, (n0 + r) * v.stride[0] + i * v.stride[1]) : A(0);
       }
-    A* of = shared.h + at;
+    });
+    __syncthreads();
+    A* of = shared.h;
     for (int l = 0; l < s.depth; ++l) {
-      A* to = l == last ? shared.u(s.depth) + at : shared.h + a.nodes[l + 1] * S * a.rows + at;
+      A* to = l == last ? shared.u(s.depth) : shared.h + a.nodes[l + 1] * S * a.rows;
       if (!BACK || l < last) stack_layer(a, shared, l, of, to);
       of = to;
     }
-    for (int o = 0; o < O; ++o) {
-      A* all = shared.u(s.depth) + ((S - 1) * O + o) * a.rows + at;
-      if (!BACK && here) put_element(s.out, s.dtype, n * O + o, *all);
-      for (int B = 0; BACK && B < S - 1; ++B) shared.u(s.depth)[(B * O + o) * a.rows + at] = A(0);
-      if (BACK) *all = here ? element<A>(s.u, n * s.u.stride[0] + o * s.u.stride[1]) : A(0);
-    }
+    each_pair(a, O, [&](int r, int o) {
+      const bool here = n0 + r < s.N;
+      A* all = shared.u(s.depth) + ((S - 1) * O + o) * a.rows + r;
+      if (!BACK && here) static_cast<A*>(s.out)[(n0 + r) * O + o] = *all;
+      for (int B = 0; BACK && B < S - 1; ++B) shared.u(s.depth)[(B * O + o) * a.rows + r] = A(0);
+      if (BACK) *all = here ? number<A>(s.u, (n0 + r) * s.u.stride[0] + o * s.u.stride[1]) : A(0);
+    });
     if constexpr (BACK) {
       __syncthreads();
       for (int l = last; l >= 0; --l)
-        stack_layer_back(a, shared, l, shared.h + a.nodes[l] * S * a.rows + at, shared.u(l + 1), shared.u(l) + at);
-      for (int i = 0; here && i < I; ++i) {
-        const A* g = shared.u(0) + i * a.rows + at;
-        if (s.with_x) put_element(s.grad_x, s.dtype, n * I + i, *g);
+        stack_layer_back(a, shared, l, shared.h + a.nodes[l] * S * a.rows, shared.u(l + 1), shared.u(l));
+      each_pair(a, I, [&](int r, int i) {
+        const int64_t to = (n0 + r) * I + i;
+        if (n0 + r >= s.N) return;
+        if (s.with_x) static_cast<A*>(s.grad_x)[to] = shared.u(0)[i * a.rows + r];
         for (int t = 0; s.with_tangents && t < T; ++t)
-          put_element(s.grad_tangent[t], s.dtype, n * I + i, g[static_cast<int64_t>(1 << t) * I * a.rows]);
-      }
+          static_cast<A*>(s.grad_tangent[t])[to] = shared.u(0)[((1 << t) * I + i) * a.rows + r];
+      });
     }
   }
   if (!BACK || !s.with_weights) return;
   __syncthreads();
-  for (int q = at; q < a.weights; q += a.rows) a.parts[blockIdx.x * a.weights + q] = shared.grad[q];
+  for (int q = static_cast<int>(threadIdx.x); q < a.weights; q += kStackThreads)
+    a.parts[blockIdx.x * a.weights + q] = shared.grad[q];
 }
 
+// Of a warp: each lane adds up some blocks', then they add theirs.
 template <class A, int T>
 __device__ __forceinline__ A stack_sum(const StackArgs<A, T>& a, int q) {
   A sum = A(0);
-  for (int64_t b = 0; b < a.blocks; ++b) sum += a.parts[b * a.weights + q];
+  for (int64_t b = threadIdx.x % kWarp; b < a.blocks; b += kWarp) sum += a.parts[b * a.weights + q];
+#pragma unroll
+  for (int by = kWarp / 2; by > 0; by /= 2) sum += __shfl_xor_sync(kAll, sum, by);
   return sum;
 }
 
-// The blocks' sums, in their order, and what the scales make of them: a block for each layer.
+// The blocks' sums, and what the scales make of them: a warp for each edge and bias.
 template <class A, int T>
-__global__ void __launch_bounds__(kMostStackRows) stack_sum_kernel(const __grid_constant__ StackArgs<A, T> a) {
-  const int l = static_cast<int>(blockIdx.x);
+__global__ void __launch_bounds__(kStackThreads) stack_sum_kernel(const __grid_constant__ StackArgs<A, T> a) {
+  int e = static_cast<int>((blockIdx.x * kStackThreads + threadIdx.x) / kWarp), l = 0;
+  while (l < a.s.depth && e >= a.edges_and_biases(l)) e -= a.edges_and_biases(l++);
+  if (l == a.s.depth) return;
   const Problem& p = a.s.layer[l];
   const View &scale = a.s.scale[l], &c = p.coef;
-  const int O = static_cast<int>(p.O), edges = static_cast<int>(p.I) * O;
-  for (int e = static_cast<int>(threadIdx.x); e < edges; e += kMostStackRows) {
-    const int i = e / O, o = e % O;
-    const A factor = scale ? element<A>(scale, i * scale.stride[0] + o * scale.stride[1]) : A(1);
-    A of_scale = A(0);
-    for (int f = 0; f < p.F; ++f) {
-      const int q = (i * p.F + f) * O + o;
-      const A sum = stack_sum(a, a.coef[l] + q);
-      put_element(p.grad_coef, a.s.dtype, q, sum * factor);
-      if (scale) of_scale += sum * element<A>(c, i * c.stride[0] + f * c.stride[1] + o * c.stride[2]);
-    }
-    if (scale) put_element(a.s.grad_scale[l], a.s.dtype, e, of_scale);
-    if (p.with_base) put_element(p.grad_base, a.s.dtype, e, stack_sum(a, a.base[l] + e));
+  const int O = static_cast<int>(p.O), i = e / O, o = e % O;
+  const bool first = threadIdx.x % kWarp == 0;
+  if (i == p.I) {
+    const A sum = stack_sum(a, a.bias[l] + o);
+    if (first) static_cast<A*>(a.s.grad_bias[l])[o] = sum;
+    return;
   }
-  for (int o = static_cast<int>(threadIdx.x); p.bias && o < O; o += kMostStackRows)
-    put_element(a.s.grad_bias[l], a.s.dtype, o, stack_sum(a, a.bias[l] + o));
+  const A factor = scale ? number<A>(scale, i * scale.stride[0] + o * scale.stride[1]) : A(1);
+  A of_scale = A(0);
+  for (int f = 0; f < p.F; ++f) {
+    const int q = (i * p.F + f) * O + o;
+    const A sum = stack_sum(a, a.coef[l] + q);
+    if (first) static_cast<A*>(p.grad_coef)[q] = sum * factor;
+    if (scale) of_scale += sum * number<A>(c, i * c.stride[0] + f * c.stride[1] + o * c.stride[2]);
+  }
+  if (scale && first) static_cast<A*>(a.s.grad_scale[l])[e] = of_scale;
+  if (!p.with_base) return;
+  const A sum = stack_sum(a, a.base[l] + e);
+  if (first) static_cast<A*>(p.grad_base)[e] = sum;
 }
 
-// As many rows in a block as fit, but no more than leave work for every processor.
+// As many rows in a block as fit, but no more than leave work for every processor; then as many inputs in a step.
 template <class A, int T>
 StackArgs<A, T> plan_stack(const Stack& s, bool back, int processors) {
   StackArgs<A, T> a = {};
@@ -328,13 +405,17 @@ StackArgs<A, T> plan_stack(const Stack& s, bool back, int processors) {
     a.widest = static_cast<int>(most(a.widest, most(I, O)));
   }
   for (int d = 0; d <= T + 1; ++d) a.silu[d] = BaseFunction<A>::of(Base::silu, d);
+  const auto bytes = [&] { return StackShared<A, T>::bytes(a, back); };
   a.rows = kMostStackRows;
-  while (a.rows > 32 && (StackShared<A, T>::bytes(a, back) > kMostStackShared || ceil_div(s.N, a.rows) < processors))
-    a.rows /= 2;
-  if (const size_t bytes = StackShared<A, T>::bytes(a, back); bytes > kMostStackShared)
-    throw std::runtime_error("the layers take " + std::to_string(bytes) +
-                             " bytes of the shared memory of a GPU's block: " + "expected at most " +
+  a.inputs = 1;
+  while (a.rows > kSomeStackRows && bytes() > kMostStackShared) a.rows /= 2;
+  if (bytes() > kMostStackShared)
+    throw std::runtime_error("the layers take " + std::to_string(bytes()) +
+                             " bytes of the shared memory of a GPU's block: expected at most " +
                              std::to_string(kMostStackShared));
+  while (a.rows > kFewStackRows && ceil_div(s.N, a.rows) < processors) a.rows /= 2;
+  a.inputs = a.widest;
+  while (a.inputs > 1 && bytes() > kMostStackShared) a.inputs = (a.inputs + 1) / 2;
   a.blocks = least(ceil_div(s.N, a.rows), 2 * processors);
   return a;
 }
@@ -343,8 +424,11 @@ template <class A, int T, bool BACK>
 void run_stack(const Stack& s, const Device& device) {
   StackArgs<A, T> a = plan_stack<A, T>(s, BACK, device.processors);
   if (BACK && s.with_weights) a.parts = device.take<A>(a.blocks * a.weights);
-  launch("stack", stack_kernel<A, T, BACK>, a.blocks, a.rows, StackShared<A, T>::bytes(a, BACK), device, a);
-  if (BACK && s.with_weights) launch("stack_sum", stack_sum_kernel<A, T>, s.depth, kMostStackRows, 0, device, a);
+  launch("stack", stack_kernel<A, T, BACK>, a.blocks, kStackThreads, StackShared<A, T>::bytes(a, BACK), device, a);
+  if (!BACK || !s.with_weights) return;
+  int64_t warps = 0;
+  for (int l = 0; l < s.depth; ++l) warps += a.edges_and_biases(l);
+  launch("stack_sum", stack_sum_kernel<A, T>, ceil_div(warps * kWarp, kStackThreads), kStackThreads, 0, device, a);
 }
 
 template <class A, bool BACK>
