@@ -348,7 +348,7 @@ class EdgeMoments(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, ctx.spec, ctx.backend = inputs
-        ctx.save_for_backward(*tensors, output)
+        _save(ctx, *tensors, output)
 
     @staticmethod
     def backward(ctx, grad):
@@ -359,12 +359,21 @@ class EdgeMoments(Function):
         return *_run(EdgeBackward, FirstEdgeBackward, args), None, None, None
 
     @staticmethod
+    def jvp(ctx, *tangents):
+        *tensors, grid, _ = ctx.saved_tensors
+
+        def moments(x, coef, base_weight=None):
+            return reference.edge_moments(x, coef, base_weight, grid, ctx.spec)
+
+        return _tangents(moments, tensors, tangents)
+
+    @staticmethod
     def vmap(info, in_dims, *args):
         return _loop(edge_moments, info, in_dims, args)
 
 
 class EdgeBackward(Function):
-    """reference.edge_backward without u; its own gradient is rarely wanted and runs on the reference."""
+    """reference.edge_backward without u; its own derivatives are rarely wanted and run on the reference."""
 
     @staticmethod
     def forward(x, terms, coef, base_weight, grid, spec, with_x, backend):
@@ -373,20 +382,31 @@ class EdgeBackward(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, ctx.spec, ctx.with_x, _ = inputs
-        ctx.save_for_backward(*tensors)
+        _save(ctx, *tensors)
 
     @staticmethod
     def backward(ctx, *cotangents):
+        gradients, tensors = EdgeBackward.on_reference(ctx)
+        _, pull = torch.func.vjp(gradients, *_present(tensors))
+        grads = pull(tuple(_present(cotangents)))
+        return *grads, *(None,) * (8 - len(grads))
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        gradients, tensors = EdgeBackward.on_reference(ctx)
+        found = _tangents(gradients, tensors, tangents)
+        found = found if ctx.with_x else (None, *found)
+        return *found, *(None,) * (3 - len(found))
+
+    @staticmethod
+    def on_reference(ctx):
         *tensors, grid = ctx.saved_tensors
-        present = [t for t in tensors if t is not None]
 
         def gradients(x, terms, coef, base_weight=None):
             found = reference.edge_backward(x, None, terms, coef, base_weight, grid, ctx.spec, ctx.with_x)
-            return tuple(g for g in found if g is not None)
+            return tuple(_present(found))
 
-        _, pull = torch.func.vjp(gradients, *present)
-        grads = pull(tuple(c for c in cotangents if c is not None))
-        return *grads, *(None,) * (8 - len(grads))
+        return gradients, tensors
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -394,6 +414,23 @@ class EdgeBackward(Function):
             return EdgeBackward.apply(*one)
 
         return _loop(apply, info, in_dims, args)
+
+
+def _present(tensors) -> list[Tensor]:
+    return [t for t in tensors if t is not None]
+
+
+def _tangents(function, tensors, tangents):
+    """Those of function(*tensors), by the transpose of its transpose: forward modes don't nest.
+
+    The last tensor may be None, and any tangent.
+    """
+    tensors = _present(tensors)
+    output, pull = torch.func.vjp(function, *tensors)
+    zeros = torch.zeros_like(output) if isinstance(output, Tensor) else tuple(map(torch.zeros_like, output))
+    _, push = torch.func.vjp(pull, zeros)
+    pairs = zip(tensors, tangents, strict=False)
+    return push(tuple(torch.zeros_like(t) if tangent is None else tangent for t, tangent in pairs))[0]
 
 
 FirstKanOut, FirstKanIn, FirstKanCoef = first(KanOut), first(KanIn), first(KanCoef)

@@ -375,8 +375,25 @@ def test_edge_mean_gradients(backend, degree, base):
     def run(x, coef, base_weight=None):
         return edge_mean(x, coef, p.grid, base_weight, degree=degree, backend=backend)
 
-    assert gradcheck(run, tensors)
-    assert gradgradcheck(run, tensors, fast_mode=True)
+    assert gradcheck(run, tensors, check_forward_ad=True)
+    assert gradgradcheck(run, tensors, fast_mode=True, check_fwd_over_rev=True)
+
+
+def test_edge_mean_under_transforms(backend):
+    p = problem()
+
+    def penalty(mean, coef):
+        return mean(coef).square().sum()
+
+    def mean(coef):
+        return edge_mean(p.x, coef, p.grid, p.base_weight, degree=3, backend=backend)
+
+    def same_mean(coef):
+        return reference.edge_moments(p.x, coef, p.base_weight, p.grid, p.spec)[0]
+
+    for transform in (func.hessian, func.jacfwd, func.jacrev):
+        found, truth = (transform(lambda coef, of=of: penalty(of, coef))(p.coef) for of in (mean, same_mean))
+        same(found, truth)
 
 
 @pytest.mark.parametrize("base", ["silu", None])
@@ -387,8 +404,8 @@ def test_gradients_of_all_moments(backend, base):
     def run(x, coef, base_weight=None):
         return autograd.edge_moments(x, coef, base_weight, p.grid, p.spec, backend)
 
-    assert gradcheck(run, tensors)
-    assert gradgradcheck(run, tensors, fast_mode=True)
+    assert gradcheck(run, tensors, check_forward_ad=True)
+    assert gradgradcheck(run, tensors, fast_mode=True, check_fwd_over_rev=True)
 
 
 def test_edge_mean_gradients_under_vmap(backend):
