@@ -1,7 +1,7 @@
 // What products of matrices have of their own by the type of their numbers, S, float standing for tf32: how operands
 // lie in shared memory, what a lane takes of them, and which columns of the tile its sums are. A right operand has rows
-// of all columns of the tile. Those of the backward, steps of kDepth, also lie along the depth: an operand of which
-// each row, or column of the features, is 64 bytes of that.
+// of all columns of the tile. Those of the backward may also lie along the depth: then each row, or column of the
+// features, is the kDepth numbers of a step.
 #pragma once
 
 #include "../basis/sparse.h"
@@ -37,12 +37,13 @@ struct MatrixOperand {
     }
   }
 
-  // The features of a step, [kDepth, T::kRows]: in octets of columns, which ldmatrix turns.
+  // The features of a step, [kDepth, T::kRows]: in octets of columns, which ldmatrix turns. `function` is the first of
+  // the window's octet.
   template <class T, int K>
   __device__ __forceinline__ static void put_window(uint4* features, int row, int octet,
                                                     const UniformWindow<float, K>& window, int function) {
     const uint64_t four = rounded_numbers<S>(window);
-    const int place = window.begin - function;  // `function` is the octet's first
+    const int place = window.begin - function;
     const uint64_t low = moved(four, place), high = moved(four, place - 4);
     features[piece_at<T::kRows / 8>(row, octet)] =
         make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),

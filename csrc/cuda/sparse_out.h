@@ -1,9 +1,10 @@
-// kan_out of order 0 as a product on sparse tensor cores: y = Phi C + b(X) W, Phi [N, I P] with two numbers in every
-// four columns or, of tf32, one in every two (basis/sparse.h), made in shared memory and never stored. Uniform knots,
-// degree 2 or 3; S is what numbers are stored as, float standing for tf32. A block makes a tile of rows by outputs in
-// steps of 16 chunks of the window, then of 16 inputs of the base function, into the same sums. While it multiplies one
-// step, coefficients of the next two are on their way into shared memory; then each thread makes the left operand of
-// the next for one row, in the order in which the lanes will want it.
+// kan_out of order 0 as a product on tensor cores: y = Phi C + b(X) W, Phi [N, I P] with two numbers in every four
+// columns or, of tf32, one in every two (basis/sparse.h), which sparse ones take; of float64 all, of dense ones. It is
+// made in shared memory and never stored. Uniform knots, degree 2 or 3; S is what numbers are stored as, float standing
+// for tf32. A block makes a tile of rows by outputs in steps of 16 chunks of the window, then of 16 inputs of the base
+// function, into the same sums. While it multiplies one step, coefficients of the next two are on their way into shared
+// memory; then each thread makes the left operand of the next for one row, in the order in which the lanes will want
+// it.
 #pragma once
 
 #include "knots.h"
