@@ -1,6 +1,6 @@
 // Which kernels take a problem; nothing else decides that.
 //   matrix: uniform knots, degree 2 or 3, values and first derivatives, numbers of 16 bits, float64, or float32 where
-//           tf32 is allowed, in rows of whole 16 bytes, and enough of them to fill tiles; of float64 on a GPU for that
+//           tf32 is allowed, in rows of whole 16 bytes, and enough of them to fill tiles; float64 on GPUs made for it
 //   wgmma:  of these kan_out of 16 bits, on sm_90
 //   bulk:   of these whose coefficients the copy engine can bring; by name alone, until a measurement prefers it
 //   gather: everything, 16 bytes at a time where they lie so
