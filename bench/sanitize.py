@@ -4,6 +4,8 @@ PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python -m ben
 """
 
 import functools
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -23,9 +25,16 @@ PRODUCTS = (
 )
 
 
+PRODUCT_TYPES = (torch.bfloat16, torch.float32, torch.float64)  # float32 as tf32
+
+
+def products():
+    for product, dtype in itertools.product(PRODUCTS, PRODUCT_TYPES):
+        yield Problem.random(**product, knots="promised", dtype=dtype)
+
+
 def problems():
-    for product in PRODUCTS:
-        yield Problem.random(**product, knots="promised", dtype=torch.bfloat16)
+    yield from products()
     for shape in SHAPES:
         for k, (dtype, knots) in enumerate(KINDS):
             yield Problem.random(*shape, (5, 40, 9)[k], knots=knots, dtype=dtype, weighted=k == 1, order=k == 2)
@@ -52,6 +61,7 @@ def main() -> int:
     if len(runs) < 2:
         print(f"bench.sanitize: {triton.missing(device.type, (torch.float32,))}", file=sys.stderr)
         return 1
+    torch.set_float32_matmul_precision("high")
     count = 0
     for p in problems():
         for contraction in CONTRACTIONS:
@@ -64,8 +74,10 @@ def main() -> int:
     if device.type == "cuda":
         torch.cuda.synchronize()
         if native.missing("cuda", (torch.float32,)) is None:
-            call(native, "kan_backward", next(problems()).on(device))
-            assert native.cuda_algorithm() == "matrix", "the products of matrices did not run"
+            os.environ["FASTKAN_CUDA_ALGORITHM"] = "matrix"  # of float64 too, which not every GPU takes by itself
+            for p, contraction in itertools.product(products(), ("kan_out", "kan_backward")):
+                call(native, contraction, p.on(device))
+                assert native.cuda_algorithm() == "matrix", "the products of matrices did not run"
     print(f"{count} calls on {device}")
     return 0
 
