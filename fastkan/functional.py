@@ -84,8 +84,8 @@ def edge_mean(
 ) -> Tensor:
     """E[i,o] = mean over the rows of x of |phi[i,o]|: the size of every edge, for L1 and entropy penalties and pruning.
 
-    Arguments as in kan_linear. Returns [I, O] in coef's dtype; nothing of size [N, I, O] is ever held. Differentiable in
-    every mode; all but its gradient runs on the reference backend. The mean of no rows is NaN.
+    Arguments as in kan_linear. Returns [I, O] in coef's dtype; nothing of size [N, I, O] is ever held. Differentiable
+    in every mode; all but its gradient runs on the reference backend. The mean of no rows is NaN.
 
     Source: Liu et al., KAN (arXiv 2404.19756), eq. 2.17.
     """
