@@ -16,6 +16,7 @@ import torch
 
 from . import reference
 from .backends import native, triton
+from .spec import FAMILIES, index_of
 
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
@@ -109,26 +110,29 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _asked = before
 
 
-def backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
-    """What each backend would do for tensors of that device and dtype, by name.
+def backends(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, family: str = "bspline"
+) -> dict[str, str]:
+    """What each backend would do for tensors of that device and dtype and functions of that family, by name.
 
     'chosen: why', 'available', 'unproven: why' or 'missing: why'.
     """
+    kind = index_of("family", family, FAMILIES)
     device = torch.device(device)
     if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
     asked, by = _asked
     if asked is not None:
-        chosen = asked if missing(_known(asked, by), device.type, (dtype,)) is None else None
+        chosen = asked if missing(_known(asked, by), device.type, (dtype,), kind) is None else None
         why = f"asked for by {by}"
     else:
-        chosen = _automatic(device, (dtype,))
+        chosen = _automatic(device, (dtype,), kind)
         why = _FALLBACK if chosen == "reference" else PREFERENCE[device.type][1]
         if device.type == "cuda" and chosen != "reference":
             why = f"{why}: {PROVEN[chosen, architecture(device)]}"
     table = {}
     for name in BACKENDS:
-        if reason := missing(name, device.type, (dtype,)):
+        if reason := missing(name, device.type, (dtype,), kind):
             table[name] = f"missing: {reason}"
         elif name == chosen:
             table[name] = f"chosen: {why}"

@@ -32,17 +32,17 @@ class Spec(NamedTuple):
             raise TypeError(f"degree={degree!r}: expected an int from 0 to {MAX_DEGREE}")
         if not 0 <= degree <= MAX_DEGREE:
             raise ValueError(f"degree={degree}: expected 0 to {MAX_DEGREE}")
-        kind = _index("family", family, FAMILIES)
+        kind = index_of("family", family, FAMILIES)
         if kind and outside != _OUTSIDE_OF[family]:
             raise ValueError(f"outside={outside!r}: expected {_OUTSIDE_OF[family]!r} with family={family!r}")
         if kind and degree != 0:
             raise ValueError(f"degree={degree}: expected 0 with family={family!r}")
         if kind and not uniform:
             raise ValueError(f"uniform={uniform}: expected True with family={family!r}, whose knots are equidistant")
-        return cls(degree, _index("base", base, BASES), _index("outside", outside, OUTSIDE), bool(uniform), kind)
+        return cls(degree, index_of("base", base, BASES), index_of("outside", outside, OUTSIDE), bool(uniform), kind)
 
 
-def _index(argument: str, value: str, names: tuple[str, ...]) -> int:
+def index_of(argument: str, value: str, names: tuple[str, ...]) -> int:
     if value not in names:
         raise ValueError(f"{argument}={value!r}: expected one of {', '.join(map(repr, names))}")
     return names.index(value)

@@ -24,7 +24,7 @@ ALLOWED = {
     "ops": {"spec"},
     "reference": {"basis", "spec"},
     "backends": {"ops", "spec", "basis"},
-    "select": {"backends", "reference", "ops"},
+    "select": {"backends", "reference", "ops", "spec"},
     "autograd": {"select", "reference", "spec", "ops"},
     "stack": {"autograd", "select", "spec", "ops"},
     "stack_size": {"stack"},

@@ -30,6 +30,13 @@ def test_info_names_versions_and_backends(capsys, dtype):
     assert "chosen: " in out and "compiled library, cpu" in out
 
 
+def test_info_asks_about_a_family(native, capsys, monkeypatch):
+    monkeypatch.setattr(native, "_FAMILIES", ("bspline",))
+    assert main(["info", "--family", "rbf"]) == 0
+    out = capsys.readouterr().out
+    assert "Backends for rbf in float32 on cpu" in out and "no compiled kernels for family 'rbf'" in out
+
+
 def test_bench_prints_a_line_for_every_contestant(capsys):
     assert main(["bench", *TINY]) == 0
     out = capsys.readouterr().out

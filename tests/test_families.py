@@ -16,7 +16,7 @@ from fastkan import BackendError, reference, select
 from fastkan.basis.chebyshev import chebyshev_features
 from fastkan.basis.rbf import rbf_features
 from fastkan.functional import edge_mean, kan_linear
-from fastkan.spec import FAMILIES
+from fastkan.spec import FAMILIES, Spec
 from fastkan.testing import CONTRACTIONS, Problem, assert_matches_reference, assert_within, call
 
 DOUBLE, SINGLE, BRAIN, HALF = torch.float64, torch.float32, torch.bfloat16, torch.float16
@@ -111,7 +111,7 @@ def test_gaussians_have_the_error_of_their_argument(native, dtype):
     grid, eps = torch.linspace(-1.0, 1.0, 9, dtype=DOUBLE)[None], torch.finfo(dtype).eps
     x = torch.linspace(-6, 6, 20001, dtype=dtype)[:, None]
     coef = torch.eye(8, dtype=dtype)[None]  # outputs are functions
-    found = kan_linear(x, coef, grid, degree=0, uniform=True, family="rbf", backend="native").double()
+    found = native.kan_out(x, None, coef, None, None, grid, Spec.of(0, "zero", "zero", True, "rbf"), 0).double()
     t = (x.double() + 1) * 4 - torch.arange(8) - 0.5
     truth = torch.exp(-t * t)
     assert_within(found, truth, (4 * t * t + 8) * eps * truth + 2 * torch.finfo(dtype).tiny)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from gpu import BACKENDS, DEVICE, IS_GPU, OPERATORS, at_precision, each_algorithm, each_backend, on_gpu, pairwise
+from test_families import problem as problem_of
 from test_layout import LAYOUTS, with_space_between_rows
 from test_ops import BRAIN, DOUBLE, HALF, SINGLE, label, on_knots, operator_arguments, problem
 from test_ops import FACTORS as FACTORS_OF_A_CPU
@@ -74,6 +75,16 @@ def test_on_the_knots(backend, gather, contraction, outside, plan):
     for degree, dtype in zip((0, 1, 2, 3, 3, 5), (DOUBLE, SINGLE, BRAIN, HALF, SINGLE, SINGLE), strict=True):
         p = on_knots(degree, degree // 2, outside, KNOTS[degree % 2], dtype).on(DEVICE)
         assert_matches_reference(select.BACKENDS[backend], contraction, p)
+
+
+@each_backend
+@pytest.mark.parametrize("contraction", CONTRACTIONS)
+@pytest.mark.parametrize(("family", "functions"), [("rbf", 8), ("rbf", 60), ("chebyshev", 6)])
+def test_parity_of_other_families(backend, contraction, family, functions):
+    shape = (700, 20, 72) if IS_GPU else (33, 3, 8)
+    for order, dtype in ((0, SINGLE), (1, BRAIN), (2, DOUBLE)):
+        p = problem_of(family, *shape, functions=functions, order=order, dtype=dtype, weighted=True, per_input=True)
+        assert_matches_reference(select.BACKENDS[backend], contraction, p.on(DEVICE))
 
 
 @each_backend

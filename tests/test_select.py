@@ -141,6 +141,17 @@ def test_backends_explains_an_absence(without_native):
     assert table["reference"] == "chosen: nothing faster is here"
 
 
+def test_backends_of_another_family(native, monkeypatch):
+    assert backends(family="rbf") == backends(family="chebyshev") == backends()
+    monkeypatch.setattr(compiled, "_FAMILIES", ("bspline", "chebyshev"))
+    table = backends(family="rbf")
+    assert table["native"] == "missing: no compiled kernels for family 'rbf'"
+    assert table["reference"] == "chosen: nothing faster is here"
+    assert backends()["native"].startswith("chosen") and backends(family="chebyshev")["native"].startswith("chosen")
+    with pytest.raises(ValueError, match="family='fourier': expected one of 'bspline', 'rbf', 'chebyshev'"):
+        backends(family="fourier")
+
+
 def test_backends_explains_a_wish():
     with use_backend("reference"):
         assert backends()["reference"] == "chosen: asked for by use_backend"

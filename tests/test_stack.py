@@ -12,6 +12,7 @@ from fastkan import functional, stack
 from fastkan.backends import native as kernels
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
+from fastkan.spec import Spec
 from fastkan.stack import MAX_LAYERS, MAX_TANGENTS, Layer, layered, stack_out
 from fastkan.testing import KNOTS, Problem
 
@@ -389,7 +390,9 @@ def test_errors():
             x, [], parts, [grids[0], grids[1].float()], specs
         ),
         r"layer 0: .*degree=6: expected 0 to 5": lambda: cpu(x, [], parts, grids, [6, *specs[1:]]),
-        r"layer 1: .*family=3: expected 0 to 2": lambda: cpu(x, [], parts, grids, [*specs[:-1], 3]),
+        r"layer 1: .*family=1: expected 0, since stacks are of B-splines": lambda: cpu(
+            x, [], parts, grids, [*specs[:-1], 1]
+        ),
         r"u has shape \[5, 3\]: expected \[5, 2\]": lambda: OPS.stack_backward(
             x, [], x, parts, grids, specs, True, True, True
         ),
@@ -423,6 +426,11 @@ def test_what_does_not_go_in_one_call(calls, monkeypatch):
         "x of another dtype": (x.float(), made, None),
         "many coefficients": (x, layers((3, 300, 300), degree=3), None),
         "many rows": (rows(400_000, 3), layers((3, 12, 2), degree=3), None),
+        "Gaussians": (
+            x,
+            [m._replace(spec=Spec.of(0, "silu", "zero", True, "rbf")) for m in layers((3, 4, 2), degree=0)],
+            None,
+        ),
     }
     for name, (given, of, backend) in cases.items():
         calls.update(dict.fromkeys(calls, 0))

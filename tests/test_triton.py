@@ -321,6 +321,9 @@ def test_orders_beyond_the_table_are_refused(triton):
 def test_why_it_is_missing(triton, monkeypatch):
     assert triton.missing("cpu", (SINGLE,)) is None
     assert triton.missing("cpu", (torch.int32,)) == "no Triton kernels for torch.int32"
+    with monkeypatch.context() as patch:
+        patch.setattr(triton, "_FAMILIES", ("bspline",))
+        assert triton.missing("cpu", (SINGLE,), 1) == "no Triton kernels for family 'rbf'"
     assert triton.missing("mps", (SINGLE,)) == "no Triton kernels for device 'mps'"
     monkeypatch.delenv("TRITON_INTERPRET")
     assert "only in its interpreter" in triton.missing("cpu", (SINGLE,))

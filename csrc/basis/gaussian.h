@@ -7,11 +7,11 @@
 namespace fastkan {
 
 // (-1)^d d^d/dt^d exp(-t^2) = H_d(t) exp(-t^2), with H_{n+1} = 2 t H_n - 2 n H_{n-1}.
-template <int D, class T>
-FASTKAN_HD T gaussian(T t) {
+template <class T>
+FASTKAN_HD T gaussian(int d, T t) {
   T below = T(0), here = exponential(-t * t);
   FASTKAN_UNROLL
-  for (int n = 0; n < D; ++n) {
+  for (int n = 0; n < d; ++n) {
     const T above = T(2) * (t * here - T(n) * below);
     below = here;
     here = above;

@@ -110,9 +110,25 @@ struct KnotRow {
   }
 };
 
-// The interval m of x among uniform knots, t_m <= x < t_{m+1} to rounding, and u = (x - t_m) / h, which is right to the
-// rounding of T however many knots there are: t_m is made in twice the precision. Without "zero" outside x is first
-// moved into the grid range; of a NaN the lowest interval.
+// (x - origin) / step - place, right to the rounding of T however far the place is: origin + place step is made in
+// twice the precision.
+template <class T>
+FASTKAN_HD T steps_beyond(const KnotRow<T>& r, T x, T place) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return ((x - r.origin.near) - r.origin.rest) * r.over_step - place;
+  } else {
+    // The product and the sum with their rounding errors (Dekker, Numer. Math. 18, 1971).
+    const T offset = product_of(place, r.step.near);
+    const T offset_rest = fmaf(place, r.step.near, -offset) + place * r.step.rest;
+    const T t = sum_of(r.origin.near, offset);
+    const T back = sum_of(t, -r.origin.near);
+    const T t_rest = sum_of(sum_of(r.origin.near, -sum_of(t, -back)), sum_of(offset, -back));
+    return (sum_of(x, -t) - (t_rest + offset_rest + r.origin.rest)) * r.over_step;
+  }
+}
+
+// The interval m of x among uniform knots, t_m <= x < t_{m+1} to rounding, and u = (x - t_m) / h. Without "zero"
+// outside x is first moved into the grid range; of a NaN the lowest interval.
 template <class T>
 FASTKAN_HD int uniform_interval(const Shape& s, const KnotRow<T>& r, T x, T* u) {
   const bool whole = s.outside == Outside::zero;
@@ -124,18 +140,8 @@ FASTKAN_HD int uniform_interval(const Shape& s, const KnotRow<T>& r, T x, T* u) 
   int m = static_cast<int>(z);
   m = m > bottom ? m : bottom;
   m = m < top ? m : top;
-  if constexpr (sizeof(T) == sizeof(double)) {
-    *u = z - m;
-  } else {
-    // t_m = origin + m step: the product and the sum with their rounding errors (Dekker, Numer. Math. 18, 1971)
-    const T count = static_cast<T>(m);
-    const T offset = product_of(count, r.step.near);
-    const T offset_rest = fmaf(count, r.step.near, -offset) + count * r.step.rest;
-    const T t = sum_of(r.origin.near, offset);
-    const T back = sum_of(t, -r.origin.near);
-    const T t_rest = sum_of(sum_of(r.origin.near, -sum_of(t, -back)), sum_of(offset, -back));
-    *u = (sum_of(at, -t) - (t_rest + offset_rest + r.origin.rest)) * r.over_step;
-    // z may have rounded to the wrong side of a knot
+  *u = steps_beyond(r, at, static_cast<T>(m));
+  if constexpr (sizeof(T) != sizeof(double)) {  // where z may have rounded to the wrong side of a knot
     const int beside = *u < T(0) && m > bottom ? -1 : *u >= T(1) && m < top ? 1 : 0;
     m += beside;
     *u -= static_cast<T>(beside);

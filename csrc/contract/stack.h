@@ -56,6 +56,8 @@ struct StackOperators {
     const int64_t I = coef.size(0), O = coef.size(2);
     STD_TORCH_CHECK(I == width && I > 0 && O > 0, "coef is for ", I, " inputs and ", O, " outputs: expected ", width,
                     " inputs, and at least 1 of each");
+    STD_TORCH_CHECK(spec[4] == static_cast<int64_t>(Family::bspline), "family=", spec[4],
+                    ": expected 0, since stacks are of B-splines");
     Problem& p = s.layer[l];
     p = Layers::geometry(x, I, O, grid, spec[0], spec[1], spec[2], spec[3] != 0, spec[4], 0);
     p.coef = same_dtype(s, "coef", coef, x, {I, p.F, O});

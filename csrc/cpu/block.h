@@ -215,9 +215,9 @@ inline void by_window(const Problem& p, const F& f) {
   const Windows windows = windows_of(p);
   for (int g = 0; g < windows.count; ++g) {
     const Part part{g * windows.size, windows.start(g), false};
-    by_size(windows.size, windows.base_inside, [&](auto size, auto base) { f(size, base, part); });
+    by_size(windows.size, base_inside(p), [&](auto size, auto base) { f(size, base, part); });
   }
-  if (p.with_base && !windows.base_inside) f(Constant<1>{}, Constant<0>{}, Part{windows.count * windows.size, 0, true});
+  if (p.with_base && !base_inside(p)) f(Constant<1>{}, Constant<0>{}, Part{windows.count * windows.size, 0, true});
 }
 
 }  // namespace

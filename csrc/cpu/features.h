@@ -149,14 +149,14 @@ class Column {
 
   // The weights of that order into planes w + k * stride: of one side of `sides`, which take turns window by window.
   void weights(int order, T* w, int64_t stride, int side = 0, int sides = 1) {
-    const int planes = windows_.size + windows_.base_inside, all = sides * windows_.count;
+    const int planes = windows_.size + base_inside(p_), all = sides * windows_.count;
     for (int g = 0, at = side; g < windows_.count; ++g, at += sides) {
       T* to = w + at * planes * stride;
       is_wide() ? wide_.weights(order, g, to, stride) : splines(order, to, stride);
       scale(windows_.size, to, stride);
     }
     if (!p_.with_base) return;
-    T* to = w + stride * (windows_.base_inside ? side * planes + windows_.size : all * planes + side);
+    T* to = w + stride * (base_inside(p_) ? side * planes + windows_.size : all * planes + side);
     base(order, to);
     scale(1, to, stride);
   }

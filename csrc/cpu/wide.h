@@ -56,11 +56,11 @@ class WideColumn {
 
   // The derivatives of that order of one window's functions into planes w + k * stride, which hold whole vectors.
   void weights(int order, int window, T* w, int64_t stride) const {
-    const int start = windows_.start(window), had = window * windows_.size - start;
+    const int start = windows_.start(window), zeros = windows_.zeros(window);
     double factor = 1;
     for (int d = 0; d < order; ++d) factor *= p_.family == Family::rbf ? -over_ : over_;
     for (int k = 0; k < windows_.size; ++k, w += stride) {
-      if (k < had)
+      if (k < zeros)
         memset(w, 0, static_cast<size_t>(rows_) * sizeof(T));
       else if (p_.family == Family::rbf)
         gaussians<0>(order, static_cast<T>(start + k - middle()), static_cast<T>(factor), w);
@@ -90,7 +90,7 @@ class WideColumn {
       if (order > D) return gaussians<D + 1>(order, centre, factor, w);
     }
     const T *near = near_, *rest = rest_;
-    for (int64_t n = 0; n < rows_; ++n) w[n] = factor * gaussian<D>((near[n] - centre) + rest[n]);
+    for (int64_t n = 0; n < rows_; ++n) w[n] = factor * gaussian(D, (near[n] - centre) + rest[n]);
   }
 
   void polynomials(int order, int f, T factor, T* w) const {

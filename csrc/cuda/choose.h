@@ -70,6 +70,7 @@ inline const char* no_matrix(const Problem& p) {
   if (dtype == Dtype::f32 && !p.tf32) return "they take float32 that may be rounded to tf32, float64 or 16 bits";
   if (!has_vectors(p, dtype)) return "they take outputs in whole 16 bytes";
   if (p.s && p.s.dtype == Dtype::f64 && !doubles) return "they take weights of at most 32 bits";
+  if (p.family != Family::bspline) return "they take B-splines";
   if (p.K != 2 && p.K != 3) return "they take degree 2 or 3";
   if (!p.uniform) return "they take uniform knots";
   const bool of_x_alone = p.grad_x && !p.grad_coef;

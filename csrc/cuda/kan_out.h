@@ -1,6 +1,7 @@
 // dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o].
 // A block makes a tile of rows by outputs. In turns its threads evaluate the windows of some inputs into shared memory,
-// one row and input each, and gather the coefficients of those windows, some rows and 16 bytes of outputs each.
+// one row and input each, and gather the coefficients of those windows, some rows and 16 bytes of outputs each. Of
+// families with several windows at an x, one after the other.
 #pragma once
 
 #include "reduce.h"
@@ -56,28 +57,69 @@ struct OutShared {
   }
 };
 
-// The windows of a turn: rows from n0, inputs from i0.
+// One of the windows at each x of a turn: rows from n0, inputs from i0. The base function goes along with the last one.
 template <class A, int MAX, bool FIXED>
-__device__ __forceinline__ void out_windows(const OutArgs<A>& a, const OutShared<A>& shared, int64_t n0, int64_t i0,
-                                            int64_t i_end) {
+__device__ __forceinline__ void out_windows(const OutArgs<A>& a, const OutShared<A>& shared, int window, bool with_base,
+                                            int64_t n0, int64_t i0, int64_t i_end) {
   const Problem& p = a.c.p;
-  const int K = FIXED ? MAX : p.K;
+  const int size = FIXED ? MAX + 1 : a.c.windows.size;
   for (int q = threadIdx.x; q < a.rows * a.inputs; q += blockDim.x) {
     const int i_at = q & (a.inputs - 1), row = q / a.inputs;
     const int64_t n = n0 + row, i = i0 + i_at;
     if (n >= p.N || i >= i_end) continue;
     const A x = element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
     const A s = p.s ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
-    const Window<A, MAX, FIXED> window(a.c.shape, shared.knots[p.grid_stride == 0 ? 0 : i_at],
-                                       p.grid + i * p.grid_stride, x);
-    A w[MAX + 1];
-    window.weights(p.order, w);
+    const KnotRow<A>& knots = shared.knots[p.grid_stride == 0 ? 0 : i_at];
     const int at = i_at * (a.rows + 1) + row;
-    shared.start[at] = window.start;
+    A* weight = shared.weight + at;
+    if (FIXED || p.family == Family::bspline) {
+      const Window<A, MAX, FIXED> spline(a.c.shape, knots, p.grid + i * p.grid_stride, x);
+      A w[MAX + 1];
+      spline.weights(p.order, w);
+      shared.start[at] = spline.start;
 #pragma unroll
-    for (int k = 0; k <= MAX; ++k)
-      if (k <= K) shared.weight[k * shared.stride + at] = w[k] * s;
-    if (p.with_base) shared.weight[(K + 1) * shared.stride + at] = a.c.base(x) * s;
+      for (int k = 0; k <= MAX; ++k)
+        if (k < size) weight[k * shared.stride] = w[k] * s;
+    } else {
+      const Wide<A> wide(a.c.shape, p.family, knots, x);
+      const int start = wide.first(a.c.windows.functions) + a.c.windows.start(window);
+      shared.start[at] = start;
+      FASTKAN_ROLL
+      for (int k = 0; k < size; ++k)
+        weight[k * shared.stride] = k < a.c.windows.zeros(window) ? A(0) : wide(p.order, start + k) * s;
+    }
+    if (with_base) weight[size * shared.stride] = a.c.base(x) * s;
+  }
+}
+
+// Adds what the window gives to the sums of a thread's rows, of which there are so many, the first of them kept at
+// `at`.
+template <class Operand, int MAX, bool FIXED, class A>
+__device__ __forceinline__ void out_gather(const OutArgs<A>& a, const OutShared<A>& shared, bool with_base, int64_t i,
+                                           int64_t o, int at, int64_t rows, A (&sum)[Operand::kRows][Operand::kWidth]) {
+  constexpr int V = Operand::kWidth;
+  const Problem& p = a.c.p;
+  const int size = FIXED ? MAX + 1 : a.c.windows.size;
+  A base[V] = {};
+  if (with_base) Operand::load(p.base_weight, i * p.base_weight.stride[0], o, p.base_weight.stride[1], base);
+#pragma unroll
+  for (int r = 0; r < Operand::kRows; ++r) {
+    if (r >= rows) continue;
+    const int64_t offset = i * p.coef.stride[0] + shared.start[at + r] * p.coef.stride[1];
+#pragma unroll
+    for (int k = 0; k <= MAX; ++k) {
+      if (k >= size) continue;
+      A coef[V];
+      Operand::load(p.coef, offset + k * p.coef.stride[1], o, p.coef.stride[2], coef);
+      const A w = shared.weight[k * shared.stride + at + r];
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[r][v] += w * coef[v];
+    }
+    if (with_base) {
+      const A w = shared.weight[size * shared.stride + at + r];
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[r][v] += w * base[v];
+    }
   }
 }
 
@@ -88,8 +130,8 @@ __global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand:
   constexpr int V = Operand::kWidth, R = Operand::kRows;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
   const Problem& p = a.c.p;
-  const int K = FIXED ? MAX : p.K;
-  const OutShared<A> shared(fastkan_shared, K + 1 + p.with_base, a.rows, a.inputs);
+  const int size = FIXED ? MAX + 1 : a.c.windows.size, windows = FIXED ? 1 : a.c.windows.count;
+  const OutShared<A> shared(fastkan_shared, size + p.with_base, a.rows, a.inputs);
 
   const int64_t row_blocks = ceil_div(p.N, a.rows), column_blocks = ceil_div(p.O, a.lanes * V);
   const int64_t n0 = blockIdx.x % row_blocks * a.rows;
@@ -108,34 +150,15 @@ __global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand:
         shared.knots[i_at] = KnotRow<A>::of(a.c.shape, p.grid + (i0 + i_at) * p.grid_stride);
       __syncthreads();
     }
-    out_windows<A, MAX, FIXED>(a, shared, n0, i0, i_end);
-    __syncthreads();
-    for (int i_at = 0; here && i_at < least(a.inputs, i_end - i0); ++i_at) {
-      const int64_t i = i0 + i_at;
-      A base[V] = {};
-      if (p.with_base) Operand::load(p.base_weight, i * p.base_weight.stride[0], o, p.base_weight.stride[1], base);
-#pragma unroll
-      for (int r = 0; r < R; ++r) {
-        if (n0 + row0 + r >= p.N) continue;
-        const int at = i_at * (a.rows + 1) + row0 + r;
-        const int64_t offset = i * p.coef.stride[0] + shared.start[at] * p.coef.stride[1];
-#pragma unroll
-        for (int k = 0; k <= MAX; ++k) {
-          if (k > K) continue;
-          A coef[V];
-          Operand::load(p.coef, offset + k * p.coef.stride[1], o, p.coef.stride[2], coef);
-          const A w = shared.weight[k * shared.stride + at];
-#pragma unroll
-          for (int v = 0; v < V; ++v) sum[r][v] += w * coef[v];
-        }
-        if (p.with_base) {
-          const A w = shared.weight[(K + 1) * shared.stride + at];
-#pragma unroll
-          for (int v = 0; v < V; ++v) sum[r][v] += w * base[v];
-        }
-      }
+    for (int window = 0; window < windows; ++window) {
+      const bool with_base = p.with_base && window + 1 == windows;
+      out_windows<A, MAX, FIXED>(a, shared, window, with_base, n0, i0, i_end);
+      __syncthreads();
+      for (int i_at = 0; here && i_at < least(a.inputs, i_end - i0); ++i_at)
+        out_gather<Operand, MAX, FIXED>(a, shared, with_base, i0 + i_at, o, i_at * (a.rows + 1) + row0, p.N - n0 - row0,
+                                        sum);
+      __syncthreads();
     }
-    __syncthreads();
   }
 
   if (!here) return;
@@ -161,7 +184,7 @@ void kan_out(const Problem& p, const Device& device) {
   if (a.splits > 1) a.parts = device.take<A>(a.splits * p.N * p.O);
   const int64_t blocks = ceil_div(p.N, a.rows) * ceil_div(p.O, a.lanes * Operand::kWidth) * a.splits;
   const int threads = a.rows / Operand::kRows * a.lanes;
-  const size_t shared = OutShared<A>::bytes(p.K + 1 + p.with_base, a.rows, a.inputs);
+  const size_t shared = OutShared<A>::bytes(a.c.windows.size + p.with_base, a.rows, a.inputs);
   by_degree(p, [&]<int MAX, bool FIXED>() {
     launch("kan_out", out_kernel<Operand, MAX, FIXED>, blocks, threads, shared, device, a);
   });

@@ -4,7 +4,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "../basis/wide.h"
 #include "../basis/window.h"
+#include "../contract/windows.h"
 #include "problem.h"
 
 namespace fastkan {
@@ -34,21 +36,23 @@ void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads,
   check(name, cudaLaunchKernelEx(&config, kernel, args));
 }
 
-// What every kernel is told. Kernels of the cubic know the degree, the others bound it.
+// What every kernel is told. Kernels of the cubic know the degree, the others bound it and take every family.
 template <class A>
 struct Contraction {
   Problem p;
+  Windows windows;
   Shape shape;
   BaseFunction<A> base, base_of_x;  // of the problem's order, and of that in grad_x
 
   static Contraction of(const Problem& p) {
     const bool exact = !p.uniform || (p.x_order > p.order ? p.x_order : p.order) >= p.K;
-    return {p, Shape{p.F, p.K, p.M, p.outside, p.uniform, exact, 1.0 / (p.M - 1)}, BaseFunction<A>::of(p.base, p.order),
-            BaseFunction<A>::of(p.base, p.x_order)};
+    return {p, windows_of(p), Shape{p.F, p.K, p.M, p.outside, p.uniform, exact, 1.0 / (p.M - 1)},
+            BaseFunction<A>::of(p.base, p.order), BaseFunction<A>::of(p.base, p.x_order)};
   }
 };
 
 constexpr int kCubic = 3, kMaxDegree = 5;
+static_assert(kWidestWindow == kMaxDegree + 1);
 
 // Calls f<MAX, FIXED>().
 template <class F>

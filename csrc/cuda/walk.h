@@ -5,6 +5,9 @@
 //   gradients:       grad_x[n,i] = s sum_o u (sum_k w'_k coef_k + b' base),  grad_coef_k[i,o] = sum_n s w_k u
 //   edge_moments:    sums of |phi|, d, d^2 with phi = sum_k w_k coef_k + b base, d = phi - phi in the first row
 //   edge_gradients:  gradients with u[n,o] + t0[i,o] sign(phi[n,i,o]) + t1[i,o] + t2[i,o] phi[n,i,o] for u[n,o]
+// Of families whose functions are not zero in several windows at once all functions go by in turns, a window each: in a
+// turn rows have one window in common. They lie in the order of their first functions, so that those of which a turn's
+// functions are all zero are passed over 32 at a time.
 #pragma once
 
 #include "operand.h"
@@ -22,6 +25,7 @@ struct WalkArgs {
   bool with_x, with_coef;
   int capacity;        // rows that are sorted together
   int functions;       // that a warp owns, of F; what is one warp's is a range
+  int turn;            // functions that it takes at a time: all of these, but of families with several windows one
   int ranges, splits;  // splits of the rows
   int64_t split_rows;
   A* sum_coef;      // [split, I, F, O]; where it is absent grad_coef is written at once
@@ -69,36 +73,59 @@ class Walk {
         lane(static_cast<int>(threadIdx.x % kWarp)),
         f_begin(range * args.functions),
         f_end(static_cast<int>(least(args.c.p.F, f_begin + args.functions))),
+        turn_(f_begin),
         n_begin(split * args.split_rows),
         n_end(least(args.c.p.N, n_begin + args.split_rows)) {}
 
   __device__ __forceinline__ void run() {
     if (lane == 0) *shared.knots = KnotRow<A>::of(a.c.shape, row_of_knots());
     __syncwarp();
-    const int first = f_begin - K();  // the window counted 0: the lowest that holds a function of the range
-    const int lowest = a.with_coef ? 0 : K();
     int filled = 0;
     bool whole = true;  // no rows before these
     for (int64_t from = n_begin; from < n_end; from += kWarp) {
       const int64_t n = from + lane;
-      int window = -1;
-      if (n < n_end) window = window_of(n).start - first;
-      shared.rows.add(filled, window >= lowest && window < f_end - first, static_cast<int32_t>(n - n_begin), window);
+      const int place = n < n_end ? place_of(n) : -1;
+      shared.rows.add(filled, place >= 0, static_cast<int32_t>(n - n_begin), place);
       if (filled + kWarp <= a.capacity && from + kWarp < n_end) continue;
       shared.rows.sort(filled);
-      visit(filled, whole);
+      for (turn_ = f_begin; turn_ < f_end; turn_ = turn_end()) visit(filled, whole);
+      if (a.with_x) store_x(filled);
+      __syncwarp();
       filled = 0;
       whole = false;
     }
   }
 
  private:
-  __device__ __forceinline__ int K() const { return FIXED ? MAX : p.K; }
+  __device__ __forceinline__ bool wide() const { return !FIXED && p.family != Family::bspline; }
+  __device__ __forceinline__ int K() const { return FIXED ? MAX : a.c.windows.size - 1; }  // one less than a window
   __device__ __forceinline__ const double* row_of_knots() const { return p.grid + i * p.grid_stride; }
-  __device__ __forceinline__ Window<A, MAX, FIXED> window_of(int64_t n) const {
-    const A x = element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
-    return Window<A, MAX, FIXED>(a.c.shape, *shared.knots, row_of_knots(), x);
+  __device__ __forceinline__ A x_of(int64_t n) const { return element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]); }
+  __device__ __forceinline__ A s_of(int64_t n) const {
+    return p.s ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
   }
+  __device__ __forceinline__ Window<A, MAX, FIXED> window_of(int64_t n) const {
+    return Window<A, MAX, FIXED>(a.c.shape, *shared.knots, row_of_knots(), x_of(n));
+  }
+  __device__ __forceinline__ Wide<A> wide_of(int64_t n) const {
+    return Wide<A>(a.c.shape, p.family, *shared.knots, x_of(n));
+  }
+  // The functions whose turn it is.
+  __device__ __forceinline__ int turn_begin() const { return FIXED ? f_begin : turn_; }
+  __device__ __forceinline__ int turn_end() const {
+    return FIXED ? f_end : static_cast<int>(least(f_end, turn_ + a.turn));
+  }
+  // Where a row stands in the order; -1: nowhere, since the range has nothing to do with it. Of splines that is the
+  // window, the lowest that holds a function of the range being 0.
+  __device__ __forceinline__ int place_of(int64_t n) const {
+    if (wide()) return wide_of(n).first(a.c.windows.functions) / (p.F / kDigits + 1);
+    const int window = window_of(n).start - (f_begin - K());
+    return window >= (a.with_coef ? 0 : K()) && window < f_end - f_begin + K() ? window : -1;
+  }
+  // Of a row, counted in the same way from the lowest that holds a function of the turn.
+  __device__ __forceinline__ int window_at(int slot) const { return wide() ? K() : shared.rows.window[slot]; }
+  // The base function goes along with the first turn.
+  __device__ __forceinline__ bool with_base() const { return p.with_base && (!wide() || turn_ == 0); }
   __device__ __forceinline__ bool reads_coef() const { return VISIT != Visit::gradients || a.with_x; }
 
   // The registers of one lane: outputs o .. o+V-1 of one window, counted g.
@@ -116,11 +143,10 @@ class Walk {
   __device__ __forceinline__ void visit(int filled, bool whole) {
     for (int64_t o0 = 0; o0 < p.O; o0 += kWarp * V) {
       Lane l = begin(o0, filled);
-      for (int from = 0; from < filled; from += kWarp) visit_some(l, from, filled, whole, o0 == 0);
+      const bool first = o0 == 0 && turn_begin() == f_begin;
+      for (int from = 0; from < filled; from += kWarp) visit_some(l, from, filled, whole, first);
       finish(l, whole);
     }
-    if (a.with_x) store_x(filled);
-    __syncwarp();
   }
 
   __device__ __forceinline__ Lane begin(int64_t o0, int filled) {
@@ -129,8 +155,8 @@ class Walk {
     l.here = l.o < p.O;
     if (reads_coef() && p.with_base && l.here)
       Operand::load(p.base_weight, i * p.base_weight.stride[0], l.o, p.base_weight.stride[1], l.base);
-    // With gradients of coefficients every window counts, since every function is written.
-    const int window = a.with_coef ? 0 : filled ? shared.rows.window[shared.rows.slot[0]] : K();
+    // With gradients of coefficients every window of splines counts, since every function is written.
+    const int window = a.with_coef && !wide() ? 0 : filled ? window_at(shared.rows.slot[0]) : K();
     l.g = window - K() - 1;
     while (l.g < window) move(l, false, true);
     if (VISIT == Visit::edge_gradients && kKeepsTerms && l.here)
@@ -138,7 +164,7 @@ class Walk {
       for (int k = 0; k < 3; ++k)
 #pragma unroll
         for (int v = 0; v < V; ++v) l.terms[k][v] = read_term(k, l.o + v);
-    if (VISIT == Visit::edge_moments && l.here) value_in_first_row(l);
+    if (VISIT == Visit::edge_moments) value_in_first_row(l);
     return l;
   }
 
@@ -153,6 +179,8 @@ class Walk {
 
   // What edge_moments takes off every value. In the order of values(), so that an edge that is constant has d = 0.
   __device__ __forceinline__ void value_in_first_row(Lane& l) const {
+    if (wide()) return wide_value(l, 0, l.shift);
+    if (!l.here) return;
     const Window<A, MAX, FIXED> window = window_of(0);
     A w[MAX + 1], c[V] = {};
     window.weights(p.order, w);
@@ -168,14 +196,33 @@ class Walk {
     }
   }
 
+  // phi of all functions that are not zero in a row, a lane evaluating each.
+  __device__ __forceinline__ void wide_value(const Lane& l, int64_t n, A* phi) const {
+    const Wide<A> wide = wide_of(n);
+    const A of_base = p.with_base ? a.c.base(wide.x) : A(0);
+#pragma unroll
+    for (int v = 0; v < V; ++v) phi[v] = of_base * l.base[v];
+    const int first = wide.first(a.c.windows.functions), end = first + a.c.windows.functions;
+    for (int from = first; from < end; from += kWarp) {
+      const A mine = from + lane < end ? wide(p.order, from + lane) : A(0);
+      for (int f = from; f < least(end, from + kWarp); ++f) {
+        const A w = __shfl_sync(kAll, mine, f - from);
+        A c[V] = {};
+        if (l.here) Operand::load(p.coef, i * p.coef.stride[0] + f * p.coef.stride[1], l.o, p.coef.stride[2], c);
+#pragma unroll
+        for (int v = 0; v < V; ++v) phi[v] += w * c[v];
+      }
+    }
+  }
+
   __device__ __forceinline__ void load_u(const Lane& l, int32_t row, A* to) const {
     if (l.here && p.u) Operand::load(p.u, (n_begin + row) * p.u.stride[0], l.o, p.u.stride[1], to);
   }
 
   // The window moves on by one function: the lowest leaves, the next is read.
   __device__ __forceinline__ void move(Lane& l, bool whole, bool reads) {
-    const int leaves = f_begin - K() + l.g, enters = leaves + K() + 1;
-    if (a.with_coef && leaves >= f_begin && l.here) put_coef(l, leaves, whole);
+    const int leaves = turn_begin() - K() + l.g, enters = leaves + K() + 1;
+    if (a.with_coef && leaves >= turn_begin() && l.here) put_coef(l, leaves, whole);
     A coef[V] = {};
     if (reads && reads_coef() && l.here && enters >= 0 && enters < p.F)
       Operand::load(p.coef, i * p.coef.stride[0] + enters * p.coef.stride[1], l.o, p.coef.stride[2], coef);
@@ -201,12 +248,12 @@ class Walk {
 
   __device__ __forceinline__ void finish(Lane& l, bool whole) {
     if (a.with_coef)
-      while (l.g < f_end - f_begin + K()) move(l, whole, false);
+      while (l.g < turn_end() - turn_begin() + K()) move(l, whole, false);
     if (!l.here) return;
     const int64_t at = i * p.O + l.o, part = static_cast<int64_t>(split_) * a.ranges + range_;
     if (VISIT == Visit::edge_moments)
       put_moments(l, a.moments + part * 4 * p.I * p.O + at, whole);
-    else if (!a.with_coef || !p.with_base)
+    else if (!a.with_coef || !with_base())
       return;
     else if (!a.sum_edges)
       Operand::store(p.grad_base, p.grad_coef_dtype, at, l.edge);
@@ -228,20 +275,21 @@ class Walk {
   }
 
   // 32 rows of the order, or what is left of them: lane r evaluates row r, then all lanes visit one after the other.
-  __device__ __forceinline__ void visit_some(Lane& l, int from, int filled, bool whole, bool first_outputs) {
+  __device__ __forceinline__ void visit_some(Lane& l, int from, int filled, bool whole, bool first) {
     const int count = static_cast<int>(least(kWarp, filled - from));
     int32_t my_row = 0;
     int my_window = 0;
     if (lane < count) {
       const int slot = shared.rows.slot[from + lane];
       my_row = shared.rows.row[slot];
-      my_window = shared.rows.window[slot];
-      evaluate(my_row);
+      my_window = window_at(slot);
+      if (!wide()) evaluate(my_row);
     }
+    const bool any = !wide() || evaluate_wide(my_row, lane < count);
     __syncwarp();
     A next[V] = {}, my_x = A(0);
-    if (VISIT == Visit::gradients) load_u(l, __shfl_sync(kAll, my_row, 0), next);
-    for (int r = 0; r < count; ++r) {
+    if (VISIT == Visit::gradients && any) load_u(l, __shfl_sync(kAll, my_row, 0), next);
+    for (int r = 0; any && r < count; ++r) {
       const int window = __shfl_sync(kAll, my_window, r);
       A u[V];
 #pragma unroll
@@ -254,7 +302,7 @@ class Walk {
       while (l.g < window) move(l, whole, true);
       const A* w = shared.weight + r * Shared::kRow;
       const bool owned = window >= K();  // else another range's, which shares functions with it
-      if (VISIT != Visit::gradients) values(l, w, u);
+      if (VISIT != Visit::gradients) values(l, w, __shfl_sync(kAll, my_row, r), u);
       if (VISIT == Visit::edge_moments) continue;
       if (a.with_coef) add_row(l, w, u, owned);
       if (a.with_x) {
@@ -264,7 +312,7 @@ class Walk {
     }
     if (a.with_x && lane < count) {
       A* sum = shared.rows.scratch + from + lane;
-      *sum = first_outputs ? my_x : *sum + my_x;
+      *sum = first ? my_x : *sum + my_x;
     }
     __syncwarp();
   }
@@ -274,8 +322,8 @@ class Walk {
     const Window<A, MAX, FIXED> window = window_of(n);
     FASTKAN_ROLL
     for (int of_x = 0; of_x < 2; ++of_x) {
-      if (of_x ? !a.with_x : !(a.with_coef || VISIT != Visit::gradients)) continue;
-      const A s = p.s && !of_x ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
+      if (!wants(of_x)) continue;
+      const A s = of_x ? A(1) : s_of(n);
       A w[MAX + 1];
       window.weights(of_x ? p.x_order : p.order, w);
       A* to = shared.weight + lane * Shared::kRow + of_x * Shared::kPlanes;
@@ -284,24 +332,68 @@ class Walk {
       if (p.with_base) to[MAX + 1] = (of_x ? a.c.base_of_x : a.c.base)(window.x) * s;
     }
   }
+  __device__ __forceinline__ bool wants(int of_x) const {
+    return of_x ? a.with_x : a.with_coef || VISIT != Visit::gradients;
+  }
+
+  // Whether the turn's functions, or the base function, may not be zero in that row.
+  __device__ __forceinline__ bool reaches(int32_t row) const {
+    const Wide<A> wide = wide_of(n_begin + row);
+    const int begin = wide.first(a.c.windows.functions);
+    return with_base() || wide.x != wide.x || (begin < turn_end() && begin + a.c.windows.functions > turn_begin());
+  }
+
+  // The functions of the turn in those lanes that have a row, unless they are zero in all of them: whether they are
+  // not.
+  __device__ __forceinline__ bool evaluate_wide(int32_t row, bool has) const {
+    if (__ballot_sync(kAll, has && reaches(row)) == 0) return false;
+    if (!has) return true;
+    const int64_t n = n_begin + row;
+    const Wide<A> wide = wide_of(n);
+    const int size = a.c.windows.size;
+    FASTKAN_ROLL
+    for (int of_x = 0; of_x < 2; ++of_x) {
+      if (!wants(of_x)) continue;
+      const A s = of_x ? A(1) : s_of(n);
+      A* to = shared.weight + lane * Shared::kRow + of_x * Shared::kPlanes;
+      const int order = of_x ? p.x_order : p.order;
+      FASTKAN_ROLL
+      for (int k = 0; k < size; ++k) to[k] = turn_ + k < p.F ? wide(order, turn_ + k) * s : A(0);
+      if (with_base()) to[MAX + 1] = (of_x ? a.c.base_of_x : a.c.base)(wide.x) * s;
+    }
+    return true;
+  }
 
   // phi of the edges, which edge_moments sums; for their gradients what adds to u.
-  __device__ __forceinline__ void values(Lane& l, const A* w, A* u) const {
+  __device__ __forceinline__ void values(Lane& l, const A* w, int32_t row, A* u) const {
+    A phi[V];
+    if (wide())
+      wide_value(l, n_begin + row, phi);
+    else
+      spline_value(l, w, phi);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      A phi = p.with_base ? w[MAX + 1] * l.base[v] : A(0);
-#pragma unroll
-      for (int k = 0; k <= MAX; ++k)
-        if (k <= K()) phi += w[k] * l.coef[k][v];
+      const A value = phi[v];
       if (VISIT == Visit::edge_moments) {
-        const double d = static_cast<double>(phi - l.shift[v]);
-        l.edge[v] += phi < A(0) ? -phi : phi;
+        const double d = static_cast<double>(value - l.shift[v]);
+        l.edge[v] += value < A(0) ? -value : value;
         l.first[v] += d;
         l.second[v] += d * d;
       } else {
         const A t0 = term(l, 0, v);
-        u[v] += (phi > A(0) ? t0 : phi < A(0) ? -t0 : A(0)) + (term(l, 1, v) + term(l, 2, v) * phi);  // of NaN: NaN
+        // of a NaN: NaN
+        u[v] += (value > A(0) ? t0 : value < A(0) ? -t0 : A(0)) + (term(l, 1, v) + term(l, 2, v) * value);
       }
+    }
+  }
+
+  __device__ __forceinline__ void spline_value(const Lane& l, const A* w, A* phi) const {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      phi[v] = p.with_base ? w[MAX + 1] * l.base[v] : A(0);
+#pragma unroll
+      for (int k = 0; k <= MAX; ++k)
+        if (k <= K()) phi[v] += w[k] * l.coef[k][v];
     }
   }
 
@@ -311,7 +403,7 @@ class Walk {
       if (k <= K())
 #pragma unroll
         for (int v = 0; v < V; ++v) l.sum[k][v] += w[k] * u[v];
-    if (p.with_base && owned)
+    if (with_base() && owned)
 #pragma unroll
       for (int v = 0; v < V; ++v) l.edge[v] += w[MAX + 1] * u[v];
   }
@@ -320,7 +412,7 @@ class Walk {
     A total = A(0);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      A rate = p.with_base ? w[MAX + 1] * l.base[v] : A(0);
+      A rate = with_base() ? w[MAX + 1] * l.base[v] : A(0);
 #pragma unroll
       for (int k = 0; k <= MAX; ++k)
         if (k <= K()) rate += w[k] * l.coef[k][v];
@@ -332,10 +424,9 @@ class Walk {
   __device__ __forceinline__ void store_x(int filled) const {
     for (int at = lane; at < filled; at += kWarp) {
       const int slot = shared.rows.slot[at];
-      if (shared.rows.window[slot] < K()) continue;
+      if (window_at(slot) < K()) continue;
       const int64_t n = n_begin + shared.rows.row[slot];
-      const A s = p.s ? element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]) : A(1);
-      put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, shared.rows.scratch[at] * s);
+      put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, shared.rows.scratch[at] * s_of(n));
     }
   }
 
@@ -344,6 +435,7 @@ class Walk {
   const Shared shared;
   const int64_t i;
   const int split_, range_, lane, f_begin, f_end;
+  int turn_;
   const int64_t n_begin, n_end;
 };
 
@@ -377,7 +469,8 @@ WalkArgs<A> plan_walk(const Problem& p, bool with_x, bool with_coef, int process
   constexpr int64_t kMostParts = 1 << 22;               // sums in workspace, beyond one split's
   const int64_t wanted = 16 * static_cast<int64_t>(processors);
   const int64_t F = p.F, I = most(1, p.I);
-  int64_t ranges = most(ceil_div(F, kMostFunctions), least(ceil_div(F, kFewFunctions), ceil_div(wanted, I)));
+  const bool wide = p.family != Family::bspline;  // a row has to do with all functions, so that a warp takes all
+  int64_t ranges = wide ? 1 : most(ceil_div(F, kMostFunctions), least(ceil_div(F, kFewFunctions), ceil_div(wanted, I)));
   const int64_t functions = ceil_div(F, ranges);
   ranges = ceil_div(F, functions);
   int64_t splits = least(ceil_div(wanted, I * ranges), least(64, ceil_div(p.N, kFewRows)));
@@ -391,6 +484,7 @@ WalkArgs<A> plan_walk(const Problem& p, bool with_x, bool with_coef, int process
           with_coef,
           static_cast<int>(capacity),
           static_cast<int>(functions),
+          wide && (with_x || with_coef) ? windows_of(p).size : static_cast<int>(functions),
           static_cast<int>(ranges),
           static_cast<int>(splits),
           split_rows,

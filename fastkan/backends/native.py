@@ -13,6 +13,7 @@ from ..spec import FAMILIES
 
 _LIBRARY = Path(__file__).parent.parent / "lib"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_FAMILIES = ("bspline", "rbf", "chebyshev")
 
 
 def _load(name: str) -> str | None:
@@ -72,8 +73,8 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no compiled kernels for {dtype}"
-    if family and device_type == "cuda":
-        return f"no compiled kernels for family {FAMILIES[family]!r} on {device_type}"
+    if FAMILIES[family] not in _FAMILIES:
+        return f"no compiled kernels for family {FAMILIES[family]!r}"
     return None
 
 

@@ -8,6 +8,7 @@ import torch
 
 from .. import __version__, backends, select
 from ..backends import native
+from ..spec import FAMILIES
 from . import record
 from .table import table
 
@@ -15,14 +16,15 @@ from .table import table
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float64", "bfloat16", "float16"), default="float32",
                         help="to ask the backends about (float32)")  # fmt: skip
+    parser.add_argument("--family", choices=FAMILIES, default="bspline", help="likewise (bspline)")
 
 
 def run(args: argparse.Namespace) -> int:
     print(table(("what", "value"), list(facts().items()), left=2))
     dtype = getattr(torch, args.dtype)
     for device in devices():
-        print(f"\nBackends for {args.dtype} on {device}:\n")
-        print(table(("backend", "state"), list(backends(device, dtype).items()), left=2))
+        print(f"\nBackends for {args.family} in {args.dtype} on {device}:\n")
+        print(table(("backend", "state"), list(backends(device, dtype, args.family).items()), left=2))
     return 0
 
 
