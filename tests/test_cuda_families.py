@@ -3,7 +3,6 @@ in the forward one after the other, in what sums over rows in turns.
 """
 
 import itertools
-import random
 from dataclasses import replace
 
 import pytest
@@ -16,6 +15,7 @@ from test_cuda_emulated import native, processors  # noqa: F401
 from test_families import (  # noqa: F401
     FEATURES,
     OUTSIDE_OF,
+    drawn,
     problem,
     test_gaussians_have_the_error_of_their_argument,
     test_native_far_from_the_grid,
@@ -36,12 +36,7 @@ SHAPES = ((1, 1, 1), (33, 5, 9), (40, 2, 136), (120, 3, 4))
 @pytest.mark.parametrize("order", [0, 1, 2, 5])
 @pytest.mark.parametrize("family", FEATURES)
 def test_every_contraction_is_the_reference(family, order):
-    draw = random.Random(order)
-    for functions, dtype in itertools.product(FUNCTIONS[family], (DOUBLE, SINGLE, BRAIN, HALF)):
-        options = {name: draw.choice((False, True)) for name in ("weighted", "per_input", "with_bias")}
-        options["base"] = draw.choice((None, "silu", "identity"))
-        options["order"] = min(order, 1) if dtype.itemsize == 2 else order
-        p = problem(family, *draw.choice(SHAPES), functions=functions, dtype=dtype, seed=functions, **options)
+    for p in drawn(family, order, FUNCTIONS[family], SHAPES):
         for contraction in CONTRACTIONS:
             assert_matches_reference(BACKEND, contraction, p)
 

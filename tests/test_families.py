@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -92,15 +93,20 @@ FUNCTIONS = {"rbf": (1, 2, 6, 7, 8, 13, 20, 21, 54, 90), "chebyshev": (1, 2, 6, 
 SHAPES = ((1, 1, 1), (33, 17, 65), (257, 5, 130), (600, 3, 6), (20, 3, 300))
 
 
-@pytest.mark.parametrize("order", [0, 1, 2, 5])
-@pytest.mark.parametrize("family", FEATURES)
-def test_native_is_the_reference(native, family, order):
+def drawn(family: str, order: int, counts: tuple[int, ...], shapes: tuple) -> Iterator[Problem]:
+    """One of each number of functions and dtype, the other factors drawn."""
     draw = random.Random(order)
-    for functions, dtype in itertools.product(FUNCTIONS[family], (DOUBLE, SINGLE, BRAIN, HALF)):
+    for functions, dtype in itertools.product(counts, (DOUBLE, SINGLE, BRAIN, HALF)):
         options = {name: draw.choice((False, True)) for name in ("weighted", "per_input", "with_bias")}
         options["base"] = draw.choice((None, "silu", "identity"))
         options["order"] = min(order, 1) if dtype.itemsize == 2 else order
-        p = problem(family, *draw.choice(SHAPES), functions=functions, dtype=dtype, seed=functions, **options)
+        yield problem(family, *draw.choice(shapes), functions=functions, dtype=dtype, seed=functions, **options)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 5])
+@pytest.mark.parametrize("family", FEATURES)
+def test_native_is_the_reference(native, family, order):
+    for p in drawn(family, order, FUNCTIONS[family], SHAPES):
         for contraction in CONTRACTIONS:
             assert_matches_reference(native, contraction, p)
 
