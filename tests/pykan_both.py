@@ -1,14 +1,17 @@
 """The import name kan, for a while pykan's own or fastkan's: what a test runs under the one it runs under the other."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 import pytest
 import torch
 
 from fastkan.compat import pykan
+from fastkan.network import lbfgs
 
 
 def _take() -> dict:
@@ -43,6 +46,21 @@ def our_kan() -> Iterator:
         sys.modules.update(before)
 
 
+@contextmanager
+def long_memory() -> Iterator:
+    """pykan's fit with its LBFGS told to remember as many changes as fastkan's does, so that both go the same way."""
+    with ExitStack() as stack:
+        for name in ("kan.MultKAN", "kan.MLP"):
+            module = importlib.import_module(name)
+            made = module.LBFGS
+            stack.enter_context(
+                mock.patch.object(
+                    module, "LBFGS", lambda p, made=made, **o: made(p, **o | {"history_size": lbfgs.MOST})
+                )
+            )
+        yield
+
+
 def both(script: Callable, folder) -> tuple[dict, dict]:
     """What the script returns under fastkan's kan and under pykan, each in a folder of its own."""
     results, here = [], os.getcwd()
@@ -50,7 +68,7 @@ def both(script: Callable, folder) -> tuple[dict, dict]:
         os.makedirs(folder / name)
         os.chdir(folder / name)
         try:
-            with context():
+            with context(), long_memory():
                 torch.manual_seed(0)
                 results.append(script())
         finally:

@@ -336,7 +336,7 @@ def closure(optimizer, parameters, function=rosenbrock):
 
 def test_steps_are_torchs():
     mine, theirs = start(), start()
-    optimizer = LBFGS(mine)
+    optimizer = LBFGS(mine, history=10)
     other = torch.optim.LBFGS(
         theirs, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=0, tolerance_change=0
     )
@@ -376,7 +376,7 @@ def test_a_function_that_has_changed():
     optimizer = LBFGS(parameters)
     for _ in range(3):
         optimizer.step(closure(optimizer, parameters))
-    for _ in range(3):
+    for _ in range(5):  # as many iterations as changes are remembered
         optimizer.step(closure(optimizer, parameters, lambda p: sum((q + 3).square().sum() for q in p)))
     assert all(((p + 3).abs() < 1e-6).all() for p in parameters)
 
@@ -390,14 +390,18 @@ def test_parameters_without_a_gradient_stay():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("size", "pairs"), [(1, 1), (7, 0), (8, 3), (135, 10)])
-def test_the_direction_of_lbfgs_in_one_call(size, pairs, dtype):
+@pytest.mark.parametrize(("size", "pairs", "oldest"), [(1, 1, 0), (7, 0, 0), (8, 3, 2), (135, 10, 4), (50, 4, 0)])
+def test_the_direction_of_lbfgs_in_one_call(size, pairs, oldest, dtype):
     """To the rounding of 2 pairs + 2 steps, each of which lengthens errors as it may lengthen a vector."""
     generator = torch.Generator().manual_seed(size)
-    g, *others = torch.randn(2 * pairs + 1, size, generator=generator, dtype=torch.float64).to(dtype)
-    s, y, inverse = others[:pairs], others[pairs:], [0.3 / size] * pairs
-    found = torch.ops.fastkan.lbfgs_direction(g, s, y, inverse, 0.7)
-    exact = lbfgs.reference(g.double(), [t.double() for t in s], [t.double() for t in y], inverse, 0.7)
+    history = 10
+    g = torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
+    s, y = torch.randn(2, history, size, generator=generator, dtype=torch.float64).to(dtype)
+    inverse = [0.3 / size] * pairs
+    found = torch.ops.fastkan.lbfgs_direction(g, s, y, inverse, oldest, 0.7)
+    order = [(oldest + k) % history for k in range(pairs)]
+    s, y = s[order], y[order]
+    exact = lbfgs.reference(g.double(), s.double(), y.double(), inverse, 0, 0.7)
     length = float(g.double().norm())
     for a, b, c in zip(s, y, inverse, strict=True):
         length *= (1 + c * float(a.double().norm() * b.double().norm())) ** 2
@@ -409,6 +413,24 @@ def test_the_direction_of_lbfgs_in_one_call(size, pairs, dtype):
 def test_the_direction_of_lbfgs_checks_its_vectors():
     skip_if_missing("native")
     g = torch.ones(3)
-    for s in (torch.ones(2), torch.ones(3).double(), torch.ones(6)[::2]):
-        with pytest.raises(RuntimeError, match="s, y: expected contiguous vectors like g"):
-            torch.ops.fastkan.lbfgs_direction(g, [s], [g], [1.0], 1.0)
+    for s in (torch.ones(1, 2), torch.ones(1, 3).double(), torch.ones(1, 6)[:, ::2], torch.ones(2, 3), g):
+        with pytest.raises(RuntimeError, match="s, y: expected contiguous matrices with rows like g"):
+            torch.ops.fastkan.lbfgs_direction(g, s, g[None], [1.0], 0, 1.0)
+    for inverse, oldest in (([1.0, 1.0], 0), ([1.0], 1), ([1.0], -1)):
+        with pytest.raises(RuntimeError, match="inverse, oldest: expected rows of s and y"):
+            torch.ops.fastkan.lbfgs_direction(g, g[None], g[None], inverse, oldest, 1.0)
+
+
+def test_how_much_lbfgs_remembers():
+    """As much as does not slow it down; and as many steps then lead further, of a quadratic of 100 parameters say."""
+    sizes = [LBFGS([torch.zeros(size)]).history for size in (10, lbfgs.NUMBERS // 20, lbfgs.NUMBERS)]
+    assert sizes == [lbfgs.MOST, 20, lbfgs.LEAST]
+    weights, ends = torch.logspace(0, 4, 100, dtype=torch.float64), []
+    for history in (10, None):
+        parameters = [torch.ones(100, dtype=torch.float64).requires_grad_()]
+        optimizer = LBFGS(parameters, history=history)
+        for _ in range(8):
+            optimizer.step(closure(optimizer, parameters, lambda p: (weights * p[0].square()).sum()))
+        ends.append((weights * parameters[0].square()).sum().item())
+    print(ends)
+    assert ends[1] < ends[0] / 10

@@ -3,6 +3,7 @@
 #include "kan_backward.h"
 #include "kan_out.h"
 #include "stack.h"
+#include "two_loops.h"
 
 namespace fastkan {
 namespace FASTKAN_ISA {
@@ -21,7 +22,8 @@ const Kernels kernels = {FASTKAN_NAME(FASTKAN_ISA),
                          FASTKAN_BY_TYPE(fastkan::kan_backward),
                          FASTKAN_BY_TYPE(fastkan::edge_moments),
                          FASTKAN_STACK_BY_TYPE(fastkan::stack_out),
-                         FASTKAN_STACK_BY_TYPE(fastkan::stack_backward)};
+                         FASTKAN_STACK_BY_TYPE(fastkan::stack_backward),
+                         [](const Changes& c) { c.dtype == Dtype::f64 ? two_loops<double>(c) : two_loops<float>(c); }};
 
 }  // namespace FASTKAN_ISA
 }  // namespace fastkan

@@ -16,6 +16,18 @@ struct Pool {
 // Whether the base function goes along with the only window; else it is the last one, alone.
 inline bool base_inside(const Problem& p) { return p.with_base && windows_of(p).count == 1; }
 
+// What two_loops.h makes a direction of: the changes s and y are rows of [history, size], `pairs` of them from `oldest`
+// on and round.
+struct Changes {
+  Dtype dtype;
+  int64_t size, history, pairs, oldest;
+  const void *g, *s, *y;
+  const double* inverse;  // 1 / y s, from the oldest on
+  double scale;
+  double* share;  // scratch for as many
+  void* q;
+};
+
 // One set of kernels for each instruction set; kernels.cpp is compiled once for each.
 struct Kernels {
   const char* isa;
@@ -24,6 +36,7 @@ struct Kernels {
   void (*edge_moments)(const Problem&, const Pool&);
   void (*stack_out)(const Stack&, const Pool&);
   void (*stack_backward)(const Stack&, const Pool&);
+  void (*two_loops)(const Changes&);
 };
 
 namespace baseline {

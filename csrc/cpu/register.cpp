@@ -8,7 +8,6 @@
 #include "../contract/stack.h"
 #include "edge_penalty.h"
 #include "problem.h"
-#include "two_loops.h"
 
 namespace fastkan {
 namespace {
@@ -136,32 +135,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_penalty(Tensor moments, Maybe x,
   return {penalty, terms, x_mean, x_term};
 }
 
-template <class T>
-void run_two_loops(const Tensor& g, const std::vector<Tensor>& s, const std::vector<Tensor>& y,
-                   const std::vector<double>& inverse, double scale, Tensor& q) {
-  TwoLoops<T> loops{g.numel(), {}, {}, inverse, scale};
-  for (size_t k = 0; k < s.size(); ++k) {
-    loops.s.push_back(static_cast<const T*>(s[k].const_data_ptr()));
-    loops.y.push_back(static_cast<const T*>(y[k].const_data_ptr()));
-  }
-  loops.run(static_cast<const T*>(g.const_data_ptr()), static_cast<T*>(q.mutable_data_ptr()));
-}
-
-Tensor lbfgs_direction(Tensor g, std::vector<Tensor> s, std::vector<Tensor> y, std::vector<double> inverse,
-                       double scale) {
+Tensor lbfgs_direction(Tensor g, Tensor s, Tensor y, std::vector<double> inverse, int64_t oldest, double scale) {
   const Dtype dtype = dtype_of("g", g);
   STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "g has another dtype than float32 or float64");
-  STD_TORCH_CHECK(s.size() == y.size() && s.size() == inverse.size(), "s, y, inverse: expected as many of each");
   STD_TORCH_CHECK(g.dim() == 1 && g.is_contiguous(), "g: expected a contiguous vector");
-  for (const auto* vectors : {&s, &y})
-    for (const Tensor& v : *vectors)
-      STD_TORCH_CHECK(v.dim() == 1 && v.size(0) == g.size(0) && v.is_contiguous() && dtype_of("s, y", v) == dtype,
-                      "s, y: expected contiguous vectors like g");
-  Tensor q = Here::result(g, {g.size(0)});
-  if (dtype == Dtype::f64)
-    run_two_loops<double>(g, s, y, inverse, scale, q);
-  else
-    run_two_loops<float>(g, s, y, inverse, scale, q);
+  const int64_t size = g.size(0), pairs = static_cast<int64_t>(inverse.size());
+  for (const Tensor* rows : {&s, &y})
+    STD_TORCH_CHECK(rows->dim() == 2 && rows->size(1) == size && rows->size(0) == s.size(0) && rows->is_contiguous() &&
+                        dtype_of("s, y", *rows) == dtype,
+                    "s, y: expected contiguous matrices with rows like g");
+  STD_TORCH_CHECK(pairs <= s.size(0) && oldest >= 0 && oldest < s.size(0), "inverse, oldest: expected rows of s and y");
+  Tensor q = Here::result(g, {size});
+  std::vector<double> share(inverse.size());
+  kernels().two_loops({dtype, size, s.size(0), pairs, oldest, g.const_data_ptr(), s.const_data_ptr(),
+                       y.const_data_ptr(), inverse.data(), scale, share.data(), q.mutable_data_ptr()});
   return q;
 }
 

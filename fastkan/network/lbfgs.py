@@ -2,11 +2,11 @@
 
 Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4. The steps are those of
 torch.optim.LBFGS(line_search_fn="strong_wolfe"), at a fraction of its time: vectors are flat, numbers are Python's.
-What differs: a curvature counts however small the loss is, as in pykan, where torch's drops those below 1e-10.
+What differs: a curvature counts however small the loss is, as in pykan, where torch's drops those below 1e-10; and
+more changes are remembered where that costs little, since they bring as many steps much further.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ DECREASE, CURVATURE = 1e-4, 0.9
 BRACKET = 1e-9
 # Changes, slopes and curvatures below this are none.
 TINY = 1e-32
+# Changes that are remembered: MOST, or fewer, but LEAST, where those of x would be more than NUMBERS numbers: all are read
+# for every direction, which takes longer than a small network's gradient where they outgrow the second-level cache.
+LEAST, MOST, NUMBERS = 10, 100, 1 << 17
 
 
 class Point(NamedTuple):
@@ -35,18 +38,22 @@ class LBFGS:
 
     closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros. A step
     ends early where no gradient exceeds tolerance_grad, or the slope, a change of the value or of all parameters is
-    within tolerance_change. max_eval: another number of evaluations.
+    within tolerance_change. history: how many changes are remembered, by default see MOST. max_eval: another number of
+    evaluations.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 1.0, max_iter: int = 20, history: int = 10, *,
+        self, params: Iterable[Tensor], lr: float = 1.0, max_iter: int = 20, history: int | None = None, *,
         max_eval: int | None = None, tolerance_grad: float = TINY, tolerance_change: float = TINY,
     ):  # fmt: skip
         self.params, self.lr, self.max_iter = list(params), lr, max_iter
         self.max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
         self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
         self.sizes = [p.numel() for p in self.params]
-        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=history)  # s, y, 1 / y s
+        self.history = self._affordable() if history is None else history
+        # s and y [history, P], from row `oldest` on and round, and 1 / y s, from the oldest on.
+        self.changes: tuple[Tensor, Tensor] | None = None
+        self.oldest, self.inverse = 0, []
         self.last: tuple[Tensor, Tensor] | None = None  # the last change, and the gradient before it
         self.scale, self.evaluations = 1.0, 0
 
@@ -56,7 +63,7 @@ class LBFGS:
 
     def forget(self) -> None:
         """Start again from the gradient alone."""
-        self.pairs.clear()
+        self.oldest, self.inverse = 0, []
         self.last, self.scale = None, 1.0
 
     @torch.no_grad()
@@ -87,7 +94,7 @@ class LBFGS:
                 break
             d = self._direction(g)
             slope = float(g.dot(d))
-            if not slope < -self.tolerance_change and self.pairs:  # curvatures of a function that has changed since
+            if not slope < -self.tolerance_change and self.inverse:  # curvatures of a function that has changed since
                 self.forget()
                 d = g.neg()
                 slope = float(g.dot(d))
@@ -105,6 +112,11 @@ class LBFGS:
         torch._foreach_copy_(self.params, self._views(x))
         return first
 
+    def _affordable(self) -> int:
+        if not all(p.is_cpu for p in self.params):  # where every number of the two loops is waited for
+            return LEAST
+        return max(LEAST, min(MOST, NUMBERS // max(1, sum(self.sizes))))
+
     def _flat(self, tensors: list[Tensor | None]) -> Tensor:
         pairs = zip(tensors, self.params, strict=True)
         return torch.cat([p.new_zeros(p.numel()) if t is None else t.reshape(-1) for t, p in pairs])
@@ -119,30 +131,44 @@ class LBFGS:
         s, y = self.last[0], g - self.last[1]
         curvature = float(y.dot(s))
         if curvature > TINY:
-            self.pairs.append((s, y, 1.0 / curvature))
+            self._remember(s, y)
+            self.inverse.append(1.0 / curvature)
             self.scale = curvature / float(y.dot(y))
-        changes, slopes, inverses = ([pair[k] for pair in self.pairs] for k in range(3))
+        if not self.inverse:
+            return g.mul(-self.scale)
         fused = g.dtype in (torch.float32, torch.float64)
         two_loops = torch.ops.fastkan.lbfgs_direction if fused else reference
-        return two_loops(g, changes, slopes, inverses, self.scale)
+        return two_loops(g, *self.changes, self.inverse, self.oldest, self.scale)
+
+    def _remember(self, s: Tensor, y: Tensor) -> None:
+        if self.changes is None:
+            self.changes = s.new_empty(self.history, len(s)), s.new_empty(self.history, len(s))
+        row = len(self.inverse)
+        if row == self.history:
+            row, self.oldest = self.oldest, (self.oldest + 1) % self.history
+            del self.inverse[0]
+        for rows, change in zip(self.changes, (s, y), strict=True):
+            rows[row] = change
 
 
 torch.library.define(
-    "fastkan::lbfgs_direction", "(Tensor g, Tensor[] s, Tensor[] y, float[] inverse, float scale) -> Tensor"
+    "fastkan::lbfgs_direction", "(Tensor g, Tensor s, Tensor y, float[] inverse, int oldest, float scale) -> Tensor"
 )
 
 
-def reference(g: Tensor, s: list[Tensor], y: list[Tensor], inverse: list[float], scale: float) -> Tensor:
-    """-H g by the last changes s of x and y of the gradient, [P] each, from the oldest on; inverse holds 1 / y s.
+def reference(g: Tensor, s: Tensor, y: Tensor, inverse: list[float], oldest: int, scale: float) -> Tensor:
+    """-H g, g [P], by the last changes s of x and y of the gradient, rows of [H, P]; inverse holds 1 / y s.
 
-    On the CPU one call, csrc/cpu/two_loops.h: forty small ones took longer than a small network's gradient.
+    They begin in row `oldest` and go round; there are as many as inverse has numbers. On the CPU one call,
+    csrc/cpu/two_loops.h: small ones took longer than a small network's gradient.
     """
+    pairs = [(s[row % len(s)], y[row % len(s)], one) for row, one in enumerate(inverse, oldest)]
     q, shares = g.neg(), []
-    for change, slope, of_pair in zip(reversed(s), reversed(y), reversed(inverse), strict=True):
+    for change, slope, of_pair in reversed(pairs):
         shares.append(of_pair * float(change.dot(q)))
         q.add_(slope, alpha=-shares[-1])
     q.mul_(scale)
-    for change, slope, of_pair in zip(s, y, inverse, strict=True):
+    for change, slope, of_pair in pairs:
         q.add_(change, alpha=shares.pop() - of_pair * float(slope.dot(q)))
     return q
 
