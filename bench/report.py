@@ -9,6 +9,7 @@ from fastkan.cli.record import read_csv
 from fastkan.cli.table import digits, duration, table
 
 from . import plots
+from . import tutorials as runs
 from .fit import LABELS as TRAININGS
 from .formulas import LABELS as FORMULAS
 from .peers import ON_GPU
@@ -214,24 +215,36 @@ def _times(rows: Rows, across: str, labels: dict[str, str]) -> str:
 
 
 def tutorials(rows: Rows) -> str:
-    """pykan's tutorials: processor's seconds under both packages, and what was reached."""
+    """pykan's tutorials: processor's seconds under both packages, and what was reached from the same seeds."""
     of = {(r["tutorial"], r["peer"]): r for r in rows}
-    lines, ratios = [], []
+    lines, slower, better, lucky, worse = [], [], [], [], []
     for name in dict.fromkeys(r["tutorial"] for r in rows):
-        ours, theirs = of[name, "fastkan"], of[name, "pykan"]
-        if ours["cpu_seconds"] and theirs["cpu_seconds"]:
-            ratios.append(float(theirs["cpu_seconds"]) / float(ours["cpu_seconds"]))
-        times = [duration(float(r["cpu_seconds"])) if r["cpu_seconds"] else r["reason"] for r in (ours, theirs)]
-        lines.append([name, *times, digits(ratios[-1]) if all(r["cpu_seconds"] for r in (ours, theirs)) else "-",
-                      ours["result"], theirs["result"]])  # fmt: skip
-    head = ["", "fastkan", "pykan", "over fastkan's", "fastkan reaches", "pykan reaches"]
-    parts = ["## pykan's tutorials: the same lines under both, processor's time", table(head, lines, left=1)]
-    if ratios:
+        ours, theirs = both = of[name, "fastkan"], of[name, "pykan"]
+        times = [duration(float(r["cpu_seconds"])) if r["cpu_seconds"] else r["reason"] for r in both]
+        reached = [f"{r['result']} (of {r['seeds']})" if r["result"] else "" for r in both]
+        shown = ["-", "-"]
+        if all(r["cpu_seconds"] for r in both):
+            slower.append(float(theirs["cpu_seconds"]) / float(ours["cpu_seconds"]))
+            known = runs.ratios(*(runs.each(r) for r in both))
+            found = median(known)
+            shown = [digits(slower[-1]), digits(found)]
+            (better if found <= 1.01 else lucky if found <= runs.luck(known, len(known)) else worse).append(name)
+        lines.append([name, *times, *shown, *reached])
+    head = ["", "fastkan", "pykan", "over fastkan's", "result over pykan's", "fastkan reaches", "pykan reaches"]
+    title = "## pykan's tutorials: the same lines under both, processor's time, medians over seeds"
+    parts = [title, table(head, lines, left=1)]
+    if slower:
         parts.append(
-            f"Of the {len(ratios)} that both finish pykan's take {digits(min(ratios))} to {digits(max(ratios))} times "
-            f"as long, the median is {digits(median(ratios))}."
+            f"Of the {len(slower)} that both finish pykan's take {digits(min(slower))} to {digits(max(slower))} times "
+            f"as long, the median is {digits(median(slower))}. By the median of results' ratios, seed by seed, "
+            f"fastkan's is as good or better in {len(better)}; worse, by no more than luck, in {len(lucky)}"
+            f"{_listed(lucky)}; and worse by more in {len(worse)}{_listed(worse)}."
         )
     return "\n\n".join(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 SECTIONS: dict[str, Callable[[Rows], str]] = {

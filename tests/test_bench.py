@@ -271,9 +271,11 @@ def test_tutorials_under_one_package_in_a_process_of_its_own():
     pytest.importorskip("sympy"), pytest.importorskip("matplotlib")
     from bench import report, tutorials
 
-    row = tutorials._row(tutorials.TINY[0], "fastkan")
+    row = tutorials._row(tutorials.TINY[0], "fastkan", 2)
     assert row["reason"] == "" and 0 < float(row["cpu_seconds"]) < tutorials.LIMIT
-    assert row["result"].startswith("loss and penalty: ")
+    assert row["result"].startswith("loss and penalty: ") and row["seeds"] == 2
+    first, second = map(float, row["each"].split())
+    assert first != second and float(row["result"].split()[-1]) == pytest.approx((first + second) / 2, rel=0.01)
     stopped = row | {"peer": "pykan", "cpu_seconds": "", "result": "", "reason": "stopped after 60 s"}
     assert "| stopped after 60 s |" in report.tutorials([row, stopped])
     slow = row | {"peer": "pykan", "cpu_seconds": str(3 * float(row["cpu_seconds"]))}

@@ -3,8 +3,9 @@
 tests/tutorials and bench.tutorials run the same lines: own code, smaller where the tutorial takes long. The default
 dtype is float64 then.
 
-Each returns what it reached by name: first the number that counts, of which less is better unless its name ends in
-"accuracy", then other numbers, and whatever else a test looks at.
+`seed` counts starts: 0 is the one that the task is written for, as pykan's tutorials are for theirs. The data stay, but
+where they are all that is random. Each returns what it reached by name: first the number that counts, of which less is
+better unless its name ends in "accuracy", then other numbers, and whatever else a test looks at.
 """
 
 from collections.abc import Callable

@@ -11,9 +11,9 @@ def f(x):
     return torch.exp(torch.sin(torch.pi * x[:, [0]]) + x[:, [1]] ** 2)
 
 
-def hellokan(kan) -> dict:
+def hellokan(kan, seed: int = 0) -> dict:
     """From data to exp(sin(pi x) + y^2), by training, pruning, refining and fitting functions; as long as there."""
-    model, dataset = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=42), kan.create_dataset(f, n_var=2)
+    model, dataset = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=42 + seed), kan.create_dataset(f, n_var=2)
     model(dataset["train_input"])
     model.plot()
     model.fit(dataset, opt="LBFGS", steps=50, lamb=0.001)
@@ -32,11 +32,11 @@ def hellokan(kan) -> dict:
             "formula": kan.ex_round(formula, 4)}  # fmt: skip
 
 
-def training_hyperparameters(kan) -> dict:
+def training_hyperparameters(kan, seed: int = 0) -> dict:
     """API 6: penalties against accuracy."""
     dataset, found = kan.create_dataset(f, n_var=2), {}
     for lamb, lamb_entropy in ((0.0, 2.0), (0.01, 0.0), (0.01, 2.0), (1.0, 2.0)):
-        model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1)
+        model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1 + seed)
         results = model.fit(dataset, opt="LBFGS", steps=10, lamb=lamb, lamb_entropy=lamb_entropy)
         model.attribute()
         edges = sum((s > 0.03).sum().item() for s in model.edge_scores)
@@ -44,19 +44,19 @@ def training_hyperparameters(kan) -> dict:
     return {"test loss, lamb=0": found[0.0, 2.0][0], "found": found}
 
 
-def pruning(kan) -> dict:
+def pruning(kan, seed: int = 0) -> dict:
     """API 7."""
     dataset = kan.create_dataset(f, n_var=2)
-    model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1)
+    model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1 + seed)
     results = model.fit(dataset, opt="LBFGS", steps=20, lamb=0.01)
     return {"loss and penalty": objective(results, 0.01), "test loss": results["test_loss"][-1],
             "hidden nodes left": model.prune().width[1][0], "model": model, "dataset": dataset}  # fmt: skip
 
 
-def regularization(kan, metric: str) -> dict:
+def regularization(kan, seed: int = 0, *, metric: str) -> dict:
     """API 8, with one of the sizes that a penalty may weigh."""
     dataset = kan.create_dataset(f, n_var=2)
-    model = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=1)
+    model = kan.KAN(width=[2, 5, 1], grid=3, k=3, seed=1 + seed)
     results = model.fit(dataset, opt="LBFGS", steps=5, lamb=0.01, reg_metric=metric)
     return {"loss and penalty": objective(results, 0.01), "results": results}
 
@@ -64,14 +64,15 @@ def regularization(kan, metric: str) -> dict:
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u", "edge_backward", "node_backward")
 
 
-def videos(kan) -> dict:
+def videos(kan, seed: int = 0) -> dict:
     """API 9: pictures while training."""
 
     def g(x):
         inner = [torch.sin(torch.pi * (x[:, [i]] ** 2 + x[:, [i + 1]] ** 2)) for i in (0, 2)]
         return torch.exp(sum(inner) / 2)
 
-    model, data = kan.KAN(width=[4, 2, 1, 1], grid=3, k=3, seed=1), kan.create_dataset(g, n_var=4, train_num=300)
+    model = kan.KAN(width=[4, 2, 1, 1], grid=3, k=3, seed=1 + seed)
+    data = kan.create_dataset(g, n_var=4, train_num=300)
     results = model.fit(
         data, opt="LBFGS", steps=4, lamb=1e-3, save_fig=True, save_fig_freq=2, beta=10, img_folder="frames",
         in_vars=["$x_1$", "$x_2$", "$x_3$", "$x_4$"], out_vars=["y"],
@@ -79,10 +80,10 @@ def videos(kan) -> dict:
     return {"loss and penalty": objective(results, 1e-3), "test loss": results["test_loss"][-1]}
 
 
-def device(kan) -> dict:
+def device(kan, seed: int = 0) -> dict:
     """API 10: a wide network by Adam, on a GPU where there is one."""
     place = "cuda" if torch.cuda.is_available() else "cpu"
-    model = kan.KAN(width=[4, 30, 30, 1], grid=3, k=3, seed=0).to(place)
+    model = kan.KAN(width=[4, 30, 30, 1], grid=3, k=3, seed=seed).to(place)
     data = kan.create_dataset(lambda x: x.prod(1, keepdim=True), n_var=4, train_num=300, device=place)
     results = model.fit(data, opt="Adam", lr=1e-3, steps=20, lamb=1e-3, update_grid=False)
     return {
@@ -92,10 +93,10 @@ def device(kan) -> dict:
     }
 
 
-def checkpoints(kan) -> dict:
+def checkpoints(kan, seed: int = 0) -> dict:
     """API 12: every step is a state to go back to."""
     dataset = kan.create_dataset(f, n_var=2)
-    model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1, auto_save=True)
+    model = kan.KAN(width=[2, 5, 1], grid=5, k=3, seed=1 + seed, auto_save=True)
     model.get_act(dataset)
     model.fit(dataset, opt="LBFGS", steps=5, lamb=0.01)
     after_fit = model(dataset["test_input"])

@@ -7,10 +7,10 @@ import torch
 from . import objective
 
 
-def hello_multkan(kan) -> dict:
+def hello_multkan(kan, seed: int = 0) -> dict:
     """Interp 1: x y, found again as a multiplication node of two lines."""
     dataset = kan.create_dataset(lambda x: x[:, 0] * x[:, 1], n_var=2)
-    model = kan.KAN(width=[2, [5, 2], 1], base_fun="identity")
+    model = kan.KAN(width=[2, [5, 2], 1], base_fun="identity", seed=1 + seed)
     model.get_act(dataset)
     model.fit(dataset, steps=20, lamb=0.01, lamb_coef=1.0)
     model = model.prune()
@@ -23,7 +23,7 @@ def hello_multkan(kan) -> dict:
             "formula": kan.nsimplify(kan.ex_round(kan.expand(formulas[0]), 3))}  # fmt: skip
 
 
-def compiler(kan) -> dict:
+def compiler(kan, seed: int = 0) -> dict:
     """Interp 3: formulas as networks, exact to rounding; then a wider, deeper one, trained on what is not quite it."""
     from kan.compiler import kanpiler
     from kan.feynman import get_feynman_dataset
@@ -40,6 +40,7 @@ def compiler(kan) -> dict:
         lambda x: torch.exp(torch.sin(torch.pi * x[:, 0]) + x[:, 1] ** 2) + 0.1 * x[:, 0] * x[:, 1], n_var=2
     )
     model.get_act(dataset)
+    torch.manual_seed(seed)
     before = model(dataset["test_input"])
     model.expand_depth()
     model.expand_width(layer_id=1, n_added_nodes=2)
@@ -52,10 +53,10 @@ def compiler(kan) -> dict:
     return {"test loss": loss, "compiled, largest error": exact, "changed by widening": changed, "start": start}
 
 
-def feature_attribution(kan) -> dict:
+def feature_attribution(kan, seed: int = 0) -> dict:
     """Interp 4: of ten inputs two matter: they have the scores, and the network without the others is as good."""
     dataset = kan.create_dataset(lambda x: x[:, 0] ** 2 + 0.3 * x[:, 1], n_var=10, train_num=300, test_num=200)
-    model = kan.KAN(width=[10, 5, 1])
+    model = kan.KAN(width=[10, 5, 1], seed=1 + seed)
     model.fit(dataset, steps=15, lamb=0.001)
     full, score = model, model.feature_score
     model = model.prune_input(threshold=3e-2)
@@ -63,20 +64,20 @@ def feature_attribution(kan) -> dict:
     return {"test loss": loss, "score": score, "inputs": [int(i) for i in model.input_id], "full": full, "model": model}
 
 
-def symmetry_of_a_trained_network(kan) -> dict:
+def symmetry_of_a_trained_network(kan, seed: int = 0) -> dict:
     """Interp 6: (x1^2 + x2^2)^2 + (x3^2 + x4^2)^2, trained; and its tree."""
 
     def f(x):
         return (x[:, [0]] ** 2 + x[:, [1]] ** 2) ** 2 + (x[:, [2]] ** 2 + x[:, [3]] ** 2) ** 2
 
     dataset = kan.create_dataset(f, n_var=4)
-    model = kan.KAN(width=[4, 5, 5, 1], seed=0)
+    model = kan.KAN(width=[4, 5, 5, 1], seed=seed)
     loss = model.fit(dataset, steps=30)["test_loss"][-1]
     model.tree()
     return {"test loss": loss, "model": model, "dataset": dataset}
 
 
-def auxiliary_variables(kan) -> dict:
+def auxiliary_variables(kan, seed: int = 0) -> dict:
     """Interp 8: m0 / sqrt(1 - v^2 / c^2) with beta and gamma as further inputs: the product of gamma and m0."""
     m0, v, c = symbols = kan.sympy.symbols("m0 v c")
     beta = v / c
@@ -87,7 +88,7 @@ def auxiliary_variables(kan) -> dict:
     )  # fmt: skip
     dataset = kan.augment_input(symbols, (beta, gamma), dataset)
     variables = [beta, gamma, *symbols]
-    model = kan.KAN(width=[5, [0, 1]], mult_arity=2, grid=3, k=3, seed=1)
+    model = kan.KAN(width=[5, [0, 1]], mult_arity=2, grid=3, k=3, seed=1 + seed)
     model(dataset["train_input"])
     model.plot(in_vars=variables, out_vars=[m0 * gamma], varscale=0.7)
     model.fit(dataset, steps=30, lamb=1e-5, lamb_coef=1.0)
@@ -100,10 +101,10 @@ def auxiliary_variables(kan) -> dict:
     return {"formula error": error, "test loss": loss, "columns": dataset["train_input"].shape[1]}
 
 
-def plotting_metrics(kan) -> dict:
+def plotting_metrics(kan, seed: int = 0) -> dict:
     """Interp 9: one network by three scores of its edges."""
     dataset = kan.create_dataset(lambda x: torch.exp(torch.sin(torch.pi * x[:, [0]]) + x[:, [1]] ** 2), n_var=2)
-    model = kan.KAN(width=[2, 5, 1])
+    model = kan.KAN(width=[2, 5, 1], seed=1 + seed)
     results = model.fit(dataset, steps=5, lamb=1e-3)
     figures = [model.plot(metric=metric) for metric in ("forward_u", "forward_n", "backward")]
     return {"loss and penalty": objective(results, 1e-3), "test loss": results["test_loss"][-1],
@@ -114,7 +115,7 @@ def majority(bits: torch.Tensor) -> torch.Tensor:
     return (bits.sum(1) > bits.shape[1] / 2).double()
 
 
-def swap(kan, kind: str) -> dict:
+def swap(kan, seed: int = 0, *, kind: str) -> dict:
     """Interp 10A: the majority of three majorities of bits: nodes are put in the order of what they read."""
     from kan.MLP import MLP
 
@@ -123,9 +124,9 @@ def swap(kan, kind: str) -> dict:
     kan.np.random.seed(5)
     dataset = kan.create_dataset_from_data(bits, labels)
     if kind == "KAN":
-        model, steps = kan.KAN(width=[9, 5, 5, 1], seed=5, noise_scale=1.0), 15
+        model, steps = kan.KAN(width=[9, 5, 5, 1], seed=5 + seed, noise_scale=1.0), 15
     else:
-        model, steps = MLP(width=[9, 20, 20, 1], seed=5), 60
+        model, steps = MLP(width=[9, 20, 20, 1], seed=5 + seed), 60
 
     def test_acc():
         return ((model(dataset["test_input"]) > 0.5) == dataset["test_label"]).double().mean()
@@ -138,16 +139,16 @@ def swap(kan, kind: str) -> dict:
     return {"accuracy": results["test_acc"][-1]} | _swapped(model, dataset)
 
 
-def swap_of_sums(kan) -> dict:
+def swap_of_sums(kan, seed: int = 0) -> dict:
     """Interp 10B: five sums of two inputs each."""
     dataset = kan.create_dataset(lambda x: x[:, 0::2] + x[:, 1::2], n_var=10, train_num=300, test_num=100)
-    model = kan.KAN(width=[10, 10, 5], seed=1)
+    model = kan.KAN(width=[10, 10, 5], seed=1 + seed)
     results = model.fit(dataset, steps=10, lamb=1e-2)
     return {"loss and penalty": objective(results, 1e-2)} | _swapped(model, dataset)
 
 
 def _swapped(model, dataset) -> dict:
-    """The length of the wiring before and after auto_swap, and how far that changed the function."""
+    """The wiring's length after auto_swap over that before, of which less is better; and how far the function moved."""
     y = model(dataset["test_input"])
     model.get_act()
     model.attribute()
@@ -160,12 +161,12 @@ def _swapped(model, dataset) -> dict:
     return {"wiring": after / before, "changed": changed, "model": model}
 
 
-def hessian(kan) -> dict:
+def hessian(kan, seed: int = 0) -> dict:
     """Interp 10: the Hessian of the loss by all parameters."""
     from kan.utils import get_derivative
 
     dataset = kan.create_dataset(lambda x: x[:, [0]] ** 2, n_var=1, train_num=100)
-    model = kan.KAN(width=[1, 3, 1])
+    model = kan.KAN(width=[1, 3, 1], seed=1 + seed)
     loss = model.fit(dataset, opt="Adam", lr=1e-2, steps=50)["test_loss"][-1]
     x, y = dataset["train_input"], dataset["train_label"]
     return {"test loss": loss, "hessian": get_derivative(model, x, y, derivative="hessian")[0], "model": model,
