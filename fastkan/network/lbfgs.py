@@ -19,8 +19,8 @@ DECREASE, CURVATURE = 1e-4, 0.9
 BRACKET = 1e-9
 # Changes, slopes and curvatures below this are none.
 TINY = 1e-32
-# Changes that are remembered: MOST, or fewer, but LEAST, where those of x would be more than NUMBERS numbers: all are read
-# for every direction, which takes longer than a small network's gradient where they outgrow the second-level cache.
+# Changes that are remembered: MOST, or fewer, but LEAST, where those of x would be more than NUMBERS numbers: all are
+# read for every direction, which takes longer than a small network's gradient where they outgrow a second-level cache.
 LEAST, MOST, NUMBERS = 10, 100, 1 << 17
 
 
