@@ -165,8 +165,13 @@ def measured(name: str, peer: str, seed: int) -> dict[str, object]:
             start = time.perf_counter()
             found = TASKS[name](kan, seed)
             seconds = time.process_time() - used, time.perf_counter() - start
-    numbers = {key: float(value) for key, value in found.items() if is_number(value)}
+    numbers = {key: worst(float(value)) for key, value in found.items() if is_number(value)}
     return {"cpu_seconds": seconds[0], "seconds": seconds[1], "numbers": numbers}
+
+
+def worst(value: float) -> float:
+    """No number, as where a formula meets the logarithm of less than zero, counts as infinitely bad."""
+    return math.inf if math.isnan(value) else value
 
 
 def is_number(value: object) -> bool:
