@@ -27,6 +27,7 @@ def kan(tmp_path, monkeypatch):
     pytest.importorskip("sympy")
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("Agg")
+    plt.close("all")  # what tests before this one in the process have left
     state, dtype = torch.get_rng_state(), torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     with our_kan() as kan:
