@@ -5,7 +5,6 @@ OUT ?= build/gpu
 BIN := .venv/bin
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
-WITHIN := $(if $(shell command -v timeout),timeout 890)
 
 .PHONY: build demo test bench gpu lint format clean
 
@@ -15,7 +14,7 @@ demo: build
 	$(BIN)/fastkan demo --folder build/demo
 
 test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
-	$(WITHIN) $(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup
+	$(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup
 
 bench: build
 	$(BIN)/python -m bench $(WHAT)
