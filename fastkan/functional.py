@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import autograd, select, stack, stack_size
 from .basis.bspline import uniform_knots
+from .snapshot import readable
 from .spec import Spec
 from .stack import Layer
 
@@ -99,7 +100,7 @@ def apply(
     spec: Spec, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
-    coef, base_weight, bias, scale = _autocast(x.device.type, coef, base_weight, bias, scale)
+    coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
     backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
@@ -122,7 +123,7 @@ def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tens
 def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> str | None:
     """The backend that takes these layers as one; None where they go one by one."""
     dtype, device = x.dtype, x.device
-    if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or torch.is_autocast_enabled(device.type):
+    if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or is_autocast(device):
         return None
     for coef, _, _, _, _, spec in layers:
         if coef.dtype != dtype or coef.device != device or spec.family:
@@ -152,11 +153,16 @@ def _rows(grid: Tensor, coef: Tensor) -> Tensor:
     return (grid if grid.stride(-1) == 1 else grid.contiguous()).expand(coef.shape[0], -1)
 
 
-def _autocast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def is_autocast(device: torch.device) -> bool:
+    """Whether autocast is at work on that device; on "meta" there is none to ask about."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
+def _autocast(device: torch.device, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """What autocast does to a matrix product: operands in the autocast dtype. x keeps its own, for the coordinate."""
-    if not torch.is_autocast_enabled(device_type):
+    if not is_autocast(device):
         return tensors
-    dtype = torch.get_autocast_dtype(device_type)
+    dtype = torch.get_autocast_dtype(device.type)
     return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
@@ -199,9 +205,7 @@ def _check(
 
 def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
     """Of a CPU's grid the values too; a GPU would have to be waited for, and a traced grid has none."""
-    if torch.compiler.is_compiling() or grid.device.type != "cpu" or type(grid) not in (Tensor, torch.nn.Parameter):
-        return
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0:
+    if not grid.is_cpu or not readable(grid):
         return
     knots = grid.detach().double()
     ascends = (knots[..., 1:] >= knots[..., :-1]).all() & knots.isfinite().all()

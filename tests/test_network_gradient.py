@@ -97,7 +97,8 @@ def symbolic_values(layer, x: torch.Tensor) -> torch.Tensor:
 
 
 def gradients(model: KAN) -> dict[str, torch.Tensor]:
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    """Those that are not 0."""
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     model.zero_grad(set_to_none=True)
     return found
 

@@ -2,6 +2,7 @@
 //   Backend::result(like, shape, dtype, zero)   a contiguous tensor where another is, uninitialised or zero
 //   Backend::expect_beside(x, name, t)          an error that names t if it is not where x is
 //   Backend::kFamilies                          of functions that it has, the first so many
+//   Backend::even(problem)                      whether all knots are equidistant, where it can look at them
 //   Backend::kan_out(problem, x), kan_backward, edge_moments
 #pragma once
 
@@ -119,6 +120,7 @@ struct Operators {
     p.tf32 = TF32;
     p.grid = static_cast<const double*>(grid.const_data_ptr());
     p.grid_stride = grid.stride(0);
+    p.even = uniform || Backend::even(p);
     p.with_base = false;
     return p;
   }

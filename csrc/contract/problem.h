@@ -27,7 +27,8 @@ struct Problem {
   Base base;
   Outside outside;
   Family family;
-  bool uniform;         // equidistant knots, of which the first and the last of a row are read
+  bool uniform;         // equidistant knots by the caller's word: of a row the first and the last are read
+  bool even;            // equidistant knots, as they were found; those of a uniform problem are
   const double* grid;   // [I, M]
   int64_t grid_stride;  // of its rows; 0 where one row serves all inputs
   bool with_base;

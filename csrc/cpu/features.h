@@ -104,7 +104,7 @@ class Column {
   void find(int64_t i, const T* x, int64_t rows, int top_order, int32_t* window) {
     if (is_wide()) return wide_.find(i, x, rows, window);
     const double* grid = p_.grid + i * p_.grid_stride;
-    fast_ = p_.uniform && top_order < p_.K;
+    fast_ = p_.even && top_order < p_.K;
     whole_ = p_.outside == Outside::zero;
     first_ = grid[0];
     last_ = grid[p_.M - 1];

@@ -90,6 +90,7 @@ struct Cuda {
     return t;
   }
 
+  static bool even(const Problem&) { return false; }  // the knots are on the GPU
   static void expect_beside(const Tensor& x, const char* name, const Tensor& t) {
     int32_t of_x, of_t;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &of_x));

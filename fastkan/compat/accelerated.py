@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from .. import functional, select
 from ..network.layer import safe_sqrt
 from ..nn.grid import is_uniform, snapped
+from ..snapshot import Snapshot, readable
 from ..spec import FAMILIES, Spec
 
 
 class Knots(NamedTuple):
     """A grid as the kernels take it, and what it was made from."""
 
-    source: Tensor
-    version: int
+    source: Snapshot
+    key: tuple
     grid: Tensor | None  # [I, M] float64; None where the kernels would compute something else
     uniform: bool
 
@@ -40,21 +41,20 @@ class Kernels:
         return None if name == "reference" and asked is None else name
 
     def fastkan_read(
-        self, grid: Tensor, read: Callable[[Tensor], tuple[Tensor | None, bool]]
+        self, grid: Tensor, read: Callable[..., tuple[Tensor | None, bool]], *key
     ) -> tuple[Tensor, bool] | None:
-        """What `read` makes of grid: knots in float64 and whether they are uniform. None for "not with the kernels".
+        """What read(grid, *key) makes of grid: knots in float64 and whether they are uniform. None for "not with the
+        kernels".
 
-        It is read again after a change, which is seen by the values on a CPU, and elsewhere, where to compare these
-        would be to wait for the device, by the place and the version of the tensor. A grid that is traced, many
-        at once in vmap or to be trained is not read.
+        It is read again after a change, see Snapshot. A grid that has no values to look at, because it is traced, many
+        at once in vmap or the like, or that is to be trained, is not read.
         """
-        if grid.requires_grad or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(grid):
+        if grid.requires_grad or not readable(grid) or (grid.is_inference() and not grid.is_cpu):
             return None
-        if not _is_of(self.fastkan_knots, grid):
-            with torch.no_grad():
-                source = grid.detach().clone() if grid.device.type == "cpu" else grid.detach()
-                self.fastkan_knots = Knots(source, grid._version, *read(source))
         knots = self.fastkan_knots
+        if knots is None or knots.key != key or not knots.source.holds(grid):
+            with torch.no_grad():
+                knots = self.fastkan_knots = Knots(Snapshot(grid), key, *read(grid.detach(), *key))
         return None if knots.grid is None else (knots.grid, knots.uniform)
 
 
@@ -112,7 +112,7 @@ def spline_knots(layer: Kernels, grid: Tensor, degree: int) -> tuple[Tensor, boo
     """Of a grid [I, M] of splines: float32 knots lose their rounding; knots that do not ascend are not for kernels."""
     if torch.compiler.is_compiling() and not grid.requires_grad:
         return grid.double(), False
-    return layer.fastkan_read(grid, functools.partial(_read_splines, degree=degree))
+    return layer.fastkan_read(grid, _read_splines, degree)
 
 
 def ends(grid: Tensor, degree: int) -> tuple[float, float]:
@@ -179,15 +179,3 @@ def _made(mixin: type[Accelerated], own: type[nn.Module]) -> type[nn.Module]:
 def _empty(mixin: type[Accelerated], own: type[nn.Module]) -> nn.Module:
     made = _made(mixin, own)
     return made.__new__(made)
-
-
-def _is_of(knots: Knots | None, grid: Tensor) -> bool:
-    if knots is None:
-        return False
-    source = knots.source
-    if (source.shape, source.dtype, source.device) != (grid.shape, grid.dtype, grid.device):
-        return False
-    if grid.device.type == "cpu":
-        return torch.equal(source, grid)
-    # source shares the grid's memory and holds it, so that no other grid can come to lie there
-    return source.data_ptr() == grid.data_ptr() and knots.version == grid._version

@@ -223,7 +223,7 @@ def _spline_sum(layer: nn.Module, x: Tensor) -> Tensor | None:
     """spline_linear(rbf(x)); None where the kernels do not compute that, or do not faster than torch."""
     weight, rbf = layer.spline_linear.weight, layer.rbf
     backend = layer.fastkan_choose(x, weight, "rbf")
-    knots = None if backend is None else layer.fastkan_read(rbf.grid, partial(_around, width=rbf.denominator))
+    knots = None if backend is None else layer.fastkan_read(rbf.grid, _around, float(rbf.denominator))
     if knots is None:
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O

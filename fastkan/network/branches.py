@@ -17,12 +17,12 @@ class Splines:
 
     def __init__(self, layer: KANLayer):
         self.linear = linear = layer.linear
-        plan = layer._current_plan()
+        plan = layer.current_plan()
         self.inputs, self.outputs, self.shape = plan.inputs, plan.outputs, layer.edge_mask.shape
         self.mask = None if plan.full else layer.edge_mask
         name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2)
-        grid = linear.grid if plan.inputs is None else linear.grid[plan.inputs]
-        self.ops, self.fixed = select.BACKENDS[name], (grid, linear._spec)
+        grid = linear.knots if plan.inputs is None else linear.knots[plan.inputs]
+        self.ops, self.fixed = select.BACKENDS[name], (grid, linear.spec)
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""

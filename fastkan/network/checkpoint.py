@@ -146,25 +146,13 @@ def _layer(layer) -> dict:
 
 
 def trainable(model) -> dict[str, bool]:
-    """Which parameters take a gradient, or will once an edge that uses them is switched on, by name."""
-    flags = {name: p.requires_grad for name, p in model.named_parameters()}
-    return flags | {name: layer._trainable()[e] for name, (layer, e) in _edge_parameters(model).items()}
+    """Which parameters take a gradient, by name."""
+    return {name: p.requires_grad for name, p in model.named_parameters()}
 
 
 def set_trainable(model, flags: dict[str, bool]) -> None:
     """Make these parameters, by name, take a gradient or not; the others stay."""
-    for layer in (*model.act_fun, *model.symbolic_fun):
+    for layer in model.symbolic_fun:
         layer.active  # noqa: B018  what its edges are decides now, and not again at the next forward pass
-    edges = _edge_parameters(model)
     for name, p in model.named_parameters():
-        if name in edges and edges[name][0]._asleep is not None:
-            layer, e = edges[name]
-            layer._asleep[e] = flags.get(name, layer._asleep[e])
-        else:
-            p.requires_grad_(flags.get(name, p.requires_grad))
-
-
-def _edge_parameters(model) -> dict[str, tuple]:
-    """Name -> (layer, e): it is the e-th of the numeric parameters of the layer's edges."""
-    places = {id(p): (layer, e) for layer in model.act_fun for e, p in enumerate(layer._parameters_of_edges())}
-    return {name: places[id(p)] for name, p in model.named_parameters() if id(p) in places}
+        p.requires_grad_(flags.get(name, p.requires_grad))

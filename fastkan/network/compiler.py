@@ -124,7 +124,7 @@ def _wire(model: KAN, l: int, start: dict[Node, int], layer: list[_Place]) -> No
     symbolic.affine.copy_(affine)
     symbolic.funs_name, symbolic.mask = names, on
     model.node_bias[l].copy_(torch.tensor([place.bias for place in layer], dtype=torch.float64))
-    numeric.active, symbolic.active  # noqa: B018  decides which parameters take a gradient
+    symbolic.active  # noqa: B018  decides whether its affine takes a gradient
 
 
 def _variables(sympy, variables) -> list:

@@ -22,6 +22,7 @@ from .formula import import_sympy, symbolic_formula
 from .jacobian import Residuals
 from .levenberg_marquardt import LevenbergMarquardt
 from .library import SYMBOLIC_LIB, SymbolicFunction, in_library
+from .state import trained
 from .structure import integer, number
 from .symmetry import symmetry
 from .tidy import count_operations
@@ -182,9 +183,7 @@ def _train(model, grids: Sequence[int], data: _Split) -> tuple:
 
 def _descend(model, data: _Split, steps: int) -> float:
     """Levenberg-Marquardt until nothing is gained; the relative error."""
-    for layer in (*model.act_fun, *model.symbolic_fun):
-        layer.active  # noqa: B018  decides which of its parameters take a gradient
-    optimizer = LevenbergMarquardt([p for p in model.parameters() if p.requires_grad])
+    optimizer = LevenbergMarquardt(trained(model))
     residuals, last = Residuals(model, data.x, data.y), math.inf
     for step in range(steps):
         loss = float(optimizer.step(residuals))

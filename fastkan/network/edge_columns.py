@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import functional
-from ..spec import Spec
+from ..basis.base import BASES
 from .layer import KANLayer
 
 # Inputs whose functions are evaluated in one call.
@@ -76,7 +76,7 @@ class EdgeColumns:
             else:
                 coef += linear.coef * (tangent * mask)[:, None]
         with torch.no_grad():
-            sums = self.layer._call(self.x, coef, linear.grid, base, None)
+            sums = linear.evaluate(self.x, coef, linear.knots, base, None, None)
         return torch.einsum("nqo,no->nq", self.gradient, sums.to(self.gradient.dtype)).flatten().double()
 
     def transposed(self, u: Tensor) -> Tensor:
@@ -101,15 +101,15 @@ def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
     each. Values are in float64, and as exact as the layer's.
     """
     linear, order, functions = layer.linear, layer.k + 1, layer.num + layer.k
-    spec = linear._spec._replace(base=Spec.of(0, "zero", "zero", True).base)
+    spec = linear.spec._replace(base=BASES.index("zero"))
     dtype = torch.promote_types(linear.coef.dtype, torch.float32)
     own = torch.eye(order, device=x.device, dtype=dtype).repeat(-(-functions // order), 1)[:functions]  # F K+1
     parts = []
-    for part, grid in zip(x.split(INPUTS, 1), linear.grid.split(INPUTS), strict=True):
+    for part, grid in zip(x.split(INPUTS, 1), linear.knots.split(INPUTS), strict=True):
         apart = torch.einsum("ij,fk->ifjk", torch.eye(len(grid), device=x.device, dtype=dtype), own).flatten(2)
         y = functional.apply(part, apart, grid, None, None, None, spec, linear.backend)
         parts.append(y.view(len(x), len(grid), order))
-    knots = linear.grid.contiguous()
+    knots = linear.knots.contiguous()
     first = torch.searchsorted(knots, x.double().T.contiguous(), right=True).T - 1 - layer.k
     first = first.clamp(0, layer.num - 1)[..., None]
     number = torch.arange(order, device=x.device)

@@ -21,7 +21,7 @@ OF_BOTH = ("edge_forward_sum", "edge_forward_spline_u")
 
 def served(model, lamb: float, metric: str) -> bool:
     """Whether evaluate is right for this model as it is: all else is autograd's."""
-    if torch.is_autocast_enabled(model.device.type) or (lamb and metric not in RELATIVE):
+    if functional.is_autocast(model.device) or (lamb and metric not in RELATIVE):
         return False
     if lamb and metric in OF_BOTH and any(_mixed(model, l) for l in range(model.depth)):
         return False
@@ -37,9 +37,9 @@ def _unchanged(model) -> bool:
 
 
 def _numeric(layer: nn.Module) -> bool:
-    if type(layer) is not KANLayer or not layer.linear._fused or layer.linear.coef.dtype not in _DTYPES:
+    if type(layer) is not KANLayer or not layer.linear.fused or layer.linear.coef.dtype not in _DTYPES:
         return False
-    return layer._current_plan() is not None
+    return layer.current_plan() is not None
 
 
 def _mixed(model, l: int) -> bool:
@@ -163,7 +163,7 @@ class Edges:
 
     def __init__(self, model, l: int, metric: str, options: dict, weighed: bool):
         layer, symbolic = model.act_fun[l], _symbolic(model, l)
-        self.shape, self.full = layer.edge_mask.shape, layer._current_plan().full and symbolic is None
+        self.shape, self.full = layer.edge_mask.shape, layer.current_plan().full and symbolic is None
         splines = [Splines(layer)] if layer.active else []
         both = weighed and metric in OF_BOTH
         self.branches = splines if symbolic is None else [*splines, Symbolic(symbolic, options, both)]

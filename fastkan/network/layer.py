@@ -2,15 +2,23 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
 from .. import functional
+from ..basis.base import BASES
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn import KANLinear
-from ..spec import Spec
+from ..nn.computed import set_computed
+from ..nn.module import Module
+from ..nn.sequential import hooked
+from ..nn.view import view_of
+from ..snapshot import Snapshot, readable
+from .structure import number
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8
@@ -18,15 +26,52 @@ BLOCK = 8
 KEPT = 1 << 18
 
 
-class KANLayer(nn.Module):
+class Start(NamedTuple):
+    """How the parameters of a KANLayer start: its arguments of these names."""
+
+    noise_scale: float
+    scale_base_mu: float
+    scale_base_sigma: float
+    scale_sp: float
+    sparse_init: bool
+
+
+class EdgeLinear(KANLinear):
+    """The KANLinear of a KANLayer, which starts as pykan's layers do."""
+
+    def __init__(self, start: Start, generator: torch.Generator | None, *args, **options):
+        self.start = start
+        super().__init__(*args, enable_standalone_scale_spline=True, generator=generator, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Back to the start: random parameters, and a uniform grid of the present size on grid_range.
+
+        Random numbers come from generator, on the CPU, in the order and precision in which pykan draws them: its seed
+        gives its network.
+        """
+        start, size, degree = self.start, self.grid_size, self.spline_order
+        inputs, outputs = self.in_features, self.out_features
+        grid = uniform_knots(*self.grid_range, size, degree, device="cpu")[None]
+        self.grid.copy_(grid.expand_as(self.grid))
+        noise = (torch.rand(size + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * start.noise_scale
+        phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
+        self.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / size))
+        draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
+        if self.base_weight is not None:
+            self.base_weight.copy_((start.scale_base_mu + start.scale_base_sigma * draw) / math.sqrt(inputs))
+        self.spline_scale.copy_(start.scale_sp / math.sqrt(inputs) * first_mask(inputs, outputs, start.sparse_init))
+
+
+class KANLayer(Module):
     """y[n,o] = sum_i mask[i,o] (scale_base[i,o] b(x[n,i]) + scale_sp[i,o] sum_f coef[i,o,f] B_{i,f}(x[n,i])).
 
     One fused call, with the mask in the weights: autograd sees it, and nothing of size [N, I, O] is held. Inputs and
     outputs that have no edge with a mask other than 0 are left out of the call.
 
-    The parameters are those of `linear`, a KANLinear. pykan's views of them share their memory: `coef` [I, O, G + k],
-    `scale_base`, `scale_sp` [I, O]; `grid` [I, G + 2k + 1]. `mask` [I, O] may be changed in place. After a change
-    through a reference that was kept across a forward pass by `.data`, which PyTorch can't see, call `refresh`.
+    The parameters are those of `linear`, a KANLinear. pykan's names for them are `coef` [I, O, G + k], `scale_base`,
+    `scale_sp` [I, O] and `grid` [I, G + 2k + 1]; they and `mask` [I, O] may be changed in place or set. Off the CPU a
+    change of `mask` by `.data` is not seen.
 
     Args:
         in_dim, out_dim: I and O.
@@ -66,91 +111,83 @@ class KANLayer(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.base_fun = base_fun
-        device = torch.get_default_device() if device is None else torch.device(device)
-        unused = None if device.type == "meta" else torch.Generator(device)  # instead of torch's own
-        self.linear = KANLinear(
-            in_dim, out_dim, num, k, enable_standalone_scale_spline=True, base_activation=base_fun, grid_eps=grid_eps,
-            grid_range=grid_range, outside=outside, backend=backend, generator=unused, device=device, dtype=dtype,
+        start = Start(
+            number("noise_scale", noise_scale), number("scale_base_mu", scale_base_mu),
+            number("scale_base_sigma", scale_base_sigma), number("scale_sp", scale_sp), bool(sparse_init),
         )  # fmt: skip
-        mask = nearest(in_dim, out_dim) if sparse_init else torch.ones(in_dim, out_dim)
-        self.register_buffer("edge_mask", mask.to(self.linear.coef))
-        self._plan, self._version = None, -1
-        self._start(noise_scale, scale_base_mu, scale_base_sigma, scale_sp, generator)
-        self._asleep = None
+        self.linear = EdgeLinear(
+            start, generator, in_dim, out_dim, num, k, base_activation=base_fun, grid_eps=grid_eps,
+            grid_range=grid_range, outside=outside, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.register_buffer("edge_mask", first_mask(in_dim, out_dim, start.sparse_init).to(self.linear.coef))
+        self._plan = None
         self.linear.spline_scale.requires_grad_(bool(sp_trainable))
         if self.linear.base_weight is not None:
             self.linear.base_weight.requires_grad_(bool(sb_trainable))
 
     @torch.no_grad()
-    def _start(self, noise_scale: float, mu: float, sigma: float, scale_sp: float, generator) -> None:
-        # Random numbers in the order and the precision in which pykan draws them: its seed gives its network.
-        inputs, outputs, linear = self.in_dim, self.out_dim, self.linear
-        noise = (torch.rand(self.num + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * noise_scale
-        grid = uniform_knots(*linear.grid_range, self.num, self.k, device="cpu")[None]
-        phi = bspline_features(grid[:, self.k : self.k + self.num + 1].T, grid, self.k, "zero")[:, 0]  # P F
-        linear.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / self.num))
-        draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
-        if linear.base_weight is not None:
-            linear.base_weight.copy_((mu + sigma * draw) / math.sqrt(inputs))
-        linear.spline_scale.copy_(scale_sp / math.sqrt(inputs) * self.edge_mask)
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Back to the start: the mask, random parameters, and a uniform grid of the present size on grid_range."""
+        linear = self.linear
+        self.edge_mask.copy_(first_mask(self.in_dim, self.out_dim, linear.start.sparse_init))
+        linear.reset_parameters(generator)
 
     # What it computes
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, I] -> [N, O] in the parameters' dtype."""
         functional.check_input(x, self.in_dim)
-        plan = self._current_plan()
-        if plan is None:  # while a compiler traces: right for every mask
-            return self._call(x, self.linear.coef, self.linear.grid, *self._masked())
+        linear = self._modules["linear"]
+        if _has_any_global_hook() or hooked(linear):
+            return linear(x, self.edge_mask)
+        plan = self.current_plan()
+        if plan is None:  # right for every mask
+            return linear.forward(x, self.edge_mask)
         if plan.full:
-            return self._call(x, self.linear.coef, self.linear.grid, self.linear.base_weight, self.linear.spline_scale)
-        base, scale = self._masked()
-        if plan.inputs is None and plan.outputs is None:
-            return self._call(x, self.linear.coef, self.linear.grid, base, scale)
+            return linear.forward(x)
         if not plan.active:
-            return x.new_zeros(x.shape[0], self.out_dim, dtype=self.linear.coef.dtype)
-        coef, grid = self.linear.coef, self.linear.grid
+            return self.unused(x.new_zeros(x.shape[0], self.out_dim, dtype=linear.coef.dtype))
+        if plan.inputs is None and plan.outputs is None:
+            return linear.forward(x, self.edge_mask)
+        (base, scale), coef, knots = self.masked(), linear.coef, linear.knots
         if plan.inputs is not None:
-            x, coef, grid = x[:, plan.inputs], coef[plan.inputs], grid[plan.inputs]
+            x, coef, knots = x[:, plan.inputs], coef[plan.inputs], knots[plan.inputs]
             base, scale = None if base is None else base[plan.inputs], scale[plan.inputs]
         if plan.outputs is None:
-            return self._call(x, coef, grid, base, scale)
+            return linear.evaluate(x, coef, knots, base, None, scale)
         coef, base = coef[:, :, plan.outputs], None if base is None else base[:, plan.outputs]
-        y = self._call(x, coef, grid, base, scale[:, plan.outputs])
+        y = linear.evaluate(x, coef, knots, base, None, scale[:, plan.outputs])
         return y.new_zeros(y.shape[0], self.out_dim).index_copy(1, plan.outputs, y)
 
-    def _call(self, x: Tensor, coef: Tensor, grid: Tensor, base: Tensor | None, scale: Tensor) -> Tensor:
-        linear = self.linear
-        fused = base if linear._fused else None
-        y = functional.apply(x, coef, grid, fused, None, scale, linear._spec, linear.backend)
-        if linear._fused or base is None:
-            return y
-        return y + torch.matmul(linear.base_activation(x).to(base.dtype), base).to(y.dtype)
+    def unused(self, y: Tensor) -> Tensor:
+        """y, for a layer without an edge: autograd reaches the parameters, as DistributedDataParallel waits for it to,
+        and gives them no gradient."""
+        parameters = [p for p in self.linear.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
+        return Unused.apply(y, *parameters) if parameters else y
 
-    def _masked(self) -> tuple[Tensor | None, Tensor]:
+    def masked(self) -> tuple[Tensor | None, Tensor]:
         base, mask = self.linear.base_weight, self.edge_mask
         return None if base is None else base * mask, self.linear.spline_scale * mask
 
     def weights(self, masked: bool = True) -> Tensor:
         """What an edge multiplies its features with, [I, F + 1, O]: splines, then the base function. See features."""
-        base, scale = self._masked() if masked else (self.linear.base_weight, self.linear.spline_scale)
+        base, scale = self.masked() if masked else (self.linear.base_weight, self.linear.spline_scale)
         base = torch.zeros_like(scale) if base is None else base
         return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
 
     def features(self, x: Tensor) -> Tensor:
         """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64; differentiable."""
-        parts = zip(x.split(BLOCK, 1), self.linear.grid.split(BLOCK), strict=True)
+        parts = zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), strict=True)
         found = [self._features(part, grid) for part, grid in parts]
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
     def _features(self, x: Tensor, grid: Tensor) -> Tensor:
         # By the fused operator, with coefficients that keep the functions of a few inputs apart.
-        if torch.is_autocast_enabled(x.device.type):  # functions rounded to 16 bits are of no use to a covariance
+        if functional.is_autocast(x.device):  # functions rounded to 16 bits are of no use to a covariance
             with torch.autocast(x.device.type, enabled=False):
                 return self._features(x, grid)
         linear, functions = self.linear, self.num + self.k
-        spec = Spec.of(self.k, "zero", linear.outside, linear.uniform)
+        spec = linear.spec._replace(base=BASES.index("zero"))
         dtype = torch.promote_types(linear.coef.dtype, torch.float32)
         apart = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
         y = functional.apply(x, apart, grid, None, None, None, spec, linear.backend)
@@ -181,10 +218,10 @@ class KANLayer(nn.Module):
         an edge that is constant has 1e-8 of its weights. A few inputs at a time, whose features are computed again on
         the way back where they are many.
         """
-        if self.linear._fused:
+        if self.linear.fused:
             variance = self._moments(x)[2].T * (len(x) / max(1, len(x) - 1))
             return safe_sqrt(variance).to(self.linear.coef.dtype)
-        parts = list(zip(x.split(BLOCK, 1), self.linear.grid.split(BLOCK), self.weights().split(BLOCK), strict=True))
+        parts = list(zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), self.weights().split(BLOCK), strict=True))
         if x.numel() * (self.num + self.k) < KEPT or torch._C._are_functorch_transforms_active():
             found = [self._edge_std(*part) for part in parts]
         else:
@@ -200,15 +237,15 @@ class KANLayer(nn.Module):
 
     def edge_mean(self, x: Tensor) -> Tensor:
         """The mean over the rows of x [N, I] of |phi| of every edge: [O, I], differentiable, by the fused operator."""
-        if self.linear._fused:
+        if self.linear.fused:
             return self._moments(x)[0].T.to(self.linear.coef.dtype)
         values = torch.einsum("nif,ifo->noi", self.features(x), self.weights().double())
         return values.abs().mean(0).to(self.linear.coef.dtype)
 
     def _moments(self, x: Tensor) -> Tensor:
-        linear, (base, scale) = self.linear, self._masked()
+        linear, (base, scale) = self.linear, self.masked()
         coef = linear.coef * scale[:, None]
-        return functional.apply_edge_moments(x, coef, linear.grid, base, linear._spec, linear.backend)
+        return functional.apply_edge_moments(x, coef, linear.knots, base, linear.spec, linear.backend)
 
     def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
         """A layer of these inputs and outputs of the present one, in this order; None makes a new one.
@@ -225,7 +262,7 @@ class KANLayer(nn.Module):
         to_edges, edges = (to[0][:, None], to[1]), (here[0][:, None], here[1])
         with torch.no_grad():
             grid = new.linear.grid.clone()
-            grid[to[0]] = linear.grid[here[0]]
+            grid[to[0]] = linear.knots[here[0]]
             new.linear.set_grid(grid)
             new.edge_mask.zero_()
             new.edge_mask[to_edges] = self.edge_mask[edges]
@@ -233,76 +270,43 @@ class KANLayer(nn.Module):
                 if getattr(linear, name) is not None:
                     mine, theirs = (getattr(of, name).movedim(-1, 1) for of in (new.linear, linear))
                     mine[to_edges] = theirs[edges]
-        self._current_plan()
-        for p, trainable in zip(new._parameters_of_edges(), self._trainable(), strict=True):
-            p.requires_grad_(trainable)
+        for name, p in new.linear.named_parameters():
+            p.requires_grad_(getattr(linear, name).requires_grad)
         return new
-
-    def _parameters_of_edges(self) -> list[nn.Parameter]:
-        linear = self.linear
-        return [p for p in (linear.coef, linear.base_weight, linear.spline_scale) if p is not None]
-
-    def _trainable(self) -> list[bool]:
-        return [p.requires_grad for p in self._parameters_of_edges()] if self._asleep is None else self._asleep
 
     # The mask
 
     @property
     def mask(self) -> Tensor:
         """[I, O], 0 where an edge is switched off; may be changed in place or set."""
-        self.refresh()
+        self._plan = None
         return self.edge_mask
 
     @mask.setter
     def mask(self, mask: Tensor) -> None:
         with torch.no_grad():
             self.edge_mask.copy_(torch.as_tensor(mask))
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look at the mask again before the next forward pass."""
         self._plan = None
 
-    def _current_plan(self) -> "_Plan | None":
+    def current_plan(self) -> "Plan | None":
+        """What a forward pass may leave out by the present mask; None where its values are not known."""
         mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
-        if torch.compiler.is_compiling() or mask.is_meta:
-            return self._plan
-        if self._plan is None or self._version != mask._version:
-            self._plan, self._version = _Plan(mask), mask._version
-            self._train_if(self._plan.active)
+        if not readable(mask) or (mask.is_inference() and not mask.is_cpu):
+            return None
+        if self._plan is None or not self._plan.mask.holds(mask):
+            self._plan = Plan(mask)
         return self._plan
 
     @property
     def active(self) -> bool:
         """Whether any edge has a mask other than 0."""
-        plan = self._current_plan()
+        plan = self.current_plan()
         return True if plan is None else plan.active
 
-    def _train_if(self, active: bool) -> None:
-        """Parameters that no edge uses get no gradient: DistributedDataParallel would wait for it."""
-        parameters = self._parameters_of_edges()
-        if not active and self._asleep is None:
-            self._asleep = [p.requires_grad for p in parameters]
-            for p in parameters:
-                p.requires_grad_(False)
-        elif active and self._asleep is not None:
-            for p, trainable in zip(parameters, self._asleep, strict=True):
-                p.requires_grad_(trainable)
-            self._asleep = None
-
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_plan": None}  # a copy counts the versions of its mask anew
-
-    def _apply(self, fn, recurse: bool = True):
-        self.refresh()  # its indices are on a device
-        return super()._apply(fn, recurse)
+        return super().__getstate__() | {"_plan": None}
 
     # pykan's names
-
-    def __setattr__(self, name: str, value) -> None:
-        if name in ("mask", "coef", "scale_base", "scale_sp") and isinstance(value, nn.Parameter):
-            value = value.detach()  # which nn.Module would register in the property's place
-        super().__setattr__(name, value)
 
     @property
     def in_dim(self) -> int:
@@ -322,6 +326,16 @@ class KANLayer(nn.Module):
         return self.linear.spline_order
 
     @property
+    def base_fun(self) -> str | Callable[[Tensor], Tensor]:
+        """The base function, by its name where it is computed with the splines; may be set."""
+        linear = self.linear
+        return BASES[linear.spec.base] if linear.fused else linear.base_activation
+
+    @base_fun.setter
+    def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:
+        self.linear.base_activation = base_fun
+
+    @property
     def grid_eps(self) -> float:
         return self.linear.grid_eps
 
@@ -331,18 +345,17 @@ class KANLayer(nn.Module):
 
     @property
     def grid(self) -> Tensor:
-        """[I, G + 2k + 1], in float64; change it by linear.set_grid."""
+        """[I, G + 2k + 1], in float64; change it with coef by linear.set_grid."""
         return self.linear.grid
 
     @property
     def coef(self) -> Tensor:
-        """[I, O, G + k], sharing the memory of linear.coef [I, G + k, O]."""
-        return self.linear.coef.transpose(1, 2)
+        """linear.coef [I, G + k, O] as [I, O, G + k]; see ParameterView. May be set."""
+        return view_of(self.linear.coef, 0, 2, 1)
 
     @coef.setter
     def coef(self, coef: Tensor) -> None:
-        with torch.no_grad():
-            self.linear.coef.copy_(coef.transpose(1, 2))
+        self.coef.data = coef
 
     @property
     def scale_base(self) -> Tensor:
@@ -354,8 +367,7 @@ class KANLayer(nn.Module):
     @scale_base.setter
     def scale_base(self, scale: Tensor) -> None:
         if self.linear.base_weight is not None:
-            with torch.no_grad():
-                self.linear.base_weight.copy_(scale)
+            self._write("base_weight", scale)
 
     @property
     def scale_sp(self) -> Tensor:
@@ -364,14 +376,23 @@ class KANLayer(nn.Module):
 
     @scale_sp.setter
     def scale_sp(self, scale: Tensor) -> None:
-        with torch.no_grad():
-            self.linear.spline_scale.copy_(scale)
+        self._write("spline_scale", scale)
+
+    @torch.no_grad()
+    def _write(self, name: str, value: Tensor) -> None:
+        value = torch.as_tensor(value).to(getattr(self.linear, name))
+        if name in self.linear._parameters:
+            self.linear._parameters[name].copy_(value)
+        else:
+            set_computed(self.linear, name, value.expand(self.in_dim, self.out_dim))
 
 
-class _Plan:
-    """What a forward pass may leave out, by the mask."""
+class Plan:
+    """What a forward pass may leave out by a mask; inputs and outputs are the indices of those that have an edge, or
+    None where all have."""
 
     def __init__(self, mask: Tensor):
+        self.mask = Snapshot(mask)
         self.full = bool((mask == 1).all())
         used = mask != 0
         self.active = bool(used.any())
@@ -386,8 +407,17 @@ def _matches(places: list[int | None], device: torch.device) -> tuple[Tensor, Te
     return torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
 
 
-def _places(used: Tensor) -> Tensor | None:
-    return None if bool(used.all()) else used.nonzero().flatten()
+class Unused(torch.autograd.Function):
+    """The first argument, of which the others are inputs without a gradient."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.count = len(parameters)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, *(None,) * ctx.count
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
@@ -396,11 +426,14 @@ def safe_sqrt(x: Tensor) -> Tensor:
     return x.masked_fill(nothing, 1.0).sqrt().masked_fill(nothing, 0.0)
 
 
-def nearest(inputs: int, outputs: int) -> Tensor:
-    """A mask [I, O] that joins every input to the output that lies nearest on [0, 1], and the other way round."""
-    at = [(torch.arange(n) + 0.5) / n for n in (inputs, outputs)]
+def first_mask(inputs: int, outputs: int, sparse: bool) -> Tensor:
+    """The mask [I, O] of a new layer, on the CPU: ones, or with `sparse` one that joins every input to the output that
+    lies nearest on [0, 1], and the other way round."""
+    if not sparse:
+        return torch.ones(inputs, outputs, device="cpu")
+    at = [(torch.arange(n, device="cpu") + 0.5) / n for n in (inputs, outputs)]
     distance = (at[0][:, None] - at[1]).abs()
-    mask = torch.zeros(inputs, outputs)
+    mask = torch.zeros(inputs, outputs, device="cpu")
     mask[torch.arange(inputs), distance.argmin(1)] = 1.0
     mask[distance.argmin(0), torch.arange(outputs)] = 1.0
     return mask

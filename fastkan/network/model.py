@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from ..nn.module import Module
 from . import (
     activations,
     attribution,
@@ -32,7 +33,7 @@ from .structure import common, integer, node_values, number, parse_arity, parse_
 from .symbolic import SymbolicLayer
 
 
-class KAN(nn.Module):
+class KAN(Module):
     """A Kolmogorov-Arnold network of any depth and width, with multiplication nodes and a symbolic branch.
 
     From layer l to l + 1, with phi the numeric and psi the symbolic functions of the edges:
@@ -100,7 +101,6 @@ class KAN(nn.Module):
         self.width = parse_width(width)
         self.mult_arity = parse_arity(mult_arity, self.width)
         grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0)
-        self.base_fun = base_fun
         self.symbolic_enabled, self.affine_trainable = bool(symbolic_enabled), bool(affine_trainable)
         self.sp_trainable, self.sb_trainable = bool(sp_trainable), bool(sb_trainable)
         scales = {
@@ -125,6 +125,7 @@ class KAN(nn.Module):
         self.subnode_bias, self.subnode_scale = self._affine(torch.zeros, sub), self._affine(torch.ones, sub)
         self.in_features = self.width_in[0]
         self.register_buffer("input_id", torch.arange(self.in_features, device=device))
+        self._seed = seed
         self._record, self._scores, self.cache_data = None, None, None
         self.history = ckpt_path if auto_save and history is None else history
 
@@ -132,6 +133,22 @@ class KAN(nn.Module):
         like = self.act_fun[0].linear.coef
         made = [fill(n, device=like.device, dtype=like.dtype) for n in sizes]
         return nn.ParameterList([nn.Parameter(t, requires_grad=self.affine_trainable) for t in made])
+
+    @torch.no_grad()
+    def reset_parameters(self, seed: int | None = None) -> None:
+        """Back to the start: random parameters of this seed, by default the model's own, uniform grids of the present
+        sizes on grid_range, no symbolic edges. For a model made on "meta", after to_empty."""
+        seed = integer("seed", self._seed if seed is None else seed, 0)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        for numeric, symbolic in zip(self.act_fun, self.symbolic_fun, strict=True):
+            numeric.reset_parameters(generator)
+            symbolic.reset_parameters()
+        for name, value in stacked.IDENTITY.items():
+            for p in self._modules[name]:
+                p.fill_(value)
+        if len(self.input_id) == self.in_features:  # else which inputs are left is not in the shapes
+            self.input_id.copy_(torch.arange(self.in_features))
+        self.forget()
 
     @classmethod
     def kolmogorov(cls, n: int, **options) -> "KAN":
@@ -170,7 +187,7 @@ class KAN(nn.Module):
         if not (self.symbolic_enabled and symbolic.active):
             return numeric(x)
         y = symbolic(x, singularity_avoiding, y_th)
-        return y + numeric(x) if numeric.active else y
+        return y + numeric(x) if numeric.active else numeric.unused(y)
 
     def nodes(self, l: int, sums: Tensor) -> Tensor:
         """What goes from layer l into layer l + 1: sums [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
@@ -222,6 +239,16 @@ class KAN(nn.Module):
     def k(self) -> int | list[int]:
         """Degree of the splines, likewise."""
         return common([layer.k for layer in self.act_fun])
+
+    @property
+    def base_fun(self) -> str | Callable[[Tensor], Tensor]:
+        """The base function of the edges, by its name where it is computed with the splines; may be set, for all."""
+        return self.act_fun[0].base_fun
+
+    @base_fun.setter
+    def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:
+        for layer in self.act_fun:
+            layer.base_fun = base_fun
 
     @property
     def grid_eps(self) -> float:
@@ -312,7 +339,7 @@ class KAN(nn.Module):
 
     def __getstate__(self) -> dict:
         state = super().__getstate__()
-        state.pop("_seen_nodes", None)  # a copy counts the versions of its parameters anew
+        state.pop("_seen_nodes", None)
         return state
 
     def copy(self) -> "KAN":

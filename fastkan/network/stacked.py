@@ -1,19 +1,19 @@
 """Which networks are nothing but layers of edges, one after the other: those run in one call, see fastkan.stack."""
 
-from operator import is_
 from typing import NamedTuple
 
-import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from ..nn.sequential import hooked
+from ..snapshot import Snapshot, readable
 from ..stack import Layer
 from .layer import KANLayer
 
 _PARTS = ("rows", "sums", "nodes")
-_NODES = {"subnode_scale": 1.0, "subnode_bias": 0.0, "node_scale": 1.0, "node_bias": 0.0}
+# What the affine maps of the nodes are where nodes are sums.
+IDENTITY = {"subnode_scale": 1.0, "subnode_bias": 0.0, "node_scale": 1.0, "node_bias": 0.0}
 
 
 def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
@@ -22,7 +22,7 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
 
     By the dictionaries of the modules, since an attribute of a module takes as long as a small layer.
     """
-    if _watched() or not _unchanged(model, kind):
+    if _watched(model) or not _unchanged(model, kind):
         return None
     modules = model._modules
     if model.symbolic_enabled and any(s.active for s in modules["symbolic_fun"]._modules.values()):
@@ -37,12 +37,9 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
     return (layers, *backends) if len(backends) == 1 else None
 
 
-def _watched() -> bool:
+def _watched(model) -> bool:
     """Whether something looks on that should see the layers, or the values of parameters cannot be read."""
-    return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0 or _has_any_global_hook()
-    )  # fmt: skip
+    return not readable(model._buffers["input_id"]) or forward_ad._current_level >= 0 or _has_any_global_hook()
 
 
 def _unchanged(model, kind: type) -> bool:
@@ -55,20 +52,19 @@ def _unchanged(model, kind: type) -> bool:
 def _layer(layer: nn.Module) -> Layer | None:
     if type(layer) is not KANLayer or hooked(layer) or hooked(layer._modules["linear"]):
         return None
-    plan, found = layer._current_plan(), layer._modules["linear"].as_layer()
+    plan, found = layer.current_plan(), layer._modules["linear"].as_layer()
     if found is None or plan is None or not plan.active or plan.inputs is not None or plan.outputs is not None:
         return None
     if plan.full:
         return found
-    base_weight, scale = layer._masked()
+    base_weight, scale = layer.masked()
     return found._replace(base_weight=base_weight, scale=scale)
 
 
 class _Seen(NamedTuple):
-    """What the affine maps of the nodes were found to be, as long as those are the parameters and their versions."""
+    """What the affine maps of the nodes were found to be, and of which values."""
 
-    parameters: list[nn.Parameter]
-    versions: list[int]
+    snapshots: list[Snapshot]
     plain: bool
 
 
@@ -79,23 +75,27 @@ def affine(name: str) -> property:
         self.__dict__.pop("_seen_nodes", None)
         return self._modules[name]
 
-    return property(get)
+    def put(self, maps: nn.ParameterList) -> None:
+        self.__dict__.pop("_seen_nodes", None)
+        self._modules[name] = maps
+
+    return property(get, put)
 
 
 def _plain_nodes(model) -> bool:
     """Whether the affine maps of the nodes are the identity, and stay it.
 
-    A CPU's are read at each call; a GPU would have to be waited for, so there what was read holds for their versions.
+    A CPU's are read at each call; a GPU would have to be waited for, so there what was read holds for the snapshots.
     """
     modules = model._modules
     if _at_hand(model):
         return _identities(modules)
-    parameters = [p for name in _NODES for p in modules[name]._parameters.values()]
-    if any(p.requires_grad for p in parameters):
+    parameters = [p for name in IDENTITY for p in modules[name]._parameters.values()]
+    if any(p.requires_grad or p.is_inference() for p in parameters):
         return False
-    seen, versions = model.__dict__.get("_seen_nodes"), [p._version for p in parameters]
-    if seen is None or seen.versions != versions or not all(map(is_, seen.parameters, parameters)):
-        seen = model.__dict__["_seen_nodes"] = _Seen(parameters, versions, _identities(modules))
+    seen = model.__dict__.get("_seen_nodes")
+    if seen is None or not all(s.holds(p) for s, p in zip(seen.snapshots, parameters, strict=True)):
+        seen = model.__dict__["_seen_nodes"] = _Seen([Snapshot(p) for p in parameters], _identities(modules))
     return seen.plain
 
 
@@ -104,7 +104,7 @@ def _at_hand(model) -> bool:
 
 
 def _identities(modules: dict[str, nn.Module]) -> bool:
-    for name, identity in _NODES.items():
+    for name, identity in IDENTITY.items():
         for p in modules[name]._parameters.values():
             if p.requires_grad or type(p) is not nn.Parameter:
                 return False

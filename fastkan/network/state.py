@@ -1,6 +1,7 @@
-"""State: the numbers of a model, kept and put back."""
+"""State: the numbers of a model, kept and put back; which of them are trained."""
 
 import torch
+from torch import nn
 
 
 class State:
@@ -24,3 +25,11 @@ class State:
             layer.linear.set_grid(grid, layer.linear.coef.new_zeros(layer.in_dim, functions, layer.out_dim))
         for p, kept in zip(self.model.parameters(), self.parameters, strict=True):
             p.copy_(kept)
+
+
+def trained(model) -> list[nn.Parameter]:
+    """The parameters that take a gradient, without those of layers whose edges are all off."""
+    off = {id(p) for layer in model.act_fun if not layer.active for p in layer.linear.parameters()}
+    for layer in model.symbolic_fun:
+        layer.active  # noqa: B018  decides whether its affine takes a gradient
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in off]

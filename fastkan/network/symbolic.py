@@ -33,6 +33,13 @@ class SymbolicLayer(nn.Module):
         self._names = [["0"] * in_dim for _ in range(out_dim)]
         self._plan, self._version, self._awake = None, -1, False
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Back to the start: no edge is on, or has a function."""
+        self.affine.zero_()
+        self.edge_mask.zero_()
+        self.funs_name = [["0"] * self.in_dim for _ in range(self.out_dim)]
+
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """x [N, I] -> [N, O]. With singularity_avoiding no |f| exceeds y_th by much, see library.SYMBOLIC_LIB."""
         plan = self._current_plan()

@@ -19,7 +19,7 @@ from .levenberg_marquardt import LevenbergMarquardt
 from .progress import Early, Log
 from .regularize import penalty
 from .squares import Batch, NotFinite, check_squares, without_scales
-from .state import State
+from .state import State, trained
 from .structure import integer, number, per_layer
 
 
@@ -211,9 +211,7 @@ class Stepper:
         self.optimizer = self._make()
 
     def _make(self) -> torch.optim.Optimizer | LBFGS:
-        for layer in (*self.model.act_fun, *self.model.symbolic_fun):
-            layer.active  # noqa: B018  decides which of its parameters take a gradient
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = trained(self.model)
         if not parameters:
             raise ValueError("the model has no parameter to train: expected one that requires a gradient")
         if isinstance(self.opt, torch.optim.Optimizer):

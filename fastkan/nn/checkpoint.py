@@ -38,7 +38,6 @@ def _resize(layer: nn.Module, grid_size: int) -> None:
     coef = layer.coef.new_empty(layer.in_features, functions, layer.out_features)
     layer.coef = nn.Parameter(coef, requires_grad=layer.coef.requires_grad)
     layer.grid = layer.grid.new_empty(layer.in_features, knots)
-    layer.grid_size = grid_size
 
 
 def _rename(layer: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:

@@ -12,19 +12,24 @@ from torch.utils.checkpoint import checkpoint
 from .. import functional, select
 from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
+from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE, Spec
 from ..stack import Layer
 from .checkpoint import read_state
+from .computed import set_computed
 from .grid import adaptive_knots, is_uniform, resized_knots
+from .module import Module
 from .refit import refit
 from .sample import Sample
+from .view import view_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PARAMETERS = ("coef", "base_weight", "spline_scale", "bias")
 # Random numbers drawn by one generator, one after the other.
 CHUNK = 1 << 22
 
 
-class KANLinear(nn.Module):
+class KANLinear(Module):
     """y[n,o] = sum_i (base_weight[i,o] b(x[n,i]) + sum_f coef[i,f,o] B_{i,f}(x[n,i])) + bias[o].
 
     Takes the place of efficient-kan's KANLinear: its arguments, methods and attributes are here, and its state dicts
@@ -52,8 +57,8 @@ class KANLinear(nn.Module):
 
     Parameters: coef [I, G + K, O]; base_weight [I, O] or None; spline_scale [I, O] or None; bias [O] or None.
     Buffer: grid [I, G + 2K + 1], always in float64, whatever the layer is cast to, so that a layer is exact after
-    .double(). Change it by set_grid, update_grid and extend_grid only: `uniform`, the layer's promise that its knots
-    are equidistant, follows them.
+    .double(). set_grid, update_grid and extend_grid change it along with coef. It may be written by anything else too:
+    a layer is its tensors, and what it computes follows their present values.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
 
@@ -84,12 +89,11 @@ class KANLinear(nn.Module):
         super().__init__()
         self.in_features = _integer("in_features", in_features, 1)
         self.out_features = _integer("out_features", out_features, 1)
-        self.grid_size = _integer("grid_size", grid_size, 1)
-        self.spline_order = _integer("spline_order", spline_order, 0, MAX_DEGREE)
+        grid_size = _integer("grid_size", grid_size, 1)
+        degree = _integer("spline_order", spline_order, 0, MAX_DEGREE)
         self.scale_noise = _number("scale_noise", scale_noise)
         self.scale_base = _number("scale_base", scale_base)
         self.scale_spline = _number("scale_spline", scale_spline)
-        self.enable_standalone_scale_spline = bool(enable_standalone_scale_spline)
         self.grid_eps = _number("grid_eps", grid_eps, 0.0, 1.0)
         self.grid_range = _range(grid_range)
         if backend is not None and backend not in select.BACKENDS:
@@ -98,19 +102,19 @@ class KANLinear(nn.Module):
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in _DTYPES:
             raise TypeError(f"dtype={dtype}: expected float32, float64, bfloat16 or float16")
-        base, self.base_activation = _base(base_activation)
-        self._fused = base is not None
-        self._spec = Spec.of(self.spline_order, base or "zero", outside, True)
+        self._spec, self._evenness = Spec.of(degree, "zero", outside, False), None
+        self.base_activation = base_activation
+        with_base = not self._fused or BASES[self._spec.base] != "zero"
 
         def parameter(wanted: bool, *shape: int) -> nn.Parameter | None:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
 
         edges = self.in_features, self.out_features
-        self.coef = parameter(True, edges[0], self.grid_size + self.spline_order, edges[1])
-        self.base_weight = parameter(base != "zero", *edges)
-        self.spline_scale = parameter(self.enable_standalone_scale_spline, *edges)
+        self.coef = parameter(True, edges[0], grid_size + degree, edges[1])
+        self.base_weight = parameter(with_base, *edges)
+        self.spline_scale = parameter(bool(enable_standalone_scale_spline), *edges)
         self.bias = parameter(bool(bias), edges[1])
-        knots = self.grid_size + 2 * self.spline_order + 1
+        knots = grid_size + 2 * degree + 1
         self.register_buffer("grid", torch.empty(edges[0], knots, device=device, dtype=torch.float64))
         self.reset_parameters(generator)
 
@@ -119,7 +123,6 @@ class KANLinear(nn.Module):
         """Back to the start: random parameters, and a uniform grid of the present size on grid_range."""
         knots = uniform_knots(*self.grid_range, self.grid_size, self.spline_order, device=self.grid.device)
         self.grid.copy_(knots.expand_as(self.grid))
-        self._grid_changed()
         noise = self.scale_noise / (2 * self.grid_size)
         if self.spline_scale is not None:
             self.spline_scale.fill_(self.scale_spline)
@@ -133,28 +136,77 @@ class KANLinear(nn.Module):
         if self.bias is not None:
             self.bias.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., I] -> [..., O] in the parameters' dtype; a row with a NaN is NaN."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [..., I] -> [..., O] in the parameters' dtype; a row with a NaN is NaN. mask [I, O] multiplies edges."""
         functional.check_input(x, self.in_features)
-        weight = self.base_weight if self._fused else None
-        y = functional.apply(x, self.coef, self.grid, weight, self.bias, self.spline_scale, self._spec, self.backend)
-        if self._fused:
+        weight, scale = self.base_weight, self.spline_scale
+        if mask is not None:
+            weight, scale = None if weight is None else weight * mask, mask if scale is None else scale * mask
+        return self.evaluate(x, self.coef, self.knots, weight, self.bias, scale)
+
+    def evaluate(
+        self, x: Tensor, coef: Tensor, knots: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None
+    ) -> Tensor:
+        """What forward computes, of these tensors in the place of the layer's own."""
+        if self.fused:
+            return functional.apply(x, coef, knots, weight, bias, scale, self.spec, self.backend)
+        y = functional.apply(x, coef, knots, None, bias, scale, self.spec, self.backend)
+        if weight is None:
             return y
-        weight = self.base_weight
         return y + torch.matmul(self.base_activation(x).to(weight.dtype), weight).to(y.dtype)
 
     def as_layer(self) -> Layer | None:
         """What a stack of layers needs of this one; None where its base function is not computed with the splines."""
-        if not self._fused:
+        if not self.fused:
             return None
-        of = self._parameters.get  # an attribute takes as long as a small layer
+        own = self._parameters  # an attribute takes as long as a small layer
+        if len(own) != len(PARAMETERS):  # parametrized, or held by a wrapper
+            own = {name: getattr(self, name) for name in PARAMETERS}
+        return Layer(own["coef"], own["spline_scale"], own["base_weight"], own["bias"], self.knots, self.spec)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the base function is computed with the splines: SiLU, identity or none, and nothing listens to it."""
+        base = self._modules.get("base_activation")
+        return self._fused and (base is None or not (base._forward_hooks or base._forward_pre_hooks))
+
+    @property
+    def knots(self) -> Tensor:
+        """The grid in float64, whatever it was replaced by."""
         grid = self._buffers["grid"]
-        return Layer(of("coef"), of("spline_scale"), of("base_weight"), of("bias"), grid, self._spec)
+        return grid if grid.dtype == torch.float64 else grid.double()
+
+    @property
+    def spec(self) -> Spec:
+        """What the layer's functions are, for every backend."""
+        grid = self._buffers["grid"]
+        if grid.is_cpu or not readable(grid) or grid.is_inference():
+            return self._spec  # of any knots; the kernels of a CPU look at them themselves
+        if self._evenness is None or not self._evenness[0].holds(grid):
+            if grid.is_cuda and torch.cuda.is_current_stream_capturing():
+                return self._spec
+            self._evenness = Snapshot(grid), is_uniform(grid.double())
+        return self._spec._replace(uniform=self._evenness[1])
 
     @property
     def uniform(self) -> bool:
-        """Whether the knots are equidistant, which makes evaluation faster."""
-        return self._spec.uniform
+        """Whether the knots are equidistant, which makes evaluation faster; False where they have no values."""
+        return readable(self.grid) and is_uniform(self.knots)
+
+    @property
+    def grid_size(self) -> int:
+        """G, the number of grid intervals; extend_grid changes it."""
+        return self._buffers["grid"].shape[-1] - 2 * self._spec.degree - 1
+
+    @property
+    def spline_order(self) -> int:
+        """K, the degree of the splines."""
+        return self._spec.degree
+
+    @property
+    def enable_standalone_scale_spline(self) -> bool:
+        """Whether there is a trainable scale per edge."""
+        return self.spline_scale is not None
 
     @property
     def outside(self) -> str:
@@ -163,7 +215,31 @@ class KANLinear(nn.Module):
 
     @outside.setter
     def outside(self, outside: str) -> None:
-        self._spec = Spec.of(self.spline_order, BASES[self._spec.base], outside, self._spec.uniform)
+        self._spec = Spec.of(self.spline_order, BASES[self._spec.base], outside, False)
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == "base_activation":
+            value = self._set_base(value)
+        elif name == "grid" and "grid" in self._buffers:
+            value = self._checked_grid(value)
+        super().__setattr__(name, value)
+
+    def _set_base(self, activation) -> Callable[[Tensor], Tensor] | None:
+        base, activation = _base(activation)
+        has_weight = "coef" not in self._parameters or self.base_weight is not None
+        if base != "zero" and not has_weight:
+            raise ValueError(f"base_activation={activation!r}: the layer was made without a base function")
+        self._fused, self._spec = base is not None, Spec.of(self.spline_order, base or "zero", self.outside, False)
+        self._modules.pop("base_activation", None)
+        self.__dict__.pop("base_activation", None)
+        return activation
+
+    def _checked_grid(self, grid: Tensor) -> Tensor:
+        shape = [self.in_features, self.coef.shape[1] + self.spline_order + 1]
+        if not isinstance(grid, Tensor) or list(grid.shape) != shape:
+            found = list(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
+            raise ValueError(f"grid is {found}: expected a tensor of shape {shape}, to go with coef; see set_grid")
+        return grid.detach().to(torch.float64)
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor, coef: Tensor | None = None) -> None:
@@ -212,28 +288,27 @@ class KANLinear(nn.Module):
         squares. `coef` becomes a new Parameter: build the optimizer again. After an error nothing has changed.
         """
         new_size = _integer("new_size", new_size, 1)
-        self._move(resized_knots(self.grid, self.spline_order, new_size), None)
+        self._move(resized_knots(self.knots, self.spline_order, new_size), None)
 
     @torch.no_grad()
     def _move(self, grid: Tensor, samples: Tensor | None) -> None:
-        self._set(grid, refit(self.coef, self.grid, grid, self.spline_order, self.outside, samples))
+        self._set(grid, refit(self.coef, self.knots, grid, self.spline_order, self.outside, samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
-        coef = coef.to(self.coef)
+        before = self.coef
+        coef = coef.to(before)
         if not coef.isfinite().all():
             raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
-        if coef.shape == self.coef.shape:
-            self.coef.copy_(coef)
+        if "coef" not in self._parameters:
+            set_computed(self, "coef", coef)
+        elif coef.shape == before.shape:
+            before.copy_(coef)
+        else:
+            self.coef = nn.Parameter(coef.contiguous(), requires_grad=before.requires_grad)
+        if (grid.shape, grid.dtype) == (self.grid.shape, self.grid.dtype):
             self.grid.copy_(grid)
         else:
-            self.coef = nn.Parameter(coef, requires_grad=self.coef.requires_grad)
             self.grid = grid
-            self.grid_size = coef.shape[1] - self.spline_order
-        self._grid_changed()
-
-    def _grid_changed(self) -> None:
-        if not self.grid.is_meta:
-            self._spec = self._spec._replace(uniform=is_uniform(self.grid))
 
     def outside_share(self, x: Tensor) -> Tensor:
         """The share of the rows of x [..., I] that is outside the grid range, for each input: [I]; NaN is outside.
@@ -242,7 +317,8 @@ class KANLinear(nn.Module):
         NaN.
         """
         functional.check_input(x, self.in_features)
-        low, high = self.grid[:, self.spline_order], self.grid[:, -self.spline_order - 1]
+        knots = self.knots
+        low, high = knots[:, self.spline_order], knots[:, -self.spline_order - 1]
         inside = (x >= low) & (x <= high)
         return (~inside).reshape(-1, self.in_features).float().mean(0)
 
@@ -250,8 +326,8 @@ class KANLinear(nn.Module):
         """E[i,o] = mean over the rows of x [..., I] of |phi[i,o]|: the size of every edge, [I, O]; differentiable."""
         functional.check_input(x, self.in_features)
         coef = self._scaled_coef()
-        if self._fused:
-            moments = functional.apply_edge_moments(x, coef, self.grid, self.base_weight, self._spec, self.backend)
+        if self.fused:
+            moments = functional.apply_edge_moments(x, coef, self.knots, self.base_weight, self.spec, self.backend)
             return moments[0].to(coef.dtype)
         rows = x.reshape(-1, self.in_features)
         step = max(1, CHUNK // coef[:, 0].numel())
@@ -276,8 +352,12 @@ class KANLinear(nn.Module):
 
     @property
     def spline_weight(self) -> Tensor:
-        """coef in efficient-kan's order, [O, I, F], without the scale; shares its memory."""
-        return self.coef.permute(2, 0, 1)
+        """coef in efficient-kan's order, [O, I, F], without the scale; see ParameterView. May be set."""
+        return view_of(self.coef, 2, 0, 1)
+
+    @spline_weight.setter
+    def spline_weight(self, weight: Tensor) -> None:
+        self.spline_weight.data = weight
 
     @property
     def scaled_spline_weight(self) -> Tensor:
@@ -286,8 +366,14 @@ class KANLinear(nn.Module):
 
     @property
     def spline_scaler(self) -> Tensor | None:
-        """spline_scale as [O, I]; shares its memory."""
-        return None if self.spline_scale is None else self.spline_scale.T
+        """spline_scale as [O, I]; see ParameterView. May be set."""
+        return None if self.spline_scale is None else view_of(self.spline_scale, 1, 0)
+
+    @spline_scaler.setter
+    def spline_scaler(self, scale: Tensor) -> None:
+        if self.spline_scale is None:
+            raise ValueError("spline_scaler: expected a layer made with enable_standalone_scale_spline=True")
+        self.spline_scaler.data = scale
 
     def _scaled_coef(self) -> Tensor:
         return self.coef if self.spline_scale is None else self.coef * self.spline_scale[:, None]
@@ -296,7 +382,7 @@ class KANLinear(nn.Module):
         """The spline functions at x [..., I]: [..., I, F] in x's dtype."""
         functional.check_input(x, self.in_features)
         rows = x.reshape(-1, self.in_features).double()
-        phi = bspline_features(rows, self.grid, self.spline_order, self.outside)
+        phi = bspline_features(rows, self.knots, self.spline_order, self.outside)
         return phi.to(x.dtype).view(*x.shape, phi.shape[-1])
 
     def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
@@ -322,7 +408,9 @@ class KANLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
         if len(errors) > known:
             errors.append(hint)
-        self._grid_changed()
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_evenness": None}
 
     def extra_repr(self) -> str:
         base = BASES[self._spec.base] if self._fused else self.base_activation

@@ -94,7 +94,7 @@ def fit_params(
 
 def sparse_mask(in_dim: int, out_dim: int) -> Tensor:
     """A mask [in_dim, out_dim] that joins every input to the output nearest on [0, 1], and the other way round."""
-    return layer.nearest(in_dim, out_dim)
+    return layer.first_mask(in_dim, out_dim, sparse=True)
 
 
 def augment_input(orig_vars, aux_vars, x):

@@ -1,0 +1,65 @@
+"""Parameters that are computed from others: by torch.nn.utils' parametrizations, weight_norm and prune."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+
+@torch.no_grad()
+def set_computed(module: nn.Module, name: str, value: Tensor) -> None:
+    """Choose what module's parameter `name` is computed from such that it has this value.
+
+    A parametrization has to have a right_inverse for that. Where it was pruned, the mask is that of the value, with a
+    warning. Raises RuntimeError where this can't be done; the module is then as it was.
+    """
+    hooks = [hook for hook in module._forward_pre_hooks.values() if _name_of(hook) == name]
+    if getattr(module, name).shape != value.shape:
+        raise _error(name)
+    if is_parametrized(module, name):
+        parts = module.parametrizations[name]
+        before = {key: t.clone() for key, t in parts.state_dict().items()}
+        try:
+            setattr(module, name, value)
+            found = getattr(module, name)
+        except (RuntimeError, ValueError, NotImplementedError) as reason:
+            parts.load_state_dict(before)
+            raise _error(name) from reason
+        if not _close(found, value):
+            parts.load_state_dict(before)
+            raise _error(name)
+    elif len(hooks) == 1 and hasattr(module, f"{name}_orig") and hasattr(module, f"{name}_mask"):
+        mask = value != 0
+        if not torch.equal(mask, getattr(module, f"{name}_mask") != 0):
+            warnings.warn(
+                f"{name} was pruned by torch.nn.utils.prune: its mask was of other functions, and all of {name} that "
+                "is not 0 now is in use again; prune once more",
+                stacklevel=2,
+            )
+        getattr(module, f"{name}_orig").copy_(value)
+        getattr(module, f"{name}_mask").copy_(mask)
+        setattr(module, name, getattr(module, f"{name}_orig") * getattr(module, f"{name}_mask"))
+    elif len(hooks) == 1 and hasattr(module, f"{name}_g") and hasattr(module, f"{name}_v"):  # weight_norm
+        getattr(module, f"{name}_v").copy_(value)
+        getattr(module, f"{name}_g").copy_(torch.norm_except_dim(value, 2, hooks[0].dim))
+        setattr(module, name, value)
+    else:
+        raise _error(name)
+
+
+def _name_of(hook) -> str | None:
+    """Which parameter a hook of torch.nn.utils computes."""
+    return getattr(hook, "_tensor_name", getattr(hook, "name", None))
+
+
+def _close(found: Tensor, value: Tensor) -> bool:
+    rounding = 64 * torch.finfo(value.dtype).eps * float(value.abs().max())
+    return bool(((found - value).abs() <= rounding).all())
+
+
+def _error(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"{name} is computed from other parameters, and cannot be made what it has to be: expected a parameter itself; "
+        "remove that first, by torch.nn.utils.parametrize.remove_parametrizations or the like. The layer is as it was"
+    )

@@ -1,0 +1,49 @@
+"""What may be known of the values of tensors, and for how long.
+
+Nothing that follows from a tensor's values is kept without what shows that they are still the same, since anything may
+write them: optimizers, averages, broadcasts, `.data`, NumPy.
+"""
+
+import torch
+from torch import Tensor, nn
+
+_KEY = torch._C._TorchDispatchModeKey
+_TRACERS = (_KEY.FAKE, _KEY.FUNCTIONAL, _KEY.PROXY)
+
+
+def readable(t: Tensor) -> bool:
+    """Whether t has values that Python may look at: not while it is traced or transformed, fake, or without storage."""
+    return (
+        type(t) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not t.is_meta
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._is_tracing()
+        and (torch._C._len_torch_dispatch_stack() == 0 or all(torch._C._get_dispatch_mode(k) is None for k in _TRACERS))
+    )
+
+
+class Snapshot:
+    """The values of a readable tensor at a moment.
+
+    On a CPU a copy, which is compared with. Elsewhere that would wait for the device: there the values are taken to be
+    the same while the tensor has the same storage and version. It is held, so that no other can come to lie there.
+    """
+
+    def __init__(self, t: Tensor):
+        self._kept = t.detach()
+        self._version = None
+        if t.is_cpu:
+            self._kept = self._kept.clone()
+        elif not t.is_inference():
+            self._version = t._version
+
+    def holds(self, t: Tensor) -> bool:
+        """Whether t has these values: False where that is not known."""
+        kept = self._kept
+        if kept.dtype != t.dtype or kept.device != t.device or kept.shape != t.shape:
+            return False
+        if t.is_cpu:
+            return torch.equal(kept, t)
+        known = self._version is not None and not t.is_inference() and t._version == self._version
+        return known and kept.data_ptr() == t.data_ptr() and kept.stride() == t.stride()
