@@ -11,6 +11,7 @@ from .. import functional
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn import KANLinear
 from ..spec import Spec
+from .loading import prepare_numeric
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8
@@ -292,6 +293,10 @@ class KANLayer(nn.Module):
 
     def __getstate__(self) -> dict:
         return super().__getstate__() | {"_plan": None}  # a copy counts the versions of its mask anew
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        prepare_numeric(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn, recurse: bool = True):
         self.refresh()  # its indices are on a device

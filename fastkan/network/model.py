@@ -28,6 +28,7 @@ from . import (
 )
 from .history import History
 from .layer import KANLayer
+from .loading import prepare_model
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
 
@@ -314,6 +315,10 @@ class KAN(nn.Module):
         state = super().__getstate__()
         state.pop("_seen_nodes", None)  # a copy counts the versions of its parameters anew
         return state
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        prepare_model(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def copy(self) -> "KAN":
         """A copy that shares nothing."""
