@@ -18,6 +18,7 @@ from ..nn.module import Module
 from ..nn.sequential import hooked
 from ..nn.view import view_of
 from ..snapshot import Snapshot, readable
+from .loading import prepare_numeric
 from .structure import number
 
 # Inputs whose functions are evaluated in one call.
@@ -305,6 +306,10 @@ class KANLayer(Module):
 
     def __getstate__(self) -> dict:
         return super().__getstate__() | {"_plan": None}
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        prepare_numeric(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     # pykan's names
 

@@ -29,6 +29,7 @@ from . import (
 )
 from .history import History
 from .layer import KANLayer
+from .loading import prepare_model
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
 
@@ -341,6 +342,10 @@ class KAN(Module):
         state = super().__getstate__()
         state.pop("_seen_nodes", None)
         return state
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        prepare_model(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def copy(self) -> "KAN":
         """A copy that shares nothing."""

@@ -1,12 +1,17 @@
 """SymbolicLayer: the symbolic branch of a layer, y = c f(a x + b) + d on its edges, all edges of a function at once."""
 
-import json
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..nn.module import Module
+from ..snapshot import Snapshot, readable
 from . import library
+from .loading import prepare_symbolic
+from .names import decode, encode
+
+ANYWHERE = 0.5  # where every function of the library is defined
 
 
 class Group(NamedTuple):
@@ -17,12 +22,34 @@ class Group(NamedTuple):
     outputs: Tensor
 
 
-class SymbolicLayer(nn.Module):
+class _Plan(NamedTuple):
+    """Which calls a forward pass makes, and of which mask and names that is true.
+
+    groups: the edges that are on and have a function, active: whether any edge is on. seen: None where the mask could
+    not be looked at; then the groups hold all edges with a function, and active is True.
+    """
+
+    groups: list[Group]
+    active: bool
+    seen: Snapshot | None
+    names: list[list[str]]
+
+    def holds(self, mask: Tensor, of_edges: list[list[str]]) -> bool:
+        """Names of edges that are off do not matter, and are not looked at where all are."""
+        return self.seen.holds(mask) and (
+            not self.active
+            or self.names == of_edges
+            and all(library.SYMBOLIC_LIB.get(group.function.name) is group.function for group in self.groups)
+        )
+
+
+class SymbolicLayer(Module):
     """y[n,o] = sum_i mask[o,i] (c f(a x[n,i] + b) + d)[o,i] with a function f of its own on every edge.
 
     Parameter: affine [O, I, 4], the a, b, c, d of every edge; it takes a gradient while any edge is on. `mask` [O, I]
     is 0 where an edge is off, as all are at the start; `funs_name` [O][I] are the functions' names in
-    library.SYMBOLIC_LIB, "0" where there is none. Both may be changed in place. The state dict holds the names too.
+    library.SYMBOLIC_LIB, "0" where there is none. Both may be changed in place. The state dict holds the names too, as
+    numbers, see names.py. Parameters of 16 bits are computed with in float32, and the sums are rounded once.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, device=None, dtype: torch.dtype | None = None):
@@ -31,7 +58,10 @@ class SymbolicLayer(nn.Module):
         self.affine = nn.Parameter(torch.zeros(out_dim, in_dim, 4, device=device, dtype=dtype), requires_grad=False)
         self.register_buffer("edge_mask", torch.zeros(out_dim, in_dim, device=device, dtype=dtype))
         self._names = [["0"] * in_dim for _ in range(out_dim)]
-        self._plan, self._version, self._awake = None, -1, False
+        self._plan, self._awake = None, False
+
+    # Whether affine takes a gradient once an edge is on.
+    _trainable = True
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -43,33 +73,37 @@ class SymbolicLayer(nn.Module):
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """x [N, I] -> [N, O]. With singularity_avoiding no |f| exceeds y_th by much, see library.SYMBOLIC_LIB."""
         plan = self._current_plan()
-        affine, mask = self.affine, self.edge_mask
-        constant = (mask * affine[..., 3]).sum(1)  # O
-        y = constant.expand(x.shape[0], -1)
-        for group in plan:
-            weight = mask[group.outputs, group.inputs]
-            y = y.index_add(1, group.outputs, self._values(group, x, weight, singularity_avoiding, y_th))
-        return y
-
-    def _values(self, group: Group, x: Tensor, weight: Tensor, singularity_avoiding: bool, y_th: float) -> Tensor:
-        """weight * c f(a x + b) of the edges of a group, [N, E]."""
-        a, b, c, _ = self.affine[group.outputs, group.inputs].unbind(1)
-        inner = a * x[:, group.inputs].to(a.dtype) + b
-        f = group.function.singular_torch_fn(inner, y_th) if singularity_avoiding else group.function.torch_fn(inner)
-        return (weight * c * f).to(a.dtype)
+        affine, mask = self._wide()
+        y = (mask * affine[..., 3]).sum(1).expand(x.shape[0], -1)
+        for group in plan.groups:
+            on = mask[group.outputs, group.inputs], plan.seen is not None
+            values = _values(group, x, affine, *on, singularity_avoiding, y_th)
+            y = y.index_add(1, group.outputs, values)
+        return y.to(self.affine.dtype)
 
     def edges(self, x: Tensor, **options) -> tuple[Tensor, Tensor, Tensor]:
         """The edges that are on, by themselves: outputs [E], inputs [E] and values [N, E], the mask included."""
-        outputs, inputs = self.edge_mask.nonzero().unbind(1)
-        values = (self.edge_mask * self.affine[..., 3])[outputs, inputs].expand(x.shape[0], -1)
-        position = torch.full_like(self.edge_mask, -1, dtype=torch.long)
+        plan, (affine, mask) = self._current_plan(), self._wide()
+        outputs, inputs = mask.nonzero().unbind(1)
+        values = (mask * affine[..., 3])[outputs, inputs].expand(x.shape[0], -1)
+        position = torch.full_like(mask, -1, dtype=torch.long)
         position[outputs, inputs] = torch.arange(len(outputs), device=x.device)
-        for group in self._current_plan():
-            at = position[group.outputs, group.inputs]
-            weight = self.edge_mask[group.outputs, group.inputs]
-            part = self._values(group, x, weight, options.get("singularity_avoiding", False), options.get("y_th", 10.0))
+        for group in plan.groups:
+            if plan.seen is None:
+                kept = mask[group.outputs, group.inputs] != 0
+                group = Group(group.function, group.inputs[kept], group.outputs[kept])
+            weight, at = mask[group.outputs, group.inputs], position[group.outputs, group.inputs]
+            part = _values(
+                group, x, affine, weight, True,
+                options.get("singularity_avoiding", False), options.get("y_th", 10.0),
+            )  # fmt: skip
             values = values.index_add(1, at, part)
-        return outputs, inputs, values
+        return outputs, inputs, values.to(self.affine.dtype)
+
+    def _wide(self) -> tuple[Tensor, Tensor]:
+        """affine and mask in the type that is computed in."""
+        dtype = torch.promote_types(self.affine.dtype, torch.float32)
+        return self.affine.to(dtype), self.edge_mask.to(dtype)
 
     # Its edges
 
@@ -90,7 +124,7 @@ class SymbolicLayer(nn.Module):
                 self._names[j][i] = name
             self.affine[outputs, inputs] = affine.to(self.affine)
             self.edge_mask[outputs, inputs] = torch.as_tensor(mask).to(self.edge_mask)
-        self.refresh()
+        self._plan = None
         self._current_plan()
 
     def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "SymbolicLayer":
@@ -110,7 +144,6 @@ class SymbolicLayer(nn.Module):
     @property
     def funs_name(self) -> list[list[str]]:
         """[O][I], the name of every edge's function; may be changed in place or set."""
-        self.refresh()
         return self._names
 
     @funs_name.setter
@@ -118,54 +151,53 @@ class SymbolicLayer(nn.Module):
         if len(names) != self.out_dim or any(len(row) != self.in_dim for row in names):
             raise ValueError(f"funs_name={names!r}: expected {self.out_dim} lists of {self.in_dim} names")
         self._names = [list(row) for row in names]
-        self.refresh()
 
     @property
     def mask(self) -> Tensor:
         """[O, I], 0 where an edge is switched off; may be changed in place or set."""
-        self.refresh()
+        self._plan = None
         return self.edge_mask
 
     @mask.setter
     def mask(self, mask: Tensor) -> None:
         with torch.no_grad():
             self.edge_mask.copy_(torch.as_tensor(mask))
-        self.refresh()
-
-    def __setattr__(self, name: str, value) -> None:
-        if name == "mask" and isinstance(value, nn.Parameter):
-            value = value.detach()  # which nn.Module would register in the property's place
-        super().__setattr__(name, value)
+        self._plan = None
 
     @property
     def device(self) -> torch.device:
         return self.affine.device
 
-    def refresh(self) -> None:
-        """Look at the mask and the names again before the next forward pass."""
-        self._plan = None
-
     @property
     def active(self) -> bool:
-        """Whether any edge is on; if not, forward is zeros."""
-        self._current_plan()
-        return self._awake
+        """Whether any edge is on; if not, forward is zeros. True where that can't be looked at."""
+        return self._current_plan().active
 
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_plan": None}  # a copy counts the versions of its mask anew
+        return super().__getstate__() | {"_plan": None}
 
-    def _current_plan(self) -> list[Group]:
-        mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
-        if torch.compiler.is_compiling() or mask.is_meta:
-            return self._grouped(None) if self._plan is None else self._plan
-        if self._plan is None or self._version != mask._version:
+    def _current_plan(self) -> _Plan:
+        mask = self._buffers.get("edge_mask")  # an attribute takes as long as a small layer
+        mask = self.edge_mask if mask is None else mask
+        if not readable(mask) or (mask.is_inference() and not mask.is_cpu):
+            return _Plan(self._grouped(None), True, None, [])
+        plan = self._plan
+        if plan is None or not plan.holds(mask, self._names):
             on = (mask != 0).tolist()
-            self._plan, self._version = self._grouped(on), mask._version
-            awake = any(map(any, on))
-            if awake != self._awake:
-                self.affine.requires_grad_(awake)
-                self._awake = awake
-        return self._plan
+            active = any(map(any, on))
+            plan = self._plan = _Plan(self._grouped(on), active, Snapshot(mask), [list(row) for row in self._names])
+        if plan.active != self._awake:
+            self._train_if(plan.active)
+        return plan
+
+    def _train_if(self, active: bool) -> None:
+        affine = self._parameters.get("affine")
+        if affine is None or affine.is_inference() or not affine.is_leaf:
+            return  # which take no gradient, or are not the layer's own
+        if not active:
+            self._trainable = affine.requires_grad
+        affine.requires_grad_(active and self._trainable)
+        self._awake = active
 
     def _grouped(self, on: list[list[bool]] | None) -> list[Group]:
         """The edges by function; all that have one where it is not known which are on."""
@@ -180,14 +212,32 @@ class SymbolicLayer(nn.Module):
             for name, edges in found.items()
         ]
 
-    def _apply(self, fn, recurse: bool = True):
-        self.refresh()  # its indices are on a device
-        return super()._apply(fn, recurse)
+    # Its state
 
     def get_extra_state(self) -> Tensor:
-        """The names, as the bytes of their JSON: a tensor, as every format of checkpoints takes them."""
-        return torch.tensor(list(json.dumps(self._names).encode()), dtype=torch.uint8)
+        """The names, as numbers in a tensor, as every format of checkpoints takes them."""
+        return encode(self._names)
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.funs_name = json.loads(bytes(state.tolist()).decode())
-        self._current_plan()
+        if not state.is_meta:
+            self.funs_name = decode(state, self.out_dim, self.in_dim)
+            self._current_plan()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        prepare_symbolic(self, state_dict, prefix)
+        try:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+        except ValueError as error:
+            errors.append(f"{prefix}_extra_state: {error}")
+
+
+def _values(
+    group: Group, x: Tensor, affine: Tensor, weight: Tensor, on: bool, singularity_avoiding: bool, y_th: float
+) -> Tensor:
+    """weight * c f(a x + b) of the edges of a group, [N, E]; on: whether no weight is 0."""
+    a, b, c, _ = affine[group.outputs, group.inputs].unbind(1)
+    inner = a * x[:, group.inputs].to(a.dtype) + b
+    if not on:  # f may not be finite where an edge that is off would be read
+        inner = torch.where(weight != 0, inner, ANYWHERE)
+    f = group.function.singular_torch_fn(inner, y_th) if singularity_avoiding else group.function.torch_fn(inner)
+    return (weight * c * f).to(a.dtype)

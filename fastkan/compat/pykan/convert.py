@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ...network import KAN
 from ...network.library import get_symbolic
+from ...network.loading import AFFINE, warn_of_nameless
 from ...nn.grid import snapped
 from .install import installed
 from .library import avoiding
 
-AFFINE = ("node_bias", "node_scale", "subnode_bias", "subnode_scale")
 OF_EDGES = ("coef", "mask", "scale_base", "scale_sp")
 
 
@@ -102,9 +102,8 @@ def from_pykan_state(
 
     Raises ValueError or KeyError for a state dict that lacks something, or shapes that do not fit the width.
     """
+    state = _own(state)
     depth = sum(name.startswith("act_fun.") and name.endswith(".coef") for name in state)
-    if not depth:
-        raise ValueError(f"state has the names {sorted(state)[:5]}: expected a state dict of pykan's MultKAN")
     layers = [{name: state[f"act_fun.{l}.{name}"] for name in ("grid", *OF_EDGES)} for l in range(depth)]
     degrees = [layer["grid"].shape[1] - layer["coef"].shape[2] - 1 for layer in layers]
     sizes = [layer["coef"].shape[2] - k for layer, k in zip(layers, degrees, strict=True)]
@@ -123,7 +122,11 @@ def from_pykan_state(
         mine.linear.set_grid(grid, layer["coef"].transpose(1, 2))
         mine.scale_base, mine.scale_sp, mine.mask = layer["scale_base"], layer["scale_sp"], layer["mask"]
     for l, mine in enumerate(new.symbolic_fun):
-        if funs_name is not None:
+        if funs_name is None:
+            warn_of_nameless(
+                mine.funs_name, state[f"symbolic_fun.{l}.mask"], state[f"symbolic_fun.{l}.affine"], f"symbolic_fun.{l}"
+            )
+        else:
             mine.funs_name = [list(row) for row in funs_name[l]]
         for name in {name for row in mine.funs_name for name in row}:
             get_symbolic(name)
@@ -142,6 +145,21 @@ def arity(model: KAN) -> int | list[list[int]]:
     """mult_arity as pykan likes it best: one number, where one will do."""
     found = {a for layer in model.mult_arity for a in layer}
     return found.pop() if len(found) == 1 else [list(a) for a in model.mult_arity] if found else 2
+
+
+def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of `state` that is a MultKAN's, by the names that it has there."""
+    first = "act_fun.0.coef"
+    prefixes = [name.removesuffix(first) for name in state if name.endswith(first)]
+    if len(prefixes) == 1:
+        return {name.removeprefix(prefixes[0]): value for name, value in state.items() if name.startswith(prefixes[0])}
+    if prefixes:
+        raise ValueError(f"state holds several models, {prefixes}: expected the part of one of them")
+    if {"coef", "grid", "scale_sp"} <= state.keys():
+        raise ValueError(
+            "state is a kan.KANLayer's: expected a MultKAN's; KANLayer(...).load_state_dict takes the other"
+        )
+    raise ValueError(f"state has the names {sorted(state)[:5]}: expected a state dict of pykan's MultKAN")
 
 
 def _width_of(layers: list[dict]) -> list[int]:

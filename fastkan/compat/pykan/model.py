@@ -1,7 +1,7 @@
 """MultKAN: fastkan.KAN with what is particular to pykan's class of that name: arguments, habits, results."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from ...network import KAN, formula
 from ...network.library import SymbolicFunction, add_symbolic
 from ...science import plot_tree
 from . import checkpoint
-from .convert import from_pykan_state
 from .habits import numbers, on_pyplot, remember, seed_all, seen
 from .library import SYMBOLIC_LIB
 from .steps import Steps
@@ -285,14 +284,6 @@ class MultKAN(KAN):
         found = cls.of(model, config.get("ckpt_path", "./model"), number)
         found.auto_save = bool(config.get("auto_save", False))
         return found
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args, **options):
-        """nn.Module.load_state_dict; also of a state dict of pykan's, which has no names of functions: they stay."""
-        if "act_fun.0.grid" in state_dict:
-            names = [layer.funs_name for layer in self.symbolic_fun]
-            made = from_pykan_state(state_dict, self.width, self.mult_arity, names, base_fun=self.base_fun)
-            state_dict = made.state_dict() | {"input_id": self.input_id}
-        return super().load_state_dict(state_dict, *args, **options)
 
     @classmethod
     def load(cls, path, **options) -> "MultKAN":
