@@ -31,19 +31,21 @@ class Snapshot:
     """
 
     def __init__(self, t: Tensor):
-        self._kept = t.detach()
-        self._version = None
+        self._dtype, self._kept, self._place = t.dtype, t.detach(), None
         if t.is_cpu:
             self._kept = self._kept.clone()
-        elif not t.is_inference():
-            self._version = t._version
+        else:
+            self._place = _place(t)
 
     def holds(self, t: Tensor) -> bool:
         """Whether t has these values: False where that is not known."""
-        kept = self._kept
-        if kept.dtype != t.dtype or kept.device != t.device or kept.shape != t.shape:
+        if t.dtype is not self._dtype or t.is_cpu is not self._kept.is_cpu:
             return False
         if t.is_cpu:
-            return torch.equal(kept, t)
-        known = self._version is not None and not t.is_inference() and t._version == self._version
-        return known and kept.data_ptr() == t.data_ptr() and kept.stride() == t.stride()
+            return torch.equal(self._kept, t)
+        return self._place is not None and self._place == _place(t)
+
+
+def _place(t: Tensor) -> tuple | None:
+    """Where a tensor lies, and its version; None for one of inference mode, which has none."""
+    return None if t.is_inference() else (t.data_ptr(), t.device, t.shape, t.stride(), t._version)

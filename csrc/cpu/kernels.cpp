@@ -2,6 +2,7 @@
 #include "edge_moments.h"
 #include "kan_backward.h"
 #include "kan_out.h"
+#include "knots.h"
 #include "stack.h"
 #include "two_loops.h"
 
@@ -18,6 +19,7 @@ namespace FASTKAN_ISA {
   [](const Stack& s, const Pool& pool) { s.dtype == Dtype::f64 ? name<double>(s, pool) : name<float>(s, pool); }
 
 const Kernels kernels = {FASTKAN_NAME(FASTKAN_ISA),
+                         evenness,
                          FASTKAN_BY_TYPE(fastkan::kan_out),
                          FASTKAN_BY_TYPE(fastkan::kan_backward),
                          FASTKAN_BY_TYPE(fastkan::edge_moments),

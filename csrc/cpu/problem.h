@@ -28,9 +28,17 @@ struct Changes {
   void* q;
 };
 
+// What knots are found to be: whether those of every row are equidistant, to rounding; a row whose knots do not ascend or
+// are not finite, -1 if there is none.
+struct Evenness {
+  bool even;
+  int64_t unsorted;
+};
+
 // One set of kernels for each instruction set; kernels.cpp is compiled once for each.
 struct Kernels {
   const char* isa;
+  Evenness (*evenness)(const Problem&);
   void (*kan_out)(const Problem&, const Pool&);
   void (*kan_backward)(const Problem&, const Pool&);  // grad_x, grad_coef and grad_base, or those that are wanted
   void (*edge_moments)(const Problem&, const Pool&);

@@ -1,8 +1,6 @@
 // The operators of fastkan/ops.py on the CPU: checks, plain structs, and the kernels of this machine's instruction set.
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -82,25 +80,11 @@ struct Cpu {
     return t;
   }
   static void expect_beside(const Tensor&, const char*, const Tensor&) {}
-  // To rounding in every row. The knots are looked at in each call, since anything may have written them.
   static bool even(const Problem& p) {
-    const int64_t rows = p.grid_stride == 0 ? 1 : p.I;
-    const double share = 1.0 / (p.M - 1);
-    bool all = true;
-    for (int64_t i = 0; i < rows; ++i) {
-      const double* t = p.grid + i * p.grid_stride;
-      const double width = t[p.M - 1] - t[0];
-      const double rounding = 8 * 0x1p-52 * std::max(std::abs(t[0]), std::abs(t[p.M - 1]));
-      int off = !(width > 0);  // comparisons that a NaN fails
-      if (all)
-        for (int j = 0; j < p.M; ++j) off |= !(std::abs(t[j] - (t[0] + width * (j * share))) <= rounding);
-      if (all && !off) continue;
-      all = false;
-      off = !std::isfinite(width);
-      for (int j = 1; j < p.M; ++j) off |= !(t[j - 1] <= t[j]);
-      STD_TORCH_CHECK(!off, "grid does not ascend in row ", i, ": expected sorted finite knots");
-    }
-    return all;
+    const Evenness found = kernels().evenness(p);
+    STD_TORCH_CHECK(found.unsorted < 0, "grid does not ascend in row ", found.unsorted,
+                    ": expected sorted finite knots");
+    return found.even;
   }
 
   static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(work(p))); }

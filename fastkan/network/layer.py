@@ -292,11 +292,16 @@ class KANLayer(Module):
     def current_plan(self) -> "Plan | None":
         """What a forward pass may leave out by the present mask; None where its values are not known."""
         mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
-        if not readable(mask) or (mask.is_inference() and not mask.is_cpu):
+        if not readable(mask) or (not mask.is_cpu and mask.is_inference()):
             return None
-        if self._plan is None or not self._plan.mask.holds(mask):
-            self._plan = Plan(mask)
-        return self._plan
+        return self.plan_of(mask)
+
+    def plan_of(self, mask: Tensor) -> "Plan":
+        """current_plan, of the layer's mask where that is known to be readable."""
+        plan = self._plan
+        if plan is None or not plan.mask.holds(mask):
+            plan = self._plan = Plan(mask)
+        return plan
 
     @property
     def active(self) -> bool:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -26,7 +26,7 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
     if _watched(model) or not _unchanged(model, kind):
         return None
     modules = model._modules
-    if model.symbolic_enabled and any(s.active for s in modules["symbolic_fun"]._modules.values()):
+    if model.symbolic_enabled and any(map(_symbolic, modules["symbolic_fun"]._modules.values())):
         return None
     if any(n_mult for _, n_mult in model.width[1:]) or not _plain_nodes(model):
         return None
@@ -51,10 +51,22 @@ def _unchanged(model, kind: type) -> bool:
     return same and not any(part in model.__dict__ for part in _PARTS)
 
 
+def _plain_here(t: Tensor) -> bool:
+    """What is left of readable where nothing traces or transforms."""
+    return type(t) in (Tensor, nn.Parameter) and (t.is_cpu or not (t.is_meta or t.is_inference()))
+
+
+def _symbolic(layer: nn.Module) -> bool:
+    mask = layer._buffers.get("edge_mask")
+    return layer.plan_of(mask).active if mask is not None and _plain_here(mask) else layer.active
+
+
 def _layer(layer: nn.Module) -> Layer | None:
     if type(layer) is not KANLayer or hooked(layer) or hooked(layer._modules["linear"]):
         return None
-    plan, found = layer.current_plan(), layer._modules["linear"].as_layer()
+    mask = layer._buffers["edge_mask"]
+    plan = layer.plan_of(mask) if _plain_here(mask) else None
+    found = layer._modules["linear"].as_layer()
     if found is None or plan is None or not plan.active or plan.inputs is not None or plan.outputs is not None:
         return None
     if plan.full:

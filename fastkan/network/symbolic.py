@@ -179,8 +179,12 @@ class SymbolicLayer(Module):
     def _current_plan(self) -> _Plan:
         mask = self._buffers.get("edge_mask")  # an attribute takes as long as a small layer
         mask = self.edge_mask if mask is None else mask
-        if not readable(mask) or (mask.is_inference() and not mask.is_cpu):
+        if not readable(mask) or (not mask.is_cpu and mask.is_inference()):
             return _Plan(self._grouped(None), True, None, [])
+        return self.plan_of(mask)
+
+    def plan_of(self, mask: Tensor) -> _Plan:
+        """_current_plan, of the layer's mask where that is known to be readable."""
         plan = self._plan
         if plan is None or not plan.holds(mask, self._names):
             on = (mask != 0).tolist()

@@ -24,7 +24,6 @@ from .sample import Sample
 from .view import view_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-PARAMETERS = ("coef", "base_weight", "spline_scale", "bias")
 # Random numbers drawn by one generator, one after the other.
 CHUNK = 1 << 22
 
@@ -106,14 +105,15 @@ class KANLinear(Module):
         self.base_activation = base_activation
         with_base = not self._fused or BASES[self._spec.base] != "zero"
 
-        def parameter(wanted: bool, *shape: int) -> nn.Parameter | None:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
+        def parameter(name: str, wanted: bool, *shape: int) -> None:
+            made = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
+            self.register_parameter(name, made)
 
         edges = self.in_features, self.out_features
-        self.coef = parameter(True, edges[0], grid_size + degree, edges[1])
-        self.base_weight = parameter(with_base, *edges)
-        self.spline_scale = parameter(bool(enable_standalone_scale_spline), *edges)
-        self.bias = parameter(bool(bias), edges[1])
+        parameter("coef", True, edges[0], grid_size + degree, edges[1])
+        parameter("base_weight", with_base, *edges)
+        parameter("spline_scale", bool(enable_standalone_scale_spline), *edges)
+        parameter("bias", bool(bias), edges[1])
         knots = grid_size + 2 * degree + 1
         self.register_buffer("grid", torch.empty(edges[0], knots, device=device, dtype=torch.float64))
         self.reset_parameters(generator)
@@ -139,10 +139,10 @@ class KANLinear(Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [..., I] -> [..., O] in the parameters' dtype; a row with a NaN is NaN. mask [I, O] multiplies edges."""
         functional.check_input(x, self.in_features)
-        weight, scale = self.base_weight, self.spline_scale
+        coef, scale, weight, bias = self.weights()
         if mask is not None:
             weight, scale = None if weight is None else weight * mask, mask if scale is None else scale * mask
-        return self.evaluate(x, self.coef, self.knots, weight, self.bias, scale)
+        return self.evaluate(x, coef, self.knots, weight, bias, scale)
 
     def evaluate(
         self, x: Tensor, coef: Tensor, knots: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None
@@ -159,10 +159,15 @@ class KANLinear(Module):
         """What a stack of layers needs of this one; None where its base function is not computed with the splines."""
         if not self.fused:
             return None
+        return Layer(*self.weights(), self.knots, self.spec)
+
+    def weights(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """coef, spline_scale, base_weight and bias."""
         own = self._parameters  # an attribute takes as long as a small layer
-        if len(own) != len(PARAMETERS):  # parametrized, or held by a wrapper
-            own = {name: getattr(self, name) for name in PARAMETERS}
-        return Layer(own["coef"], own["spline_scale"], own["base_weight"], own["bias"], self.knots, self.spec)
+        try:
+            return own["coef"], own["spline_scale"], own["base_weight"], own["bias"]
+        except KeyError:  # computed from others, or held by a wrapper
+            return self.coef, self.spline_scale, self.base_weight, self.bias
 
     @property
     def fused(self) -> bool:
@@ -181,7 +186,7 @@ class KANLinear(Module):
         """What the layer's functions are, for every backend."""
         grid = self._buffers["grid"]
         if grid.is_cpu or not readable(grid) or grid.is_inference():
-            return self._spec  # of any knots; the kernels of a CPU look at them themselves
+            return self._spec  # of any knots: the kernels of a CPU look at them themselves
         if self._evenness is None or not self._evenness[0].holds(grid):
             if grid.is_cuda and torch.cuda.is_current_stream_capturing():
                 return self._spec
