@@ -49,13 +49,13 @@ def linear(layer: KANLinear, x: Tensor) -> Tensor:
 
 def network(model: KAN, x: Tensor) -> Tensor:
     x = x[:, model.input_id]
-    for l, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
+    for at, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
         phi = edges(numeric.linear, x) * numeric.edge_mask.double()
         if model.symbolic_enabled:
             phi = phi + functions(symbolic, x)
-        s = phi.sum(1) * model.subnode_scale[l].detach().double() + model.subnode_bias[l].detach().double()
-        y = node_values(s, model.width[l + 1][0], model.mult_arity[l + 1])
-        x = y * model.node_scale[l].detach().double() + model.node_bias[l].detach().double()
+        s = phi.sum(1) * model.subnode_scale[at].detach().double() + model.subnode_bias[at].detach().double()
+        y = node_values(s, model.width[at + 1][0], model.mult_arity[at + 1])
+        x = y * model.node_scale[at].detach().double() + model.node_bias[at].detach().double()
     return x
 
 
