@@ -226,8 +226,10 @@ class KANLinear(nn.Module):
             self.coef.copy_(coef)
             self.grid.copy_(grid)
         else:
+            # A copy in the order of its dimensions: optimizers flatten gradients, and the caller keeps his tensors.
+            coef = coef.clone(memory_format=torch.contiguous_format)
             self.coef = nn.Parameter(coef, requires_grad=self.coef.requires_grad)
-            self.grid = grid
+            self.grid = grid.clone()
             self.grid_size = coef.shape[1] - self.spline_order
         self._grid_changed()
 
