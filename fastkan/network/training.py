@@ -66,8 +66,8 @@ def fit(
         steps: one optimizer step each, on one batch.
         log: the test set is evaluated, and the progress shown, every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
-        update_grid: move the grids to the batch's activations, grid_update_num times, at steps from
-            start_grid_update_step to before stop_grid_update_step.
+        update_grid: move the grids to the activations of the step's batch, as in pykan, grid_update_num times, at steps
+            from start_grid_update_step to before stop_grid_update_step.
         loss_fn: (prediction, label) -> number; the mean square error by default, which is shown as its root.
         batch: rows in a batch, -1 for all.
         metrics: functions without arguments that give a number; their values go into the result by their names.
@@ -85,7 +85,8 @@ def fit(
         train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid sizes at every
         step; "stopped": why it ended early, or None. train_loss and reg are those of the step's batch where the step
         has ended; of an optimizer that evaluates once and then steps, as Adam, where it has begun, as in pykan. The
-        inputs are kept as cache_data (a reference), for prune and plots.
+        inputs are kept as cache_data, for prune, scores, auto_symbolic and plots: a reference to the tensor, or of a
+        loader a sample of up to nn.sample.SAMPLE_ROWS of all rows that were trained on.
 
     A step after which the loss is not finite is made shorter. Where that does not help, or a gradient is not finite,
     the training ends with a warning, and the model is as it was when the loss last was finite. So it is when the
@@ -106,7 +107,7 @@ def fit(
     record = Log(model, objective, data, metrics or (), display_metrics, log, steps, progress)
     early = Early(model, patience, keep_best)
     model.forget()
-    state, batches, x = State(model), data.batches(), data.x
+    state, batches = State(model), data.batches()
     try:
         for step in range(steps):
             x, y = next(batches)
@@ -124,6 +125,7 @@ def fit(
                     record.results["stopped"] += f" ({half.pop()} is coarse for training: expected model.float())"
                 warnings.warn(f"fit stopped: {record.results['stopped']}", RuntimeWarning, stacklevel=2)
                 break
+            data.trained_on(x)
             test = record.add(step)
             stopped = "by the callback" if callback is not None and callback(step, record.results) else None
             stopped = early.add(test) or stopped
@@ -135,7 +137,7 @@ def fit(
         raise
     finally:
         record.close()
-        model.cache_data = x if data.x is None else data.x
+        model.cache_data = data.seen
         model.zero_grad(set_to_none=True)
     early.restore()
     return record.results
