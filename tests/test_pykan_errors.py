@@ -186,6 +186,16 @@ def test_the_penalty_after_a_call_with_other_tensors_is_an_error(kan):
     assert penalty(model) == model.get_reg("edge_forward_spline_n", 1.0, 2.0, 0.0, 0.0, x=x)
 
 
+def test_the_penalty_of_data_that_have_changed_is_an_error(kan):
+    model, x = kan.KAN([2, 3, 1], auto_save=False), torch.rand(20, 2)
+    model(x)
+    x.mul_(3)
+    with pytest.raises(RuntimeError, match="the data of the last forward pass have been changed in place"):
+        penalty(model)
+    model.get_act(x)
+    assert penalty(model) == model.get_reg("edge_forward_spline_n", 1.0, 2.0, 0.0, 0.0, x=x)
+
+
 def test_a_model_exports_after_a_forward_pass(kan):
     model, x = kan.KAN([2, 3, 1], auto_save=False), torch.rand(20, 2)
     y = model(x)

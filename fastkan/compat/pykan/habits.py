@@ -31,7 +31,7 @@ def remember(model, x: Tensor) -> None:
         model.cache_data = None if transformed else x.detach()
         return
     model.cache_data = _plain(x)
-    model._ran_with = _parameters(model)
+    model._ran_with = model.cache_data, _version(model.cache_data), _parameters(model)
 
 
 def remembering(cls: type):
@@ -48,17 +48,28 @@ def remembering(cls: type):
 
 
 def check_same(model) -> None:
-    """RuntimeError where the last forward pass was with tensors that are no longer the model's parameters."""
-    ran_with = model.__dict__.get("_ran_with")
-    if ran_with is not None and ran_with != _parameters(model):
+    """RuntimeError where the last forward pass was with parameters or data that are no longer what they were."""
+    data, version, parameters = model.__dict__.get("_ran_with") or (None, None, None)
+    if data is None or model.cache_data is not data:  # that of get_act, fit, or a file
+        return
+    if parameters != _parameters(model):
         raise RuntimeError(
             "the last forward pass had other tensors as parameters than the model has now (torch.func.functional_call, "
             "or a change of grids): expected this call where they are the same, or another forward pass before it"
+        )
+    if version != _version(data):
+        raise RuntimeError(
+            "the data of the last forward pass have been changed in place: expected another forward pass, or "
+            "get_act(x), before this call"
         )
 
 
 def _parameters(model) -> list[int]:
     return [id(p) for module in model.modules() for p in module._parameters.values()]
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
 
 
 def _plain(x: Tensor) -> Tensor:
