@@ -23,6 +23,7 @@ class SymbolicFunction:
     complexity: what it costs in a formula, in bits, at least 0.
     singular_torch_fn: (x, y_th) -> tensor, finite everywhere: as torch_fn, but held at (or led smoothly through) the
         threshold y_th > 0 where it would be larger, and continued by symmetry where it is not defined.
+    domain: where it is defined, if it is finite at the ends, which data may then reach.
     """
 
     name: str
@@ -30,6 +31,7 @@ class SymbolicFunction:
     sympy_fn: Callable
     complexity: float
     singular_torch_fn: Callable[[Tensor, float], Tensor]
+    domain: tuple[float, float] = (-math.inf, math.inf)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.torch_fn(x)
@@ -317,9 +319,17 @@ _TABLE = (
     ("gaussian", 3, _gaussian, _sympy_gaussian, None),
 )
 
+_DOMAINS = {
+    **dict.fromkeys(("sqrt", "x^0.5", "x^1.5"), (0.0, math.inf)),
+    **dict.fromkeys(("arcsin", "arccos"), (-1.0, 1.0)),
+}
+_EVERYWHERE = -math.inf, math.inf
+
 # By name. Names and complexities are pykan's (0.2.8); its singularity-avoiding sqrt and arctanh jump at the threshold,
 # these are continuous.
 SYMBOLIC_LIB: dict[str, SymbolicFunction] = {
-    name: SymbolicFunction(name, fun, form, complexity, singular or partial(_ignore_threshold, fun))
+    name: SymbolicFunction(
+        name, fun, form, complexity, singular or partial(_ignore_threshold, fun), _DOMAINS.get(name, _EVERYWHERE)
+    )
     for name, complexity, fun, form, singular in _TABLE
 }

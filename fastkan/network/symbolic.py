@@ -17,6 +17,12 @@ class Group(NamedTuple):
     outputs: Tensor
 
 
+def at_edge(ax: Tensor, b: Tensor, held: Tensor, low: float, high: float) -> Tensor:
+    """b of edges [E]; where it is held, -1 or 1, that at which a x [N, E] ends at the low or high edge of a domain."""
+    b = torch.where(held < 0, low - ax.amin(0), b)
+    return torch.where(held > 0, high - ax.amax(0), b)
+
+
 class SymbolicLayer(nn.Module):
     """y[n,o] = sum_i mask[o,i] (c f(a x[n,i] + b) + d)[o,i] with a function f of its own on every edge.
 
@@ -24,6 +30,8 @@ class SymbolicLayer(nn.Module):
     is 0 where an edge is off, as all are at the start; `funs_name` [O][I] are the functions' names in
     library.SYMBOLIC_LIB, "0" where there is none. Both may be changed in place. The state dict holds the names too.
     """
+
+    held: Tensor | None = None  # see domain.hold
 
     def __init__(self, in_dim: int, out_dim: int, *, device=None, dtype: torch.dtype | None = None):
         super().__init__()
@@ -47,7 +55,10 @@ class SymbolicLayer(nn.Module):
     def _values(self, group: Group, x: Tensor, weight: Tensor, singularity_avoiding: bool, y_th: float) -> Tensor:
         """weight * c f(a x + b) of the edges of a group, [N, E]."""
         a, b, c, _ = self.affine[group.outputs, group.inputs].unbind(1)
-        inner = a * x[:, group.inputs].to(a.dtype) + b
+        inner = a * x[:, group.inputs].to(a.dtype)
+        if self.held is not None:
+            b = at_edge(inner, b, self.held[group.outputs, group.inputs], *group.function.domain)
+        inner = inner + b
         f = group.function.singular_torch_fn(inner, y_th) if singularity_avoiding else group.function.torch_fn(inner)
         return (weight * c * f).to(a.dtype)
 
@@ -137,6 +148,11 @@ class SymbolicLayer(nn.Module):
     def refresh(self) -> None:
         """Look at the mask and the names again before the next forward pass."""
         self._plan = None
+
+    @property
+    def groups(self) -> list[Group]:
+        """The edges that are on, by their functions."""
+        return self._current_plan()
 
     @property
     def active(self) -> bool:
