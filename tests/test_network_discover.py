@@ -104,3 +104,23 @@ def test_best_first_orders_all_choices():
     choices = list(module._best_first(costs))
     sums = [sum(cost[at] for cost, at in zip(costs, choice, strict=True)) for choice in choices]
     assert len(set(choices)) == 12 and sums == sorted(sums)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: 3 * (2 * x).sqrt() + 1,
+        lambda x: (1 - x).sqrt(),
+        lambda x: (2 * x - 1).asin(),
+    ],
+    ids=["sqrt", "the right end", "arcsin"],
+)
+def test_data_that_reach_the_edge_of_a_domain(f):
+    """The first network is exact, as it is where they end before."""
+    x = torch.linspace(0, 1, 41, dtype=torch.float64)[:, None]
+    found = KAN.discover((x, f(x)), shapes=[[1, 1]], starts=4, verbose=False)
+    assert found.exact
+    (symbol,) = found.inputs
+    at = [0, 0.25, 1]
+    values = [float(found.formulas[0].subs(symbol, point)) for point in at]
+    torch.testing.assert_close(torch.tensor(values), f(torch.tensor(at)), rtol=1e-6, atol=1e-6)

@@ -9,6 +9,7 @@ from test_network_model import inputs
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastkan import KAN
+from fastkan.compat.pykan.model import MultKAN
 
 
 def target(x: torch.Tensor) -> torch.Tensor:
@@ -87,6 +88,49 @@ def test_every_kind_of_data(kind):
     x, y = (a, b) if kind in ("dictionary", "four", "loaders") else (x, y)
     rmse = (model(x) - y).square().mean().sqrt().item()
     assert results["test_loss"][-1] == pytest.approx(rmse, rel=1e-5)
+
+
+class Batches:
+    """Neither a DataLoader nor a list: what gives batches anew whenever it is asked."""
+
+    def __init__(self, *tensors: torch.Tensor, rows: int = 8):
+        self.parts = [t.split(rows) for t in tensors]
+
+    def __iter__(self):
+        return zip(*self.parts, strict=True)
+
+
+@pytest.mark.parametrize("kind", ["loader", "shuffled", "iterable", "batch", "pykan"])
+def test_what_looks_at_the_model_afterwards_sees_all_rows(kind, tmp_path):
+    """Not the last batch, of one row here, by which every score is 0."""
+    x = inputs(97, 2, scale=1.0).float()
+    y = target(x)
+    data = {
+        "loader": DataLoader(TensorDataset(x, y), batch_size=8), "iterable": Batches(x, y),
+        "shuffled": DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True),
+        "batch": {"train_input": x, "train_label": y},
+    }.get(kind, DataLoader(TensorDataset(x, y), batch_size=8))  # fmt: skip
+    model = KAN([2, 4, 1])
+    if kind == "pykan":
+        model = MultKAN([2, 4, 1], auto_save=False)
+    model.fit(data, opt="Adam", lr=0.02, steps=13 * 3 + 5, batch=8 if kind == "batch" else -1, progress=False)
+    assert sorted(model.cache_data.tolist()) == sorted(x.tolist())
+    if kind != "shuffled":
+        assert torch.equal(model.cache_data, x)
+    score = model.feature_score
+    model.get_act(x)
+    torch.testing.assert_close(score, model.feature_score)
+    assert model.prune().width[1][0] >= 1
+
+
+def test_of_a_large_loader_a_sample_is_kept(monkeypatch):
+    from fastkan.nn import sample
+
+    monkeypatch.setattr(sample, "SAMPLE_ROWS", 50)
+    x = torch.linspace(-1, 1, 1000)[:, None]
+    model = KAN([1, 1])
+    model.fit(Batches(x, x), opt="Adam", lr=0.01, steps=130, progress=False)
+    assert model.cache_data.shape == (50, 1) and model.cache_data.diff(dim=0).max() < 0.15
 
 
 def test_batches_make_epochs():

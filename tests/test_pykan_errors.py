@@ -135,3 +135,69 @@ def test_nothing_of_every_row_and_edge_is_kept(kan):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
         model(torch.rand(200, 30))
     assert max(saved) < 200 * 30 * 30
+
+
+# The penalty is that of the last forward pass, whatever made it
+
+
+def penalty(model) -> torch.Tensor:
+    return model.get_reg("edge_forward_spline_n", 1.0, 2.0, 0.0, 0.0)
+
+
+FORWARDS = {
+    "call": lambda model, x: model(x),
+    "forward": lambda model, x: model.forward(x),
+    "compiled": lambda model, x: torch.compile(model, backend="eager")(x),
+    "compiled in one": lambda model, x: torch.compile(model, backend="aot_eager", fullgraph=True)(x),
+    "compiled forward": lambda model, x: torch.compile(model.forward, backend="eager")(x),
+    "in a module": lambda model, x: torch.nn.Sequential(model)(x),
+    "inference": lambda model, x: torch.inference_mode()(model)(x),
+    "vmap": lambda model, x: torch.vmap(model)(x),
+    "vmap of columns": lambda model, x: torch.vmap(model, in_dims=1)(x.T.contiguous()),
+    "Hessian": lambda model, x: torch.vmap(torch.func.hessian(lambda row: model(row)[0]))(x),
+    "tangent": lambda model, x: torch.func.jvp(model, (x,), (x,)),
+    "same tensors": lambda model, x: torch.func.functional_call(model, dict(model.named_parameters()), (x,)),
+}
+
+
+@pytest.mark.parametrize("how", FORWARDS)
+def test_the_penalty_is_of_the_last_forward_pass(kan, how):
+    model, x = kan.KAN([2, 3, 1], auto_save=False), torch.rand(20, 2)
+    model(x)
+    right = penalty(model)
+    model(3 * x)
+    FORWARDS[how](model, x)
+    torch.testing.assert_close(penalty(model), right)
+    assert torch.equal(model.acts[0], x)
+
+
+def test_the_penalty_after_a_call_with_other_tensors_is_an_error(kan):
+    model, x = kan.KAN([2, 3, 1], auto_save=False), torch.rand(20, 2)
+    others = {name: p.detach() * 2 for name, p in model.named_parameters()}
+    torch.func.functional_call(model, others, (x,))
+    for read in (lambda: penalty(model), lambda: model.edge_actscale):
+        with pytest.raises(RuntimeError, match="the last forward pass had other tensors as parameters"):
+            read()
+    model(x)
+    assert penalty(model) == penalty(copy.deepcopy(model)) and penalty(model.refine(6)) > 0
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2.0)
+    assert penalty(model) == model.get_reg("edge_forward_spline_n", 1.0, 2.0, 0.0, 0.0, x=x)
+
+
+def test_the_penalty_of_data_that_have_changed_is_an_error(kan):
+    model, x = kan.KAN([2, 3, 1], auto_save=False), torch.rand(20, 2)
+    model(x)
+    x.mul_(3)
+    with pytest.raises(RuntimeError, match="the data of the last forward pass have been changed in place"):
+        penalty(model)
+    model.get_act(x)
+    assert penalty(model) == model.get_reg("edge_forward_spline_n", 1.0, 2.0, 0.0, 0.0, x=x)
+
+
+def test_a_model_exports_after_a_forward_pass(kan):
+    model, x = kan.KAN([2, 3, 1], auto_save=False), torch.rand(20, 2)
+    y = model(x)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), y)
+    assert torch.equal(model.cache_data, x)

@@ -196,3 +196,46 @@ def test_is_frozen():
     with pytest.raises(AttributeError):
         SYMBOLIC_LIB["x"].name = "y"
     assert isinstance(SYMBOLIC_LIB["x"], SymbolicFunction) and library.__doc__
+
+
+EDGES = {
+    "sqrt": 0.0, "x^0.5": 0.0, "x^1.5": 0.0, "log": 0.0, "1/sqrt(x)": 0.0, "1/x^0.5": 0.0, "arcsin": 1.0,
+    "arccos": -1.0, "arctanh": 1.0, "1/x": 0.0, "1/x^2": 0.0, "1/x^3": 0.0, "1/x^4": 0.0, "1/x^5": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", EDGES)
+def test_gradients_at_the_edge_of_a_domain_are_finite(name, dtype):
+    """In the forms without singularities too; a row there leaves the others' gradients as they are."""
+    edge, inner = EDGES[name], torch.tensor([0.55, 0.62], dtype=dtype)
+    for function in (SYMBOLIC_LIB[name], lambda x: SYMBOLIC_LIB[name].singular_torch_fn(x, 100.0)):
+        x = torch.cat([torch.tensor([edge], dtype=dtype), inner]).requires_grad_()
+        y = function(x)
+        (slope,) = torch.autograd.grad(y[y.isfinite()].sum() + 0 * y[1], x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), x)
+        assert slope.isfinite().all() and curvature.isfinite().all()
+        alone = inner.clone().requires_grad_()
+        torch.testing.assert_close(slope[1:], torch.autograd.grad(function(alone).sum(), alone)[0])
+        (_, tangent) = torch.func.jvp(function, (x.detach(),), (torch.ones_like(x),))
+        torch.testing.assert_close(tangent, slope, rtol=16 * torch.finfo(dtype).eps, atol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", [n for n in EDGES if EDGES[n] == 0])
+def test_gradients_are_finite_as_close_to_an_edge_as_numbers_come(name, dtype):
+    span = math.log10(torch.finfo(dtype).max)
+    x = torch.logspace(-span, 0, 500, dtype=torch.float64).to(dtype).requires_grad_()
+    y = SYMBOLIC_LIB[name](x)
+    (slope,) = torch.autograd.grad(y[y.isfinite()].sum(), x)
+    assert slope.isfinite().all() and (slope[-40:] != 0).all()
+
+
+def test_torchs_functions_are_the_librarys(restored):
+    assert (
+        library.in_library(torch.sqrt) is SYMBOLIC_LIB["sqrt"] and library.in_library(torch.log) is SYMBOLIC_LIB["log"]
+    )
+    x = torch.zeros(1, requires_grad=True)
+    assert torch.autograd.grad(add_symbolic("root", torch.sqrt)(x).sum(), x)[0] == 0
+    assert SYMBOLIC_LIB["1/x"].torch_fn(torch.tensor([2, 4])).tolist() == [0.5, 0.25]
+    assert SYMBOLIC_LIB["sqrt"](torch.tensor([-1e-30, 4.0])).isnan().tolist() == [True, False]

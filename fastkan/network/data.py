@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from ..nn.sample import SAMPLE_ROWS, Rows
+
 _EXPECTED = (
     "expected a dictionary with train_input and train_label (and test_input, test_label), tensors (x, y) or "
     "(x, y, x_test, y_test), a DataLoader that gives (x, y), or two of them, for training and for testing"
@@ -17,12 +19,15 @@ class Data:
     x [N, ..., inputs] and y of tensors are cut into batches of `batch` rows, shuffled anew every epoch by a generator
     with the seed; -1 takes all of them, in order. A loader makes its own batches. What is tested on is the test set, or
     the training set where there is none.
+
+    seen: inputs to look at afterwards: all of a tensor; of a loader a sample of the rows that were trained on.
     """
 
     def __init__(self, dataset, batch: int, seed: int, device: torch.device):
         self.device, self.batch = device, batch
         self.generator = torch.Generator("cpu").manual_seed(seed)
         self.train, self.test = _parts(dataset)
+        self.epochs, self.rows = 0, Rows()
         if isinstance(self.train, tuple):
             self.train = self._placed(self.train)
             if not 0 < self.batch < len(self.train[0]):
@@ -31,9 +36,16 @@ class Data:
             self.test = self._placed(self.test)
 
     @property
-    def x(self) -> Tensor | None:
-        """All inputs to train on, where they are a tensor."""
-        return self.train[0] if isinstance(self.train, tuple) else None
+    def seen(self) -> Tensor | None:
+        if isinstance(self.train, tuple):
+            return self.train[0]
+        return self.rows.rows if self.rows.seen else None
+
+    def trained_on(self, x: Tensor) -> None:
+        """Take the rows of a batch into the sample, in the first epoch: later ones have the same."""
+        if self.epochs == 0 and not isinstance(self.train, tuple):
+            for rows in x.reshape(-1, x.shape[-1]).split(SAMPLE_ROWS):
+                self.rows.keep(rows)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches, without end."""
@@ -44,6 +56,7 @@ class Data:
                 yield pair
             if not count:
                 raise ValueError("dataset gives no batches: expected at least one row to train on")
+            self.epochs += 1
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """The whole test set, as it comes."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .activations import edge_values
 from .data import Data
+from .domain import hold, release
 from .fit_symbolic import fit_symbolic
 from .fix import put
 from .formula import import_sympy, symbolic_formula
@@ -227,6 +228,7 @@ def _with_functions(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
             names, affine = zip(*itertools.islice(picked, len(edges)), strict=True)
             put(trial, l, edges, names, torch.stack(affine))
         error = _descend(trial, data, TRIAL_STEPS)
+        trial, error = _at_edges(trial, error, data)
         if error < least / ABOUT:
             best, least = trial, error
             if least < 1e-3:
@@ -234,6 +236,17 @@ def _with_functions(model, data: _Split, lib: list[SymbolicFunction]) -> tuple:
         if least <= EXACT:
             break
     return best, least
+
+
+def _at_edges(model, error: float, data: _Split) -> tuple:
+    """The model and its error; or those of one whose formulas end at the edges of their domains, if that is better."""
+    held = model.copy()
+    if error <= EXACT or not hold(held, data.x):
+        return model, error
+    _descend(held, data, TRIAL_STEPS)
+    release(held, data.x)
+    instead = data.error(held)
+    return (held, instead) if instead < error else (model, error)
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ edges' values, which edge_penalty makes of their moments, go through ops.edge_ba
 nodes that are more than sums, go forth and back by autograd beside it.
 """
 
+from inspect import unwrap
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ def _unchanged(model) -> bool:
     from .model import KAN  # which imports this module
 
     methods = ("forward", "rows", "sums", "nodes")
-    return not any(m in model.__dict__ or getattr(type(model), m) is not getattr(KAN, m) for m in methods)
+    return not any(m in model.__dict__ or unwrap(getattr(type(model), m)) is not getattr(KAN, m) for m in methods)
 
 
 def _numeric(layer: nn.Module) -> bool:

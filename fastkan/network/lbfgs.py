@@ -36,7 +36,8 @@ class Point(NamedTuple):
 class LBFGS:
     """step(closure): up to max_iter iterations, or 1.25 times as many evaluations; closure leaves gradients in .grad.
 
-    closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros. A step
+    closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros. Where
+    the value or the slope is not finite the search turns back. Parameters of 16 bits are stepped in float32. A step
     ends early where no gradient exceeds tolerance_grad, or the slope, a change of the value or of all parameters is
     within tolerance_change. history: how many changes are remembered, by default see MOST. max_eval: another number of
     evaluations.
@@ -67,28 +68,28 @@ class LBFGS:
         self.last, self.scale = None, 1.0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor | float]) -> float:
-        """Returns the value before the step."""
+    def step(self, closure: Callable[[], Tensor | float]) -> Tensor | float:
+        """Returns what closure returned before the step."""
         x = self._flat(self.params)
         trial = torch.empty_like(x)
         views = self._views(trial)
 
-        def evaluate() -> tuple[float, Tensor]:
+        def evaluate() -> tuple[Tensor | float, Tensor]:
             self.evaluations += 1
             with torch.enable_grad():
                 value = closure()
-            value = value.item() if isinstance(value, Tensor) else float(value)
             return value, self._flat([p.grad for p in self.params])
 
         def along(t: float) -> Point:
             torch.add(x, d, alpha=t, out=trial)
             torch._foreach_copy_(self.params, views)
             value, gradient = evaluate()
-            return Point(t, value, gradient, float(gradient.dot(d)))
+            value, slope = float(value), float(gradient.dot(d))
+            return Point(t, value if math.isfinite(slope) else math.inf, gradient, slope)
 
         most = self.evaluations + self.max_eval
         first, g = evaluate()
-        f = first
+        f = float(first)
         for _ in range(self.max_iter):
             if self.tolerance_grad > TINY and float(g.abs().max()) <= self.tolerance_grad:
                 break
@@ -105,6 +106,9 @@ class LBFGS:
             x.add_(d, alpha=found.t)
             self.last, before = (d.mul_(found.t), g), f
             f, g = found.value, found.gradient
+            if found.t == 0:  # nothing on this line is better: the next one starts from the gradient
+                self.forget()
+                break
             if self.evaluations >= most or abs(f - before) < self.tolerance_change:
                 break
             if self.tolerance_change > TINY and float(self.last[0].abs().max()) <= self.tolerance_change:
@@ -119,7 +123,8 @@ class LBFGS:
 
     def _flat(self, tensors: list[Tensor | None]) -> Tensor:
         pairs = zip(tensors, self.params, strict=True)
-        return torch.cat([p.new_zeros(p.numel()) if t is None else t.reshape(-1) for t, p in pairs])
+        flat = torch.cat([p.new_zeros(p.numel()) if t is None else t.reshape(-1) for t, p in pairs])
+        return flat if flat.dtype == torch.float64 else flat.float()
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         return [part.view_as(p) for part, p in zip(flat.split_with_sizes(self.sizes), self.params, strict=True)]
@@ -129,11 +134,11 @@ class LBFGS:
         if self.last is None:
             return g.neg()
         s, y = self.last[0], g - self.last[1]
-        curvature = float(y.dot(s))
-        if curvature > TINY:
+        curvature, square = float(y.dot(s)), float(y.dot(y))
+        if curvature > TINY and square > 0:
             self._remember(s, y)
             self.inverse.append(1.0 / curvature)
-            self.scale = curvature / float(y.dot(y))
+            self.scale = curvature / square
         if not self.inverse:
             return g.mul(-self.scale)
         fused = g.dtype in (torch.float32, torch.float64)
@@ -231,13 +236,17 @@ def _enough(start: Point, point: Point) -> float:
 
 
 def _minimum(a: Point, b: Point, least: float, most: float) -> float:
-    """Of the cubic through two points with their slopes, within least and most."""
+    """Of the cubic through two points with their slopes, within least and most; the middle of these if it has none."""
     if a.t > b.t:
         a, b = b, a
+    if a.t == b.t or not math.isfinite(a.value + b.value + a.slope + b.slope):
+        return (least + most) / 2
     d1 = a.slope + b.slope - 3 * (a.value - b.value) / (a.t - b.t)
     square = d1 * d1 - a.slope * b.slope
     if not square >= 0:
         return (least + most) / 2
     d2 = math.sqrt(square)
-    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
-    return min(max(t, least), most)
+    bend = b.slope - a.slope + 2 * d2
+    if bend == 0:  # a line
+        return (least + most) / 2
+    return min(max(b.t - (b.t - a.t) * ((b.slope + d2 - d1) / bend), least), most)

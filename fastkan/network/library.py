@@ -17,11 +17,13 @@ class SymbolicFunction:
     """A function of one variable: how it is computed, written down and weighed against others.
 
     name: under which it is found; a pickle holds this alone, so that a file can't bring code along.
-    torch_fn: elementwise function of a tensor, NaN or infinite where the function is not defined.
+    torch_fn: elementwise function of a tensor, NaN or infinite where the function is not defined. At the edge of its
+        domain, where the slope of sqrt and its like is infinite, that of the library's is 0: see _edged.
     sympy_fn: the same of a SymPy expression.
     complexity: what it costs in a formula, in bits, at least 0.
     singular_torch_fn: (x, y_th) -> tensor, finite everywhere: as torch_fn, but held at (or led smoothly through) the
         threshold y_th > 0 where it would be larger, and continued by symmetry where it is not defined.
+    domain: where it is defined, if it is finite at the ends, which data may then reach.
     """
 
     name: str
@@ -29,6 +31,7 @@ class SymbolicFunction:
     sympy_fn: Callable
     complexity: float
     singular_torch_fn: Callable[[Tensor, float], Tensor]
+    domain: tuple[float, float] = (-math.inf, math.inf)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.torch_fn(x)
@@ -95,9 +98,8 @@ def add_symbolic(
     if not isinstance(value, Tensor) or value.shape != probe.shape:
         raise ValueError(f"fun={fun!r} makes {value!r} of a tensor [3]: expected an elementwise function, a tensor [3]")
     singular = partial(_ignore_threshold, fun) if fun_singularity is None else partial(_last, fun_singularity)
-    SYMBOLIC_LIB[name] = SymbolicFunction(
-        name, fun, sympy_form(fun) or partial(named_form, _identifier(name)), c, singular
-    )
+    form = sympy_form(fun) or partial(named_form, _identifier(name))
+    SYMBOLIC_LIB[name] = SymbolicFunction(name, EDGED.get(fun, fun), form, c, singular)
     return SYMBOLIC_LIB[name]
 
 
@@ -111,7 +113,7 @@ def in_library(fun: "str | SymbolicFunction | Callable[[Tensor], Tensor]") -> Sy
     if not callable(fun):
         raise TypeError(f"fun={fun!r}: expected the name of a function in SYMBOLIC_LIB, or a function of a tensor")
     for entry in SYMBOLIC_LIB.values():
-        if fun is entry or fun is entry.torch_fn:
+        if fun is entry or EDGED.get(fun, fun) is entry.torch_fn:
             return entry
     name = fun.name if isinstance(fun, SymbolicFunction) else getattr(fun, "__name__", "<lambda>")
     if name in SYMBOLIC_LIB or name == "<lambda>":
@@ -148,12 +150,48 @@ def _reciprocal(n: int, x):
     return 1 / x**n if n > 1 else 1 / x
 
 
-def _power_3_2(x: Tensor) -> Tensor:
-    return torch.sqrt(x) ** 3
-
-
 def _reciprocal_sqrt(x: Tensor) -> Tensor:
     return 1 / torch.sqrt(x)
+
+
+def _edged(fun: Callable[[Tensor], Tensor], edge: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """fun(x), with derivatives 0 where edge(x): where its slope is infinite, or more than numbers can hold.
+
+    So a row at the edge of a domain does not take the gradient from all others. The branch that is not taken gets an
+    argument at which nothing is infinite.
+    """
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        return fun(x)
+    at = edge(x)
+    return torch.where(at, fun(x.detach()), fun(x.masked_fill(at, 0.5)))
+
+
+def _near_zero(power: float, x: Tensor) -> Tensor:
+    """Where |x|^-power is more than numbers of this type can hold."""
+    return x.abs() <= torch.finfo(x.dtype).max ** (-1 / power)
+
+
+def _at_one(x: Tensor) -> Tensor:
+    return x.abs() == 1
+
+
+def _near(power: float, fun: Callable) -> Callable[[Tensor], Tensor]:
+    return partial(_edged, fun, partial(_near_zero, power))
+
+
+# torch's functions with edges, as the library has them.
+EDGED: dict[Callable, Callable[[Tensor], Tensor]] = {
+    **{f: _near(1.0, f) for f in (torch.sqrt, torch.log, torch.log2, torch.log10)},
+    **{f: _near(p, f) for f, p in ((torch.rsqrt, 1.5), (torch.reciprocal, 2.0))},
+    **{
+        f: partial(_edged, f, _at_one)
+        for f in (torch.arcsin, torch.asin, torch.arccos, torch.acos, torch.arctanh, torch.atanh)
+    },
+}
+
+
+def _power_3_2(x: Tensor) -> Tensor:
+    return EDGED[torch.sqrt](x) ** 3
 
 
 def _gaussian(x: Tensor) -> Tensor:
@@ -205,7 +243,7 @@ def _singular_sqrt(x: Tensor, y_th: float) -> Tensor:
 
 
 def _singular_power_3_2(x: Tensor, y_th: float) -> Tensor:
-    return x.abs() ** 1.5
+    return _power_3_2(x.abs())
 
 
 def _singular_reciprocal_sqrt(x: Tensor, y_th: float) -> Tensor:
@@ -215,9 +253,9 @@ def _singular_reciprocal_sqrt(x: Tensor, y_th: float) -> Tensor:
 
 
 def _singular_log(x: Tensor, y_th: float) -> Tensor:
-    x_th = math.exp(-y_th)
+    x_th = max(math.exp(-y_th), torch.finfo(x.dtype).tiny)
     near = x.abs() < x_th
-    return torch.where(near, -y_th, torch.where(near, 1.0, x).abs().log())
+    return torch.where(near, math.log(x_th), torch.where(near, 1.0, x).abs().log())
 
 
 def _singular_exp(x: Tensor, y_th: float) -> Tensor:
@@ -255,35 +293,43 @@ _TABLE = (
     ("x^3", 3, partial(_power, 3), partial(_power, 3), None),
     ("x^4", 3, partial(_power, 4), partial(_power, 4), None),
     ("x^5", 3, partial(_power, 5), partial(_power, 5), None),
-    ("1/x", 2, partial(_reciprocal, 1), partial(_reciprocal, 1), partial(_singular_reciprocal, 1)),
-    ("1/x^2", 2, partial(_reciprocal, 2), partial(_reciprocal, 2), partial(_singular_reciprocal, 2)),
-    ("1/x^3", 3, partial(_reciprocal, 3), partial(_reciprocal, 3), partial(_singular_reciprocal, 3)),
-    ("1/x^4", 4, partial(_reciprocal, 4), partial(_reciprocal, 4), partial(_singular_reciprocal, 4)),
-    ("1/x^5", 5, partial(_reciprocal, 5), partial(_reciprocal, 5), partial(_singular_reciprocal, 5)),
-    ("sqrt", 2, torch.sqrt, partial(_by_sympy, "sqrt"), _singular_sqrt),
-    ("x^0.5", 2, torch.sqrt, partial(_by_sympy, "sqrt"), _singular_sqrt),
+    ("1/x", 2, _near(2, partial(_reciprocal, 1)), partial(_reciprocal, 1), partial(_singular_reciprocal, 1)),
+    ("1/x^2", 2, _near(4, partial(_reciprocal, 2)), partial(_reciprocal, 2), partial(_singular_reciprocal, 2)),
+    ("1/x^3", 3, _near(6, partial(_reciprocal, 3)), partial(_reciprocal, 3), partial(_singular_reciprocal, 3)),
+    ("1/x^4", 4, _near(8, partial(_reciprocal, 4)), partial(_reciprocal, 4), partial(_singular_reciprocal, 4)),
+    ("1/x^5", 5, _near(10, partial(_reciprocal, 5)), partial(_reciprocal, 5), partial(_singular_reciprocal, 5)),
+    ("sqrt", 2, EDGED[torch.sqrt], partial(_by_sympy, "sqrt"), _singular_sqrt),
+    ("x^0.5", 2, EDGED[torch.sqrt], partial(_by_sympy, "sqrt"), _singular_sqrt),
     ("x^1.5", 4, _power_3_2, _sympy_power_3_2, _singular_power_3_2),
-    ("1/sqrt(x)", 2, _reciprocal_sqrt, _sympy_reciprocal_sqrt, _singular_reciprocal_sqrt),
-    ("1/x^0.5", 2, _reciprocal_sqrt, _sympy_reciprocal_sqrt, _singular_reciprocal_sqrt),
+    ("1/sqrt(x)", 2, _near(1.5, _reciprocal_sqrt), _sympy_reciprocal_sqrt, _singular_reciprocal_sqrt),
+    ("1/x^0.5", 2, _near(1.5, _reciprocal_sqrt), _sympy_reciprocal_sqrt, _singular_reciprocal_sqrt),
     ("exp", 2, torch.exp, partial(_by_sympy, "exp"), _singular_exp),
-    ("log", 2, torch.log, partial(_by_sympy, "log"), _singular_log),
+    ("log", 2, EDGED[torch.log], partial(_by_sympy, "log"), _singular_log),
     ("abs", 3, torch.abs, partial(_by_sympy, "Abs"), None),
     ("sin", 2, torch.sin, partial(_by_sympy, "sin"), None),
     ("cos", 2, torch.cos, partial(_by_sympy, "cos"), None),
     ("tan", 3, torch.tan, partial(_by_sympy, "tan"), _singular_tan),
     ("tanh", 3, torch.tanh, partial(_by_sympy, "tanh"), None),
     ("sgn", 3, torch.sign, partial(_by_sympy, "sign"), None),
-    ("arcsin", 4, torch.arcsin, partial(_by_sympy, "asin"), _singular_arcsin),
-    ("arccos", 4, torch.arccos, partial(_by_sympy, "acos"), _singular_arccos),
+    ("arcsin", 4, EDGED[torch.arcsin], partial(_by_sympy, "asin"), _singular_arcsin),
+    ("arccos", 4, EDGED[torch.arccos], partial(_by_sympy, "acos"), _singular_arccos),
     ("arctan", 4, torch.arctan, partial(_by_sympy, "atan"), None),
-    ("arctanh", 4, torch.arctanh, partial(_by_sympy, "atanh"), _singular_arctanh),
+    ("arctanh", 4, EDGED[torch.arctanh], partial(_by_sympy, "atanh"), _singular_arctanh),
     ("0", 0, _zero, _zero, None),
     ("gaussian", 3, _gaussian, _sympy_gaussian, None),
 )
 
+_DOMAINS = {
+    **dict.fromkeys(("sqrt", "x^0.5", "x^1.5"), (0.0, math.inf)),
+    **dict.fromkeys(("arcsin", "arccos"), (-1.0, 1.0)),
+}
+_EVERYWHERE = -math.inf, math.inf
+
 # By name. Names and complexities are pykan's (0.2.8); its singularity-avoiding sqrt and arctanh jump at the threshold,
 # these are continuous.
 SYMBOLIC_LIB: dict[str, SymbolicFunction] = {
-    name: SymbolicFunction(name, fun, form, complexity, singular or partial(_ignore_threshold, fun))
+    name: SymbolicFunction(
+        name, fun, form, complexity, singular or partial(_ignore_threshold, fun), _DOMAINS.get(name, _EVERYWHERE)
+    )
     for name, complexity, fun, form, singular in _TABLE
 }

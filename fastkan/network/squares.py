@@ -40,7 +40,9 @@ class Batch(Residuals):
     def linearised(self, params: list[Tensor]):
         linear = super().linearised(params)
         if not linear.residuals.isfinite().all():
-            raise NotFinite
+            raise NotFinite(self.objective.failure() or "a residual is not finite")
+        if not linear.transposed(linear.residuals).isfinite().all():
+            raise NotFinite("the gradient is not finite")
         self.state.keep()
         return linear
 
@@ -76,7 +78,7 @@ def without_scales(model, params: list[Tensor]) -> list[Tensor]:
 
 
 class NotFinite(Exception):
-    """The objective is not finite."""
+    """The objective or a gradient is not finite; says which."""
 
 
 def check_squares(optimizer, loss_fn) -> None:

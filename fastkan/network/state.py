@@ -26,6 +26,19 @@ class State:
         for p, kept in zip(self.model.parameters(), self.parameters, strict=True):
             p.copy_(kept)
 
+    @torch.no_grad()
+    def approach(self) -> bool:
+        """Go halfway to what was kept; False, and nothing is changed, where that is on other grids, or no change."""
+        pairs = list(zip(self.model.parameters(), self.parameters, strict=True))
+        grids = zip(self.model.act_fun, self.grids, strict=True)
+        if not all(layer.grid.shape == grid.shape and torch.equal(layer.grid, grid) for layer, grid in grids):
+            return False
+        if all(torch.equal(p, kept) for p, kept in pairs):
+            return False
+        for p, kept in pairs:
+            p.copy_(torch.where(p == kept, p, kept + (p - kept) / 2))
+        return True
+
 
 def trained(model) -> list[nn.Parameter]:
     """The parameters that take a gradient, without those of layers whose edges are all off."""

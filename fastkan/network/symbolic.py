@@ -43,6 +43,12 @@ class _Plan(NamedTuple):
         )
 
 
+def at_edge(ax: Tensor, b: Tensor, held: Tensor, low: float, high: float) -> Tensor:
+    """b of edges [E]; where it is held, -1 or 1, that at which a x [N, E] ends at the low or high edge of a domain."""
+    b = torch.where(held < 0, low - ax.amin(0), b)
+    return torch.where(held > 0, high - ax.amax(0), b)
+
+
 class SymbolicLayer(Module):
     """y[n,o] = sum_i mask[o,i] (c f(a x[n,i] + b) + d)[o,i] with a function f of its own on every edge.
 
@@ -51,6 +57,8 @@ class SymbolicLayer(Module):
     library.SYMBOLIC_LIB, "0" where there is none. Both may be changed in place. The state dict holds the names too, as
     numbers, see names.py. Parameters of 16 bits are computed with in float32, and the sums are rounded once.
     """
+
+    held: Tensor | None = None  # see domain.hold
 
     def __init__(self, in_dim: int, out_dim: int, *, device=None, dtype: torch.dtype | None = None):
         super().__init__()
@@ -77,9 +85,23 @@ class SymbolicLayer(Module):
         y = (mask * affine[..., 3]).sum(1).expand(x.shape[0], -1)
         for group in plan.groups:
             on = mask[group.outputs, group.inputs], plan.seen is not None
-            values = _values(group, x, affine, *on, singularity_avoiding, y_th)
+            values = self._values(group, x, affine, *on, singularity_avoiding, y_th)
             y = y.index_add(1, group.outputs, values)
         return y.to(self.affine.dtype)
+
+    def _values(
+        self, group: Group, x: Tensor, affine: Tensor, weight: Tensor, on: bool, singularity_avoiding: bool, y_th: float
+    ) -> Tensor:
+        """weight * c f(a x + b) of the edges of a group, [N, E]; on: whether no weight is 0."""
+        a, b, c, _ = affine[group.outputs, group.inputs].unbind(1)
+        inner = a * x[:, group.inputs].to(a.dtype)
+        if self.held is not None:
+            b = at_edge(inner, b, self.held[group.outputs, group.inputs], *group.function.domain)
+        inner = inner + b
+        if not on:  # f may not be finite where an edge that is off would be read
+            inner = torch.where(weight != 0, inner, ANYWHERE)
+        f = group.function.singular_torch_fn(inner, y_th) if singularity_avoiding else group.function.torch_fn(inner)
+        return (weight * c * f).to(a.dtype)
 
     def edges(self, x: Tensor, **options) -> tuple[Tensor, Tensor, Tensor]:
         """The edges that are on, by themselves: outputs [E], inputs [E] and values [N, E], the mask included."""
@@ -93,7 +115,7 @@ class SymbolicLayer(Module):
                 kept = mask[group.outputs, group.inputs] != 0
                 group = Group(group.function, group.inputs[kept], group.outputs[kept])
             weight, at = mask[group.outputs, group.inputs], position[group.outputs, group.inputs]
-            part = _values(
+            part = self._values(
                 group, x, affine, weight, True,
                 options.get("singularity_avoiding", False), options.get("y_th", 10.0),
             )  # fmt: skip
@@ -169,6 +191,11 @@ class SymbolicLayer(Module):
         return self.affine.device
 
     @property
+    def groups(self) -> list[Group]:
+        """The edges that are on, by their functions."""
+        return self._current_plan().groups
+
+    @property
     def active(self) -> bool:
         """Whether any edge is on; if not, forward is zeros. True where that can't be looked at."""
         return self._current_plan().active
@@ -233,15 +260,3 @@ class SymbolicLayer(Module):
             super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
         except ValueError as error:
             errors.append(f"{prefix}_extra_state: {error}")
-
-
-def _values(
-    group: Group, x: Tensor, affine: Tensor, weight: Tensor, on: bool, singularity_avoiding: bool, y_th: float
-) -> Tensor:
-    """weight * c f(a x + b) of the edges of a group, [N, E]; on: whether no weight is 0."""
-    a, b, c, _ = affine[group.outputs, group.inputs].unbind(1)
-    inner = a * x[:, group.inputs].to(a.dtype) + b
-    if not on:  # f may not be finite where an edge that is off would be read
-        inner = torch.where(weight != 0, inner, ANYWHERE)
-    f = group.function.singular_torch_fn(inner, y_th) if singularity_avoiding else group.function.torch_fn(inner)
-    return (weight * c * f).to(a.dtype)

@@ -66,8 +66,8 @@ def fit(
         steps: one optimizer step each, on one batch.
         log: the test set is evaluated, and the progress shown, every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
-        update_grid: move the grids to the batch's activations, grid_update_num times, at steps from
-            start_grid_update_step to before stop_grid_update_step.
+        update_grid: move the grids to the activations of the step's batch, as in pykan, grid_update_num times, at steps
+            from start_grid_update_step to before stop_grid_update_step.
         loss_fn: (prediction, label) -> number; the mean square error by default, which is shown as its root.
         batch: rows in a batch, -1 for all.
         metrics: functions without arguments that give a number; their values go into the result by their names.
@@ -83,11 +83,14 @@ def fit(
 
     Returns:
         train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid sizes at every
-        step; "stopped": why it ended early, or None. The inputs are kept as cache_data (a reference), for prune and
-        plots.
+        step; "stopped": why it ended early, or None. train_loss and reg are those of the step's batch where the step
+        has ended; of an optimizer that evaluates once and then steps, as Adam, where it has begun, as in pykan. The
+        inputs are kept as cache_data, for prune, scores, auto_symbolic and plots: a reference to the tensor, or of a
+        loader a sample of up to nn.sample.SAMPLE_ROWS of all rows that were trained on.
 
-    A loss or a step that is not finite ends the training with a warning, and the model is as it was when the loss last
-    was finite. So it is when the training is interrupted. Raises TypeError or ValueError for a wrong argument.
+    A step after which the loss is not finite is made shorter. Where that does not help, or a gradient is not finite,
+    the training ends with a warning, and the model is as it was when the loss last was finite. So it is when the
+    training is interrupted. Raises TypeError or ValueError for a wrong argument.
     """
     steps = integer("steps", steps, 0)
     lambdas = {
@@ -104,7 +107,7 @@ def fit(
     record = Log(model, objective, data, metrics or (), display_metrics, log, steps, progress)
     early = Early(model, patience, keep_best)
     model.forget()
-    state, batches, x = State(model), data.batches(), data.x
+    state, batches = State(model), data.batches()
     try:
         for step in range(steps):
             x, y = next(batches)
@@ -112,13 +115,17 @@ def fit(
                 _extend(model, sizes[step * len(sizes) // steps], stepper)
             moves = update_grid and step % every == 0 and start_grid_update_step <= step < stop_grid_update_step
             why = _move(model, x) if moves else None
-            if why is None and not stepper.step(x, y, state):
-                why = f"the loss is {objective.loss.item()} at step {step}"
+            why = why or stepper.step(x, y, state, step == steps - 1)
             if why is not None:
                 state.restore()
-                record.results["stopped"] = f"{why}; the model is as it was when the loss last was finite"
+                record.results["stopped"] = (
+                    f"{why} at step {step}; the model is as it was when the loss last was finite"
+                )
+                if half := {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}:
+                    record.results["stopped"] += f" ({half.pop()} is coarse for training: expected model.float())"
                 warnings.warn(f"fit stopped: {record.results['stopped']}", RuntimeWarning, stacklevel=2)
                 break
+            data.trained_on(x)
             test = record.add(step)
             stopped = "by the callback" if callback is not None and callback(step, record.results) else None
             stopped = early.add(test) or stopped
@@ -130,7 +137,7 @@ def fit(
         raise
     finally:
         record.close()
-        model.cache_data = x if data.x is None else data.x
+        model.cache_data = data.seen
         model.zero_grad(set_to_none=True)
     early.restore()
     return record.results
@@ -163,6 +170,13 @@ class Objective:
         options = self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options
         self.gradient = gradient.Gradient(self.model, *options) if served else None
 
+    def failure(self) -> str | None:
+        """What of the last value is not finite."""
+        for name, value in (("loss", self.loss), ("penalty", self.penalty)):
+            if not math.isfinite(value):
+                return f"the {name} is {float(value)}"
+        return None
+
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         if not self.lamb:
             loss = self.loss_fn(self.model(x, **self.options), y)
@@ -173,6 +187,11 @@ class Objective:
         reg = penalty(self.model, record, self.reg_metric, **self.lambdas)
         self.loss, self.penalty = loss.detach(), reg.detach()
         return loss + self.lamb * reg
+
+    @torch.no_grad()
+    def look(self, x: Tensor, y: Tensor) -> None:
+        """Take the loss and the penalty here, without gradients."""
+        self(x, y)
 
     @torch.no_grad()
     def test(self, data: Data) -> float:
@@ -188,6 +207,8 @@ class Objective:
         return loss.sqrt().item() if self.loss_fn is mean_square else loss.item()
 
 
+# Of a step after which the objective is not finite.
+HALVINGS = 30
 _OPTIMIZERS = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
 
 
@@ -222,38 +243,81 @@ class Stepper:
         if self.opt == "LM" or self.opt is LevenbergMarquardt:
             return LevenbergMarquardt(without_scales(self.model, parameters))
         if self.opt == "Adam":
-            return torch.optim.Adam(parameters, lr=self.lr)
+            least = max(torch.finfo(p.dtype).tiny for p in parameters)  # float16 has no 1e-8
+            return torch.optim.Adam(parameters, lr=self.lr, eps=max(1e-8, least))
         if self.opt == "LBFGS":
             return LBFGS(parameters, lr=self.lr)
         return self.opt(parameters, lr=self.lr) if isinstance(self.opt, type) else self.opt(parameters)
 
-    def step(self, x: Tensor, y: Tensor, state: State) -> bool:
-        """One step; False, with nothing stepped, where the objective is not finite. Keeps the state that it was at."""
-        try:
-            if isinstance(self.optimizer, LevenbergMarquardt):
-                self.optimizer.step(Batch(self.objective, x, y, state))
-            else:
-                self._descend(x, y, state)
-        except NotFinite:
-            return False
-        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+    def step(self, x: Tensor, y: Tensor, state: State, last: bool) -> str | None:
+        """One step, after which state is what the model was at before; why not, where something is not finite.
 
-    def _descend(self, x: Tensor, y: Tensor, state: State) -> None:
-        self.objective.settle()
-        kept = False
+        last: no step follows that would look at where this one has ended.
+        """
+        try:
+            self._take(x, y, state, last)
+        except NotFinite as error:  # for the step before, on this batch, went too far
+            if not self._shorten(x, y, state):
+                return str(error)
+            try:
+                self._take(x, y, state, last)
+            except NotFinite as again:
+                return str(again)
+        if all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            return None
+        return "the step is not finite"
+
+    def _take(self, x: Tensor, y: Tensor, state: State, last: bool) -> None:
+        if isinstance(self.optimizer, LevenbergMarquardt):
+            self.optimizer.step(Batch(self.objective, x, y, state))
+            return
+        objective, evaluations = self.objective, 0
+        objective.settle()
 
         def closure() -> Tensor:
-            nonlocal kept
+            nonlocal evaluations
             self.optimizer.zero_grad()
-            value = self.objective.evaluate(x, y)
-            if not kept:
-                if not math.isfinite(value.item()):
-                    raise NotFinite
+            value = objective.evaluate(x, y)
+            if evaluations == 0:
+                self._check()
                 state.keep()
-                kept = True
+            evaluations += 1
             return value
 
-        self.optimizer.step(closure)
+        try:
+            self.optimizer.step(closure)
+        except RuntimeError as error:
+            if "overflow" not in str(error):  # torch's, of a number that float16 can't hold
+                raise
+            raise NotFinite("the step is not finite") from error
+        begun = objective.loss, objective.penalty
+        if evaluations != 1 or last:  # the last evaluation need not be where the optimizer has ended
+            objective.look(x, y)
+            if objective.failure() and not self._shorten(x, y, state):
+                raise NotFinite(objective.failure())
+        if evaluations == 1:
+            objective.loss, objective.penalty = begun
+
+    def _shorten(self, x: Tensor, y: Tensor, state: State) -> bool:
+        """Go halfway back to the state that was kept until the objective is finite; whether it is."""
+        for _ in range(HALVINGS):
+            if not state.approach():
+                return False
+            self.objective.look(x, y)
+            if not self.objective.failure():
+                return True
+        return False
+
+    def _check(self) -> None:
+        """Raises NotFinite where the objective or a gradient is not finite."""
+        if why := self.objective.failure():
+            raise NotFinite(why)
+        grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        if math.isfinite(sum(grad.sum() for grad in grads.values())):
+            return
+        for name, grad in grads.items():  # a sum may be infinite where its terms are not
+            if not bool(grad.isfinite().all()):
+                raise NotFinite(f"the gradient of {name} is not finite")
 
 
 def _extend(model, sizes: list[int], stepper: Stepper) -> None:

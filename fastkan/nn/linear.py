@@ -309,11 +309,12 @@ class KANLinear(Module):
         elif coef.shape == before.shape:
             before.copy_(coef)
         else:
-            self.coef = nn.Parameter(coef.contiguous(), requires_grad=before.requires_grad)
+            coef = coef.clone(memory_format=torch.contiguous_format)  # optimizers flatten gradients
+            self.coef = nn.Parameter(coef, requires_grad=before.requires_grad)
         if (grid.shape, grid.dtype) == (self.grid.shape, self.grid.dtype):
             self.grid.copy_(grid)
         else:
-            self.grid = grid
+            self.grid = grid.clone()
 
     def outside_share(self, x: Tensor) -> Tensor:
         """The share of the rows of x [..., I] that is outside the grid range, for each input: [I]; NaN is outside.

@@ -10,17 +10,52 @@ from torch import Tensor
 SAMPLE_ROWS = 8192
 
 
-class Sample:
-    """Ranges of a stream of batches, and up to SAMPLE_ROWS of its rows.
+class Rows:
+    """Up to SAMPLE_ROWS rows of a stream of batches [N, I]: of so many all, of more a sample.
 
     Row n of the stream is kept if n * golden ratio mod 1 is among the smallest: evenly spread, in step with no period
-    of the data, and the same however the stream is cut into batches. Of up to SAMPLE_ROWS rows all are kept.
+    of the data, and the same however the stream is cut into batches.
     """
 
+    def __init__(self):
+        self.seen, self.bound = 0, None
+        self._order, self._parts = [], []
+
+    def keep(self, rows: Tensor) -> None:
+        index = torch.arange(self.seen, self.seen + len(rows))
+        order = index * -0x61C8864680B583EB  # 2^64 / golden ratio, in wrapping arithmetic
+        self.seen += len(rows)
+        if self.bound is not None:
+            kept = (order < self.bound).nonzero().flatten()
+            order, rows = order[kept], rows[kept.to(rows.device)]
+        if len(rows):
+            self._order.append(order)
+            self._parts.append(rows.detach().clone())
+        if sum(map(len, self._order)) > 2 * SAMPLE_ROWS:
+            self._select()
+
+    @property
+    def rows(self) -> Tensor:
+        """In the order in which they came."""
+        self._select()
+        return self._parts[0]
+
+    def _select(self) -> None:
+        order, rows = torch.cat(self._order), torch.cat(self._parts)
+        if len(order) > SAMPLE_ROWS:
+            kept = order.topk(SAMPLE_ROWS, largest=False).indices.sort().values
+            order, rows = order[kept], rows[kept.to(rows.device)]
+            self.bound = int(order.max())
+        self._order, self._parts = [order], [rows]
+
+
+class Sample(Rows):
+    """Ranges of a stream of batches, and its Rows."""
+
     def __init__(self, inputs: int, device: torch.device):
+        super().__init__()
         self.inputs, self.device = inputs, device
-        self.seen = 0
-        self.rows = self.order = self.low = self.high = None
+        self.low = self.high = None
 
     @classmethod
     def of(cls, x: Tensor | Iterable, inputs: int, device: torch.device) -> "Sample":
@@ -48,16 +83,10 @@ class Sample:
         if not torch.cat([low, high]).isfinite().all():
             bad = (~rows.isfinite()).any(0).nonzero().flatten().tolist()
             raise ValueError(f"x has NaN or infinite entries in its inputs {bad[:8]}: expected finite numbers")
-        index = torch.arange(self.seen, self.seen + len(rows), device=self.device)
-        order = index * -0x61C8864680B583EB  # 2^64 / golden ratio, in wrapping arithmetic
         if self.seen:
             low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-            order, rows = torch.cat([self.order, order]), torch.cat([self.rows, rows])
-        if len(order) > SAMPLE_ROWS:
-            kept = order.topk(SAMPLE_ROWS, largest=False).indices.sort().values
-            order, rows = order[kept], rows[kept]
-        self.seen += len(index)
-        self.low, self.high, self.order, self.rows = low, high, order, rows
+        self.low, self.high = low, high
+        self.keep(rows)
 
     @cached_property
     def ordered(self) -> Tensor:

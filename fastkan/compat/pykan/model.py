@@ -10,7 +10,7 @@ from ...network import KAN, formula
 from ...network.library import SymbolicFunction, add_symbolic
 from ...science import plot_tree
 from . import checkpoint
-from .habits import numbers, on_pyplot, remember, seed_all, seen
+from .habits import check_same, numbers, on_pyplot, remember, remembering, seed_all, seen
 from .library import SYMBOLIC_LIB
 from .steps import Steps
 
@@ -31,7 +31,7 @@ class MultKAN(KAN):
         save_act: without effect: activations are computed when they are read.
         options: of KAN, that pykan has not: dtype, backend, outside.
 
-    The last input of a forward pass by model(x) is remembered as cache_data (a reference); acts, spline_postacts,
+    The last input of a forward pass is remembered as cache_data (a reference); acts, spline_postacts,
     edge_actscale and the others are computed from it, with the parameters of that moment, when they are read.
     """
 
@@ -85,10 +85,18 @@ class MultKAN(KAN):
         found.save_act, found.ckpt_path, found._number, found._history = True, ckpt_path, number, None
         return found
 
-    def __call__(self, x: Tensor, *args, **options) -> Tensor:
-        y = super().__call__(x, *args, **options)
-        remember(self, x)
-        return y
+    forward = remembering(KAN)
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_ran_with": None}  # a copy has parameters of its own
+
+    def reg(self, *args, x: Tensor | None = None, **options) -> Tensor:
+        """KAN.reg; without x of the last forward pass, at the parameters of the moment."""
+        if x is None:
+            check_same(self)
+        return super().reg(*args, x=x, **options)
+
+    get_reg = reg
 
     # What pykan's object tells
 

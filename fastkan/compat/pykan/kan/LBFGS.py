@@ -20,13 +20,16 @@ class LBFGS(torch.optim.LBFGS):
     ):  # fmt: skip
         super().__init__(params, lr, max_iter, max_eval, tolerance_grad, tolerance_change, history_size, line_search_fn)
         self._fast = None
-        if line_search_fn == "strong_wolfe":
-            parameters = [p for p in self._params if p.requires_grad]
-            self._fast = lbfgs.LBFGS(
-                parameters, lr, max_iter, history_size, max_eval=max_eval, tolerance_grad=tolerance_grad,
-                tolerance_change=tolerance_change,
-            )  # fmt: skip
 
     def step(self, closure):
         """Up to max_iter iterations; closure leaves gradients in .grad and returns the loss. Returns the first loss."""
-        return super().step(closure) if self._fast is None else self._fast.step(closure)
+        group = self.param_groups[0]
+        if group["line_search_fn"] != "strong_wolfe":
+            return super().step(closure)
+        parameters = [p for p in self._params if p.requires_grad]
+        if self._fast is None or list(map(id, parameters)) != list(map(id, self._fast.params)):
+            self._fast = lbfgs.LBFGS(parameters, history=group["history_size"])
+        fast = self._fast
+        for name in ("lr", "max_iter", "max_eval", "tolerance_grad", "tolerance_change"):
+            setattr(fast, name, group[name])
+        return fast.step(closure)

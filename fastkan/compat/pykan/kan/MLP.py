@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .... import science
-from ..habits import numbers, on_pyplot, remember, seed_all, seen
+from ..habits import numbers, on_pyplot, remember, remembering, seed_all, seen
 from .LBFGS import LBFGS
 
 
@@ -23,10 +23,7 @@ class MLP(science.MLP):
             nn.Linear(*pair)
         self.save_act = save_act
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y = super().__call__(x)
-        remember(self, x)
-        return y
+    forward = remembering(science.MLP)
 
     def fit(
         self, dataset, opt="LBFGS", steps: int = 100, log: int = 1, lamb: float = 0.0, lamb_l1: float = 1.0,
