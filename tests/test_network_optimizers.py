@@ -91,7 +91,7 @@ class Probing(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("lamb", [0.0, 0.01])
-@pytest.mark.parametrize("opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=str)
+@pytest.mark.parametrize("opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=lambda opt: getattr(opt, "__name__", opt))
 def test_the_loss_and_the_penalty_of_where_a_step_has_ended(opt, lamb):
     x = inputs(60, 2)
     y = torch.sin(3 * x[:, :1]) + x[:, 1:] ** 2
@@ -116,7 +116,7 @@ def edge(name: str, rows: int = 40) -> tuple[KAN, torch.Tensor, torch.Tensor]:
     return model, x, x.sqrt() + 0.1
 
 
-@pytest.mark.parametrize("opt", ["LBFGS", "Adam", "LM", stock], ids=str)
+@pytest.mark.parametrize("opt", ["LBFGS", "Adam", "LM", stock], ids=lambda opt: getattr(opt, "__name__", opt))
 @pytest.mark.parametrize("name", ["sqrt"])
 def test_a_formula_at_the_edge_of_its_domain_trains(name, opt):
     """Where a step leads out of the domain it is shorter."""
