@@ -43,6 +43,19 @@ WEIGHTS = 4  # of a layer in `weights`
 TF32 = "_tf32"
 GPU_SCHEMAS = {f"{name}{TF32}": SCHEMAS[name] for name in CONTRACTIONS[:4]}
 
+
+def allows_tf32() -> bool:
+    """Whether products of float32 on a GPU may be of numbers rounded to tf32: what torch is told of its own.
+
+    By the setting that every way of telling torch ends in: the older names raise where the newer ones were used.
+    """
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+# torch.compile can't trace the question: it asks when it compiles, and compiles again when torch is told otherwise.
+# (torch.compiler.assume_constant_result, which sets this, would import the compiler.)
+allows_tf32._dynamo_marked_constant = True
+
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 torch.library.define("fastkan::cuda_algorithm", "() -> int")
