@@ -19,6 +19,7 @@ from torch.autograd import Function, forward_ad
 from . import reference
 from .select import BACKENDS
 from .spec import Spec
+from .tracing import by_jit
 
 Maybe = Tensor | None
 
@@ -52,7 +53,8 @@ def edge_moments(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor
 
 def _run(function: type[Function], first_function: type[Function], args):
     """The call in the cheapest form that records what is being recorded."""
-    if torch.compiler.is_compiling():  # the backward of a compiled call: differentiated no further
+    if torch.compiler.is_compiling() or by_jit():
+        # The backward of a compiled call is differentiated no further, and torch.jit.trace can't save a Function.
         return function.forward(*args)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return function.apply(*args)

@@ -10,6 +10,7 @@ from . import autograd, select, stack, stack_size
 from .basis.bspline import uniform_knots
 from .spec import Spec
 from .stack import Layer
+from .tracing import by_jit, is_traced
 
 
 def kan_linear(
@@ -124,6 +125,8 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
     dtype, device = x.dtype, x.device
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or torch.is_autocast_enabled(device.type):
         return None
+    if by_jit() or torch.compiler.is_exporting():
+        return None  # neither torch.jit.trace nor AOTInductor takes an operator with lists of tensors that may be none
     for coef, _, _, _, _, spec in layers:
         if coef.dtype != dtype or coef.device != device or spec.family:
             return None
@@ -199,7 +202,7 @@ def _check(
 
 def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
     """Of a CPU's grid the values too; a GPU would have to be waited for, and a traced grid has none."""
-    if torch.compiler.is_compiling() or grid.device.type != "cpu" or type(grid) not in (Tensor, torch.nn.Parameter):
+    if is_traced() or grid.device.type != "cpu" or type(grid) not in (Tensor, torch.nn.Parameter):
         return
     if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0:
         return
@@ -217,7 +220,7 @@ def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
 def check_input(x: Tensor, inputs: int) -> None:
     """x must be a tensor of floating-point numbers, [..., in_features]."""
     _check_tensor("x", x)
-    if x.dim() == 0 or x.shape[-1] != inputs:
+    if not by_jit() and (x.dim() == 0 or x.shape[-1] != inputs):
         raise ValueError(f"x has shape {_shape(x)}: expected [..., {inputs}], the number of in_features last")
 
 

@@ -17,6 +17,7 @@ import torch
 from . import reference
 from .backends import native, triton
 from .spec import FAMILIES, index_of
+from .tracing import by_jit
 
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
@@ -81,8 +82,8 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
 
 
 def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
-    if torch.compiler.is_exporting() and _to_onnx():
-        return "reference"  # operators of its own no ONNX runtime has
+    if by_jit() or (torch.compiler.is_exporting() and _to_onnx()):
+        return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
     names, _ = PREFERENCE.get(device.type, _OTHER_DEVICE)
     for name in names:
         if unproven(name, device) is None and missing(name, device.type, dtypes, family) is None:

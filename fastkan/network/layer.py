@@ -11,6 +11,7 @@ from .. import functional
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn import KANLinear
 from ..spec import Spec
+from ..tracing import by_jit
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8
@@ -265,6 +266,8 @@ class KANLayer(nn.Module):
 
     def _current_plan(self) -> "_Plan | None":
         mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
+        if by_jit():
+            return None
         if torch.compiler.is_compiling() or mask.is_meta:
             return self._plan
         if self._plan is None or self._version != mask._version:

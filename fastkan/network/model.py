@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from ..tracing import by_jit
 from . import (
     activations,
     attribution,
@@ -26,6 +27,7 @@ from . import (
     stacked,
     training,
 )
+from .computed import computed, lookup
 from .history import History
 from .layer import KANLayer
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
@@ -139,6 +141,8 @@ class KAN(nn.Module):
         n = integer("n", n, 1)
         return cls([n, 2 * n + 1, 1], **options)
 
+    __getattr__ = lookup
+
     # What it computes
 
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
@@ -158,10 +162,10 @@ class KAN(nn.Module):
         """What enters the first layer: x [..., in_features] -> [N, width_in[0]]."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}: expected a tensor")
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
+        if not by_jit() and (x.dim() == 0 or x.shape[-1] != self.in_features):
             raise ValueError(f"x has shape {list(x.shape)}: expected [..., {self.in_features}], the number of inputs")
         if x.dim() != 2:
-            x = x.reshape(-1 if x.numel() else x.shape[:-1].numel(), x.shape[-1])
+            x = x.reshape(-1, x.shape[-1])
         return x if self.in_features == self.width[0][0] else x[:, self.input_id]
 
     def sums(self, l: int, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
@@ -275,13 +279,13 @@ class KAN(nn.Module):
 
     set_mode, remove_edge, remove_node = edit.set_mode, edit.remove_edge, edit.remove_node
     expand_width, expand_depth, swap, perturb = edit.expand_width, edit.expand_depth, edit.swap, edit.perturb
-    module, connection_cost = edit.module, property(connection.connection_cost)
+    module, connection_cost = edit.module, computed(connection.connection_cost)
     auto_swap, auto_swap_l = connection.auto_swap, connection.auto_swap_l
 
     # What matters, and what does not
 
     attribute, node_attribute = attribution.attribute, attribution.node_attribute
-    feature_score, feature_interaction = property(attribution.feature_score), attribution.feature_interaction
+    feature_score, feature_interaction = computed(attribution.feature_score), attribution.feature_interaction
     node_scores, node_scores_all = attribution.kept("nodes", True), attribution.kept("nodes", False)
     edge_scores, edge_scores_all = attribution.kept("edges", True), attribution.kept("edges", False)
     subnode_scores, subnode_scores_all = attribution.kept("subnodes", True), attribution.kept("subnodes", False)

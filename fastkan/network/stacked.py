@@ -10,6 +10,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..nn.sequential import hooked
 from ..stack import Layer
+from ..tracing import is_traced
 from .layer import KANLayer
 
 _PARTS = ("rows", "sums", "nodes")
@@ -40,7 +41,7 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
 def _watched() -> bool:
     """Whether something looks on that should see the layers, or the values of parameters cannot be read."""
     return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+        is_traced() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0 or _has_any_global_hook()
     )  # fmt: skip
 

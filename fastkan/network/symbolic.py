@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..tracing import by_jit
 from . import library
 
 
@@ -38,7 +39,7 @@ class SymbolicLayer(nn.Module):
         plan = self._current_plan()
         affine, mask = self.affine, self.edge_mask
         constant = (mask * affine[..., 3]).sum(1)  # O
-        y = constant.expand(x.shape[0], -1)
+        y = constant.repeat(x.shape[0], 1)  # not expand: Inductor's index_add would add every row to the same numbers
         for group in plan:
             weight = mask[group.outputs, group.inputs]
             y = y.index_add(1, group.outputs, self._values(group, x, weight, singularity_avoiding, y_th))
@@ -54,7 +55,7 @@ class SymbolicLayer(nn.Module):
     def edges(self, x: Tensor, **options) -> tuple[Tensor, Tensor, Tensor]:
         """The edges that are on, by themselves: outputs [E], inputs [E] and values [N, E], the mask included."""
         outputs, inputs = self.edge_mask.nonzero().unbind(1)
-        values = (self.edge_mask * self.affine[..., 3])[outputs, inputs].expand(x.shape[0], -1)
+        values = (self.edge_mask * self.affine[..., 3])[outputs, inputs].repeat(x.shape[0], 1)
         position = torch.full_like(self.edge_mask, -1, dtype=torch.long)
         position[outputs, inputs] = torch.arange(len(outputs), device=x.device)
         for group in self._current_plan():
@@ -140,7 +141,9 @@ class SymbolicLayer(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether any edge is on; if not, forward is zeros."""
+        """Whether any edge is on; if not, forward is zeros. In torch.jit.trace, whether any may be."""
+        if by_jit():
+            return any(name != "0" for row in self._names for name in row)
         self._current_plan()
         return self._awake
 
@@ -149,6 +152,8 @@ class SymbolicLayer(nn.Module):
 
     def _current_plan(self) -> list[Group]:
         mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
+        if by_jit():
+            return self._grouped(None)
         if torch.compiler.is_compiling() or mask.is_meta:
             return self._grouped(None) if self._plan is None else self._plan
         if self._plan is None or self._version != mask._version:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..network import training
 from ..network.activations import std
+from ..network.computed import computed, lookup
 from ..network.connection import costs, length, settled
 from ..network.regularize import penalty
 from ..network.structure import index, integer, number
@@ -97,6 +98,8 @@ class MLP(nn.Module):
         self.to(device, dtype)
         self._record, self._scores, self.cache_data = None, None, None
 
+    __getattr__ = lookup
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., width[0]] -> [..., width[-1]]."""
         for linear in self.linears[:-1]:
@@ -184,7 +187,7 @@ class MLP(nn.Module):
             self.get_act()
         self._scores = self._record.scores()
 
-    @property
+    @computed
     def feature_score(self) -> Tensor:
         """The share of every input in the outputs, [width[0]]."""
         self.attribute()
