@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .. import functional
+from ..basis.base import BASES
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn import KANLinear
-from ..spec import Spec
+from ..spec import MAX_DEGREE, Spec
 from ..tracing import by_jit
+from .structure import integer, number
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8
@@ -67,6 +69,13 @@ class KANLayer(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        in_dim, out_dim = integer("in_dim", in_dim, 1), integer("out_dim", out_dim, 1)
+        num, k = integer("num", num, 1), integer("k", k, 0, MAX_DEGREE)
+        noise_scale, scale_sp = number("noise_scale", noise_scale), number("scale_sp", scale_sp)
+        mu, sigma = number("scale_base_mu", scale_base_mu), number("scale_base_sigma", scale_base_sigma)
+        if not (base_fun in BASES if isinstance(base_fun, str) else base_fun is None or callable(base_fun)):
+            kind = ValueError if isinstance(base_fun, str) else TypeError
+            raise kind(f"base_fun={base_fun!r}: expected one of {', '.join(map(repr, BASES))}, or a function")
         self.base_fun = base_fun
         device = torch.get_default_device() if device is None else torch.device(device)
         unused = None if device.type == "meta" else torch.Generator(device)  # instead of torch's own
@@ -77,7 +86,7 @@ class KANLayer(nn.Module):
         mask = nearest(in_dim, out_dim) if sparse_init else torch.ones(in_dim, out_dim)
         self.register_buffer("edge_mask", mask.to(self.linear.coef))
         self._plan, self._version = None, -1
-        self._start(noise_scale, scale_base_mu, scale_base_sigma, scale_sp, generator)
+        self._start(noise_scale, mu, sigma, scale_sp, generator)
         self._asleep = None
         self.linear.spline_scale.requires_grad_(bool(sp_trainable))
         if self.linear.base_weight is not None:

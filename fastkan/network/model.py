@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from ..spec import MAX_DEGREE
 from ..tracing import by_jit
 from . import (
     activations,
@@ -101,7 +102,7 @@ class KAN(nn.Module):
         super().__init__()
         self.width = parse_width(width)
         self.mult_arity = parse_arity(mult_arity, self.width)
-        grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0)
+        grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0, MAX_DEGREE)
         self.base_fun = base_fun
         self.symbolic_enabled, self.affine_trainable = bool(symbolic_enabled), bool(affine_trainable)
         self.sp_trainable, self.sb_trainable = bool(sp_trainable), bool(sb_trainable)

@@ -12,7 +12,7 @@ from ..network.activations import std
 from ..network.computed import computed, lookup
 from ..network.connection import costs, length, settled
 from ..network.regularize import penalty
-from ..network.structure import index, integer, number
+from ..network.structure import as_list, index, integer, number
 from .mlp_plot import plot
 from .tree import plot_tree
 
@@ -86,6 +86,7 @@ class MLP(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        width = as_list(width)
         if isinstance(width, str) or not isinstance(width, Sequence) or len(width) < 2:
             raise ValueError(f"width={width!r}: expected the nodes of at least two layers")
         if not (callable(act) or act in ACTIVATIONS):
