@@ -102,6 +102,8 @@ def apply(
     """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
     coef, base_weight, bias, scale = _autocast(x.device.type, coef, base_weight, bias, scale)
     backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
+    if backend == "reference":
+        backend = select.reference_for(x)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -144,6 +146,8 @@ def apply_edge_moments(
 ) -> Tensor:
     """reference.edge_moments of x [..., I], behind edge_mean's checks; differentiable as edge_mean is."""
     backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
+    if backend == "reference":
+        backend = select.reference_for(x)
     return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
 

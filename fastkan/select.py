@@ -10,17 +10,22 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import torch
+from torch import Tensor
 
-from . import reference
+from . import ops, reference
 from .backends import native, triton
 from .spec import FAMILIES, index_of
 from .tracing import by_jit
 
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
+# The reference as operators, for DTensors: what it makes itself is ordinary tensors, which those do not mix with. Not a
+# name to ask for. See sharding.py.
+OPERATORS = ops.REFERENCE
+REFERENCE_AS_OPERATORS = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(OPERATORS), strict=True)))
 
 # device type -> backends, best first, and what says so.
 PREFERENCE = {
@@ -79,6 +84,11 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
             raise BackendError(f"{by}={asked!r} cannot run here: {reason}")
         return asked
     return _automatic(device, dtypes, family)
+
+
+def reference_for(x: Tensor) -> str:
+    """The name of the reference for x, which may be a DTensor."""
+    return OPERATORS if hasattr(x, "full_tensor") else "reference"
 
 
 def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:

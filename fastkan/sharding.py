@@ -9,15 +9,14 @@ Imported when torch.distributed.tensor is.
 
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor import Partial, Placement, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.experimental import register_sharding
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
-from . import ops, reference, select
+from . import ops, reference
 from .nn import KANLinear
 from .spec import Spec
 
@@ -80,22 +79,6 @@ def _as_operator(name: str) -> Callable:
     return operator
 
 
-def _run_reference_as_operators() -> None:
-    """With DTensors: what it makes itself is ordinary tensors, which DTensors do not mix with."""
-
-    def choosing(function: Callable, operator: Callable) -> Callable:
-        def run(*args):
-            return (operator if any(isinstance(arg, DTensor) for arg in args) else function)(*args)
-
-        return run
-
-    chosen = {}
-    for name, operator in zip(ops.CONTRACTIONS, ops.functions(ops.REFERENCE), strict=True):
-        torch.library.impl(f"{ops.REFERENCE}::{name}", "CompositeExplicitAutograd", _as_operator(name))
-        chosen[name] = choosing(getattr(reference, name), operator)
-    select.BACKENDS["reference"] = SimpleNamespace(**chosen)
-
-
 def _spread(along: str, style, name: str, module: nn.Module, mesh) -> None:
     """Make the parameters and the grid of a KANLinear DTensors, for distribute_module."""
     if not isinstance(module, KANLinear):
@@ -124,7 +107,8 @@ def _take_layers(style: type, along: str, wanted: Placement) -> None:
     style._apply = apply
 
 
-_run_reference_as_operators()
+for _name in ops.CONTRACTIONS:
+    torch.library.impl(f"{ops.REFERENCE}::{_name}", "CompositeExplicitAutograd", _as_operator(_name))
 _register()
 _take_layers(ColwiseParallel, "o", Replicate())
 _take_layers(RowwiseParallel, "i", Shard(-1))

@@ -38,7 +38,7 @@ ALLOWED = {
     "fastkan": {"compat"},
     "testing": {"reference", "spec", "basis"},
     "flops": {"ops", "spec"},
-    "sharding": {"nn", "ops", "reference", "select", "spec"},
+    "sharding": {"nn", "ops", "reference", "spec"},
 }
 # Programs sit above everything and may import all but one another; nobody imports them.
 TOP = {"__init__", "__main__", "cli", "imports"}

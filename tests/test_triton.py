@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from test_autograd import arguments, derivatives, layer, plain
 from test_compile import Graphs, forward_and_backward
 from test_layout import QUICK, problems
-from test_ops import FACTORS, label, on_knots, operator_arguments
+from test_ops import EMPTY, FACTORS, empty_problems, label, on_knots, operator_arguments
 from test_ops import problem as problem_of
 from torch.autograd import gradcheck
 
@@ -111,10 +111,9 @@ def test_on_repeated_knots(triton, algorithm, degree, outside):
             assert_matches_reference(triton, contraction, p)
 
 
-@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
+@pytest.mark.parametrize("shape", EMPTY, ids=str)
 def test_empty_tensors(triton, shape):
-    for base, contraction in itertools.product((None, "silu"), CONTRACTIONS):
-        p = Problem.random(*shape, 5, base=base, weighted=True)
+    for p, contraction in itertools.product(empty_problems(shape), CONTRACTIONS):
         found, expected = call(triton, contraction, p), call(select.BACKENDS["reference"], contraction, p)
         torch.testing.assert_close(found, expected, equal_nan=True)
 
