@@ -2,6 +2,7 @@
 
 from . import (
     functional,
+    imports,
     nn,
     ops,  # noqa: F401  registers the operators before anything can be traced
 )
@@ -9,6 +10,7 @@ from .nn import KANLinear
 from .select import BackendError, backends, use_backend
 
 __version__ = "0.1.0"
+imports.watch()
 # What is imported when it is first used: name -> module, which is meant itself where it has that name.
 _LATER = {
     "KAN": "network", "kanpiler": "network", "network": "network", "science": "science",

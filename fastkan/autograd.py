@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from . import reference
-from .select import BACKENDS
+from .select import BACKENDS, REFERENCE_AS_OPERATORS
 from .spec import Spec
+from .tracing import by_jit
 
 Maybe = Tensor | None
 
@@ -52,7 +53,8 @@ def edge_moments(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor
 
 def _run(function: type[Function], first_function: type[Function], args):
     """The call in the cheapest form that records what is being recorded."""
-    if torch.compiler.is_compiling():  # the backward of a compiled call: differentiated no further
+    if torch.compiler.is_compiling() or by_jit():
+        # The backward of a compiled call is differentiated no further, and torch.jit.trace can't save a Function.
         return function.forward(*args)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return function.apply(*args)
@@ -129,7 +131,9 @@ class KanOut(Function):
 
     @staticmethod
     def forward(x, s, coef, scale, base_weight, bias, grid, spec, order, backend):
-        return BACKENDS[backend].kan_out(x, s, _scaled(coef, scale), base_weight, bias, grid, spec, order)
+        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_out(
+            x, s, _scaled(coef, scale), base_weight, bias, grid, spec, order
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -187,7 +191,7 @@ class KanIn(Function):
 
     @staticmethod
     def forward(x, u, coef, base_weight, grid, spec, order, backend):
-        return BACKENDS[backend].kan_in(x, u, coef, base_weight, grid, spec, order)
+        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_in(x, u, coef, base_weight, grid, spec, order)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -220,7 +224,7 @@ class KanCoef(Function):
 
     @staticmethod
     def forward(x, s, u, grid, spec, order, with_base, backend):
-        return BACKENDS[backend].kan_coef(x, s, u, grid, spec, order, with_base)
+        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_coef(x, s, u, grid, spec, order, with_base)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -246,7 +250,7 @@ class KanBackward(Function):
 
     @staticmethod
     def forward(x, s, u, coef, base_weight, grid, spec, order, backend):
-        return BACKENDS[backend].kan_backward(x, s, u, coef, base_weight, grid, spec, order)
+        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_backward(x, s, u, coef, base_weight, grid, spec, order)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -343,7 +347,7 @@ class EdgeMoments(Function):
 
     @staticmethod
     def forward(x, coef, base_weight, grid, spec, backend):
-        return BACKENDS[backend].edge_moments(x, coef, base_weight, grid, spec)
+        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).edge_moments(x, coef, base_weight, grid, spec)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -377,7 +381,9 @@ class EdgeBackward(Function):
 
     @staticmethod
     def forward(x, terms, coef, base_weight, grid, spec, with_x, backend):
-        return BACKENDS[backend].edge_backward(x, None, terms, coef, base_weight, grid, spec, with_x)
+        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).edge_backward(
+            x, None, terms, coef, base_weight, grid, spec, with_x
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -11,6 +11,7 @@ from .basis.bspline import uniform_knots
 from .snapshot import readable
 from .spec import Spec
 from .stack import Layer
+from .tracing import by_jit
 
 
 def kan_linear(
@@ -102,6 +103,8 @@ def apply(
     """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
     coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
     backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
+    if backend == "reference":
+        backend = select.reference_for(x)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -123,8 +126,12 @@ def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tens
 def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> str | None:
     """The backend that takes these layers as one; None where they go one by one."""
     dtype, device = x.dtype, x.device
+    if type(x) not in (Tensor, torch.nn.Parameter):  # a DTensor's operators are the contractions
+        return None
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or is_autocast(device):
         return None
+    if by_jit() or torch.compiler.is_exporting():
+        return None  # neither torch.jit.trace nor AOTInductor takes an operator with lists of tensors that may be none
     for coef, _, _, _, _, spec in layers:
         if coef.dtype != dtype or coef.device != device or spec.family:
             return None
@@ -140,6 +147,8 @@ def apply_edge_moments(
 ) -> Tensor:
     """reference.edge_moments of x [..., I], behind edge_mean's checks; differentiable as edge_mean is."""
     backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
+    if backend == "reference":
+        backend = select.reference_for(x)
     return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
 
@@ -221,7 +230,7 @@ def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
 def check_input(x: Tensor, inputs: int) -> None:
     """x must be a tensor of floating-point numbers, [..., in_features]."""
     _check_tensor("x", x)
-    if x.dim() == 0 or x.shape[-1] != inputs:
+    if not by_jit() and (x.dim() == 0 or x.shape[-1] != inputs):
         raise ValueError(f"x has shape {_shape(x)}: expected [..., {inputs}], the number of in_features last")
 
 

@@ -1,8 +1,8 @@
 """The contract of the fused kernels: schemas and shapes, registered when fastkan is imported.
 
 One namespace of operators for the compiled kernels, one for those in Triton; backends register the implementations and
-nothing else calls them. Arguments and results are those of the functions of the same names in reference.py, with a Spec
-spread into its fields.
+nothing else calls them. One more for the reference, where it has to be an operator: see sharding.py. Arguments and
+results are those of the functions of the same names in reference.py, with a Spec spread into its fields.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .spec import Spec
 
-NAMESPACES = ("fastkan", "fastkan_triton")
+REFERENCE = "fastkan_reference"
+NAMESPACES = ("fastkan", "fastkan_triton", REFERENCE)
 
 _SPEC = "Tensor grid, int degree, int base, int outside, bool uniform, int family"
 
@@ -42,6 +43,19 @@ WEIGHTS = 4  # of a layer in `weights`
 # Those on a GPU where products of float32 may be of numbers rounded to tf32.
 TF32 = "_tf32"
 GPU_SCHEMAS = {f"{name}{TF32}": SCHEMAS[name] for name in CONTRACTIONS[:4]}
+
+
+def allows_tf32() -> bool:
+    """Whether products of float32 on a GPU may be of numbers rounded to tf32: what torch is told of its own.
+
+    By the setting that every way of telling torch ends in: the older names raise where the newer ones were used.
+    """
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+# torch.compile can't trace the question: it asks when it compiles, and compiles again when torch is told otherwise.
+# (torch.compiler.assume_constant_result, which sets this, would import the compiler.)
+allows_tf32._dynamo_marked_constant = True
 
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
@@ -82,7 +96,8 @@ def _edge_backward(x, u, terms, coef, base_weight, grid, degree, base, outside, 
     return grad_x, coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 
 
-_FAKES = dict(
+# What an operator returns, without values.
+FAKES = dict(
     zip(CONTRACTIONS, (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_moments, _edge_backward), strict=True)
 )
 
@@ -96,16 +111,16 @@ def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents
     return [t.new_empty(t.shape) for t in by if t is not None]
 
 
-_FAKES |= {"stack_out": _stack_out, "stack_backward": _stack_backward}
+FAKES |= {"stack_out": _stack_out, "stack_backward": _stack_backward}
 
 for _name, _schema in (STACK_SCHEMAS | GPU_SCHEMAS).items():
     torch.library.define(f"fastkan::{_name}", _schema)
-    torch.library.register_fake(f"fastkan::{_name}", _FAKES[_name.removesuffix(TF32)])
+    torch.library.register_fake(f"fastkan::{_name}", FAKES[_name.removesuffix(TF32)])
 
 for _namespace in NAMESPACES:
     for _name in CONTRACTIONS:
         torch.library.define(f"{_namespace}::{_name}", SCHEMAS[_name])
-        torch.library.register_fake(f"{_namespace}::{_name}", _FAKES[_name])
+        torch.library.register_fake(f"{_namespace}::{_name}", FAKES[_name])
 
 
 def functions(namespace: str, suffix: str = "") -> tuple[Callable, ...]:

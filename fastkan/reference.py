@@ -19,6 +19,7 @@ from .basis.bspline import OUTSIDE, bspline_features, num_functions, uniform_kno
 from .basis.chebyshev import chebyshev_features
 from .basis.rbf import rbf_features
 from .spec import FAMILIES, Spec
+from .tracing import by_jit, is_traced
 
 # Rows are taken in blocks of at most this many features, so that memory does not grow with N I F.
 BLOCK = 1 << 24
@@ -137,7 +138,7 @@ def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -
     """Phi^(order): x [N, I], grid [I, M] -> [N, I, F], or [N, I, F + 1] with the base function last; float64."""
     x = x.double()
     grid = grid.double()
-    if spec.uniform:
+    if spec.uniform and not by_jit():  # a trace reads the knots, whatever is loaded into it later
         intervals = grid.shape[-1] - 1
         grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)
     phi = _FEATURES[FAMILIES[spec.family]](x, grid, spec, order)
@@ -150,7 +151,7 @@ def _features(
     x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, dtype: torch.dtype, width: int = 1
 ) -> Iterator[tuple[slice, Tensor]]:
     rows = x.shape[0]
-    if torch.compiler.is_compiling() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
+    if is_traced() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
         yield slice(None), features(x, grid, spec, order, with_base).to(dtype)
         return
     step = max(1, BLOCK // max(1, x.shape[1] * max(grid.shape[-1], width)))

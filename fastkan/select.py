@@ -10,16 +10,22 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import torch
+from torch import Tensor
 
-from . import reference
+from . import ops, reference
 from .backends import native, triton
 from .spec import FAMILIES, index_of
+from .tracing import by_jit
 
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
+# The reference as operators, for DTensors: what it makes itself is ordinary tensors, which those do not mix with. Not a
+# name to ask for. See sharding.py.
+OPERATORS = ops.REFERENCE
+REFERENCE_AS_OPERATORS = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(OPERATORS), strict=True)))
 
 # device type -> backends, best first, and what says so.
 PREFERENCE = {
@@ -80,9 +86,14 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
     return _automatic(device, dtypes, family)
 
 
+def reference_for(x: Tensor) -> str:
+    """The name of the reference for x, which may be a DTensor."""
+    return OPERATORS if hasattr(x, "full_tensor") else "reference"
+
+
 def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
-    if torch.compiler.is_exporting() and _to_onnx():
-        return "reference"  # operators of its own no ONNX runtime has
+    if by_jit() or (torch.compiler.is_exporting() and _to_onnx()):
+        return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
     names, _ = PREFERENCE.get(device.type, _OTHER_DEVICE)
     for name in names:
         if unproven(name, device) is None and missing(name, device.type, dtypes, family) is None:

@@ -7,6 +7,8 @@ write them: optimizers, averages, broadcasts, `.data`, NumPy.
 import torch
 from torch import Tensor, nn
 
+from .tracing import is_traced
+
 _KEY = torch._C._TorchDispatchModeKey
 _TRACERS = (_KEY.FAKE, _KEY.FUNCTIONAL, _KEY.PROXY)
 
@@ -15,10 +17,9 @@ def readable(t: Tensor) -> bool:
     """Whether t has values that Python may look at: not while it is traced or transformed, fake, or without storage."""
     return (
         type(t) in (Tensor, nn.Parameter)
-        and not torch.compiler.is_compiling()
+        and not is_traced()
         and not t.is_meta
         and not torch._C._functorch.is_functorch_wrapped_tensor(t)
-        and not torch._C._is_tracing()
         and (torch._C._len_torch_dispatch_stack() == 0 or all(torch._C._get_dispatch_mode(k) is None for k in _TRACERS))
     )
 

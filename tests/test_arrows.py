@@ -21,25 +21,28 @@ MODULES = sorted(
 ALLOWED = {
     "basis": set(),
     "spec": {"basis"},
+    "tracing": set(),
     "ops": {"spec"},
-    "reference": {"basis", "spec"},
+    "reference": {"basis", "spec", "tracing"},
     "backends": {"ops", "spec", "basis"},
-    "select": {"backends", "reference", "ops", "spec"},
-    "autograd": {"select", "reference", "spec", "ops"},
+    "select": {"backends", "reference", "ops", "spec", "tracing"},
+    "autograd": {"select", "reference", "spec", "ops", "tracing"},
     "stack": {"autograd", "select", "spec", "ops"},
     "stack_size": {"stack"},
-    "snapshot": set(),
-    "functional": {"snapshot", "select", "autograd", "stack", "stack_size", "spec", "basis"},
+    "snapshot": {"tracing"},
+    "functional": {"snapshot", "select", "autograd", "stack", "stack_size", "spec", "basis", "tracing"},
     "nn": {"snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
-    "network": {"snapshot", "nn", "functional", "stack", "spec", "basis", "select"},
+    "network": {"snapshot", "nn", "functional", "stack", "spec", "basis", "select", "tracing"},
     "science": {"network"},
     "tabular": {"network"},
     "compat": {"snapshot", "science", "network", "nn", "functional", "select", "spec", "basis"},
     "fastkan": {"compat"},
     "testing": {"reference", "spec", "basis"},
+    "flops": {"ops", "spec"},
+    "sharding": {"nn", "ops", "reference", "spec"},
 }
 # Programs sit above everything and may import all but one another; nobody imports them.
-TOP = {"__init__", "__main__", "cli"}
+TOP = {"__init__", "__main__", "cli", "imports"}
 LIGHT = {"scipy", "sklearn", "matplotlib", "tqdm", "triton", "numpy", "pandas", "pytest", "hypothesis"}
 
 

@@ -293,6 +293,34 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["model.pt"]
 
 
+WRITERS = {
+    "save": (lambda model, path: model.save(path), "model.pt"),
+    "to_html": (lambda model, path: model.to_html(path), "page.html"),
+    "plot": (lambda model, path: model.plot(path=path), "diagram.pdf"),
+    "plot_edge": (lambda model, path: model.plot_edge(0, 0, 0, path=path), "edge.png"),
+}
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS.values(), ids=WRITERS.keys())
+def test_errors_of_writing_name_the_path(write, name, tmp_path):
+    if name.endswith((".pdf", ".png")):
+        pytest.importorskip("matplotlib")
+    model = KAN([2, 1])
+    model.get_act(torch.rand(20, 2))
+    (tmp_path / "file").touch()
+    paths = {
+        tmp_path / "nowhere" / name: FileNotFoundError,
+        tmp_path / "file" / name: NotADirectoryError,
+        tmp_path / (300 * "x" + name): OSError,
+    }
+    for path, error in paths.items():
+        with pytest.raises(error) as raised:
+            write(model, path)
+        assert raised.value.filename == str(path)
+    write(model, tmp_path / ((250 - len(name)) * "x" + name))  # as long as a name may be, or nearly
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links and modes are POSIX's")
 def test_a_file_is_written_as_any_other(tmp_path):
     path, link = tmp_path / "model.pt", tmp_path / "latest.pt"

@@ -12,7 +12,9 @@ from torch import nn
 
 import fastkan
 from fastkan import KAN
+from fastkan.compat.fast_kan import FastKAN
 from fastkan.functional import kan_linear
+from fastkan.network.layer import KANLayer
 from fastkan.network.state import trained
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
@@ -234,10 +236,11 @@ def test_pykans_views_share_memory():
         ({"width": [2, [0, 0], 1]}, r"width\[1\]=\[0, 0\]: expected at least one node"),
         ({"width": [2, 1], "grid": [3, 4]}, r"grid=\[3, 4\]: expected an integer, or 1 of them"),
         ({"width": [2, 1], "grid": 0}, r"grid=0: expected an integer, at least 1"),
-        ({"width": [2, 1], "k": 9}, r"spline_order=9: expected an integer from 0 to 5"),
+        ({"width": [2, 1], "k": 9}, r"^k=9: expected an integer from 0 to 5"),
+        ({"width": [2, 1, 1], "k": [3, 11]}, r"^k\[1\]=11: expected an integer from 0 to 5"),
         ({"width": [2, [1, 1], 1], "mult_arity": [[], [2, 2], []]}, r"mult_arity\[1\]=\[2, 2\]: expected 1 arities"),
         ({"width": [2, [1, 1], 1], "mult_arity": [[2]]}, r"mult_arity=\[\[2\]\]: expected an integer, or 3 lists"),
-        ({"width": [2, 1], "base_fun": "relu"}, r"base_activation='relu': expected one of"),
+        ({"width": [2, 1], "base_fun": "relu"}, r"^base_fun='relu': expected one of"),
         ({"width": [2, 1], "noise_scale": float("nan")}, r"noise_scale=nan: expected a finite number"),
         ({"width": [2, 1], "seed": -1}, r"seed=-1: expected an integer, at least 0"),
         ({"width": [2, 1], "backend": "fast"}, r"backend='fast': expected None or one of"),
@@ -246,6 +249,44 @@ def test_pykans_views_share_memory():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         KAN(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"in_dim": 0}, ValueError, "in_dim=0: expected an integer, at least 1"),
+        ({"out_dim": 2.5}, TypeError, "out_dim=2.5: expected an integer, at least 1"),
+        ({"num": None}, TypeError, "num=None: expected an integer, at least 1"),
+        ({"k": 11}, ValueError, "k=11: expected an integer from 0 to 5"),
+        ({"noise_scale": "a"}, TypeError, "noise_scale='a': expected a finite number"),
+        ({"scale_base_mu": None}, TypeError, "scale_base_mu=None: expected a finite number"),
+        ({"scale_base_sigma": float("nan")}, ValueError, "scale_base_sigma=nan: expected a finite number"),
+        ({"scale_sp": "a"}, TypeError, "scale_sp='a': expected a finite number"),
+        (
+            {"base_fun": "relu"},
+            ValueError,
+            "base_fun='relu': expected one of 'zero', 'identity', 'silu', or a function",
+        ),
+        ({"base_fun": 3}, TypeError, "base_fun=3: expected one of 'zero', 'identity', 'silu', or a function"),
+    ],
+)
+def test_bad_arguments_of_a_layer(options, error, message):
+    with pytest.raises(error) as raised:
+        KANLayer(**{"in_dim": 2, "out_dim": 3, **options})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("array", [torch.tensor, lambda values: pytest.importorskip("numpy").array(values)])
+def test_arrays_are_lists(array):
+    for width in (array([2, 3, 1]), array([[2, 0], [3, 0], [1, 0]]), [array(2), array([3, 0]), 1]):
+        assert KAN(width).width == [[2, 0], [3, 0], [1, 0]]
+    model = KAN([2, [1, 2], 1], grid=array([3, 4]), k=array([2, 3]), mult_arity=[[], array([2, 3]), []])
+    assert model.grid == [3, 4] and model.k == [2, 3] and model.mult_arity == [[], [2, 3], []]
+    with pytest.raises(TypeError, match=r"width\[0\]=2.0: expected an integer"):
+        KAN(array([2.0, 1.0]))
+    with pytest.raises(ValueError, match=r"^k\[0\]=11: expected an integer from 0 to 5"):
+        KAN([2, 1], k=array([11]))
+    assert FastKAN(array([2, 3]))(torch.rand(4, 2)).shape == (4, 3)
 
 
 def test_bad_input():

@@ -50,6 +50,10 @@ def test_parameters_and_gradients_lie_in_the_order_of_their_dimensions(what):
         assert results["stopped"] is None
 
 
+def name_of(opt) -> str:
+    return opt if isinstance(opt, str) else opt.__name__
+
+
 def stock(parameters) -> torch.optim.LBFGS:
     return torch.optim.LBFGS(parameters, max_iter=4, line_search_fn="strong_wolfe")
 
@@ -91,7 +95,9 @@ class Probing(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("lamb", [0.0, 0.01])
-@pytest.mark.parametrize("opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=lambda opt: getattr(opt, "__name__", opt))
+@pytest.mark.parametrize("opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=name_of)
+    "opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=lambda opt: getattr(opt, "__name__", opt)
+)
 def test_the_loss_and_the_penalty_of_where_a_step_has_ended(opt, lamb):
     x = inputs(60, 2)
     y = torch.sin(3 * x[:, :1]) + x[:, 1:] ** 2
@@ -116,7 +122,7 @@ def edge(name: str, rows: int = 40) -> tuple[KAN, torch.Tensor, torch.Tensor]:
     return model, x, x.sqrt() + 0.1
 
 
-@pytest.mark.parametrize("opt", ["LBFGS", "Adam", "LM", stock], ids=lambda opt: getattr(opt, "__name__", opt))
+@pytest.mark.parametrize("opt", ["LBFGS", "Adam", "LM", stock], ids=name_of)
 @pytest.mark.parametrize("name", ["sqrt"])
 def test_a_formula_at_the_edge_of_its_domain_trains(name, opt):
     """Where a step leads out of the domain it is shorter."""

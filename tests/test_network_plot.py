@@ -291,7 +291,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_text("old")
 
     def fail(self, file, **options):
-        file.write_text("half")
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(figure_module.Figure, "savefig", fail)

@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import random
+from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -107,17 +108,26 @@ def test_native_on_repeated_knots(native, contraction, degree, outside):
         assert_matches_reference(native, contraction, Problem(**{**vars(p), "grid": grid, "x": x, "u": u, "s": s}))
 
 
+EMPTY = [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (3000, 0, 1000)]
+
+
+def empty_problems(shape: tuple[int, int, int]) -> Iterator[Problem]:
+    """Of that shape, in every dtype, with all that a layer may have and without."""
+    for dtype, knots, base in itertools.product((SINGLE, DOUBLE, BRAIN, HALF), ("even", "promised"), (None, "silu")):
+        yield Problem.random(*shape, 5, base=base, knots=knots, weighted=True, with_bias=True, dtype=dtype)
+        yield Problem.random(*shape, 5, base=base, knots=knots, weighted=False, with_bias=False, dtype=dtype)
+
+
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
+@pytest.mark.parametrize("shape", EMPTY, ids=str)
 def test_native_on_empty_tensors(native, contraction, shape):
-    for base in (None, "silu"):
-        p = Problem.random(*shape, 5, base=base, weighted=True)
+    for p in empty_problems(shape):
         found, expected = call(native, contraction, p), call(reference, contraction, p)
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0)], ids=str)
+@pytest.mark.parametrize("shape", EMPTY[:4], ids=str)
 def test_the_reference_on_empty_tensors(contraction, shape):
     for base in (None, "silu"):
         p = Problem.random(*shape, 5, base=base, weighted=True)

@@ -65,6 +65,31 @@ def test_a_shared_module_stays_shared():
     assert isinstance(m[0], KANLinear) and m[1] is shared
 
 
+def test_modules_that_share_their_parameters_become_one(recwarn):
+    m = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    m[2].weight, m[2].bias = m[0].weight, m[0].bias
+    replace_linear(m)
+    assert m[0] is m[2] is not m[1] and not recwarn.list
+
+
+def test_a_weight_that_is_no_longer_tied_is_told():
+    """To an embedding, to a layer that stays, to a layer with another bias."""
+    m = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    m["head"].weight = m["embedding"].weight
+    with pytest.warns(UserWarning, match=r"no longer tied: head.weight with embedding.weight; exclude"):
+        replace_linear(m)
+
+    def pair() -> nn.Module:
+        made = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        made[1].weight = made[0].weight
+        return made
+
+    with pytest.warns(UserWarning, match=r"no longer tied: 1.weight with 0.weight; exclude"):
+        replace_linear(pair(), "1")
+    with pytest.warns(UserWarning, match=r"no longer tied: 0.weight with 1.weight; 1.weight with 0.weight; exclude"):
+        replace_linear(pair())
+
+
 def test_the_model_is_itself_linear():
     layer = replace_linear(nn.Linear(3, 2), grid_size=4)
     assert isinstance(layer, KANLinear) and layer.grid_size == 4

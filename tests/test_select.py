@@ -275,3 +275,30 @@ def test_a_library_that_does_not_load_is_a_reason_not_an_exception(tmp_path, mon
     monkeypatch.setattr(compiled, "_LIBRARY", tmp_path)
     assert compiled._load("broken.so").startswith("broken.so does not load: ")
     assert compiled._load("absent.so").startswith("absent.so was not built")
+
+
+# What torch may be told so that its products on a GPU are of numbers rounded to tf32.
+PRECISIONS = (
+    "torch.set_float32_matmul_precision('high')",
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.cudnn.fp32_precision = 'tf32'",
+)
+
+
+@pytest.mark.parametrize("setting", PRECISIONS)
+def test_the_precision_of_products_is_torchs_eager_and_compiled(setting):
+    """Set in a process of its own, since some of the ways leave no way back."""
+    code = f"""
+import torch
+from fastkan import ops
+
+def asked(x):
+    return x + ops.allows_tf32()
+
+compiled = torch.compile(asked, backend="eager", fullgraph=True)
+before = compiled(torch.zeros(1))
+{setting}
+print(*(int(y) for y in (before, asked(torch.zeros(1)), compiled(torch.zeros(1)))))
+"""
+    assert in_process(code).stdout.strip() == "0 1 1"

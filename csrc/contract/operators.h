@@ -7,6 +7,7 @@
 #pragma once
 
 #include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
@@ -151,10 +152,14 @@ struct Operators {
     expect("bias", bias, {p.O});
     p.s = view("s", s, x);
     p.bias = view("bias", bias, x);
-    Tensor y = result(coef, {p.N, p.O});
+    Tensor y = result(coef, {p.N, p.O}, empty(p));
     p.out = y.mutable_data_ptr();
     p.out_dtype = p.coef.dtype;
-    if (p.N > 0 && p.O > 0) Backend::kan_out(p, x);
+    if (!empty(p)) {
+      Backend::kan_out(p, x);
+    } else if (bias) {  // all that there is of no inputs
+      torch::stable::copy_(y, *bias);
+    }
     return y;
   }
 

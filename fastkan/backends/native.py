@@ -78,18 +78,12 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
-def _allows_tf32() -> bool:
-    """Whether products of float32 on a GPU may be of numbers rounded to tf32: what torch is told of its own."""
-    of_torch = torch.backends.cuda.matmul
-    return of_torch.allow_tf32 if torch.compiler.is_compiling() else of_torch.fp32_precision == "tf32"
-
-
 def _by_precision(exact: Callable, rounding: Callable) -> Callable:
     """The contraction as torch is told; its third argument has the type of the products."""
 
     def contraction(x, first, second, *rest):
         is_single = not x.is_cpu and second.dtype == torch.float32
-        return (rounding if is_single and _allows_tf32() else exact)(x, first, second, *rest)
+        return (rounding if is_single and ops.allows_tf32() else exact)(x, first, second, *rest)
 
     return contraction
 

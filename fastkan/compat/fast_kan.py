@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import functional
+from ..network.structure import as_list, integer, number
 from ..spec import Spec
 from .accelerated import Accelerated, Kernels, missing_of, spread
 from .tree import is_peers, replaced
@@ -43,7 +44,8 @@ class RadialBasisFunction(nn.Module):
         self, grid_min: float = -2.0, grid_max: float = 2.0, num_grids: int = 8, denominator: float | None = None
     ):
         super().__init__()
-        if num_grids < 2 or not grid_min < grid_max:
+        grid_min, grid_max = number("grid_min", grid_min), number("grid_max", grid_max)
+        if integer("num_grids", num_grids, 0) < 2 or not grid_min < grid_max:
             raise ValueError(
                 f"grid_min={grid_min!r}, grid_max={grid_max!r}, num_grids={num_grids!r}: expected ends that ascend and "
                 "at least 2 centres"
@@ -76,6 +78,7 @@ class FastKANLayer(Kernels, nn.Module):
         spline_weight_init_scale: float = 0.1,
     ):  # fmt: skip
         super().__init__()
+        input_dim, output_dim = integer("input_dim", input_dim, 1), integer("output_dim", output_dim, 1)
         if use_layernorm and input_dim < 2:
             raise ValueError(f"input_dim={input_dim!r} with use_layernorm=True: expected at least 2, or False")
         self.input_dim, self.output_dim = input_dim, output_dim
@@ -84,6 +87,8 @@ class FastKANLayer(Kernels, nn.Module):
         self.spline_linear = SplineLinear(input_dim * num_grids, output_dim, spline_weight_init_scale)
         self.use_base_update = use_base_update
         if use_base_update:
+            if not callable(base_activation):
+                raise TypeError(f"base_activation={base_activation!r}: expected a function, a module or its class")
             self.base_activation = base_activation() if isinstance(base_activation, type) else base_activation
             self.base_linear = nn.Linear(input_dim, output_dim)
 
@@ -118,6 +123,9 @@ class FastKAN(nn.Module):
             "grid_min": grid_min, "grid_max": grid_max, "num_grids": num_grids, "use_base_update": use_base_update,
             "base_activation": base_activation, "spline_weight_init_scale": spline_weight_init_scale,
         }  # fmt: skip
+        layers_hidden = as_list(layers_hidden)
+        if isinstance(layers_hidden, str) or not isinstance(layers_hidden, Sequence):
+            raise TypeError(f"layers_hidden={layers_hidden!r}: expected the widths, integers")
         widths = zip(layers_hidden[:-1], layers_hidden[1:], strict=True)
         self.layers = nn.ModuleList(FastKANLayer(inputs, outputs, **options) for inputs, outputs in widths)
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -46,21 +47,24 @@ def content(model) -> dict:
 def replaced(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A file that takes the place of `path` when it is complete: if writing fails, what was there before stays.
 
-    Raises OSError, also where `path` is a device or a folder, which nothing should take the place of.
+    Raises OSError that names `path`, also where that is a device or a folder, which nothing should take the place of.
     """
     target = os.path.realpath(path)  # through a link, as writing to it would
     if os.path.exists(target) and not os.path.isfile(target):
         raise FileExistsError(errno.EEXIST, "expected a file, or a name that is free", os.fspath(path))
-    beside = f"{target}.{os.getpid()}.tmp"
+    folder, name = os.path.split(target)
+    beside = os.path.join(folder, f"{name[:40]}.{uuid.uuid4().hex}.tmp")  # no longer than a name may be
     try:
         with open(beside, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(beside):
             os.remove(beside)
+        if isinstance(error, OSError) and error.filename == beside:
+            raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
         raise
 
 

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from .checkpoint import replaced
+
 DPI = 200  # of pictures in pixels
 
 
@@ -72,13 +74,9 @@ def write(figure, path: str | os.PathLike) -> None:
 
     A file that is there stays as it was until the new one is whole. Raises as file_kind, and OSError.
     """
-    path, kind = Path(path), file_kind(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure.savefig(part, format=kind, dpi=DPI, facecolor=figure.get_facecolor())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    kind = file_kind(path)
+    with replaced(path) as file:
+        figure.savefig(file, format=kind, dpi=DPI, facecolor=figure.get_facecolor())
 
 
 def file_kind(path: str | os.PathLike) -> str:

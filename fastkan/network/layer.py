@@ -18,8 +18,9 @@ from ..nn.module import Module
 from ..nn.sequential import hooked
 from ..nn.view import view_of
 from ..snapshot import Snapshot, readable
+from ..spec import MAX_DEGREE
 from .loading import prepare_numeric
-from .structure import number
+from .structure import integer, number
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8
@@ -112,6 +113,11 @@ class KANLayer(Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        in_dim, out_dim = integer("in_dim", in_dim, 1), integer("out_dim", out_dim, 1)
+        num, k = integer("num", num, 1), integer("k", k, 0, MAX_DEGREE)
+        if not (base_fun in BASES if isinstance(base_fun, str) else base_fun is None or callable(base_fun)):
+            kind = ValueError if isinstance(base_fun, str) else TypeError
+            raise kind(f"base_fun={base_fun!r}: expected one of {', '.join(map(repr, BASES))}, or a function")
         start = Start(
             number("noise_scale", noise_scale), number("scale_base_mu", scale_base_mu),
             number("scale_base_sigma", scale_base_sigma), number("scale_sp", scale_sp), bool(sparse_init),

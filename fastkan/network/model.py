@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..nn.module import Module
+from ..spec import MAX_DEGREE
+from ..tracing import by_jit
 from . import (
     activations,
     attribution,
@@ -27,6 +29,7 @@ from . import (
     stacked,
     training,
 )
+from .computed import computed, lookup
 from .history import History
 from .layer import KANLayer
 from .loading import prepare_model
@@ -101,7 +104,7 @@ class KAN(Module):
         super().__init__()
         self.width = parse_width(width)
         self.mult_arity = parse_arity(mult_arity, self.width)
-        grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0)
+        grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0, MAX_DEGREE)
         self.symbolic_enabled, self.affine_trainable = bool(symbolic_enabled), bool(affine_trainable)
         self.sp_trainable, self.sb_trainable = bool(sp_trainable), bool(sb_trainable)
         scales = {
@@ -157,6 +160,8 @@ class KAN(Module):
         n = integer("n", n, 1)
         return cls([n, 2 * n + 1, 1], **options)
 
+    __getattr__ = lookup
+
     # What it computes
 
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
@@ -176,10 +181,10 @@ class KAN(Module):
         """What enters the first layer: x [..., in_features] -> [N, width_in[0]]."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x is a {type(x).__name__}: expected a tensor")
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
+        if not by_jit() and (x.dim() == 0 or x.shape[-1] != self.in_features):
             raise ValueError(f"x has shape {list(x.shape)}: expected [..., {self.in_features}], the number of inputs")
         if x.dim() != 2:
-            x = x.reshape(-1 if x.numel() else x.shape[:-1].numel(), x.shape[-1])
+            x = x.reshape(-1, x.shape[-1])
         return x if self.in_features == self.width[0][0] else x[:, self.input_id]
 
     def sums(self, l: int, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
@@ -303,13 +308,13 @@ class KAN(Module):
 
     set_mode, remove_edge, remove_node = edit.set_mode, edit.remove_edge, edit.remove_node
     expand_width, expand_depth, swap, perturb = edit.expand_width, edit.expand_depth, edit.swap, edit.perturb
-    module, connection_cost = edit.module, property(connection.connection_cost)
+    module, connection_cost = edit.module, computed(connection.connection_cost)
     auto_swap, auto_swap_l = connection.auto_swap, connection.auto_swap_l
 
     # What matters, and what does not
 
     attribute, node_attribute = attribution.attribute, attribution.node_attribute
-    feature_score, feature_interaction = property(attribution.feature_score), attribution.feature_interaction
+    feature_score, feature_interaction = computed(attribution.feature_score), attribution.feature_interaction
     node_scores, node_scores_all = attribution.kept("nodes", True), attribution.kept("nodes", False)
     edge_scores, edge_scores_all = attribution.kept("edges", True), attribution.kept("edges", False)
     subnode_scores, subnode_scores_all = attribution.kept("subnodes", True), attribution.kept("subnodes", False)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 
-def integer(name: str, value, low: int) -> int:
-    """value as an int of at least `low`; TypeError or ValueError names argument, value and what was expected."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r}: expected an integer, at least {low}")
-    if value.__index__() < low:
-        raise ValueError(f"{name}={value!r}: expected an integer, at least {low}")
+def integer(name: str, value, low: int, high: float = math.inf) -> int:
+    """value as an int from `low` to `high`; TypeError or ValueError names argument, value and what was expected."""
+    expected = f"an integer, at least {low}" if high == math.inf else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0):
+        raise TypeError(f"{name}={value!r}: expected {expected}")
+    if not low <= value.__index__() <= high:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
     return value.__index__()
 
 
@@ -48,13 +49,19 @@ def indices(name: str, values: Iterable[int], count: int) -> list[int]:
     return found
 
 
+def as_list(values):
+    """The list that an array of NumPy or a tensor stands for, or what else it is."""
+    return values.tolist() if hasattr(values, "tolist") and getattr(values, "ndim", 0) else values
+
+
 def parse_width(width: Sequence) -> list[list[int]]:
     """[2, [5, 1], 1] -> [[2, 0], [5, 1], [1, 0]]: the numbers of summing and of multiplying nodes of every layer."""
     expected = "expected at least two layers, each an integer or [n_sum, n_mult]"
-    if isinstance(width, str | bytes) or not isinstance(width, Sequence | Tensor) or len(width) < 2:
+    width = as_list(width)
+    if isinstance(width, str | bytes) or not isinstance(width, Sequence) or len(width) < 2:
         raise ValueError(f"width={width!r}: {expected}")
     parsed = []
-    for layer, entry in enumerate(width):
+    for layer, entry in enumerate(map(as_list, width)):
         name = f"width[{layer}]"
         if isinstance(entry, Sequence) and not isinstance(entry, str):
             if len(entry) != 2:
@@ -72,6 +79,7 @@ def parse_width(width: Sequence) -> list[list[int]]:
 
 def parse_arity(mult_arity, width: list[list[int]]) -> list[list[int]]:
     """The arity of every multiplication node of every layer, from one integer for all or from a list of lists."""
+    mult_arity = as_list(mult_arity)
     if not isinstance(mult_arity, Sequence) or isinstance(mult_arity, str):
         arity = integer("mult_arity", mult_arity, 1)
         return [[arity] * n_mult for _, n_mult in width]
@@ -80,7 +88,7 @@ def parse_arity(mult_arity, width: list[list[int]]) -> list[list[int]]:
             f"mult_arity={mult_arity!r}: expected an integer, or {len(width)} lists, one for each entry of width"
         )
     parsed = []
-    for layer, (arities, (_, n_mult)) in enumerate(zip(mult_arity, width, strict=True)):
+    for layer, (arities, (_, n_mult)) in enumerate(zip(map(as_list, mult_arity), width, strict=True)):
         name = f"mult_arity[{layer}]"
         if not isinstance(arities, Sequence) or len(arities) != n_mult:
             raise ValueError(f"{name}={arities!r}: expected {n_mult} arities, one for each multiplication node")
@@ -88,13 +96,14 @@ def parse_arity(mult_arity, width: list[list[int]]) -> list[list[int]]:
     return parsed
 
 
-def per_layer(name: str, value, depth: int, low: int) -> list[int]:
+def per_layer(name: str, value, depth: int, low: int, high: float = math.inf) -> list[int]:
     """One integer for every layer of edges, from one for all or from a list."""
+    value = as_list(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != depth:
             raise ValueError(f"{name}={value!r}: expected an integer, or {depth} of them, one for each layer")
-        return [integer(f"{name}[{layer}]", v, low) for layer, v in enumerate(value)]
-    return [integer(name, value, low)] * depth
+        return [integer(f"{name}[{layer}]", v, low, high) for layer, v in enumerate(value)]
+    return [integer(name, value, low, high)] * depth
 
 
 def common(values: list):

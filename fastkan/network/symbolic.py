@@ -82,7 +82,8 @@ class SymbolicLayer(Module):
         """x [N, I] -> [N, O]. With singularity_avoiding no |f| exceeds y_th by much, see library.SYMBOLIC_LIB."""
         plan = self._current_plan()
         affine, mask = self._wide()
-        y = (mask * affine[..., 3]).sum(1).expand(x.shape[0], -1)
+        # Not expand: Inductor's index_add would add every row to the same numbers.
+        y = (mask * affine[..., 3]).sum(1).repeat(x.shape[0], 1)
         for group in plan.groups:
             on = mask[group.outputs, group.inputs], plan.seen is not None
             values = self._values(group, x, affine, *on, singularity_avoiding, y_th)
@@ -107,7 +108,7 @@ class SymbolicLayer(Module):
         """The edges that are on, by themselves: outputs [E], inputs [E] and values [N, E], the mask included."""
         plan, (affine, mask) = self._current_plan(), self._wide()
         outputs, inputs = mask.nonzero().unbind(1)
-        values = (mask * affine[..., 3])[outputs, inputs].expand(x.shape[0], -1)
+        values = (mask * affine[..., 3])[outputs, inputs].repeat(x.shape[0], 1)
         position = torch.full_like(mask, -1, dtype=torch.long)
         position[outputs, inputs] = torch.arange(len(outputs), device=x.device)
         for group in plan.groups:

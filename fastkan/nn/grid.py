@@ -13,6 +13,8 @@ MIN_RANGE = 2.0**-20
 
 def is_uniform(grid: Tensor) -> bool:
     """Whether the knots of every row of grid [I, M] are equidistant to float64 rounding."""
+    if hasattr(grid, "full_tensor"):  # spread over processes, which may answer differently and must not
+        grid = grid.full_tensor()
     return bool((_off_uniform(grid) <= 8 * torch.finfo(torch.float64).eps).all())
 
 
@@ -23,6 +25,8 @@ def snapped(grid: Tensor, low: float, high: float, degree: int) -> Tensor:
     ones are taken for these: on [low, high] if that is where they lie, else on their own range.
     """
     grid = grid.double()
+    if hasattr(grid, "full_tensor"):  # spread over processes, as only fastkan's own is
+        return grid
     grid_size = grid.shape[-1] - 2 * degree - 1
     few_steps = 4 * torch.finfo(torch.float32).eps
     if not torch.equal(grid, grid.float().double()) or (_off_uniform(grid) > few_steps).any():

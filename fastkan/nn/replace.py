@@ -1,5 +1,6 @@
 """replace_linear: KAN layers in the place of the linear ones of an existing model."""
 
+import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -22,10 +23,11 @@ def replace_linear(
     """Replace, in place, the nn.Linear submodules whose qualified name matches by KANLinear layers of the same shape.
 
     A replacement takes over the device, dtype, training mode and presence of a bias; its parameters are trainable. A
-    module that stands in several places is replaced by one module. Left alone are subclasses of nn.Linear, which are
-    there for a reason (lazy, quantized and parametrized ones, the out_proj of nn.MultiheadAttention, whose weight is
-    read from outside). A weight that is tied to another module's is no longer tied. An nn.TransformerEncoder stops
-    using its fused inference path, which reads the weights of its linear layers.
+    module that stands in several places is replaced by one module, and so are modules that share all their parameters.
+    A warning tells of parameters that are tied to others, as a language model's head is to its embedding, and in the
+    replacement no longer are. Left alone are subclasses of nn.Linear, which are there for a reason (lazy, quantized and
+    parametrized ones, the out_proj of nn.MultiheadAttention, whose weight is read from outside). An
+    nn.TransformerEncoder stops using its fused inference path, which reads the weights of its linear layers.
 
     Args:
         model: any module.
@@ -51,14 +53,40 @@ def replace_linear(
     if not chosen:
         names = ", ".join(map(repr, linear)) or "none"
         raise ValueError(f"include={include}, exclude={exclude} match no nn.Linear; the model's are: {names}")
-    made = {module: _counterpart(module, init, options) for module in dict.fromkeys(chosen.values())}
+    made: dict[tuple[int, ...], KANLinear] = {}
+    for module in chosen.values():
+        if _identity(module) not in made:
+            made[_identity(module)] = _counterpart(module, init, options)
+    if untied := _untied(model, chosen):
+        warnings.warn(f"replaced, and so no longer tied: {untied}; exclude leaves them as they are", stacklevel=2)
     for name, module in chosen.items():
         parent, _, attribute = name.rpartition(".")
         if not attribute:
-            return made[module]
-        setattr(model.get_submodule(parent), attribute, made[module])
+            return made[_identity(module)]
+        setattr(model.get_submodule(parent), attribute, made[_identity(module)])
     _leave_fused_paths(model)
     return model
+
+
+def _identity(linear: nn.Linear) -> tuple[int, int]:
+    """Equal for modules that share all their parameters: they are one."""
+    return id(linear.weight), id(linear.bias)
+
+
+def _untied(model: nn.Module, chosen: dict[str, nn.Linear]) -> str:
+    """The parameters of the chosen modules that others have too, and which."""
+    owners: dict[int, list[tuple[str, object]]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        identity = _identity(module) if name in chosen else None
+        for of, p in module.named_parameters(name, recurse=False):
+            owners.setdefault(id(p), []).append((of, identity))
+    found = []
+    for name, module in chosen.items():
+        for of, p in module.named_parameters(name, recurse=False):
+            others = [other for other, identity in owners[id(p)] if identity != _identity(module)]
+            if others:
+                found.append(f"{of} with {', '.join(others)}")
+    return "; ".join(found)
 
 
 def _leave_fused_paths(model: nn.Module) -> None:

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from ..network import training
 from ..network.activations import std
+from ..network.computed import computed, lookup
 from ..network.connection import costs, length, settled
 from ..network.regularize import penalty
-from ..network.structure import index, integer, number
+from ..network.structure import as_list, index, integer, number
 from .mlp_plot import plot
 from .tree import plot_tree
 
@@ -85,6 +86,7 @@ class MLP(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
+        width = as_list(width)
         if isinstance(width, str) or not isinstance(width, Sequence) or len(width) < 2:
             raise ValueError(f"width={width!r}: expected the nodes of at least two layers")
         if not (callable(act) or act in ACTIVATIONS):
@@ -96,6 +98,8 @@ class MLP(nn.Module):
             self.linears = nn.ModuleList(nn.Linear(*pair) for pair in zip(self.width, self.width[1:], strict=False))
         self.to(device, dtype)
         self._record, self._scores, self.cache_data = None, None, None
+
+    __getattr__ = lookup
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., width[0]] -> [..., width[-1]]."""
@@ -184,7 +188,7 @@ class MLP(nn.Module):
             self.get_act()
         self._scores = self._record.scores()
 
-    @property
+    @computed
     def feature_score(self) -> Tensor:
         """The share of every input in the outputs, [width[0]]."""
         self.attribute()

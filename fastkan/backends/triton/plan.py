@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
+from ... import ops
 from ...spec import Spec
 from .kernels.family import Family
 
@@ -175,12 +176,12 @@ def gathers(family: Family, spec: Spec, functions: int, operand: tl.dtype) -> bo
 
 
 def precision(operand: torch.dtype) -> str:
-    """How float32 operands are multiplied, by torch.get_float32_matmul_precision()."""
+    """How float32 operands are multiplied: as torch is told of its own products."""
     if operand != torch.float32:
         return "ieee"
-    if torch.get_float32_matmul_precision() == "highest":
-        return "ieee" if torch.version.hip else "tf32x3"
-    return "tf32"
+    if ops.allows_tf32():
+        return "tf32"
+    return "ieee" if torch.version.hip else "tf32x3"
 
 
 def matrix_out(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> OutTiles:

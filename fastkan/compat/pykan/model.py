@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...network import KAN, formula
+from ...network.computed import computed
 from ...network.library import SymbolicFunction, add_symbolic
 from ...science import plot_tree
 from . import checkpoint
@@ -236,12 +237,12 @@ class MultKAN(KAN):
         self._asked = var, normalizer, output_normalizer
         return found
 
-    @property
+    @computed
     def symbolic_acts(self) -> list[list]:
         """What every node is, layer by layer from the inputs, as SymPy expressions; see fastkan.network.formula."""
         return formula.node_formulas(self, *getattr(self, "_asked", ()))[0]
 
-    @property
+    @computed
     def symbolic_acts_premult(self) -> list[list]:
         """What every subnode is, layer by layer after the inputs."""
         return formula.node_formulas(self, *getattr(self, "_asked", ()))[1]
