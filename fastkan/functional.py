@@ -126,8 +126,8 @@ def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tens
 def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> str | None:
     """The backend that takes these layers as one; None where they go one by one."""
     dtype, device = x.dtype, x.device
-    if type(x) not in (Tensor, torch.nn.Parameter):  # a DTensor's operators are the contractions
-        return None
+    if type(x) not in (Tensor, torch.nn.Parameter) and hasattr(x, "full_tensor"):
+        return None  # a DTensor's operators are the contractions
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or is_autocast(device):
         return None
     if by_jit() or torch.compiler.is_exporting():
