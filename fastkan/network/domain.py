@@ -16,8 +16,11 @@ BESIDE = 1e-4
 
 
 @torch.no_grad()
-def hold(model, x: Tensor) -> bool:
-    """Hold b of the edges that end beside the edge of their functions' domains on x; whether there are any."""
+def hold(model, x: Tensor, beside: float = BESIDE) -> bool:
+    """Hold b of the edges that end beside the edge of their functions' domains on x, or beyond it; whether there are.
+
+    beside: how close, as a share of the range.
+    """
     found, x = False, model.rows(x)
     for l in range(model.depth):
         layer = model.symbolic_fun[l]
@@ -28,7 +31,7 @@ def hold(model, x: Tensor) -> bool:
                 a, b, *_ = layer.affine[group.outputs, group.inputs].unbind(1)
                 ax = a * x[:, group.inputs]
                 least, most = ax.amin(0), ax.amax(0)
-                near = BESIDE * (most - least)
+                near = beside * (most - least)
                 side = (most + b > high - near).to(held.dtype) - 2 * (least + b < low + near).to(held.dtype)
                 held[group.outputs, group.inputs] = side.clamp_min(-1)
         if bool(held.any()):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import gradient
 from .data import Data
+from .domain import hold, release
 from .gradient import mean_square
 from .lbfgs import LBFGS
 from .levenberg_marquardt import LevenbergMarquardt
@@ -271,16 +272,21 @@ class Stepper:
         if isinstance(self.optimizer, LevenbergMarquardt):
             self.optimizer.step(Batch(self.objective, x, y, state))
             return
-        objective, evaluations = self.objective, 0
+        objective, evaluations, first, lost = self.objective, 0, math.inf, False
         objective.settle()
 
         def closure() -> Tensor:
-            nonlocal evaluations
+            nonlocal evaluations, first, lost
             self.optimizer.zero_grad()
             value = objective.evaluate(x, y)
             if evaluations == 0:
                 self._check()
                 state.keep()
+                first = float(value)
+            elif objective.failure():  # a large number, by which every line search turns back
+                lost, value = True, torch.full_like(value, 1e3 * abs(first) + 1.0)
+                for p in self.model.parameters():
+                    p.grad = None if p.grad is None else torch.zeros_like(p)
             evaluations += 1
             return value
 
@@ -291,6 +297,8 @@ class Stepper:
                 raise
             raise NotFinite("the step is not finite") from error
         begun = objective.loss, objective.penalty
+        if lost and evaluations > 1:
+            self._along_edges(x, y, first, closure)
         if evaluations != 1 or last:  # the last evaluation need not be where the optimizer has ended
             objective.look(x, y)
             if objective.failure() and not self._shorten(x, y, state):
@@ -298,8 +306,28 @@ class Stepper:
         if evaluations == 1:
             objective.loss, objective.penalty = begun
 
+    def _along_edges(self, x: Tensor, y: Tensor, before: float, closure: Callable) -> None:
+        """Where a line search got nowhere, since it left the domain of a formula: a step along the edge of that."""
+        objective = self.objective
+        objective.look(x, y)
+        if objective.failure() or objective.loss + objective.lamb * objective.penalty < before:
+            return
+        if hold(self.model, x):
+            try:
+                self.optimizer.step(closure)
+            finally:
+                release(self.model, x)
+
     def _shorten(self, x: Tensor, y: Tensor, state: State) -> bool:
-        """Go halfway back to the state that was kept until the objective is finite; whether it is."""
+        """Draw formulas into their domains, or go halfway back to the kept state until the objective is finite.
+
+        Returns whether it is.
+        """
+        if hold(self.model, x, beside=0.0):
+            release(self.model, x)
+            self.objective.look(x, y)
+            if not self.objective.failure():
+                return True
         for _ in range(HALVINGS):
             if not state.approach():
                 return False
