@@ -34,6 +34,7 @@ def plain(model: KAN) -> list[torch.Tensor]:
     return from_outputs(model, model._record, rows=False).nodes[0].mean(0).tolist()
 
 
+@torch.no_grad()
 def measured(model: KAN, i: int) -> float:
     """The standard deviation of what the input does, beside its usual value, over that of the output."""
     x = model.cache_data.clone()
