@@ -145,7 +145,7 @@ def _followed(
             network = network.prune()
             network.fit(data, opt=opt, steps=steps, **options)
             network.get_act(data["train_input"])
-            network.auto_symbolic(verbose=0)
+            network.auto_symbolic(verbose=0, r2_threshold=0.0)
             network.fit(data, opt=opt, steps=steps, update_grid=False, **options)
             (formula,), inputs = network.symbolic_formula()
         return judged(formula, inputs, data, NEAR)

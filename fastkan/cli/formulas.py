@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..network import KAN
+from ..network.fix import replace_edges
 from .progress import bar
 
 STEPS, LAMB, KEPT = 10, 1e-2, 4
@@ -55,7 +56,7 @@ def patients(folder: Path, seed: int) -> None:
     model = model.prune_input(count=KEPT)
     model.fit(data, lamb=LAMB, **options)
     pruned = r2(model, table)
-    model.auto_symbolic(lib=SIMPLE, verbose=0)
+    replace_edges(model, lib=SIMPLE)
     model.fit(data, **options)
     formulas, _ = model.symbolic_formula(var=table.names, floating_digit=2)
     print(f"\nDiabetes of scikit-learn, {len(table.y)} patients to train on, {len(table.test_y)} held out: R^2 there")

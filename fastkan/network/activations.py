@@ -51,7 +51,7 @@ class Activations:
 
     def spline_postacts(self, model) -> list[Tensor]:
         """Every edge's output, [N, O, I], with the parameters that the model now has."""
-        return [_postacts(model, l, x, self.options) for l, x in enumerate(self.acts[:-1])]
+        return [postacts(model, l, x, self.options) for l, x in enumerate(self.acts[:-1])]
 
     def spline_postsplines(self, model) -> list[Tensor]:
         """Every edge's spline without scale and mask, [N, O, I], with the parameters that the model now has."""
@@ -129,7 +129,8 @@ def recorded(name: str) -> property:
     return property(read, doc=f"{name} of the last get_act, see activations.Activations; None before.")
 
 
-def _postacts(model, l: int, x: Tensor, options: dict) -> Tensor:
+def postacts(model, l: int, x: Tensor, options: dict) -> Tensor:
+    """Every edge of layer l on its own, both branches: x [N, I] -> [N, O, I]."""
     values = model.act_fun[l].postacts(x)
     if model.symbolic_enabled and model.symbolic_fun[l].active:
         outputs, inputs, part = model.symbolic_fun[l].edges(x, **options)

@@ -1,7 +1,8 @@
 """attribute: how much of the outputs every node and edge accounts for, from the sizes that get_act keeps.
 
 A node's score goes to the edges into it in proportion to their standard deviations, and an edge's to the node it comes
-from. Source: Liu et al., KAN 2.0 (arXiv 2408.10205), section 4.1.
+from. Source: Liu et al., KAN 2.0 (arXiv 2408.10205), section 4.1. Beside it, a few
+rows and rare inputs do not count for more than arrives of them: outlying and switched.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .outlying import Outlying, guarded
 from .structure import index
+from .switched import bounded
 
 
 class Scores(NamedTuple):
@@ -23,28 +26,38 @@ class Scores(NamedTuple):
     edges: list[Tensor]
 
 
-def scores(model, record, last: int, start: Tensor) -> Scores:
-    """Scores back from the nodes of layer `last`, which start with start [M, width_in[last]]; differentiable."""
+def scores(model, record, last: int, start: Tensor, rows: bool = True) -> Scores:
+    """Scores back from the nodes of layer `last`, which start with start [M, width_in[last]].
+
+    rows: look at rows where a node is far out, and at inputs that mostly have one value, see outlying and switched.
+    Without, differentiable.
+    """
     nodes, subnodes, edges = [start], [], []
+    far = Outlying.of(model, record, last) if rows else None
     for l in reversed(range(last)):
         owner = [node for node, group in enumerate(model.subnodes(l + 1)) for _ in group]
         subnodes.insert(0, nodes[0][:, owner])
-        share = record.edge_actscale[l] / (record.subnode_actscale[l] + 1e-4)[:, None]  # O I
+        share = record.edge_actscale[l] / guarded(record.subnode_actscale[l])[:, None]  # O I
+        if far is not None:
+            share = far.shares(l, share, subnodes[0].abs().mean(0))
         edges.insert(0, subnodes[0][:, :, None] * share)
+        if rows and 0 == l < last - 1:
+            edges[0] = bounded(model, record, last, start, edges[0])
         nodes.insert(0, edges[0].sum(1))
     return Scores(nodes, subnodes, edges)
 
 
-def from_outputs(model, record) -> Scores:
+def from_outputs(model, record, rows: bool = True) -> Scores:
     """Scores of everything, for each output [M = width_in[-1]]."""
     like = record.edge_actscale[-1]
-    return scores(model, record, model.depth, torch.eye(model.width_in[-1], device=like.device, dtype=like.dtype))
+    start = torch.eye(model.width_in[-1], device=like.device, dtype=like.dtype)
+    return scores(model, record, model.depth, start, rows)
 
 
-def from_nodes(model, record, l: int) -> Tensor:
+def from_nodes(model, record, l: int, rows: bool = True) -> Tensor:
     """Scores of the inputs for every node of layer l, each starting with its own: [width_in[l], width_in[0]]."""
-    own = from_outputs(model, record).nodes[l].mean(0)
-    return scores(model, record, l, torch.diag(own)).nodes[0]
+    own = from_outputs(model, record, rows).nodes[l].mean(0)
+    return scores(model, record, l, torch.diag(own), rows).nodes[0]
 
 
 @torch.no_grad()

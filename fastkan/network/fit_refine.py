@@ -28,6 +28,8 @@ class Problems(NamedTuple):
     """P problems, sorted by function. function, edge [P] index functions and the rows of u, v, weight [E, N].
 
     v is centred; weight sums up to the number of samples that count; free [P, 2] tells which of (a, b) are unknown.
+    ridge [P], where there is one: how much of (c f)^2, not centred, is added to the squared error. Where c f is much
+    larger than v, and d takes it away again, that is what rounding makes of it.
     """
 
     functions: list[Callable[[Tensor], Tensor]]
@@ -37,9 +39,11 @@ class Problems(NamedTuple):
     u: Tensor
     v: Tensor
     weight: Tensor | None
+    ridge: Tensor | None = None
 
     def __getitem__(self, which) -> "Problems":
-        return self._replace(function=self.function[which], edge=self.edge[which], free=self.free[which])
+        ridge = None if self.ridge is None else self.ridge[which]
+        return self._replace(function=self.function[which], edge=self.edge[which], free=self.free[which], ridge=ridge)
 
     def values(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Each row's function and its slope at z [P, N]."""
@@ -112,26 +116,58 @@ def _look(problems: Problems, point: Tensor) -> _State:
     def total(t: Tensor) -> Tensor:
         return (t if weight is None else t * weight).sum(1, keepdim=True)
 
+    def centred(t: Tensor) -> Tensor:
+        return t - total(t) / count
+
     value, slope = problems.values(torch.addcmul(point[:, 1:], point[:, :1], u))
     largest = value.abs().amax(1, keepdim=True)
-    value = value - total(value) / count
+    raw, value = value, centred(value)
     size = total(value * value)
     # A function that hardly varies on the data explains nothing: c and d would cancel, and amplify its rounding.
     size = torch.where(size > count * (LEAST_VARIATION * largest) ** 2, size, torch.inf)
+    ridge = None if problems.ridge is None else problems.ridge[:, None]
+    if ridge is not None:
+        size = size + ridge * total(raw * raw)
     c = total(value * v) / size
     residual = v - c * value
-    error = total(residual * residual)[:, 0]
+    error = total(residual * residual)
+    if ridge is not None:
+        error = error + ridge * c.square() * total(raw * raw)
     by_b = (c * slope).nan_to_num_(0.0, 0.0, 0.0)
 
-    def project(j: Tensor) -> Tensor:
-        j = j - total(j) / count
-        return j - value * (total(j * value) / size)
+    def project(j: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Centred and, for the ridge, raw: without what c takes."""
+        part = total(centred(j) * value)
+        if ridge is None:
+            return centred(j) - value * (part / size), None
+        part = (part + ridge * total(j * raw)) / size
+        return centred(j) - value * part, j - raw * part
+
+    def inner(p: tuple[Tensor, Tensor | None], q: tuple[Tensor, Tensor | None]) -> Tensor:
+        return total(p[0] * q[0]) if ridge is None else total(p[0] * q[0]) + ridge * total(p[1] * q[1])
 
     by_a, by_b = project(by_b * u), project(by_b)
-    normal = torch.cat([total(by_a * by_a), total(by_a * by_b), total(by_b * by_b)], 1)
-    slope = torch.cat([total(by_a * residual), total(by_b * residual)], 1)
+    left = residual, None if ridge is None else -c * raw
+    normal = torch.cat([inner(by_a, by_a), inner(by_a, by_b), inner(by_b, by_b)], 1)
+    slope = torch.cat([inner(by_a, left), inner(by_b, left)], 1)
+    error = error[:, 0]
     finite = error.isfinite() & normal.isfinite().all(1) & slope.isfinite().all(1)
     return _State(error.masked_fill(~finite, torch.inf), normal, slope)
+
+
+def amplified(problems: Problems, point: Tensor, max_bytes: int) -> Tensor:
+    """The mean square of f on the data over its variance, for points [P, 2]: [P], what a ridge is multiplied by."""
+    rows = max(1, max_bytes // (8 * ALIVE * problems.u.shape[1]))
+    found = []
+    for start in range(0, len(point), rows):
+        some, at = problems[start : start + rows], point[start : start + rows]
+        value, _ = some.values(torch.addcmul(at[:, 1:], at[:, :1], some.u[some.edge]))
+        weight = torch.ones_like(value) if some.weight is None else some.weight[some.edge]
+        mean = (value * weight).sum(1) / weight.sum(1)
+        square = (value.square() * weight).sum(1) / weight.sum(1)
+        variance = ((value - mean[:, None]).square() * weight).sum(1) / weight.sum(1)
+        found.append(square / variance.clamp_min(1e-300))
+    return torch.cat(found)
 
 
 def _total(problems: Problems) -> Tensor:

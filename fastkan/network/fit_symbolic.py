@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .fit_refine import ALIVE, Problems, refine, zoom
+from . import carried
+from .fit_refine import ALIVE, Problems, amplified, refine, zoom
 from .fit_starts import at_nodes, count_nodes, find_starts
 from .library import SymbolicFunction, get_symbolic, select_symbolic
 from .symmetry import Symmetry, symmetry
@@ -17,15 +18,25 @@ STARTS = 4  # of each edge and function that are tried out
 SAMPLE = 128  # rows on which they are
 DRAWN_IN = 1e-12
 SPIKE = 4.0  # standard deviations
+MODERATE = (30.0, 300.0, 3000.0)  # times its change on the data that c f may be, the first that is as good
+EQUAL = 1.02  # times the error that is about as good
 MAX_BYTES = 1 << 26
 
 
 class Fit(NamedTuple):
-    """affine [E, n_functions, 4] (a, b, c, d) and r2 [E, n_functions] in float64, and the functions."""
+    """affine [E, n_functions, 4] (a, b, c, d) and r2 [E, n_functions] in float64, and the functions.
+
+    lost [E, n_functions]: what computing in the dtype changes, see carried.
+    """
 
     affine: Tensor
     r2: Tensor
     functions: list[SymbolicFunction]
+    lost: Tensor
+
+    def carried(self, dtype: torch.dtype) -> Tensor:
+        """Whether the dtype carries the formulas, [E, n_functions]: by what of them is lost."""
+        return self.lost <= carried.allowed(dtype)
 
 
 def fit_symbolic(
@@ -38,6 +49,7 @@ def fit_symbolic(
     b_range: tuple[float, float] = (-10, 10),
     singularity_avoiding: bool = False,
     y_th: float = 10.0,
+    dtype: torch.dtype = torch.float64,
     max_bytes: int = MAX_BYTES,
 ) -> Fit:
     """The least-squares a, b, c, d of y = c f(a x + b) + d for every edge and every function, in float64.
@@ -51,6 +63,8 @@ def fit_symbolic(
             lie outside. They matter for functions for which neither a nor b is redundant: sin, tanh, gaussian, ...
         singularity_avoiding: fit the form that is finite everywhere, with threshold y_th. Otherwise an (a, b) at which
             f is not finite on all samples is out.
+        dtype: the type that the formula will be computed in. The numbers are float64, and of fits that are about as
+            good (EQUAL), rounding to dtype included, those that cancel least.
         max_bytes: bound on temporaries, apart from a few of the size of y; one problem at a time is worked on at least.
 
     Returns:
@@ -74,9 +88,13 @@ def fit_symbolic(
     nodes = torch.linspace(-1, 1, count_nodes(max(map(abs, a_range))), dtype=torch.float64, device=x.device)
     starts = find_starts(funs, kinds, at_nodes(data.u, data.v, nodes), nodes, a_range, b_range, STARTS, max_bytes)
     _start_at_poles(starts, data, kinds)
-    points = _refined(data, funs, kinds, starts, max_bytes)
-    fit = _choose(x, y, data, funs, kinds, points, max_bytes)
-    return Fit(*(t.transpose(0, 1).contiguous() for t in fit), functions)
+    points = _refined(data, funs, kinds, starts, dtype, max_bytes)
+    affine, r2 = (t.transpose(0, 1).contiguous() for t in _choose(x, y, data, funs, kinds, points, max_bytes))
+    lost = torch.zeros_like(r2)
+    if dtype != torch.float64:
+        for n, fun in enumerate(funs):
+            lost[:, n] = carried.lost(fun, x, affine[:, n], dtype)
+    return Fit(affine, r2, functions, lost)
 
 
 def fit_params(
@@ -88,10 +106,12 @@ def fit_params(
     *,
     singularity_avoiding: bool = False,
     y_th: float = 10.0,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
     """One edge and one function: x [N], y [N] -> (a, b, c, d) [4] and r2 [], in float64. pykan's name for it.
 
-    fun is a name in the library, or any elementwise function of a tensor. Other arguments and errors: fit_symbolic.
+    fun is a name in the library, or any elementwise function of a tensor. Other arguments and errors: fit_symbolic;
+    and ValueError where no fit is found that dtype can carry.
     """
     if not isinstance(fun, str | SymbolicFunction):
         if not callable(fun):
@@ -101,10 +121,17 @@ def fit_params(
         fun = SymbolicFunction("fun", fun, fun, 1, fun)
     function = get_symbolic(fun)
     fit = fit_symbolic(
-        x, y, [function], a_range=a_range, b_range=b_range, singularity_avoiding=singularity_avoiding, y_th=y_th
-    )
+        x, y, [function], a_range=a_range, b_range=b_range, singularity_avoiding=singularity_avoiding, y_th=y_th,
+        dtype=dtype,
+    )  # fmt: skip
     if fit.r2.shape[0] != 1:
         raise ValueError(f"y has shape {list(y.shape)}: expected [N], one edge")
+    if bool(fit.r2.isfinite()) and not bool(fit.carried(dtype)):
+        a, b, c, d = fit.affine[0, 0].tolist()
+        raise ValueError(
+            f"{function.name}: {c:.3g} {function.name}({a:.3g} x + {b:.3g}) + {d:.3g} is what fits, and {dtype} loses "
+            f"{fit.lost.item():.1%} of it: expected a simpler function, or a wider type (model.double())"
+        )
     return fit.affine[0, 0], fit.r2[0, 0]
 
 
@@ -159,7 +186,9 @@ def _start_at_poles(starts: Tensor, data: _Data, kinds: list[Symmetry]) -> None:
                 out[:, column] = torch.where(largest > SPIKE, pole, out[:, column])
 
 
-def _refined(data: _Data, funs: list[Callable], kinds: list[Symmetry], starts: Tensor, max_bytes: int) -> Tensor:
+def _refined(
+    data: _Data, funs: list[Callable], kinds: list[Symmetry], starts: Tensor, dtype: torch.dtype, max_bytes: int
+) -> Tensor:
     """starts [n_functions, E, count, 2] -> the best point of each function and edge, [n_functions, E, 2]."""
     n, edges, count, _ = starts.shape
     device = starts.device
@@ -175,10 +204,46 @@ def _refined(data: _Data, funs: list[Callable], kinds: list[Symmetry], starts: T
     which = error.view(n, edges, count).argmin(2)
     point = point.view(n, edges, count, 2).gather(2, which[:, :, None, None].expand(-1, -1, 1, 2)).flatten(0, 2)
     every = problems(data, 1)
-    point, _ = refine(every, point, 60, max_bytes)
+    point, error = refine(every, point, 60, max_bytes)
+    point = _moderate(problems(_sample(data), count), every, starts.flatten(0, 2), point, error, dtype, max_bytes)
     if steps := flat[every.function].nonzero()[:, 0].tolist():
         point[steps], _ = zoom(every[steps], point[steps], 0.04, 5, max_bytes)
     return point.view(n, edges, 2)
+
+
+def _moderate(
+    tried: Problems, every: Problems, starts: Tensor, point: Tensor, error: Tensor, dtype: torch.dtype, max_bytes: int
+) -> Tensor:
+    """The points [P, 2], and where c f and d cancel there, others that are as good and cancel less, if there are.
+
+    Many a function looks like a line or a parabola from far away, the more the farther, and at the limit c is infinite.
+    With a ridge that weighs as the hundredth part of the error where c f is `times` its change, or as what rounding to
+    the dtype makes of it, the error has its least at moderate c. It may be EQUAL times as large.
+    """
+    size = amplified(every, point, max_bytes)
+    samples = every.u.shape[1]
+    rounding = torch.finfo(dtype).eps ** 2 * samples  # v has the mean square 1
+    exact = 1e-20 * samples
+    count = len(starts) // len(point)
+    point = point.clone()
+    left = size.isfinite() & (every.free.sum(1) > 0) & ((error > exact) | (rounding * size > exact))
+    for times in MODERATE:
+        which = (left & (size > times**2)).nonzero()[:, 0]
+        if not len(which):
+            break
+        ridge = (0.01 * error[which] / times**2).clamp_min(rounding) / samples
+        near = (which[:, None] * count + torch.arange(count, device=which.device)).flatten()
+        some = tried[near]._replace(ridge=ridge.repeat_interleave(count))
+        other, found = refine(some, starts[near], 14, max_bytes)
+        best = found.view(-1, count).argmin(1)
+        other = other.view(-1, count, 2)[torch.arange(len(which), device=which.device), best]
+        other, _ = refine(every[which]._replace(ridge=ridge), other, 60, max_bytes)
+        _, instead = refine(every[which], other, 0, max_bytes)
+        with_rounding = instead + rounding * amplified(every[which], other, max_bytes)
+        better = with_rounding <= EQUAL * (error[which] + rounding * size[which])
+        point[which] = torch.where(better[:, None], other, point[which])
+        left[which] &= ~better
+    return point
 
 
 def _sample(data: _Data) -> _Data:

@@ -10,6 +10,9 @@ import warnings
 import torch
 from torch import Tensor
 
+from .carried import warn_of_lost
+from .names import decode
+
 NUMERIC = {"scale_base": "linear.base_weight", "scale_sp": "linear.spline_scale", "grid": "linear.grid"}
 AFFINE = ("node_bias", "node_scale", "subnode_bias", "subnode_scale")
 
@@ -34,6 +37,25 @@ def prepare_model(model, state: dict[str, Tensor], prefix: str) -> None:
     columns = state.get(f"{prefix}input_id")
     if isinstance(columns, Tensor) and columns.is_floating_point() and not columns.is_meta:
         state[f"{prefix}input_id"] = _whole(columns, model.input_id)
+
+
+def tell_of_lost(model, state: dict[str, Tensor], prefix: str) -> None:
+    """Warn of functions in a prepare_model'd `state` of a wider type that the model's type can't carry."""
+    parts = []
+    for l, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
+        numbers, functions = (f"{prefix}{kind}.{l}." for kind in ("act_fun", "symbolic_fun"))
+        affine, names = state.get(f"{functions}affine"), state.get(f"{functions}_extra_state")
+        mask = state.get(f"{functions}edge_mask", state.get(f"{functions}mask"))
+        grid = state.get(f"{numbers}linear.grid", state.get(f"{numbers}grid"))
+        found = [affine, mask, grid]
+        if any(not isinstance(t, Tensor) or t.is_meta for t in found) or affine.shape != symbolic.affine.shape:
+            return
+        try:
+            names = symbolic.funs_name if names is None else decode(names, symbolic.out_dim, symbolic.in_dim)
+        except ValueError:  # which the layer's own loading tells
+            return
+        parts.append((names, mask, affine, grid[:, [numeric.k, -numeric.k - 1]]))
+    warn_of_lost(parts, model.symbolic_fun[0].affine.dtype)
 
 
 def prepare_numeric(layer, state: dict[str, Tensor], prefix: str) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..nn.module import Module
+from ..snapshot import readable
 from ..spec import MAX_DEGREE
 from ..tracing import by_jit
 from . import (
@@ -29,10 +30,11 @@ from . import (
     stacked,
     training,
 )
+from .carried import narrower, warn_of_lost
 from .computed import computed, lookup
 from .history import History
 from .layer import KANLayer
-from .loading import prepare_model
+from .loading import prepare_model, tell_of_lost
 from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
 
@@ -348,9 +350,26 @@ class KAN(Module):
         state.pop("_seen_nodes", None)
         return state
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _apply(self, fn, recurse: bool = True):
+        before = [layer.affine.detach() for layer in self.symbolic_fun]
+        super()._apply(fn, recurse)
+        self._warn_of_lost(before)
+        return self
+
+    def _warn_of_lost(self, before: list[Tensor]) -> None:
+        """Tell of functions that the present type can't carry, of affine parameters that were wider."""
+        layers = list(zip(self.act_fun, self.symbolic_fun, before, strict=True))
+        dtype = layers[0][1].affine.dtype
+        if all(narrower(dtype, old.dtype) and readable(symbolic.edge_mask) for _, symbolic, old in layers):
+            ends = [numeric.linear.grid[:, [numeric.k, -numeric.k - 1]] for numeric in self.act_fun]
+            parts = [(s.funs_name, s.edge_mask, old, end) for (_, s, old), end in zip(layers, ends, strict=True)]
+            warn_of_lost(parts, dtype)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
         prepare_model(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not local_metadata.get("assign_to_params_buffers", False):
+            tell_of_lost(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def copy(self) -> "KAN":
         """A copy that shares nothing."""

@@ -46,9 +46,9 @@ def sizes(model, record: Activations, metric: str) -> list[Tensor]:
         return [model.act_fun[l].edge_mean(x) for l, x in enumerate(record.acts[:-1])]
     record.scale_up(model)
     if metric == "edge_backward":
-        return [edges.mean(0) for edges in attribution.from_outputs(model, record).edges]
+        return [edges.mean(0) for edges in attribution.from_outputs(model, record, rows=False).edges]
     if metric == "node_backward":
-        return [attribution.from_nodes(model, record, l) for l in range(1, model.depth + 1)]
+        return [attribution.from_nodes(model, record, l, rows=False) for l in range(1, model.depth + 1)]
     field = {
         "edge_forward_spline_n": "acts_scale_spline",
         "edge_forward_spline_u": "edge_actscale",

@@ -64,7 +64,8 @@ def suggest(
     if topk is not None and (isinstance(topk, bool) or not isinstance(topk, int) or topk < 1):
         raise ValueError(f"topk={topk!r}: expected an integer, at least 1, or None")
     fit = fit_symbolic(x, y, lib, **options)
-    return rank(fit, weight_simple, topk=topk, r2_loss_fun=r2_loss_fun, c_loss_fun=c_loss_fun)
+    dtype = options.get("dtype", torch.float64)
+    return rank(fit, weight_simple, topk=topk, r2_loss_fun=r2_loss_fun, c_loss_fun=c_loss_fun, dtype=dtype)
 
 
 def rank(
@@ -74,19 +75,23 @@ def rank(
     topk: int | None = 5,
     r2_loss_fun: Callable[[Tensor], Tensor] = r2_bits,
     c_loss_fun: Callable[[Tensor], Tensor] | None = None,
+    dtype: torch.dtype = torch.float64,
+    r2_threshold: float = 0.0,
 ) -> list[list[Candidate]]:
-    """suggest, of fits that are there already."""
+    """suggest, of fits that are there already. Functions whose numbers dtype can't carry have an infinite loss, and
+    those of an r2 below r2_threshold come after all others."""
     _check_weight(weight_simple)
     complexity = torch.tensor([f.complexity for f in fit.functions], dtype=torch.float64, device=fit.r2.device)
     bits = complexity if c_loss_fun is None else c_loss_fun(complexity)
     loss = weight_simple * bits + (1 - weight_simple) * r2_loss_fun(fit.r2)
-    loss = loss.masked_fill(~fit.r2.isfinite(), math.inf).tolist()
+    loss = loss.masked_fill(~(fit.r2.isfinite() & fit.carried(dtype)), math.inf).tolist()
     r2, affine, cost = fit.r2.tolist(), fit.affine.tolist(), complexity.tolist()
     redundant = [sum(symmetry(f.torch_fn)[:2]) for f in fit.functions]
     ranked = []
     for edge in range(len(r2)):
-        order = sorted(range(len(cost)), key=lambda i: (loss[edge][i], cost[i], -r2[edge][i]))
-        about = [i for i in order if loss[edge][i] <= loss[edge][order[0]] + ABOUT]
+        poor = [max(r, 0.0) < r2_threshold for r in r2[edge]]
+        order = sorted(range(len(cost)), key=lambda i: (poor[i], loss[edge][i], cost[i], -r2[edge][i]))
+        about = [i for i in order if loss[edge][i] <= loss[edge][order[0]] + ABOUT and poor[i] == poor[order[0]]]
         about.sort(key=lambda i: redundant[i], reverse=True)
         order = (about + order[len(about) :])[:topk]
         ranked.append(

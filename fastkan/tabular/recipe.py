@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..network import KAN
+from ..network.fix import replace_edges
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
@@ -199,7 +200,7 @@ class Search:
             trial = model.copy()
             try:
                 trial.get_act(self.data.x[self.train])
-                trial.auto_symbolic(lib=lib, verbose=0)
+                replace_edges(trial, lib=lib)
                 self.polish(trial, self.train[:FORMULA_ROWS], 10)
             except (ValueError, RuntimeError):  # no function is finite on an edge
                 continue

@@ -228,6 +228,13 @@ class MultKAN(KAN):
         )
         return name, SYMBOLIC_LIB[name], r2, complexity
 
+    def auto_symbolic(
+        self, a_range=(-10, 10), b_range=(-10, 10), lib=None, verbose: int = 1, weight_simple: float = 0.8,
+        r2_threshold: float = 0.0,
+    ):  # fmt: skip
+        """KAN.auto_symbolic; as in pykan every edge gets a function, unless r2_threshold asks for more."""
+        return super().auto_symbolic(a_range, b_range, lib, verbose, weight_simple, r2_threshold)
+
     def symbolic_formula(
         self, var: Sequence | None = None, normalizer: Sequence | None = None,
         output_normalizer: Sequence | None = None, *args, **options,

@@ -84,9 +84,10 @@ def fit_params(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """a, b, c, d [4] of y = c fun(a x + b) + d for x, y [N], and r2; by fastkan.network.fit_symbolic.
 
-    grid_number, iteration and device have no effect: the search does not stop at the points of a grid.
+    grid_number, iteration and device have no effect: the search does not stop at the points of a grid. Raises
+    ValueError where x's dtype can't carry the numbers that fit.
     """
-    affine, r2 = fit_symbolic.fit_params(x, y, fun, a_range, b_range)
+    affine, r2 = fit_symbolic.fit_params(x, y, fun, a_range, b_range, dtype=getattr(x, "dtype", torch.float64))
     if verbose:
         print(f"r2 is {r2.item():.10g}")
     return affine.to(x.dtype), r2.to(x.dtype)
