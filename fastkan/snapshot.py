@@ -19,7 +19,7 @@ def readable(t: Tensor) -> bool:
         type(t) in (Tensor, nn.Parameter)
         and not is_traced()
         and not t.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+        and not torch._C._are_functorch_transforms_active()
         and (torch._C._len_torch_dispatch_stack() == 0 or all(torch._C._get_dispatch_mode(k) is None for k in _TRACERS))
     )
 

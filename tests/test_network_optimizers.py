@@ -96,8 +96,6 @@ class Probing(torch.optim.Optimizer):
 
 @pytest.mark.parametrize("lamb", [0.0, 0.01])
 @pytest.mark.parametrize("opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=name_of)
-    "opt", ["LBFGS", "LM", stock, torch.optim.LBFGS, Probing], ids=lambda opt: getattr(opt, "__name__", opt)
-)
 def test_the_loss_and_the_penalty_of_where_a_step_has_ended(opt, lamb):
     x = inputs(60, 2)
     y = torch.sin(3 * x[:, :1]) + x[:, 1:] ** 2

@@ -24,7 +24,7 @@ inline bool row_ascends(const double* t, int M) {
 
 inline Evenness evenness(const Problem& p) {
   Evenness found{true, -1};
-  const int64_t rows = p.grid_stride == 0 ? 1 : p.I;
+  const int64_t rows = p.grid_stride == 0 && p.I > 0 ? 1 : p.I;
   const double share = 1.0 / (p.M - 1);
   const size_t bytes = p.M * sizeof(double);
   for (int64_t i = 0; i < rows; ++i) {

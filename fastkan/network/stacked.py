@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
@@ -40,8 +39,7 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
 
 def _watched(model) -> bool:
     """Whether something looks on that should see the layers, or the values of parameters cannot be read."""
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return transformed or not readable(model._buffers["input_id"]) or _has_any_global_hook()
+    return not readable(model._buffers["input_id"]) or forward_ad._current_level >= 0 or _has_any_global_hook()
 
 
 def _unchanged(model, kind: type) -> bool:
