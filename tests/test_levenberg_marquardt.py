@@ -542,3 +542,18 @@ def test_fit_of_one_layer_is_linear_least_squares():
     model.act_fun[0].scale_sp = torch.zeros(1, 1)
     assert fitted(model, data=(x, y), steps=5)["train_loss"][-1] < 0.5
     assert model.act_fun[0].scale_sp.item() != 0
+
+
+def test_many_short_fits_get_as_far_as_a_long_one():
+    """The first step of each finds the damping that the last had come to."""
+    data, start = problem(800), KAN([2, 1, 1], grid=4, seed=1, outside="zero", dtype=torch.float64)
+    options = {"data": data, "update_grid": False}
+    fitted(start, steps=20, **options)
+    start = start.refine(40)
+    ends = []
+    for steps in (16, 4, 1):
+        model = start.copy()
+        for _ in range(16 // steps):
+            losses = fitted(model, steps=steps, **options)["train_loss"]
+        ends.append(losses[-1])
+    assert ends[0] < 3e-5 and max(ends) < 3 * ends[0]
