@@ -529,10 +529,10 @@ def test_fit_with_another_loss():
 
 
 def test_fit_of_one_layer_is_linear_least_squares():
-    """With a direction that is nearly flat: silu is nearly a spline. Scales stay, unless one is 0."""
+    """Scales stay, unless one is 0."""
     x = random(500, 1)
     y = torch.special.bessel_j0(20 * x)
-    model = KAN([1, 1], grid=10, dtype=torch.float64)
+    model = KAN([1, 1], grid=10, base_fun="zero", dtype=torch.float64)
     model.update_grid(x)
     phi = model.act_fun[0].features(x)[:, 0]
     best = (phi @ torch.linalg.lstsq(phi, y).solution - y).square().mean().sqrt().item()
@@ -542,3 +542,30 @@ def test_fit_of_one_layer_is_linear_least_squares():
     model.act_fun[0].scale_sp = torch.zeros(1, 1)
     assert fitted(model, data=(x, y), steps=5)["train_loss"][-1] < 0.5
     assert model.act_fun[0].scale_sp.item() != 0
+
+
+def test_many_short_fits_get_as_far_as_a_long_one():
+    """The first step of each finds the damping that the last had come to."""
+    data, start = problem(800), KAN([2, 1, 1], grid=4, seed=1, outside="zero", dtype=torch.float64)
+    options = {"data": data, "update_grid": False}
+    fitted(start, steps=20, **options)
+    start = start.refine(40)
+    ends = []
+    for steps in (16, 4, 1):
+        model = start.copy()
+        for _ in range(16 // steps):
+            losses = fitted(model, steps=steps, **options)["train_loss"]
+        ends.append(losses[-1])
+    assert ends[0] < 3e-5 and max(ends) < 3 * ends[0]
+
+
+def test_refinement_by_hand_gets_as_far_as_grid_sizes():
+    data, start = problem(800), KAN([2, 1, 1], grid=4, seed=1, outside="zero", dtype=torch.float64)
+    options = {"data": data, "update_grid": False}
+    fitted(start, steps=20, **options)
+    model = start.copy()
+    together = fitted(start, steps=18, grid_sizes=[8, 16, 32], **options)["train_loss"][-1]
+    for size in (8, 16, 32):
+        model = model.refine(size)
+        by_hand = fitted(model, steps=6, **options)["train_loss"][-1]
+    assert together < 2e-5 and by_hand < 20 * together

@@ -34,6 +34,10 @@ class Residuals:
         """Of every layer's edges [O, I], size and weight of a penalty sum weight * size; see EdgeCurvature."""
         return None
 
+    def roots(self) -> list[tuple[Tensor, Tensor]]:
+        """Parameters p with factors f of their shape, where the last residuals are the numbers of f p."""
+        return []
+
     def __init__(self, model, x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
         self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
         self.record, self.prediction, self.extra = None, None, None
@@ -153,29 +157,48 @@ class Structured:
         self.places = torch.cat(places)
         self.count = len(self.places)
         self.rest = _columns(residuals[: self.data], rest)
-        self.extra = None
-        if len(residuals) > self.data:  # residuals that are not of data: rows of their own
-            self.extra = _rows(residuals[self.data :], params)[:, self.places]
+        self.extra, self.alone = None, self.data
+        if closure.extra is not None:  # residuals that are not of data: rows of their own
+            self.alone += len(closure.extra)
+            self.extra = _rows(residuals[self.data : self.alone], params)[:, self.places]
+        # Residuals that are a parameter times a factor, from row `alone` on: where, and the factor.
+        factor, row = (
+            self.residuals.new_zeros(self.total),
+            torch.zeros(self.total, dtype=torch.long, device=outputs.device),
+        )
+        count = self.alone
+        for p, f in closure.roots():
+            if id(p) in starts:
+                own = slice(starts[id(p)], starts[id(p)] + p.numel())
+                factor[own], row[own] = f.flatten().double(), torch.arange(count, count + p.numel(), device=row.device)
+            count += p.numel()
+        self.at = factor[self.places].nonzero()[:, 0]
+        self.factor, self.row = factor[self.places][self.at], row[self.places][self.at]
 
     def forward(self, v: Tensor) -> Tensor:
         """v [P] -> J v [R]."""
-        image = self.rest @ v[self.edges :]
+        image = torch.zeros_like(self.residuals)
+        data = image[: self.data]
+        data += self.rest @ v[self.edges :]
         for layer in self.layers:
-            image += layer.forward(v)
-        return image if self.extra is None else torch.cat([image, self.extra @ v])
+            data += layer.forward(v)
+        if self.extra is not None:
+            image[self.data : self.alone] = self.extra @ v
+        return image.index_copy_(0, self.row, self.factor * v[self.at])
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] -> J^T u [P]."""
         data = u[: self.data]
         image = torch.cat([layer.transposed(data) for layer in self.layers] + [self.rest.T @ data])
-        return image if self.extra is None else image + self.extra.T @ u[self.data :]
+        image.index_add_(0, self.at, self.factor * u[self.row])
+        return image if self.extra is None else image + self.extra.T @ u[self.data : self.alone]
 
     def product(self, v: Tensor) -> Tensor:
         """What gram is, times v [P]."""
         if not self.curved:
             return self.transposed(self.forward(v))
         image = self.forward(v)
-        image[self.data :] = 0
+        image[self.data : self.alone] = 0
         return self.transposed(image) + sum(c.product(v) for c in self.curvatures)
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
@@ -198,7 +221,8 @@ class Structured:
             columns, values = self.entries(rows)
             full[rows.start * self.outputs :][: len(values)].scatter_(1, columns, values)
         if self.extra is not None:
-            full[self.data :] = self.extra
+            full[self.data : self.alone] = self.extra
+        full[self.row, self.at] = self.factor
         return full
 
     @property
@@ -225,6 +249,7 @@ class Structured:
             gram = gram.triu() + gram.triu(1).T
         for curvature in self.curvatures:
             curvature.add_to(gram)
+        gram.diagonal().index_add_(0, self.at, self.factor.square())
         return gram if self.extra is None or self.curved else gram.addmm_(self.extra.T, self.extra)
 
     def bytes_of(self, gram: bool) -> int:
@@ -239,6 +264,7 @@ class Structured:
             diagonal.index_add_(0, columns.flatten(), values.square().flatten())
         for curvature in self.curvatures:
             diagonal += curvature.diagonal(self.count)
+        diagonal.index_add_(0, self.at, self.factor.square())
         return diagonal if self.extra is None or self.curved else diagonal + self.extra.square().sum(0)
 
     def expanded(self, step: Tensor) -> Tensor:

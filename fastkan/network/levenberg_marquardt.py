@@ -6,6 +6,7 @@ squares falls; the damping follows the ratio of the true gain to the one that th
 
 import math
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from .jacobian import Products
 
 SOLVERS = ("auto", "dense", "cg")
 DAMPING_RANGE = 1e-14, 1e14  # over the largest curvature
+# The first step looks for its damping: smaller by this again and again, while the gain grows and is this share of what
+# the linear model promised. A start that is far from linear keeps to its damping, and so to its basin.
+SEARCH, TRUSTED = 0.1, 0.9
 
 
 class LevenbergMarquardt(torch.optim.Optimizer):
@@ -21,7 +25,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
 
     Args:
         params: real floating-point tensors, one group. Those without requires_grad are left alone.
-        damping: at the start, over the curvature along the gradient; above 0.
+        damping: at the start, over the curvature along the gradient; above 0. The first step goes on to smaller ones
+            while they gain more and the linear model holds, so that many short trainings get as far as a long one.
         solver: "dense" forms J and solves by Cholesky; "cg" runs conjugate gradients on products with J and J^T, two
             backward passes each; "auto" takes dense where J and the matrix to solve fit into max_bytes.
         max_trials: of a step with ever larger damping, at least 1.
@@ -106,31 +111,52 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self.state[group["params"][0]] = state
 
     def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
-        """Trials with ever larger damping, until one is better."""
+        """Trials with ever larger damping, until one is better; at a start then with smaller, while that is better."""
         low, high = (bound * system.curvature for bound in DAMPING_RANGE)
+        start = "damping" not in state
         damping, growth = state.get("damping", group["damping"] * system.curvature), 2.0
         if state.get("failed") == loss:  # the same again
             damping, growth = state["trial"]
         before = [p.detach().clone() for p in params]
-        rounding = torch.finfo(params[0].dtype).eps * loss  # a smaller gain can't be told
+        rounding = _rounding(params, loss)
         for _ in range(group["max_trials"]):
             damping = min(max(damping, low), high)
-            step, promised = system.solve(damping)
-            if 0 <= promised <= rounding:
+            best = self._tried(closure, params, before, system, loss, damping)
+            if 0 <= best.promised <= rounding or best.gain > 0:
                 break
-            gain = -math.inf
-            if math.isfinite(promised) and promised > 0:
-                _move(params, before, system.linear.expanded(step))
-                with torch.enable_grad():
-                    gain = loss - _loss(closure().detach())
-            if gain > 0:
-                ratio = gain / promised
-                state["damping"] = damping * max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
-                return
-            _move(params, before, None)
             damping *= growth
-            growth = min(2 * growth, 64.0)
-        state["failed"], state["trial"] = loss, (damping, growth)
+            growth, start = min(2 * growth, 64.0), False
+        if not best.gain > 0:
+            _move(params, before, None)
+            state["failed"], state["trial"] = loss, (damping, growth)
+            return
+        while start and best.damping > low and best.gain > TRUSTED * best.promised:
+            trial = self._tried(closure, params, before, system, loss, max(best.damping * SEARCH, low))
+            if not trial.gain > best.gain:
+                _move(params, before, system.linear.expanded(best.step))
+                break
+            best = trial
+        ratio = best.gain / best.promised
+        state["damping"] = best.damping * max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
+
+    def _tried(self, closure, params, before, system, loss: float, damping: float) -> "_Trial":
+        """A step with this damping; it has been taken where it promises anything."""
+        step, promised = system.solve(damping)
+        gain = -math.inf
+        if math.isfinite(promised) and promised > _rounding(params, loss):
+            _move(params, before, system.linear.expanded(step))
+            with torch.enable_grad():
+                gain = loss - _loss(closure().detach())
+        return _Trial(damping, step, promised, gain)
+
+
+class _Trial(NamedTuple):
+    """A step, the gain that the linear model promised and the true one, -inf if it was not taken or is not finite."""
+
+    damping: float
+    step: Tensor
+    promised: float
+    gain: float
 
 
 def _check_residuals(residuals: Tensor) -> None:
@@ -138,6 +164,11 @@ def _check_residuals(residuals: Tensor) -> None:
         raise TypeError(f"closure returned {residuals!r}: expected a tensor of residuals")
     if not residuals.requires_grad:
         raise ValueError("closure returned residuals without a graph: expected a function of the parameters")
+
+
+def _rounding(params: list[Tensor], loss: float) -> float:
+    """A gain that can't be told."""
+    return torch.finfo(params[0].dtype).eps * loss
 
 
 def _loss(residuals: Tensor) -> float:

@@ -8,13 +8,14 @@ from .jacobian import Residuals
 from .layer import safe_sqrt
 from .levenberg_marquardt import LevenbergMarquardt
 from .regularize import of_sizes, penalty
+from .ridge import Ridge
 from .state import State
 
 _SQUARES = (mean_square, torch.nn.functional.mse_loss)
 
 
 class Batch(Residuals):
-    """The residuals of a batch and of the penalty: their squares sum up to R times the objective, for R errors.
+    """The residuals of a batch, the penalty and the ridge: their squares sum up to R times the objective, for R errors.
 
     The penalty gives one, sqrt(R lamb penalty), of which a step takes the gradient; the curvature is that of the edges'
     sizes. A penalty below 0 counts as 0. Keeps the model's state before a step. Raises NotFinite where the objective is
@@ -26,9 +27,13 @@ class Batch(Residuals):
         self.objective, self.state, self.best = objective, state, None
         self.scale = y.numel() * objective.lamb
         self.sizes = self.of_sizes = None
+        self.ridge = Ridge(objective.model)
 
     def __call__(self) -> Tensor:
         residuals = super().__call__()
+        self.ridge.settle((self.prediction - self.y).square().mean(), self.y)
+        rows = [(root * w).flatten() for w, root in self.roots()]
+        residuals = torch.cat([residuals, *rows])
         total = residuals.detach().double().square().sum()
         if self.best is None or total < self.best:  # as a step is taken
             self.best, objective = total, self.objective
@@ -45,6 +50,11 @@ class Batch(Residuals):
             raise NotFinite("the gradient is not finite")
         self.state.keep()
         return linear
+
+    def roots(self) -> list[tuple[Tensor, Tensor]]:
+        """What parameters are multiplied by to give further residuals, one for each of their numbers: the ridge."""
+        pairs = zip(self.ridge.weights, self.ridge.curves, strict=True)
+        return [(w, (curve * (self.y.numel() / 2)).sqrt()) for w, curve in pairs]
 
     def weights(self) -> list[tuple[Tensor, Tensor]] | None:
         """Sizes and what the objective grows by with each, times R / 2."""

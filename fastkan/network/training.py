@@ -19,6 +19,7 @@ from .lbfgs import LBFGS
 from .levenberg_marquardt import LevenbergMarquardt
 from .progress import Early, Log
 from .regularize import penalty
+from .ridge import Ridge
 from .squares import Batch, NotFinite, check_squares, without_scales
 from .state import State, trained
 from .structure import integer, number, per_layer
@@ -153,20 +154,26 @@ class Objective:
         self.model, self.lamb, self.reg_metric = model, lamb, reg_metric
         self.loss_fn, self.lambdas, self.options = loss_fn or mean_square, lambdas, options
         self.loss = self.penalty = torch.zeros(())
-        self.gradient = None
+        self.gradient = self.ridge = None
 
     def evaluate(self, x: Tensor, y: Tensor) -> Tensor:
-        """The value on x, y; its gradients go into .grad."""
+        """The value on x, y with the ridge of the step; its gradients go into .grad."""
         if self.gradient is not None and x.dtype == self.model.act_fun[0].linear.coef.dtype:
             loss, reg = self.gradient(x, y)
             self.loss, self.penalty = loss, reg if self.lamb else self.penalty
-            return loss + self.lamb * reg
-        value = self(x, y)
-        value.backward()
-        return value.detach()
+            value = loss + self.lamb * reg
+        else:
+            value = self(x, y)
+            value.backward()
+            value = value.detach()
+        if self.ridge is None:
+            return value
+        self.ridge.settle(self.loss, y)
+        return value + self.ridge.add()
 
     def settle(self) -> None:
-        """Decide how the next gradients are computed, for as long as nothing but parameters changes."""
+        """Decide how the next step's gradients are computed, in which nothing but parameters changes."""
+        self.ridge = Ridge(self.model)
         served = gradient.served(self.model, self.lamb, self.reg_metric)
         options = self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options
         self.gradient = gradient.Gradient(self.model, *options) if served else None
