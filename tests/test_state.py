@@ -315,8 +315,11 @@ def test_training_of_parametrized_networks(part):
     for options in ({"opt": "LBFGS", "lamb": 1e-3}, {"opt": "LM"}, {"opt": "Adam", "lr": 0.01}):
         model = KAN([3, 4, 1], dtype=torch.float64)
         PARTS[part](model.act_fun[0].linear, "coef")
+        layer = model.act_fun[0].linear
+        before = {name: p.detach().clone() for name, p in layer.named_parameters() if "coef" in name}
         result = model.fit((x.double(), x[:, :1].double().sin()), steps=4, progress=False, update_grid=False, **options)
         assert result["train_loss"][-1] < result["train_loss"][0]
+        assert any(not torch.equal(t, dict(layer.named_parameters())[name]) for name, t in before.items())
         check(model, x.double())
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional, select, stack
-from ..nn.sequential import hooked
+from ..nn.sequential import altered
 from . import edge_penalty  # noqa: F401  defines the operator
 from .branches import Splines, Symbolic, add
 from .layer import KANLayer
@@ -27,7 +27,7 @@ def served(model, lamb: float, metric: str) -> bool:
         return False
     if lamb and metric in OF_BOTH and any(_mixed(model, l) for l in range(model.depth)):
         return False
-    return _unchanged(model) and all(map(_plain, model.modules())) and all(map(_numeric, model.act_fun))
+    return _unchanged(model) and not any(map(altered, model.modules())) and all(map(_numeric, model.act_fun))
 
 
 def _unchanged(model) -> bool:
@@ -57,10 +57,6 @@ def _symbolic(model, l: int) -> nn.Module | None:
 
 
 _DTYPES = (torch.float32, torch.float64)
-
-
-def _plain(module: nn.Module) -> bool:
-    return not hooked(module) and "parametrizations" not in module._modules
 
 
 class Gradient:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ..nn.sequential import altered
 from .edge_columns import EdgeColumns
 from .edge_curvature import EdgeCurvature
 
@@ -55,10 +56,12 @@ class Residuals:
         self.extra = None if self.penalty is None else self.penalty(self.record)
         return residuals if self.extra is None else torch.cat([residuals, self.extra])
 
-    def linearised(self, params: list[Tensor]) -> "Structured":
+    def linearised(self, params: list[Tensor]) -> "Structured | Products":
         """Residuals and Jacobian at the present parameters."""
         with torch.enable_grad():
             residuals = self()
+        if any(map(altered, self.model.act_fun.modules())):
+            return Products(residuals, params)
         return Structured(self, residuals, params)
 
 
