@@ -361,8 +361,12 @@ class KANLayer(Module):
 
     @property
     def grid(self) -> Tensor:
-        """[I, G + 2k + 1], in float64; change it with coef by linear.set_grid."""
+        """[I, G + 2k + 1], in float64; may be set, see linear.set_grid for coef to go with it."""
         return self.linear.grid
+
+    @grid.setter
+    def grid(self, grid: Tensor) -> None:
+        self.linear.grid = grid
 
     @property
     def coef(self) -> Tensor:
