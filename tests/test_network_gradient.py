@@ -235,10 +235,9 @@ def test_functions_without_singularities():
     results = []
     for served in (True, False):
         trained = training.Objective(model, None, 0.1, METRICS[1], LAMBDAS, {"singularity_avoiding": True, "y_th": 5.0})
-        trained.settle()
-        assert trained.gradient is not None
-        if not served:
-            trained.gradient = None
+        if served:
+            trained.settle()
+            assert trained.gradient is not None
         trained.evaluate(x, y)
         results.append(((trained.loss, trained.penalty), gradients(model)))
     assert results[0][0][0].isfinite()

@@ -173,3 +173,62 @@ def test_functions_of_edges_need_data_once(capsys):
     assert "x range" in capsys.readouterr().out
     with pytest.raises(IndexError, match="j=7: expected an integer from 0 to 6"):
         model.get_fun(0, 0, 7)
+
+
+# Beside the data
+
+
+def j0(x: torch.Tensor) -> torch.Tensor:
+    return torch.special.bessel_j0(20 * x)
+
+
+@pytest.mark.parametrize("opt", ["LBFGS", "LM"])
+def test_no_row_beside_the_data_falls_off(opt):
+    """fit's grids end where the data do: the error grows with the distance alone."""
+    x = inputs(300, 1, scale=1.0)
+    model = KAN([1, 1], grid=3, seed=0, dtype=torch.float64)
+    for size in (3, 10, 30):
+        model = model.refine(size)
+        model.fit((x, j0(x)), opt=opt, steps=10, progress=False)
+    low, high = x.min().item(), x.max().item()
+    for beyond in (0.001, 0.01, 0.02):
+        rows = torch.tensor([[low - beyond], [high + beyond]], dtype=torch.float64)
+        assert (model(rows) - j0(rows)).abs().max() < 3e-3 + 400 * beyond**2, "half of the largest second derivative"
+
+
+@pytest.mark.parametrize("width", [[2, 1], [2, 3, 1], [2, [2, 1], 1]])
+def test_refinement_keeps_the_function_of_data_that_left_the_grids(width):
+    model = KAN(width, grid=4, dtype=torch.float64)
+    x = inputs(100, 2, scale=2.0)
+    assert model.act_fun[0].linear.outside_share(x).min() > 0.2
+    y = model(x)
+    torch.testing.assert_close(model.refine(40)(x), y, rtol=1e-9, atol=1e-9)
+
+
+def test_hidden_ranges_close_in_by_half():
+    """Inputs are what they are; activations of a start mean nothing, and a range about them would hold them there."""
+    model, x = KAN([2, 3, 1], grid=4, grid_range=(-8, 8), dtype=torch.float64), inputs(100, 2, scale=1.0)
+    copied = model.copy()
+    copied.update_grid(x, inwards=0.5)
+    torch.testing.assert_close(copied.act_fun[0].grid[:, 3], x.amin(0), **CLOSE)
+    hidden = copied.nodes(0, copied.sums(0, x))
+    torch.testing.assert_close(copied.act_fun[1].grid[:, 3], (hidden.amin(0) - 8) / 2, **CLOSE)
+    torch.testing.assert_close(copied.act_fun[1].grid[:, -4], (hidden.amax(0) + 8) / 2, **CLOSE)
+    copied.update_grid(2 * x, inwards=0.5)
+    torch.testing.assert_close(copied.act_fun[0].grid[:, -4], 2 * x.amax(0), **CLOSE)
+    with pytest.raises(ValueError, match="inwards=1.5: expected a finite number, at least 0.0 and at most 1.0"):
+        model.update_grid(x, inwards=1.5)
+
+
+def test_levenberg_marquardt_finds_a_product_with_grid_updates():
+    """2 x y by a node that multiplies: from a small start, whose range would hold it where it is."""
+    x = inputs(500, 2, scale=1.0)
+    for outside, options in (
+        ("linear", {}),
+        ("zero", {}),
+        ("linear", {"grid_update_num": 3, "stop_grid_update_step": 4}),
+    ):
+        for seed in range(2):
+            model = KAN([2, [0, 1], 1], grid=3, seed=seed, dtype=torch.float64, outside=outside)
+            results = model.fit((x, 2 * x.prod(1, keepdim=True)), opt="LM", steps=30, progress=False, **options)
+            assert results["train_loss"][-1] < 3e-3, (outside, options, seed)

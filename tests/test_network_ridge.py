@@ -5,16 +5,16 @@ import torch
 from test_levenberg_marquardt import NETWORKS, random
 
 from fastkan import KAN
-from fastkan.network.ridge import SHARE
 from fastkan.network.squares import Batch
 from fastkan.network.state import State
 from fastkan.network.training import Objective
 
+SHARE = 1e-2
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.1, "lamb_coefdiff": 0.0}
 
 
 def objective(model: KAN, lamb: float = 0.0) -> Objective:
-    return Objective(model, None, lamb, "edge_forward_spline_n", LAMBDAS, {})
+    return Objective(model, None, lamb, "edge_forward_spline_n", LAMBDAS, {}, SHARE)
 
 
 def ridge(model: KAN, loss: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,7 @@ def test_single_precision_goes_there_and_back_bit_for_bit():
 
 def test_what_fastkan_trained_goes_to_pykan():
     x = data(3)
-    model = KAN([3, [2, 1], 1], grid=4, mult_arity=3, dtype=torch.float64, seed=3)
+    model = KAN([3, [2, 1], 1], grid=4, mult_arity=3, dtype=torch.float64, seed=3, outside="zero")
     model.fit((x, x.prod(1, keepdim=True)), steps=3, progress=False)
     model = model.prune_input(active_inputs=[2, 0])
     model.fix_symbolic(0, 0, 0, "sin", verbose=False)
@@ -107,9 +107,16 @@ def test_the_installed_model_loads_pykans_state_dict():
         mine.load_state_dict(mine.state_dict())
 
 
+def test_what_pykan_has_not_beyond_the_grid_ranges():
+    model, x = KAN([2, 1], dtype=torch.float64), data(2).clamp(-1, 1)
+    with pytest.warns(UserWarning, match="outside='linear', and pykan's is 'zero'"):
+        theirs = to_pykan(model)
+    torch.testing.assert_close(theirs(x), model(x), rtol=1e-9, atol=1e-10)
+    assert from_pykan(theirs).act_fun[0].linear.outside == "zero"
+    assert from_pykan(theirs, outside="linear").act_fun[0].linear.outside == "linear"
+
+
 def test_to_pykan_says_why_not():
-    with pytest.raises(ValueError, match="expected 'zero'"):
-        to_pykan(KAN([2, 1], outside="linear"))
     with our_kan(), pytest.raises(RuntimeError, match="uninstall"):
         to_pykan(KAN([2, 1]))
 

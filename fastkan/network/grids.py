@@ -14,18 +14,19 @@ from .structure import index, per_layer
 
 
 @torch.no_grad()
-def update_grid_from_samples(model, x: Tensor) -> None:
+def update_grid_from_samples(model, x: Tensor, *, inwards: float = 1.0) -> None:
     """Move every layer's knots to where its inputs are, from the first to the last: one forward pass of x.
 
     Functions are kept by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
-    distinct values. Layers whose edges are all symbolic or pruned are left alone. Raises ValueError where x, or what
-    becomes of it in a layer, is empty or not finite; the model is then as it was.
+    distinct values. Layers whose edges are all symbolic or pruned are left alone. inwards: the share of the way that an
+    end of a range goes where it moves inwards, behind the first layer. Raises ValueError where x, or what becomes of it
+    in a layer, is empty or not finite; the model is then as it was.
     """
     x, before = model.rows(x), State(model)
     try:
         for l in range(model.depth):
             if model.act_fun[l].active:
-                model.act_fun[l].linear.update_grid(x, margin=0.0)
+                model.act_fun[l].linear.update_grid(x, margin=0.0, inwards=inwards if l else 1.0)
             if l + 1 < model.depth:
                 x = model.nodes(l, model.sums(l, x))
     except Exception:

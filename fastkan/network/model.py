@@ -59,7 +59,9 @@ class KAN(Module):
         grid_eps: share of the uniform grid in a grid update, 0 to 1; grid_range: the grid at the start.
         sp_trainable, sb_trainable: train scale_sp, scale_base.
         seed: of the start, which does not touch torch's own random numbers. It is the start that pykan has with it.
-        outside: what a spline is outside its grid range, "zero", "linear" or "clamp", see functional.kan_linear.
+        outside: what a spline is outside its grid range, "linear", "zero" or "clamp", see functional.kan_linear. With
+            "linear" rows beside the data that a grid has followed go on as the function does, and a refinement, which
+            makes the last intervals narrow, changes nothing there. "zero" is pykan's.
         backend: the backend that has to be used, or None for the choice that fastkan.backends() explains.
         device, dtype: of the parameters.
         history: keep the states that the model goes through: True in memory, or a folder, or a History; see there.
@@ -97,7 +99,7 @@ class KAN(Module):
         dtype: torch.dtype | None = None,
         backend: str | None = None,
         *,
-        outside: str = "zero",
+        outside: str = "linear",
         history: History | str | bool | None = None,
         save_act: bool = True,
         auto_save: bool = False,

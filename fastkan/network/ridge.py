@@ -3,12 +3,9 @@
 import torch
 from torch import Tensor
 
-# Of the loss, for a base weight of the labels' size.
-SHARE = 1e-6
-
 
 class Ridge:
-    """SHARE * loss * sum (w / size)^2 over the base weights w of all edges that are on: what training adds to a loss.
+    """share * loss * sum (w / size)^2 over the base weights w of all edges that are on: what training adds to a loss.
 
     The loss is that at the start of a step, size the root mean square of the labels. Within the grid range splines do
     what SiLU does but for 1e-4 of it on 3 intervals, 1e-9 on 50. The least of the loss alone may make use of such a
@@ -16,8 +13,9 @@ class Ridge:
     loss the ridge is no hindrance to an exact fit: it is a prior of the weights beside noise of an unknown variance.
     """
 
-    def __init__(self, model):
-        layers = [layer for layer in model.act_fun if layer.linear.base_weight is not None]
+    def __init__(self, model, share: float):
+        self.share = share
+        layers = [layer for layer in model.act_fun if share and layer.linear.base_weight is not None]
         layers = [
             layer for layer in layers if layer.linear.base_weight.requires_grad and layer.linear.base_weight.is_leaf
         ]
@@ -30,7 +28,7 @@ class Ridge:
         """Take the curvature by every weight, [I, O] a layer, for a step that begins with this loss, unless taken."""
         if self.curves is None:
             square = y.square().mean() if y.is_floating_point() else torch.ones_like(loss)
-            curve = 2 * SHARE * loss.detach().abs() / torch.where(square > 0, square, 1.0)
+            curve = 2 * self.share * loss.detach().abs() / torch.where(square > 0, square, 1.0)
             self.curves = [curve.to(mask) * mask for mask in self.masks]
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ class Batch(Residuals):
         self.objective, self.state, self.best = objective, state, None
         self.scale = y.numel() * objective.lamb
         self.sizes = self.of_sizes = None
-        self.ridge = Ridge(objective.model)
+        self.ridge = Ridge(objective.model, objective.lamb_base)
 
     def __call__(self) -> Tensor:
         residuals = super().__call__()

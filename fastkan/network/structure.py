@@ -21,12 +21,13 @@ def integer(name: str, value, low: int, high: float = math.inf) -> int:
     return value.__index__()
 
 
-def number(name: str, value, low: float = -math.inf) -> float:
-    """value as a finite float of at least `low`; the errors as those of integer."""
+def number(name: str, value, low: float = -math.inf, high: float = math.inf) -> float:
+    """value as a finite float from `low` to `high`; the errors as those of integer."""
     expected = "a finite number" + (f", at least {low}" if low > -math.inf else "")
+    expected += f" and at most {high}" if high < math.inf else ""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name}={value!r}: expected {expected}")
-    if not (math.isfinite(float(value)) and float(value) >= low):
+    if not (math.isfinite(float(value)) and low <= float(value) <= high):
         raise ValueError(f"{name}={value!r}: expected {expected}")
     return float(value)
 

@@ -49,6 +49,8 @@ def fit(
     reg_metric: str = "edge_forward_spline_n",
     display_metrics: Sequence[str] | None = None,
     *,
+    lamb_base: float = 1e-6,
+    inwards: float = 0.5,
     grid_sizes: Sequence[int] | None = None,
     callback: Callable | None = None,
     patience: int | None = None,
@@ -75,6 +77,11 @@ def fit(
         metrics: functions without arguments that give a number; their values go into the result by their names.
         singularity_avoiding, y_th: see forward.
         display_metrics: what the progress shows, names in the result.
+        lamb_base: weight, in proportion to the loss, of the square of base weights over the labels' size: it keeps
+            splines from cancelling huge ones, see ridge.Ridge. 0 is pykan's.
+        inwards: the share of the way that an end of a grid's range goes in an update where it moves inwards, behind the
+            first layer. At once, as in pykan's 1, the start's activations, which mean nothing yet, would decide the
+            range, and splines that end or bend there hold them in it.
         grid_sizes: numbers of grid intervals, one after the other, each for an equal share of the steps; the function
             stays (see refine). Not with an optimizer that was made before, since `coef` becomes another parameter.
         callback: called after every step with its number and the result so far; a true value ends the training.
@@ -102,7 +109,10 @@ def fit(
     y_th = number("y_th", y_th, 0.0)
     options = {"singularity_avoiding": True, "y_th": y_th} if singularity_avoiding else {}
     data = Data(dataset, integer("batch", batch, -1), integer("seed", seed, 0), model.device)
-    objective = Objective(model, loss_fn, number("lamb", lamb, 0.0), reg_metric, lambdas, options)
+    objective = Objective(
+        model, loss_fn, number("lamb", lamb, 0.0), reg_metric, lambdas, options, number("lamb_base", lamb_base, 0.0)
+    )
+    inwards = number("inwards", inwards, 0.0, 1.0)
     every = max(1, stop_grid_update_step // integer("grid_update_num", grid_update_num, 1))
     sizes = [per_layer("grid_sizes", size, model.depth, 1) for size in grid_sizes or ()]
     stepper = Stepper(model, opt, number("lr", lr), objective, fixed=not sizes)
@@ -116,7 +126,7 @@ def fit(
             if sizes:
                 _extend(model, sizes[step * len(sizes) // steps], stepper)
             moves = update_grid and step % every == 0 and start_grid_update_step <= step < stop_grid_update_step
-            why = _move(model, x) if moves else None
+            why = _move(model, x, inwards) if moves else None
             why = why or stepper.step(x, y, state, step == steps - 1)
             if why is not None:
                 state.restore()
@@ -148,10 +158,12 @@ def fit(
 class Objective:
     """The loss and the penalty of a batch; what they last were is kept, for the result."""
 
-    def __init__(self, model, loss_fn, lamb: float, reg_metric: str, lambdas: dict, options: dict):
+    def __init__(
+        self, model, loss_fn, lamb: float, reg_metric: str, lambdas: dict, options: dict, lamb_base: float = 0.0
+    ):
         if reg_metric not in model.reg_metrics:
             raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, model.reg_metrics))}")
-        self.model, self.lamb, self.reg_metric = model, lamb, reg_metric
+        self.model, self.lamb, self.reg_metric, self.lamb_base = model, lamb, reg_metric, lamb_base
         self.loss_fn, self.lambdas, self.options = loss_fn or mean_square, lambdas, options
         self.loss = self.penalty = torch.zeros(())
         self.gradient = self.ridge = None
@@ -173,7 +185,7 @@ class Objective:
 
     def settle(self) -> None:
         """Decide how the next step's gradients are computed, in which nothing but parameters changes."""
-        self.ridge = Ridge(self.model)
+        self.ridge = Ridge(self.model, self.lamb_base)
         served = gradient.served(self.model, self.lamb, self.reg_metric)
         options = self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options
         self.gradient = gradient.Gradient(self.model, *options) if served else None
@@ -363,10 +375,10 @@ def _extend(model, sizes: list[int], stepper: Stepper) -> None:
         stepper.renew()
 
 
-def _move(model, x: Tensor) -> str | None:
+def _move(model, x: Tensor, inwards: float) -> str | None:
     """Move the grids; why not, where the activations are not finite."""
     try:
-        model.update_grid(x)
+        model.update_grid(x, inwards=inwards)
     except (ValueError, RuntimeError) as error:
         if model.rows(x).isfinite().all():
             return f"a grid could not follow its inputs ({error})"

@@ -268,7 +268,7 @@ class KANLinear(Module):
             raise ValueError(f"coef has shape {list(coef.shape)}: expected {shape}, to go with grid")
         self._set(knots.expand(self.in_features, -1).contiguous(), coef)
 
-    def update_grid(self, x: Tensor | Iterable, margin: float = 0.01) -> None:
+    def update_grid(self, x: Tensor | Iterable, margin: float = 0.01, inwards: float = 1.0) -> None:
         """Let the knots follow the data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
 
         The function is kept, by least squares on the data (see refit.py): coef changes in place. Inputs that are
@@ -278,12 +278,18 @@ class KANLinear(Module):
         It is passed once; ranges are exact, quantiles and fit use up to sample.SAMPLE_ROWS of the rows, the same
         whatever the batches.
 
+        inwards: the share of the way that an end of the range goes where it moves inwards, 0 to 1. Where x are
+        activations that change while a network learns, a range that closes in at once holds them where they are.
+
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
-        margin = _number("margin", margin, 0.0)
+        margin, inwards = _number("margin", margin, 0.0), _number("inwards", inwards, 0.0, 1.0)
         sample = Sample.of(x, self.in_features, self.grid.device)
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
+        if inwards < 1:
+            first, last = self.grid[:, self.spline_order], self.grid[:, -self.spline_order - 1]
+            low, high = torch.minimum(low, first.lerp(low, inwards)), torch.maximum(high, last.lerp(high, inwards))
         self._move(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
 
     def extend_grid(self, new_size: int) -> None:

@@ -1,5 +1,6 @@
 """Models and state dicts of pykan (0.2.8) as fastkan's, and back."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -42,13 +43,17 @@ def to_pykan(model: KAN):
 
     Random numbers are left as they were, which pykan's constructor seeds.
 
-    Raises ImportError without pykan, RuntimeError while fastkan stands in for it (uninstall), ValueError for outside
-    other than "zero", which pykan has not.
+    With outside other than "zero", which is all that pykan has, it is the same within the grid ranges, and warns.
+
+    Raises ImportError without pykan, RuntimeError while fastkan stands in for it (uninstall).
     """
     if installed():
         raise RuntimeError("kan is fastkan's own now: expected uninstall() before to_pykan")
-    if any(layer.linear.outside != "zero" for layer in model.act_fun):
-        raise ValueError("model has outside other than 'zero': expected 'zero', which is all that pykan has")
+    if other := {layer.linear.outside for layer in model.act_fun} - {"zero"}:
+        warnings.warn(
+            f"model has outside={other.pop()!r}, and pykan's is 'zero': beyond the grid ranges its splines fall to 0",
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
     import kan
 
     with torch.random.fork_rng(devices=[]), _numpy_random_kept():
@@ -110,7 +115,7 @@ def from_pykan_state(
     coef = layers[0]["coef"]
     if width is None:
         width = _width_of(layers)
-    options = {"device": coef.device, "dtype": coef.dtype} | options
+    options = {"device": coef.device, "dtype": coef.dtype, "outside": "zero"} | options
     new = KAN([list(w) if isinstance(w, list | tuple) else w for w in width], sizes, degrees, mult_arity, **options)
     for l, (layer, mine) in enumerate(zip(layers, new.act_fun, strict=True)):
         expected = [mine.in_dim, mine.out_dim, mine.num + mine.k]

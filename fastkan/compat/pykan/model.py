@@ -30,7 +30,7 @@ class MultKAN(KAN):
             begins anew, unless first_init=False. state_id, round: the number of the present state.
         seed: also of torch's, numpy's and random's global generators, as in pykan.
         save_act: without effect: activations are computed when they are read.
-        options: of KAN, that pykan has not: dtype, backend, outside.
+        options: of KAN, that pykan has not: dtype, backend, outside, which is "zero" here, as in pykan.
 
     The last input of a forward pass is remembered as cache_data (a reference); acts, spline_postacts,
     edge_actscale and the others are computed from it, with the parameters of that moment, when they are read.
@@ -67,7 +67,7 @@ class MultKAN(KAN):
         super().__init__(
             width, grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun, symbolic_enabled,
             affine_trainable, grid_eps, tuple(grid_range), sp_trainable, sb_trainable, seed, sparse_init, device,
-            **options,
+            **{"outside": "zero"} | options,
         )  # fmt: skip
         for layer in self.act_fun:  # the random numbers that pykan takes, so that those after it are the same
             torch.rand(layer.num + 1, layer.in_dim, layer.out_dim), torch.rand(layer.in_dim, layer.out_dim)
@@ -171,8 +171,8 @@ class MultKAN(KAN):
         """KAN.fit by pykan's arguments in their order, with pykan's results alone.
 
         save_fig: draw the network as img_folder/step.jpg after every save_fig_freq-th step, with in_vars, out_vars and
-        beta of plot. options: those of KAN.fit that pykan has not. As in pykan the test inputs are what plot, prune and
-        the others look at afterwards.
+        beta of plot. options: those of KAN.fit that pykan has not; lamb_base is 0 and inwards 1, as in pykan. As in
+        pykan the test inputs are what plot, prune and the others look at afterwards.
         """
         if save_fig:
             options["callback"] = _drawing(
@@ -181,7 +181,8 @@ class MultKAN(KAN):
         results = super().fit(
             dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, update_grid,
             grid_update_num, loss_fn, lr, start_grid_update_step, stop_grid_update_step, batch, metrics,
-            singularity_avoiding, y_th, reg_metric, display_metrics, **options,
+            singularity_avoiding, y_th, reg_metric, display_metrics,
+            **{"lamb_base": 0.0, "inwards": 1.0} | options,
         )  # fmt: skip
         if isinstance(dataset, dict) and dataset.get("test_input") is not None:
             remember(self, dataset["test_input"].to(self.device))
