@@ -15,7 +15,7 @@ class Ridge:
 
     def __init__(self, model, share: float):
         self.share = share
-        layers = [layer for layer in model.act_fun if share and layer.linear.base_weight is not None]
+        layers = [layer for layer in model.act_fun if share and layer.active and layer.linear.base_weight is not None]
         layers = [
             layer for layer in layers if layer.linear.base_weight.requires_grad and layer.linear.base_weight.is_leaf
         ]
