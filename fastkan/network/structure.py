@@ -127,7 +127,7 @@ def node_values(x: Tensor, n_sum: int, arities: list[int]) -> Tensor:
         return x
     first, arity = n_sum, arities[0]
     if all(a == arity for a in arities):
-        factors = x[:, first:].unflatten(1, (len(arities), arity)).unbind(2)
+        factors = [x[:, first + n :: arity] for n in range(arity)]
     else:  # a column of ones stands in where a product has fewer factors than the longest
         groups = subnodes(n_sum, arities)[n_sum:]
         columns = torch.tensor([g + [x.shape[1]] * (max(arities) - len(g)) for g in groups], device=x.device)
