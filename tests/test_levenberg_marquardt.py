@@ -418,7 +418,7 @@ def test_fit_with_a_penalty_descends_on_the_objective():
 def test_fit_with_a_penalty_ends_below_lbfgs():
     """From most starts, in fewer evaluations of the objective: LBFGS has up to 25 in a step."""
     lower, (x, y) = 0, (t.float() for t in problem())
-    for seed in (0, 4, 5):
+    for seed in (0, 3, 6):
         ends = []
         for opt, steps in (("LM", 50), ("LBFGS", 20)):
             model = KAN([2, 5, 1], grid=5, seed=seed)

@@ -116,6 +116,18 @@ def test_what_pykan_has_not_beyond_the_grid_ranges():
     assert from_pykan(theirs, outside="linear").act_fun[0].linear.outside == "linear"
 
 
+def test_the_installed_models_are_zero_outside_as_pykans():
+    with our_kan() as kan:
+        from kan.compiler import kanpiler
+
+        x = kan.sympy.Symbol("x")
+        made = kan.KAN([2, 3, 1], auto_save=False), kanpiler([x], x**2), kan.KAN.kolmogorov(2, auto_save=False)
+        for model in (*made, made[0].refine(5), made[0].copy()):
+            assert {layer.linear.outside for layer in model.act_fun} == {"zero"}
+        made[0].expand_depth()
+        assert made[0].act_fun[-1].linear.outside == "zero"
+
+
 def test_to_pykan_says_why_not():
     with our_kan(), pytest.raises(RuntimeError, match="uninstall"):
         to_pykan(KAN([2, 1]))

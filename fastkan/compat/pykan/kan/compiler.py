@@ -16,8 +16,8 @@ from ..steps import Steps
 
 
 def expr2kan(input_variables, expr, grid: int = 5, k: int = 3, auto_save: bool = False, **options) -> MultKAN:
-    """fastkan.kanpiler, whose further arguments are options."""
-    found = MultKAN.of(compiler.kanpiler(input_variables, expr, grid, k, **options))
+    """fastkan.kanpiler, whose further arguments are options; outside is "zero", as in pykan."""
+    found = MultKAN.of(compiler.kanpiler(input_variables, expr, grid, k, **{"outside": "zero"} | options))
     if auto_save:
         found.history = Steps.begun(found.ckpt_path)
     return found
