@@ -64,6 +64,8 @@ class KANLinear(Module):
     Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
     """
 
+    exact = ("grid",)
+
     def __init__(
         self,
         in_features: int,
@@ -260,7 +262,7 @@ class KANLinear(Module):
         grid_size = knots.shape[-1] - 2 * self.spline_order - 1
         if grid_size < 1:
             raise ValueError(f"grid has {knots.shape[-1]} knots: expected at least {2 * self.spline_order + 2}")
-        if not knots.isfinite().all() or not (knots.diff(dim=-1) > 0).all():
+        if not knots.is_meta and not (knots.isfinite().all() and (knots.diff(dim=-1) > 0).all()):
             raise ValueError("grid is not strictly increasing: expected finite, ascending knots")
         coef = self.coef if coef is None else coef
         shape = [self.in_features, grid_size + self.spline_order, self.out_features]
@@ -302,7 +304,7 @@ class KANLinear(Module):
     def _set(self, grid: Tensor, coef: Tensor) -> None:
         before = self.coef
         coef = coef.to(before)
-        if not coef.isfinite().all():
+        if not coef.is_meta and not coef.isfinite().all():
             raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
         if "coef" not in self._parameters:
             set_computed(self, "coef", coef)
@@ -400,13 +402,6 @@ class KANLinear(Module):
         phi = self.b_splines(x.double()).transpose(0, 1)  # I N F
         coef = torch.linalg.pinv(phi) @ y.double().transpose(0, 1)  # I F O
         return coef.permute(2, 0, 1).to(y.dtype).contiguous()
-
-    def _apply(self, fn, recurse: bool = True):
-        exact = self.grid
-        super()._apply(fn, recurse)
-        if self.grid.dtype != torch.float64:
-            self.grid = exact.to(self.grid.device)
-        return self
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
         known = len(errors)
