@@ -1,132 +1,48 @@
-"""Every tool of PyTorch's world on every kind of model: what comes out is what the model's present tensors say.
+"""Every tool of PyTorch's world that calls a model, on every kind of model.
 
-A row of the table is a function of a model and of data; it runs for each model below. What a model computes is held
-against truth.value, and gradients against those of a plain backward pass. test_state.py holds what writes tensors,
-test_jit.py, test_onnx.py, test_inductor.py and test_sharded.py their subjects in depth.
+Values and gradients are those of the model's present tensors. test_jit.py, test_onnx.py and test_inductor.py have more
+of programs, test_tools_state.py has the tools that write tensors.
 """
 
 import copy
 import functools
 import io
-import pickle
-import tempfile
 
 import pytest
 import torch
 import truth
+from tools import CLOSE, MODELS, both, check, data, gradients, layers, loss, made, moved, same, twins, used
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, stack_module_state, vmap
-from torch.nn.utils import parametrizations, parametrize, prune
-from torch.optim import swa_utils
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
-from fastkan import KAN, KANLinear
-from fastkan.nn import KANSequential
+from fastkan import KAN
 
-CLOSE = {"rtol": 1e-9, "atol": 1e-10}
-
-
-def moved(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with knots that are not equidistant and other numbers everywhere."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, KANLinear):
-            x = torch.randn(300, module.in_features, generator=generator, dtype=torch.float64)
-            module.update_grid(x.to(module.coef.dtype))
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.requires_grad:
-                p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
-    return model
+pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
 
 
-def pruned() -> KAN:
-    """Without two inputs of five and a hidden node, and with some of the edges that are left off."""
-    model = KAN([5, 4, 2])
-    model = model.prune_input(active_inputs=[0, 3, 4]).prune_node(active_neurons_id=[[0, 1, 3]])
-    with torch.no_grad():
-        model.act_fun[0].mask[0, 1], model.act_fun[0].mask[1, 1], model.act_fun[1].mask[2, 0] = 0.0, 0.0, 0.5
-    return model
+@pytest.fixture(params=MODELS)
+def kind(request) -> str:
+    return request.param
 
 
-def symbolic() -> KAN:
-    """Some edges are formulas, some are splines, and one is nothing; a node multiplies."""
-    model = KAN([5, [2, 1], 2])
-    model.remove_edge(0, 1, 2)
-    for edge, name in (((0, 0, 0), "sin"), ((0, 4, 1), "exp"), ((1, 0, 1), "x^2")):
-        model.fix_symbolic(*edge, name, fit_params_bool=False, verbose=False)
-    return model
+@pytest.fixture
+def model(kind) -> nn.Module:
+    return made(kind)
 
 
-MODELS = {
-    "KANLinear": lambda: KANLinear(5, 2, bias=True),
-    "KANSequential": lambda: KANSequential(KANLinear(5, 4), KANLinear(4, 2)),
-    "KAN": lambda: KAN([5, 3, 2]),
-    "pruned": pruned,
-    "symbolic": symbolic,
-}
-TOOLS = {}
-
-
-def tool(run):
-    """A row of the table: run(model, x)."""
-    TOOLS[run.__name__] = run
-    return run
-
-
-def data(rows: int = 12, seed: int = 1) -> torch.Tensor:
-    """Mostly within the grids."""
-    return torch.randn(rows, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def check(run, model: nn.Module, x: torch.Tensor | None = None, **tolerance) -> None:
-    """run(x) is what model's tensors say."""
-    x = data() if x is None else x
-    torch.testing.assert_close(run(x).detach().double(), truth.value(model, x), **(tolerance or CLOSE))
-
-
-def loss(y: torch.Tensor) -> torch.Tensor:
-    return (y * torch.linspace(0.5, 2.0, y.numel(), dtype=y.dtype).view(y.shape)).sin().sum()
-
-
-def used(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def gradients(model: nn.Module, x: torch.Tensor, run=None) -> dict[str, torch.Tensor]:
-    """Of loss(model(x)) by every parameter, and by x under ""."""
-    x = x.clone().requires_grad_()
-    model(x)  # which decides what takes a gradient
-    parameters = used(model)
-    value = loss((model if run is None else run)(x))
-    found = torch.autograd.grad(value, [x, *parameters.values()], allow_unused=True, materialize_grads=True)
-    return dict(zip(["", *parameters], found, strict=True))
-
-
-def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **tolerance) -> None:
-    for name, want in expected.items():
-        got = found.get(name)
-        got = torch.zeros_like(want) if got is None else got
-        torch.testing.assert_close(got, want, **(tolerance or CLOSE), msg=lambda text, name=name: f"{name}: {text}")
-
-
-def both(run, model: nn.Module, x: torch.Tensor) -> None:
-    """run(x) is what the model's tensors say, with the gradients of the model."""
-    check(run, model, x)
-    same(gradients(model, x, run), gradients(model, x))
-
-
-def twins(made, model: nn.Module, x: torch.Tensor) -> None:
-    """The same for a model with parameters of its own."""
-    assert made is not model
-    check(made, model, x)
-    same(gradients(made, x), gradients(model, x))
+@pytest.fixture
+def x() -> torch.Tensor:
+    return data()
 
 
 # Ways to call a model
 
 
-@tool
-def eager(model, x):
+def test_eager(model, x):
     check(model, model, x)
     check(lambda x: model(x.view(3, 4, 5)).view(12, 2), model, x)
     found = gradients(model, x)
@@ -141,8 +57,7 @@ def eager(model, x):
         torch.testing.assert_close(float((found[name] * step).sum()), (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-6)
 
 
-@tool
-def no_grad_and_inference_mode(model, x):
+def test_no_grad_and_inference_mode(model, x):
     for mode in torch.no_grad, torch.inference_mode:
         with mode():
             check(model, model, x)
@@ -150,8 +65,7 @@ def no_grad_and_inference_mode(model, x):
     both(model, model, x)
 
 
-@tool
-def autocast(model, x):
+def test_autocast(model, x):
     model = model.float()
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x.float())
@@ -163,8 +77,7 @@ def autocast(model, x):
     )
 
 
-@tool
-def compile_with_aot_autograd(model, x):
+def test_compile_with_aot_autograd(model, x):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     both(compiled, model, x)
@@ -172,41 +85,99 @@ def compile_with_aot_autograd(model, x):
     both(compiled, model, x)
 
 
-@tool
-def compile_in_place(model, x):
+def test_compile_in_place(model, x):
     torch._dynamo.reset()
     model.compile(backend="eager")
     both(model, model, x)
 
 
-@tool
-def export(model, x):
-    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("rows")},))
-    check(program.module(), model, data(7))
-    file = io.BytesIO()
-    torch.export.save(program, file)
-    file.seek(0)
-    check(torch.export.load(file).module(), model, x)
+def test_autograds_own_tools(model, x):
+    with torch.autograd.graph.save_on_cpu():
+        both(model, model, x)
+    with torch.autograd.detect_anomaly(check_nan=True):
+        both(model, model, x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t):
+        both(model, model, x)
+    with torch.autograd.set_multithreading_enabled(False):
+        both(model, model, x)
+    expected = torch.autograd.functional.jacobian(model, x[0])
+    found = torch.autograd.functional.jacobian(model, x[0], vectorize=True, strategy="forward-mode")
+    torch.testing.assert_close(found, expected, **CLOSE)
+    rows = torch.eye(2, dtype=torch.float64)
+    row = x[0].clone().requires_grad_()
+    (found,) = torch.autograd.grad(model(row), row, rows, is_grads_batched=True)
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
-@tool
-def make_fx(model, x):
-    from torch.fx.experimental.proxy_tensor import make_fx as trace
+def test_checkpoint(model, x):
+    both(lambda x: checkpoint(model, x, use_reentrant=False), model, x)
+    expected = gradients(model, x)
+    each = x.clone().requires_grad_()
+    loss(checkpoint(model, each, use_reentrant=True)).backward()
+    same({"": each.grad} | {name: p.grad for name, p in model.named_parameters()}, expected)
 
-    for mode in "real", "fake", "symbolic":
-        check(trace(lambda x: model(x), tracing_mode=mode, _allow_non_fake_inputs=True)(x), model, data(12, 3))
-    parameters = dict(model.named_parameters())
-    step = grad(lambda p, x: loss(functional_call(model, p, (x,))))
-    same(
-        trace(step)(parameters, x)(parameters, data(12, 3)), {n: gradients(model, data(12, 3))[n] for n in used(model)}
-    )
+
+def test_flops_and_profiles(model, x):
+    with FlopCounterMode(display=False) as counter:
+        check(model, model, x)
+        loss(model(x)).backward()
+    assert counter.get_total_flops() > 0
+    with torch.profiler.profile(record_shapes=True, with_stack=True, profile_memory=True) as profile:
+        both(model, model, x)
+    assert any("kan" in event.key or "stack" in event.key for event in profile.key_averages())
+
+
+def test_hooks(model, x):
+    before, calls = model(x), []
+    handles = [module.register_forward_hook(lambda *_: calls.append("forward")) for module in layers(model)]
+    handles += [module.register_forward_pre_hook(lambda *_: calls.append("before")) for module in layers(model)]
+    handles += [module.register_full_backward_hook(lambda *_: calls.append("back")) for module in layers(model)]
+    handles += [module.register_full_backward_pre_hook(lambda *_: calls.append("pre")) for module in layers(model)]
+    both(model, model, x)
+    assert {calls.count(name) for name in ("forward", "before")} == {5 * len(layers(model))}, calls
+    assert {calls.count(name) for name in ("back", "pre")} == {2 * len(layers(model))}, calls
+    for handle in handles:
+        handle.remove()
+    calls.clear()
+    own = set(layers(model))
+    everywhere = nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(module))
+    try:
+        both(model, model, x)
+    finally:
+        everywhere.remove()
+    assert own <= set(calls)
+    handles = [module.register_forward_hook(lambda module, args, y: 0 * y) for module in layers(model)[-1:]]
+    y = model(x)
+    handles[0].remove()
+    assert not torch.equal(y, before)
+    assert torch.equal(model(x), before)
+
+
+def test_data_parallel(model, x):
+    both(nn.DataParallel(model), model, x)
+
+
+def test_inputs_that_are_no_dense_numbers(model, x):
+    nested = torch.nested.nested_tensor
+    for value, message in (
+        (nested([x[:5], x[5:]]), "x is a nested tensor: expected a dense one"),
+        (nested([x[:5], x[5:]], layout=torch.jagged), "x is a nested tensor: expected a dense one"),
+        (x.to_sparse(), "x is a torch.sparse_coo tensor: expected a dense one"),
+        (x.to_sparse_csr(), "x is a torch.sparse_csr tensor: expected a dense one"),
+        (torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8), "x.dtype is torch.qint8: expected float32"),
+        (x.to(torch.complex128), "x.dtype is torch.complex128: expected float32"),
+        (x.long(), "x.dtype is torch.int64: expected float32"),
+        (torch.masked.masked_tensor(x, x > 0), "Multiple dispatch failed"),
+        (x.numpy(), "x is a ndarray: expected a tensor"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model(value)
 
 
 # torch.func
 
 
-@tool
-def func_functional_call(model, x):
+def test_func_functional_call(model, x):
     other = moved(copy.deepcopy(model), 7)
     state = dict(other.named_parameters()) | dict(other.named_buffers())
     check(lambda x: functional_call(model, state, (x,)), other, x)
@@ -218,8 +189,7 @@ def func_functional_call(model, x):
     same(found, {name: g for name, g in gradients(other, x).items() if name})
 
 
-@tool
-def func_ensembles(model, x):
+def test_func_ensembles(model, x):
     models = [moved(copy.deepcopy(model), seed) for seed in range(3)]
     state = stack_module_state(models)
     y = vmap(lambda p, b: functional_call(model, (p, b), (x,)))(*state)
@@ -227,16 +197,14 @@ def func_ensembles(model, x):
         torch.testing.assert_close(found, truth.value(one, x), **CLOSE)
 
 
-@tool
-def func_per_sample_gradients(model, x):
+def test_func_per_sample_gradients(model, x):
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     found = vmap(grad(lambda p, row: loss(functional_call(model, p, (row,)))), (None, 0))(parameters, x)
     for n in range(3):
         same({name: g[n] for name, g in found.items()}, {k: g for k, g in gradients(model, x[n]).items() if k})
 
 
-@tool
-def func_derivatives(model, x):
+def test_func_derivatives(model, x):
     row = x[0]
     expected = torch.autograd.functional.jacobian(model, row)
     for transform in jacrev, jacfwd:
@@ -254,8 +222,7 @@ def func_derivatives(model, x):
     torch.testing.assert_close((model(row + step * t) - model(row - step * t)) / (2 * step), dy, rtol=1e-6, atol=1e-7)
 
 
-@tool
-def gradcheck(model, x):
+def test_gradcheck(model, x):
     parameters = [p for p in used(model).values()]
     names = list(used(model))
 
@@ -270,10 +237,7 @@ def gradcheck(model, x):
 # Tensors without values
 
 
-@tool
-def fake_tensors(model, x):
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
+def test_fake_tensors(model, x):
     with FakeTensorMode() as mode:
         state = {name: mode.from_tensor(t) for name, t in (*model.named_parameters(), *model.named_buffers())}
         assert functional_call(model, state, (mode.from_tensor(x),)).shape == (12, 2)
@@ -282,8 +246,7 @@ def fake_tensors(model, x):
     both(model, model, x)
 
 
-@tool
-def meta(model, x):
+def test_meta(model, x):
     state = copy.deepcopy(model.state_dict())
     empty = copy.deepcopy(model).to("meta")
     assert empty(x.to("meta")).shape == (12, 2)
@@ -318,302 +281,42 @@ def meta(model, x):
     check(empty, empty, x)
 
 
-# Copies and files
+# Programs
 
 
-@tool
-def copies(model, x):
-    model(x)
-    for made in copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model)), torch_saved(model):
-        twins(made, model, x)
-        assert type(made) is type(model)
+def test_export(model, x):
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    check(program.module(), model, data(7))
     file = io.BytesIO()
-    torch.save(model.state_dict(), file)
+    torch.export.save(program, file)
     file.seek(0)
-    other = moved(copy.deepcopy(model), 3)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    twins(other, model, x)
+    check(torch.export.load(file).module(), model, x)
 
 
-def torch_saved(model):
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-@tool
-def safetensors(model, x):
-    files = pytest.importorskip("safetensors.torch")
-    other = moved(copy.deepcopy(model), 3)
-    other.load_state_dict(files.load(files.save({k: t.contiguous() for k, t in model.state_dict().items()})))
-    twins(other, model, x)
-    moved(other, 4)
-    with tempfile.TemporaryDirectory() as folder:
-        files.save_model(model, f"{folder}/model.safetensors")
-        files.load_model(other, f"{folder}/model.safetensors")
-    twins(other, model, x)
-
-
-# Averages
-
-
-@tool
-def averaged_with_buffers(model, x):
-    model = moved(model, 1)
-    options = (
-        {}, {"avg_fn": swa_utils.get_ema_avg_fn(0.9)}, {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.9)},
-        {"multi_avg_fn": swa_utils.get_swa_multi_avg_fn()},
-    )  # fmt: skip
-    for option in options:
-        average = swa_utils.AveragedModel(model, use_buffers=True, **option)
-        states = []
-        for seed in range(3):
-            moved(model, seed)
-            average.update_parameters(model)
-            states.append({name: t.clone() for name, t in model.state_dict().items()})
-        check(average, average.module, x)
-        columns = states[0].get("input_id")
-        if columns is not None:
-            assert torch.equal(average.module.state_dict()["input_id"], columns), option
-        other = moved(copy.deepcopy(model), 9)
-        other.load_state_dict(average.module.state_dict())
-        check(other, average.module, x)
-
-
-@tool
-def averaged_on_grids_that_stay(model, x):
-    model = moved(model, 1)
-    average = swa_utils.AveragedModel(model)
-    ema = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.9))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss(model(x)).backward()
-        optimizer.step()
-        average.update_parameters(model)
-        ema.update_parameters(model)
-        check(average, average.module, x)
-        check(ema, ema.module, x)
-    swa_utils.update_bn([x], average)
-
-
-# torch.nn.utils
-
-
-def layers(model):
-    return [module for module in model.modules() if isinstance(module, KANLinear)]
-
-
-def steps(model, x):
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(2):
-        optimizer.zero_grad()
-        loss(model(x)).backward()
-        optimizer.step()
-    model(x)
-
-
-@tool
-def prune_utilities(model, x):
-    for layer in layers(model):
-        prune.random_unstructured(layer, "coef", 0.2)
-        prune.l1_unstructured(layer, "coef", 0.2)
-        prune.ln_structured(layer, "coef", 0.3, n=2, dim=0)
-        prune.custom_from_mask(layer, "base_weight", torch.rand(layer.base_weight.shape) > 0.3)
-    check(model, model, x)
-    steps(model, x)
-    check(model, model, x)
-    for layer in layers(model):
-        prune.remove(layer, "coef")
-        prune.remove(layer, "base_weight")
-        assert isinstance(layer.coef, nn.Parameter) and (layer.coef == 0).any()
-    check(model, model, x)
-    twins(copy.deepcopy(model), model, x)
-    prune.global_unstructured([(layer, "coef") for layer in layers(model)], prune.L1Unstructured, amount=0.3)
-    with torch.no_grad():  # whose results can be copied
-        check(model, model, x)
-        check(copy.deepcopy(model), model, x)
-        check(pickle.loads(pickle.dumps(model)), model, x)
-    assert prune.is_pruned(model)
-
-
-@tool
-def parametrized(model, x):
-    kinds = (
-        lambda layer: parametrizations.weight_norm(layer, "coef"),
-        lambda layer: parametrizations.spectral_norm(layer, "base_weight"),
-        lambda layer: parametrizations.orthogonal(layer, "base_weight"),
-        lambda layer: parametrizations.orthogonal(layer, "coef"),
+def test_make_fx(model, x):
+    for mode in "real", "fake", "symbolic":
+        check(make_fx(lambda x: model(x), tracing_mode=mode, _allow_non_fake_inputs=True)(x), model, data(12, 3))
+    parameters = dict(model.named_parameters())
+    step = grad(lambda p, x: loss(functional_call(model, p, (x,))))
+    same(
+        make_fx(step)(parameters, x)(parameters, data(12, 3)),
+        {n: gradients(model, data(12, 3))[n] for n in used(model)},
     )
-    for register in kinds:
-        each = copy.deepcopy(model)
-        each.eval()
-        for layer in layers(each):
-            register(layer)
-        check(each, each, x)
-        steps(each, x)
-        check(each, each, x)
-        with parametrize.cached():
-            check(each, each, x)
-            check(each, each, x)
-        check(copy.deepcopy(each), each, x)
-        for layer in layers(each):
-            for name in list(layer.parametrizations):
-                parametrize.remove_parametrizations(layer, name)
-        check(each, each, x)
-        steps(each, x)
-        check(each, each, x)
 
 
-@tool
-def old_weight_norm(model, x):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for layer in layers(model):
-            nn.utils.weight_norm(layer, "coef")
-            nn.utils.spectral_norm(layer, "base_weight")
-    model.eval()
-    check(model, model, x)
-    steps(model, x)
-    check(model, model, x)
-    for layer in layers(model):
-        nn.utils.remove_weight_norm(layer, "coef")
-        nn.utils.remove_spectral_norm(layer, "base_weight")
-    check(model, model, x)
-    steps(model, x)
-    check(model, model, x)
+def test_jit_trace(model, x):
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, x[:5]), file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    check(loaded, model, x)
 
 
-@tool
-def vectors_of_parameters(model, x):
-    other = moved(copy.deepcopy(model), 3)
-    for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
-        theirs.copy_(mine)
-    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(model.parameters()), other.parameters())
-    twins(other, model, x)
-    loss(model(x)).backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-    nn.utils.clip_grad_value_(model.parameters(), 0.01)
-    assert max(float(p.grad.abs().max()) for p in used(model).values() if p.grad is not None) <= 0.01
-    steps(other, x)
-    check(other, other, x)
-
-
-@tool
-def checkpoint(model, x):
-    from torch.utils.checkpoint import checkpoint as run
-
-    both(lambda x: run(model, x, use_reentrant=False), model, x)
-    expected = gradients(model, x)
-    each = x.clone().requires_grad_()
-    loss(run(model, each, use_reentrant=True)).backward()
-    same({"": each.grad} | {name: p.grad for name, p in model.named_parameters()}, expected)
-
-
-@tool
-def flops_and_profiles(model, x):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        check(model, model, x)
-        loss(model(x)).backward()
-    assert counter.get_total_flops() > 0
-    with torch.profiler.profile(record_shapes=True, with_stack=True, profile_memory=True) as profile:
-        both(model, model, x)
-    assert any("kan" in event.key or "stack" in event.key for event in profile.key_averages())
-
-
-@tool
-def hooks(model, x):
-    before, calls = model(x), []
-    handles = [module.register_forward_hook(lambda *_: calls.append("forward")) for module in layers(model)]
-    handles += [module.register_forward_pre_hook(lambda *_: calls.append("before")) for module in layers(model)]
-    handles += [module.register_full_backward_hook(lambda *_: calls.append("back")) for module in layers(model)]
-    handles += [module.register_full_backward_pre_hook(lambda *_: calls.append("pre")) for module in layers(model)]
-    both(model, model, x)
-    assert {calls.count(name) for name in ("forward", "before")} == {5 * len(layers(model))}, calls
-    assert {calls.count(name) for name in ("back", "pre")} == {2 * len(layers(model))}, calls
-    for handle in handles:
-        handle.remove()
-    calls.clear()
-    own = set(layers(model))
-    everywhere = nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(module))
-    try:
-        both(model, model, x)
-    finally:
-        everywhere.remove()
-    assert own <= set(calls)
-    handles = [module.register_forward_hook(lambda module, args, y: 0 * y) for module in layers(model)[-1:]]
-    y = model(x)
-    handles[0].remove()
-    assert not torch.equal(y, before)
-    assert torch.equal(model(x), before)
-
-
-@tool
-def data_parallel(model, x):
-    both(nn.DataParallel(model), model, x)
-
-
-@tool
-def quantize_dynamic(model, x):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = torch.ao.quantization.quantize_dynamic(model, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
-    twins(made, model, x)
-
-
-@tool
-def swap_module_params_on_conversion(model, x):
-    torch.__future__.set_swap_module_params_on_conversion(True)
-    try:
-        other = copy.deepcopy(model)
-        other.float().double()
-        other.load_state_dict(model.state_dict())
-        twins(other, model, x)
-        assert all(layer.grid.dtype == torch.float64 for layer in layers(other.half()))
-    finally:
-        torch.__future__.set_swap_module_params_on_conversion(False)
-
-
-@tool
-def shared_memory(model, x):
-    both(model.share_memory(), model, x)
-
-
-@tool
-def requires_grad_off(model, x):
-    model.requires_grad_(False)
-    check(model, model, x)
-    assert not model(x).requires_grad
-    assert not used(model)
-
-
-@tool
-@pytest.mark.filterwarnings("ignore")
-def inputs_that_are_no_dense_numbers(model, x):
-    nested = torch.nested.nested_tensor
-    for value, message in (
-        (nested([x[:5], x[5:]]), "x is a nested tensor: expected a dense one"),
-        (nested([x[:5], x[5:]], layout=torch.jagged), "x is a nested tensor: expected a dense one"),
-        (x.to_sparse(), "x is a torch.sparse_coo tensor: expected a dense one"),
-        (x.to_sparse_csr(), "x is a torch.sparse_csr tensor: expected a dense one"),
-        (torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8), "x.dtype is torch.qint8: expected float32"),
-        (x.to(torch.complex128), "x.dtype is torch.complex128: expected float32"),
-        (x.long(), "x.dtype is torch.int64: expected float32"),
-        (torch.masked.masked_tensor(x, x > 0), "Multiple dispatch failed"),
-        (x.numpy(), "x is a ndarray: expected a tensor"),
-    ):
-        with pytest.raises(TypeError, match=message):
-            model(value)
-
-
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("name", TOOLS)
-def test_tool(name, kind):
-    TOOLS[name](moved(MODELS[kind]().double()), data())
+def test_older_onnx(model, x):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = io.BytesIO()
+    rows = {"x": {0: "rows"}}
+    torch.onnx.export(model, (x[:5],), file, dynamo=False, input_names=["x"], dynamic_axes=rows)
+    (y,) = onnxruntime.InferenceSession(file.getvalue()).run(None, {"x": x.numpy()})
+    check(lambda x: torch.from_numpy(y), model, x, rtol=1e-5, atol=1e-5)

@@ -256,6 +256,7 @@ class KANLinear(Module):
         number of intervals `coef` becomes a new Parameter: build the optimizer again. After an error nothing has
         changed.
         """
+        self._refuse_if_spread()
         knots = torch.as_tensor(grid, dtype=torch.float64, device=self.grid.device)
         if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
             raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
@@ -280,13 +281,18 @@ class KANLinear(Module):
         It is passed once; ranges are exact, quantiles and fit use up to sample.SAMPLE_ROWS of the rows, the same
         whatever the batches.
 
+        Coefficients belong to their grid: whoever averages parameters by hand averages layers on the same grid, as
+        torch's AveragedModel does. Under DistributedDataParallel, which sends grids from the first process to the
+        others and coefficients only at the start, every process gives the same x. Before fully_shard only.
+
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
+        self._refuse_if_spread()
         margin = _number("margin", margin, 0.0)
         sample = Sample.of(x, self.in_features, self.grid.device)
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
-        self._move(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
+        self.move_grid(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
 
     def extend_grid(self, new_size: int) -> None:
         """Other number of grid intervals on the same range, from coarse to fine as training goes on.
@@ -294,11 +300,21 @@ class KANLinear(Module):
         On a multiple of the present size the function inside the range is kept to rounding error, else to least
         squares. `coef` becomes a new Parameter: build the optimizer again. After an error nothing has changed.
         """
+        self._refuse_if_spread()
         new_size = _integer("new_size", new_size, 1)
-        self._move(resized_knots(self.knots, self.spline_order, new_size), None)
+        self.move_grid(resized_knots(self.knots, self.spline_order, new_size))
+
+    def _refuse_if_spread(self) -> None:
+        """Of FSDP also where the parameters are whole for the moment: what is written to them then is lost."""
+        if hasattr(self.coef, "full_tensor") or "_is_fsdp_managed_module" in self.__dict__:
+            raise RuntimeError(
+                "the parameters are spread over processes, so that the grid can't be changed: call update_grid, "
+                "extend_grid and set_grid before fully_shard or parallelize_module"
+            )
 
     @torch.no_grad()
-    def _move(self, grid: Tensor, samples: Tensor | None) -> None:
+    def move_grid(self, grid: Tensor, samples: Tensor | None = None) -> None:
+        """Other knots [I, M] in float64, and the coefficients of the same function by least squares, see refit."""
         self._set(grid, refit(self.coef, self.knots, grid, self.spline_order, self.outside, samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
