@@ -237,6 +237,9 @@ def check_input(x: Tensor, inputs: int) -> None:
 def _check_tensor(name: str, t: Tensor) -> None:
     if not isinstance(t, Tensor):
         raise TypeError(f"{name} is a {type(t).__name__}: expected a tensor")
+    if t.layout is not torch.strided or t.is_nested:
+        kind = "nested" if t.is_nested else str(t.layout)
+        raise TypeError(f"{name} is a {kind} tensor: expected a dense one, such as its values() or to_dense()")
     if t.dtype not in _DTYPES:
         raise TypeError(f"{name}.dtype is {t.dtype}: expected float32, float64, bfloat16 or float16")
 

@@ -6,7 +6,11 @@ import sys
 from importlib.abc import MetaPathFinder
 
 # part of PyTorch -> the module here that adds to it
-ADDITIONS = {"torch.utils.flop_counter": ".flops", "torch.distributed.tensor": ".sharding"}
+ADDITIONS = {
+    "torch.utils.flop_counter": ".flops",
+    "torch.distributed.tensor": ".sharding",
+    "torch.optim.swa_utils": ".averaging",
+}
 
 
 class Additions(MetaPathFinder):

@@ -40,6 +40,7 @@ ALLOWED = {
     "testing": {"reference", "spec", "basis"},
     "flops": {"ops", "spec"},
     "sharding": {"nn", "ops", "reference", "spec"},
+    "averaging": {"nn"},
 }
 # Programs sit above everything and may import all but one another; nobody imports them.
 TOP = {"__init__", "__main__", "cli", "imports"}

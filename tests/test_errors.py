@@ -50,6 +50,10 @@ WRONG = [
     ({"bias": True}, TypeError, "bias is a bool: expected a tensor"),
     ({"scale": 2.0}, TypeError, "scale is a float: expected a tensor"),
     ({"x": torch.ones(6, 3, dtype=torch.int64)}, TypeError, f"x.dtype is torch.int64: {FLOATS}"),
+    (
+        {"x": torch.ones(6, 3).to_sparse()}, TypeError,
+        "x is a torch.sparse_coo tensor: expected a dense one, such as its values() or to_dense()",
+    ),
     ({"coef": torch.ones(3, 8, 2).cfloat()}, TypeError, f"coef.dtype is torch.complex64: {FLOATS}"),
     ({"grid": torch.arange(12)}, TypeError, f"grid.dtype is torch.int64: {FLOATS}"),
     ({"bias": torch.ones(2).bool()}, TypeError, f"bias.dtype is torch.bool: {FLOATS}"),

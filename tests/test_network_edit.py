@@ -364,3 +364,15 @@ def test_nothing_is_written_unless_asked(tmp_path, monkeypatch):
     model.get_act(X[:, :2].float())
     model.prune(-1, -1).refine(5).copy()
     assert not list(tmp_path.iterdir())
+
+
+def test_all_inputs_in_another_order_are_the_same_function():
+    model, x = KAN([3, 2, 1]), torch.rand(5, 3)
+    pruned = model.prune_input(active_inputs=[2, 0, 1])
+    assert pruned.input_id.tolist() == [2, 0, 1]
+    loaded = KAN([3, 2, 1])
+    loaded.load_state_dict(pruned.state_dict())
+    for found in pruned, loaded, loaded.copy(), pruned.prune_input(active_inputs=[1, 2, 0]):
+        torch.testing.assert_close(found(x), model(x))
+    pruned.input_id = torch.tensor([0, 1, 2])
+    torch.testing.assert_close(pruned(x[:, [2, 0, 1]]), model(x))

@@ -10,7 +10,6 @@ from .. import functional
 from ..nn.module import Module
 from ..snapshot import readable
 from ..spec import MAX_DEGREE
-from ..tracing import by_jit
 from . import (
     activations,
     attribution,
@@ -77,6 +76,9 @@ class KAN(Module):
     Source: Liu et al., KAN (arXiv 2404.19756), section 2, and KAN 2.0 (arXiv 2408.10205), section 3.
     """
 
+    exact = ("input_id",)
+    _in_order = True
+
     def __init__(
         self,
         width: Sequence,
@@ -132,7 +134,7 @@ class KAN(Module):
         self.node_bias, self.node_scale = self._affine(torch.zeros, nodes), self._affine(torch.ones, nodes)
         self.subnode_bias, self.subnode_scale = self._affine(torch.zeros, sub), self._affine(torch.ones, sub)
         self.in_features = self.width_in[0]
-        self.register_buffer("input_id", torch.arange(self.in_features, device=device))
+        self.input_id = torch.arange(self.in_features, device=device)
         self._seed = seed
         self._record, self._scores, self.cache_data = None, None, None
         self.history = ckpt_path if auto_save and history is None else history
@@ -154,8 +156,14 @@ class KAN(Module):
         for name, value in stacked.IDENTITY.items():
             for p in self._modules[name]:
                 p.fill_(value)
-        if len(self.input_id) == self.in_features:  # else which inputs are left is not in the shapes
-            self.input_id.copy_(torch.arange(self.in_features))
+        columns = self._buffers["input_id"]
+        if len(columns) == self.in_features:
+            self.input_id = torch.arange(self.in_features, device=self.device)
+        elif readable(columns) and columns.isnan().any():
+            raise RuntimeError(
+                f"which {len(columns)} of {self.in_features} columns of x are read was lost on the meta device: "
+                "set input_id first, or load a state dict"
+            )
         self.forget()
 
     @classmethod
@@ -183,13 +191,10 @@ class KAN(Module):
 
     def rows(self, x: Tensor) -> Tensor:
         """What enters the first layer: x [..., in_features] -> [N, width_in[0]]."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x is a {type(x).__name__}: expected a tensor")
-        if not by_jit() and (x.dim() == 0 or x.shape[-1] != self.in_features):
-            raise ValueError(f"x has shape {list(x.shape)}: expected [..., {self.in_features}], the number of inputs")
+        functional.check_input(x, self.in_features)
         if x.dim() != 2:
             x = x.reshape(-1, x.shape[-1])
-        return x if self.in_features == self.width[0][0] else x[:, self.input_id]
+        return x if self._in_order and self.in_features == self.width[0][0] else x[:, self.input_id]
 
     def sums(self, l: int, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """The sums over the edges of layer l: x [N, width_in[l]] -> [N, width_out[l + 1]]."""
@@ -274,8 +279,19 @@ class KAN(Module):
         return self.node_bias
 
     @property
+    def input_id(self) -> Tensor:
+        """The columns of x that are read, in the order of the inputs; may be set."""
+        return self._buffers["input_id"].round().long()
+
+    @input_id.setter
+    def input_id(self, columns: Tensor) -> None:
+        # In float64, since averages of integers by torch's own functions are errors, or rounded towards 0.
+        columns = self._buffers["input_id"] = torch.as_tensor(columns).detach().double()
+        self._in_order = not readable(columns) or columns.tolist() == list(range(len(columns)))
+
+    @property
     def device(self) -> torch.device:
-        return self.input_id.device
+        return self._buffers["input_id"].device
 
     @property
     def n_edge(self) -> int:
@@ -353,8 +369,10 @@ class KAN(Module):
         return state
 
     def _apply(self, fn, recurse: bool = True):
-        before = [layer.affine.detach() for layer in self.symbolic_fun]
+        before, columns = [layer.affine.detach() for layer in self.symbolic_fun], self._buffers["input_id"]
         super()._apply(fn, recurse)
+        if columns.is_meta and not self._buffers["input_id"].is_meta:
+            self._buffers["input_id"].fill_(torch.nan)  # until they are read or set
         self._warn_of_lost(before)
         return self
 
@@ -372,6 +390,11 @@ class KAN(Module):
         if not local_metadata.get("assign_to_params_buffers", False):
             tell_of_lost(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        self.input_id = self._buffers["input_id"]
+
+    def _save_to_state_dict(self, destination, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}input_id"] = self.input_id
 
     def copy(self) -> "KAN":
         """A copy that shares nothing."""

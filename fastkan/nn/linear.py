@@ -64,6 +64,8 @@ class KANLinear(Module):
     Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
     """
 
+    exact = ("grid",)
+
     def __init__(
         self,
         in_features: int,
@@ -254,13 +256,14 @@ class KANLinear(Module):
         number of intervals `coef` becomes a new Parameter: build the optimizer again. After an error nothing has
         changed.
         """
+        self._refuse_if_spread()
         knots = torch.as_tensor(grid, dtype=torch.float64, device=self.grid.device)
         if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
             raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
         grid_size = knots.shape[-1] - 2 * self.spline_order - 1
         if grid_size < 1:
             raise ValueError(f"grid has {knots.shape[-1]} knots: expected at least {2 * self.spline_order + 2}")
-        if not knots.isfinite().all() or not (knots.diff(dim=-1) > 0).all():
+        if not knots.is_meta and not (knots.isfinite().all() and (knots.diff(dim=-1) > 0).all()):
             raise ValueError("grid is not strictly increasing: expected finite, ascending knots")
         coef = self.coef if coef is None else coef
         shape = [self.in_features, grid_size + self.spline_order, self.out_features]
@@ -281,16 +284,21 @@ class KANLinear(Module):
         inwards: the share of the way that an end of the range goes where it moves inwards, 0 to 1. Where x are
         activations that change while a network learns, a range that closes in at once holds them where they are.
 
+        Coefficients belong to their grid: whoever averages parameters by hand averages layers on the same grid, as
+        torch's AveragedModel does. Under DistributedDataParallel, which sends grids from the first process to the
+        others and coefficients only at the start, every process gives the same x. Before fully_shard only.
+
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
+        self._refuse_if_spread()
         margin, inwards = _number("margin", margin, 0.0), _number("inwards", inwards, 0.0, 1.0)
         sample = Sample.of(x, self.in_features, self.grid.device)
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
         if inwards < 1:
-            first, last = self.grid[:, self.spline_order], self.grid[:, -self.spline_order - 1]
+            first, last = self.knots[:, self.spline_order], self.knots[:, -self.spline_order - 1]
             low, high = torch.minimum(low, first.lerp(low, inwards)), torch.maximum(high, last.lerp(high, inwards))
-        self._move(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
+        self.move_grid(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
 
     def extend_grid(self, new_size: int) -> None:
         """Other number of grid intervals on the same range, from coarse to fine as training goes on.
@@ -298,17 +306,27 @@ class KANLinear(Module):
         On a multiple of the present size the function inside the range is kept to rounding error, else to least
         squares. `coef` becomes a new Parameter: build the optimizer again. After an error nothing has changed.
         """
+        self._refuse_if_spread()
         new_size = _integer("new_size", new_size, 1)
-        self._move(resized_knots(self.knots, self.spline_order, new_size), None)
+        self.move_grid(resized_knots(self.knots, self.spline_order, new_size))
+
+    def _refuse_if_spread(self) -> None:
+        """Of FSDP also where the parameters are whole for the moment: what is written to them then is lost."""
+        if hasattr(self.coef, "full_tensor") or "_is_fsdp_managed_module" in self.__dict__:
+            raise RuntimeError(
+                "the parameters are spread over processes, so that the grid can't be changed: call update_grid, "
+                "extend_grid and set_grid before fully_shard or parallelize_module"
+            )
 
     @torch.no_grad()
-    def _move(self, grid: Tensor, samples: Tensor | None) -> None:
+    def move_grid(self, grid: Tensor, samples: Tensor | None = None) -> None:
+        """Other knots [I, M] in float64, and the coefficients of the same function by least squares, see refit."""
         self._set(grid, refit(self.coef, self.knots, grid, self.spline_order, self.outside, samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
         before = self.coef
         coef = coef.to(before)
-        if not coef.isfinite().all():
+        if not coef.is_meta and not coef.isfinite().all():
             raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
         if "coef" not in self._parameters:
             set_computed(self, "coef", coef)
@@ -406,13 +424,6 @@ class KANLinear(Module):
         phi = self.b_splines(x.double()).transpose(0, 1)  # I N F
         coef = torch.linalg.pinv(phi) @ y.double().transpose(0, 1)  # I F O
         return coef.permute(2, 0, 1).to(y.dtype).contiguous()
-
-    def _apply(self, fn, recurse: bool = True):
-        exact = self.grid
-        super()._apply(fn, recurse)
-        if self.grid.dtype != torch.float64:
-            self.grid = exact.to(self.grid.device)
-        return self
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
         known = len(errors)
