@@ -47,7 +47,7 @@ def data(seed: int = 1) -> torch.Tensor:
 def check(model: nn.Module, x: torch.Tensor | None = None, call=None) -> None:
     x = data() if x is None else x
     y = (model if call is None else call)(x)
-    right = truth.value(model, x)
+    right = truth.value(model, x).detach()
     torch.testing.assert_close(y.detach().double(), right, rtol=2e-5, atol=2e-5 * float(right.abs().max()))
 
 
