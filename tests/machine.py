@@ -136,8 +136,9 @@ class Machine(RuleBasedStateMachine):
         if min(layer.spline_order for layer in self.layers) < 2:  # whose slopes jump
             self.check()
             return
-        x, parameters = self.data().requires_grad_(), [p for p in self.model.parameters() if p.requires_grad]
-        y = self.model(x)
+        x = self.data().requires_grad_()
+        y = self.model(x)  # which looks at masks, by which symbolic edges take a gradient
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         u = normal(self.seed, *y.shape)
 
         def formula(read) -> list[Tensor | None]:
@@ -150,9 +151,13 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def what_trains(self) -> None:
         for name, p in self.model.named_parameters():
-            expected = self.flags.setdefault(name, p.requires_grad)
+            expected = self.trains(name, p)
             assert p.requires_grad == expected, f"{name}.requires_grad is {p.requires_grad}: expected {expected}"
             assert p.is_leaf and not p.is_inference()
+
+    def trains(self, name: str, p: Tensor) -> bool:
+        """Whether a parameter should take a gradient: as when it was first seen, or freeze has left it."""
+        return self.flags.setdefault(name, p.requires_grad)
 
     def tame(self) -> None:
         """Write moderate numbers where others have come about."""
@@ -319,10 +324,11 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: not self.parts)
     @rule(pick=seeds)
     def freeze(self, pick):
-        named = [(name, p) for name, p in self.model.named_parameters() if not name.startswith(("symbolic", "node", "sub"))]
+        named = list(self.model.named_parameters())
         name, p = named[pick % len(named)]
-        p.requires_grad_(not p.requires_grad)
-        self.flags[name] = p.requires_grad
+        if self.trains(name, p) or not self.flags[name]:  # else its edges are off
+            self.flags[name] = not self.flags[name]
+            p.requires_grad_(self.trains(name, p))
 
     @rule(pick=seeds, kind=st.sampled_from(["forward", "before", "backward"]))
     def listen(self, pick, kind):

@@ -77,6 +77,7 @@ class SymbolicLayer(Module):
         self.affine.zero_()
         self.edge_mask.zero_()
         self.funs_name = [["0"] * self.in_dim for _ in range(self.out_dim)]
+        self._current_plan()
 
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """x [N, I] -> [N, O]. With singularity_avoiding no |f| exceeds y_th by much, see library.SYMBOLIC_LIB."""
