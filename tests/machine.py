@@ -27,8 +27,11 @@ INPUTS, ROWS = 3, 12
 LARGEST, FARTHEST, NARROWEST = 10.0, 100.0, 1e-2  # parameters, knots and grid ranges are kept where rounding is small
 seeds = st.integers(0, 999)
 whole = precondition(lambda self: not self.parts)  # torch copies no module with computed parameters
-# torch.func takes no module with backward hooks.
-functional = precondition(lambda self: not any(m._backward_hooks for m in self.model.modules()))
+# torch.func takes no module with backward hooks, and prune's hook would leave a transform's tensor behind.
+functional = precondition(
+    lambda self: not any(m._backward_hooks for m in self.model.modules())
+    and not any(kind == "pruned" for _, _, kind in self.parts)
+)
 wide = precondition(lambda self: self.dtype.itemsize > 2)
 TOTAL = {"sequences": 0, "steps": 0}
 
@@ -77,7 +80,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, model: nn.Module) -> None:
         self.model, self.parts, self.handles, self.saved, self.flags = model, [], [], [], {}
         self.average = self.optimizer = None
-        self.compiled = False
+        self.compiled = self.normed = False
         self.seed = 0
         TOTAL["sequences"] += 1
 
@@ -440,6 +443,8 @@ class Machine(RuleBasedStateMachine):
     @whole
     @rule(how=st.sampled_from(["deepcopy", "pickle", "torch.save", "copied state"]), keep=st.booleans())
     def duplicate(self, how, keep):
+        if self.normed and how in ("pickle", "torch.save"):
+            return
         if how == "pickle":
             made = pickle.loads(pickle.dumps(self.model))
         elif how == "torch.save":
@@ -497,10 +502,17 @@ class Machine(RuleBasedStateMachine):
     @rule(pick=seeds, kind=st.sampled_from(sorted(PARTS)), name=st.sampled_from(["coef", "base_weight", "spline_scale"]))
     def parametrize(self, pick, kind, name):
         layer = self.layers[pick % len(self.layers)]
-        if name in layer._parameters and layer._parameters[name] is not None:
+        p = layer._parameters.get(name)
+        if p is not None and (kind != "weight_norm" or bool((p != 0).all())):  # no direction has the norm 0
             PARTS[kind](layer, name)
             self.parts.append((layer, name, kind))
-            self.flags, self.optimizer, self.average = {}, None, None
+            self.normed |= kind == "weight_norm"  # whose hook for state dicts stays, and can't be pickled
+            self.renamed(name)
+
+    def renamed(self, part: str) -> None:
+        """What a parameter of this name is computed from, or it itself again, are new parameters."""
+        self.flags = {name: flag for name, flag in self.flags.items() if part not in name}
+        self.optimizer = self.average = None
 
     @precondition(lambda self: self.parts)
     @rule()
@@ -510,4 +522,4 @@ class Machine(RuleBasedStateMachine):
             prune.remove(layer, name)
         else:
             parametrize.remove_parametrizations(layer, name)
-        self.flags, self.optimizer, self.average = {}, None, None
+        self.renamed(name)

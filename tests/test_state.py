@@ -297,6 +297,30 @@ def test_grids_of_parametrized_layers_keep_the_function(make, part):
     check(model)
 
 
+@pytest.mark.parametrize("part", ["half", "weight_norm"])
+def test_what_a_parametrization_is_given_stays_the_callers(part):
+    """Its own parameters have memory of their own, in the order that optimizers flatten."""
+    layer = KAN([3, 4, 2]).act_fun[0]
+    PARTS[part](layer.linear, "spline_scale")
+    PARTS[part](layer.linear, "coef")
+    scale = torch.rand(4, 3).T
+    layer.scale_sp = scale
+    layer.linear.update_grid(data())
+    scale.zero_()
+    assert layer.scale_sp.all()
+    layer.scale_sp = torch.tensor(0.5)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=2)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = layer(data()).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert all(p.is_contiguous() for p in layer.parameters())
+
+
 def test_a_grid_that_a_parametrization_cannot_follow_stays():
     for part in (Positive(), nn.Identity()):
         layer = moved(KANLinear(3, 4))

@@ -153,8 +153,10 @@ class NetworkMachine(Machine):
     def trains(self, name: str, p) -> bool:
         if not name.endswith("affine"):
             return super().trains(name, p)
-        on = bool(self.model.symbolic_fun[int(name.split(".")[1])].edge_mask.any())
-        return self.flags.setdefault(name, True) and on
+        expected = self.flags.setdefault(name, True)
+        if not self.model.symbolic_enabled:  # nobody looks at the mask
+            return p.requires_grad
+        return expected and bool(self.model.symbolic_fun[int(name.split(".")[1])].edge_mask.any())
 
     def edge(self, pick: int) -> tuple[int, int, int]:
         model = self.model
@@ -424,7 +426,7 @@ class NetworkMachine(Machine):
             return
         if opt != "Adam" and batch == -1 and found["stopped"] is None:
             with torch.no_grad():
-                loss = torch.tensor([[found["train_loss"][-1]]])
+                loss = torch.tensor([[found["train_loss"][-1]]], dtype=torch.float64)
                 right = [(truth.value(model, x, r) - y).square().mean().sqrt().view(1, 1) for r in (truth.exact, truth.rounded(self.exact))]
                 off = ROUNDINGS * (float((right[0] - right[1]).abs()) + self.exact * float(1 + right[0]))
                 assert abs(float(loss - right[0])) <= off, (loss, right, off)

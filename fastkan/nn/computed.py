@@ -21,7 +21,8 @@ def set_computed(module: nn.Module, name: str, value: Tensor) -> None:
         parts = module.parametrizations[name]
         before = {key: t.clone() for key, t in parts.state_dict().items()}
         try:
-            setattr(module, name, value)
+            # A parametrization may keep the tensor that it is given, with its memory and strides.
+            setattr(module, name, value.clone(memory_format=torch.contiguous_format))
             found = getattr(module, name)
         except (RuntimeError, ValueError, NotImplementedError) as reason:
             parts.load_state_dict(before)
