@@ -147,7 +147,7 @@ class Machine(RuleBasedStateMachine):
         def formula(read) -> list[Tensor | None]:
             at = x.detach().double().requires_grad_()
             right = truth.value(self.model, at, read)
-            return [right, *gradients(right, [at, *parameters], u)]
+            return [right, *gradients(right, [at, *parameters], read(u))]
 
         self.agree([y, *gradients(y, [x, *parameters], u.to(y))], formula)
 
@@ -202,6 +202,8 @@ class Machine(RuleBasedStateMachine):
     @rule(shape=st.sampled_from(["1-D", "3-D", "strided", "transposed", "expanded", "empty", "float64", "bfloat16"]))
     def forward(self, shape):
         x = self.data()
+        if any(isinstance(m, nn.PReLU) for m in self.model.modules()) and "float" in shape:  # takes its own type alone
+            return
         x = {
             "1-D": lambda: x[0], "3-D": lambda: x.view(2, 6, INPUTS), "strided": lambda: x.repeat(1, 3)[::2, ::3],
             "transposed": lambda: x.T.contiguous().T, "expanded": lambda: x[:1].expand(5, -1),
@@ -488,6 +490,8 @@ class Machine(RuleBasedStateMachine):
         self.model.to("meta")
         assert self.model(torch.empty(5, INPUTS, device="meta", dtype=self.dtype)).is_meta
         self.model.to_empty(device="cpu")
+        if (columns := getattr(self.model, "input_id", None)) is not None:  # what prune_input has left is in no shape
+            columns.copy_(torch.arange(len(columns)))
         torch.manual_seed(seed)
         for module in self.model.modules():
             if isinstance(module, nn.PReLU):

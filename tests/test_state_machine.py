@@ -436,7 +436,7 @@ class NetworkMachine(Machine):
     def file(self, how):
         model, x = self.model, self.data()
         if how == "save":
-            base = None if isinstance(model.base_fun, str) else model.base_fun
+            base = copy.deepcopy([layer.base_fun for layer in model.act_fun])
             model.save(file := io.BytesIO())
             file.seek(0)
             made = KAN.load(file, base_fun=base, backend=model.act_fun[0].linear.backend)

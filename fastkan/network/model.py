@@ -143,7 +143,9 @@ class KAN(Module):
     @torch.no_grad()
     def reset_parameters(self, seed: int | None = None) -> None:
         """Back to the start: random parameters of this seed, by default the model's own, uniform grids of the present
-        sizes on grid_range, no symbolic edges. For a model made on "meta", after to_empty."""
+        sizes on grid_range, no symbolic edges. For a model made on "meta", after to_empty.
+
+        Raises RuntimeError where inputs were pruned and input_id does not hold the columns that are left."""
         seed = integer("seed", self._seed if seed is None else seed, 0)
         generator = torch.Generator("cpu").manual_seed(seed)
         for numeric, symbolic in zip(self.act_fun, self.symbolic_fun, strict=True):
@@ -152,8 +154,13 @@ class KAN(Module):
         for name, value in stacked.IDENTITY.items():
             for p in self._modules[name]:
                 p.fill_(value)
-        if len(self.input_id) == self.in_features:  # else which inputs are left is not in the shapes
+        if len(self.input_id) == self.in_features:
             self.input_id.copy_(torch.arange(self.in_features))
+        elif readable(self.input_id) and not set(columns := self.input_id.tolist()) <= set(range(self.in_features)):
+            raise RuntimeError(
+                f"input_id={columns}: expected columns of x, from 0 to {self.in_features - 1}; which of them "
+                "prune_input has left is in no shape, so set input_id or load a state dict"
+            )
         self.forget()
 
     @classmethod
@@ -250,7 +257,8 @@ class KAN(Module):
 
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
-        """The base function of the edges, by its name where it is computed with the splines; may be set, for all."""
+        """The base function of the edges, of the first layer where they differ, by its name where it has one; may be
+        set, for all."""
         return self.act_fun[0].base_fun
 
     @base_fun.setter
