@@ -92,7 +92,7 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.layers[0].coef.dtype
+        return next(self.model.parameters()).dtype
 
     def data(self, rows: int = ROWS) -> Tensor:
         """Other rows each time, in and beyond the first grid range, on no knot."""
@@ -100,11 +100,15 @@ class Machine(RuleBasedStateMachine):
         return normal(self.seed, rows, INPUTS, dtype=self.dtype)
 
     def agree(self, found: list[Tensor | None], formula, eps: float | None = None) -> None:
-        """found is formula(reader), a list of tensors or None for zeros, to rounding."""
+        """found is formula(reader), a list of tensors or None for zeros, to rounding.
+
+        One that vanishes because its terms cancel is as far off as they are, which are of the others' size.
+        """
         eps = torch.finfo(self.dtype).eps if eps is None else eps
         right = formula(truth.exact)
         probes = [formula(truth.rounded(eps, seed)) for seed in range(PROBES)]
         assert len(found) == len(right)
+        cancelled = 4 * eps * max((float(t.abs().max()) for t in right if t is not None and t.numel()), default=0.0)
         for n, (mine, true, *near) in enumerate(zip(found, right, *probes, strict=True)):
             if mine is None and true is None:
                 continue
@@ -114,7 +118,7 @@ class Machine(RuleBasedStateMachine):
             mine = torch.zeros_like(true) if mine is None else mine.detach().double()
             assert mine.shape == true.shape
             off = max(float((t - true).abs().max()) for t in near)
-            allowed = ROUNDINGS * (off + eps * float(true.abs().max())) + 1e-30
+            allowed = ROUNDINGS * (off + eps * float(true.abs().max())) + cancelled
             error = float((mine - true).abs().max())
             assert error <= allowed, f"result {n} is off by {error:.3g}, {allowed:.3g} are allowed"
 
@@ -391,6 +395,7 @@ class Machine(RuleBasedStateMachine):
         layer = self.layers[pick % len(self.layers)]
         if layer.base_weight is not None:
             layer.base_activation = nn.PReLU(dtype=self.dtype) if base is nn.PReLU else base
+            self.renamed("base_activation")
 
     # State
 
