@@ -358,6 +358,84 @@ def test_base_functions_and_library_of_files(tmp_path):
         KAN.load(tmp_path / "model.pt", base_fun=torch.tanh)
 
 
+def test_base_functions_of_layers(tmp_path):
+    """Layers may have different ones, or have lost theirs, and keep them in files, in a history and when reshaped."""
+    x, path = X[:, :3].float(), tmp_path / "model.pt"
+    cases = [
+        ["silu", "identity"],
+        ["zero", torch.sin],
+        [torch.tanh, torch.sin],
+        [torch.nn.PReLU] * 2,
+        [torch.nn.Tanh] * 2,
+    ]
+    for functions in cases:
+        model = KAN([3, 2, 1], seed=3, scale_base_mu=0.5)
+        for layer, function in zip(model.act_fun, functions, strict=True):
+            layer.base_fun = function
+        for n, p in enumerate(p for name, p in model.named_parameters() if "activation" in name):
+            p.data.fill_(0.1 * n)
+        y = model(x)
+        model.save(path)
+        given = [f if callable(f) else None for f in functions]
+        loaded = KAN.load(path, base_fun=given if any(given) else None)
+        assert torch.equal(loaded(x), y) and repr(loaded) == repr(model)
+        assert torch.equal(model.rewind(model.keep()).act_fun[1](x[:, :2]), model.act_fun[1](x[:, :2]))
+        assert torch.equal(model(x), y)
+        model.expand_depth()
+        model.swap(1, 0, 1)
+        torch.testing.assert_close(model(x), y)
+        model.base_fun = "silu"
+    KAN([3, 2, 1], base_fun=torch.nn.Tanh).save(path)
+    assert KAN.load(path, base_fun=torch.nn.Tanh()).base_fun
+    model = KAN([3, 2, 1], base_fun=torch.tanh)
+    model.act_fun[1].base_fun = torch.sin
+    model.save(path)
+    with pytest.raises(ValueError, match="expected a list with one for each layer"):
+        KAN.load(path, base_fun=torch.tanh)
+    with pytest.raises(ValueError, match="expected one function, or 2"):
+        KAN.load(path, base_fun=[torch.tanh])
+    with pytest.raises(ValueError, match="another.base_fun"):
+        KAN([3, 2, 1], base_fun=torch.tanh).initialize_from_another_model(model)
+
+
+def test_what_is_frozen_and_in_which_mode(tmp_path):
+    model = KAN([3, 2, 1]).eval()
+    model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False)
+    model.symbolic_fun[0].affine.requires_grad_(False)
+    model.remove_edge(0, 0, 0)  # the last: until another is on, it is remembered
+    model(X[:, :3].float())
+    model.save(tmp_path / "model.pt")
+    for of in (model, KAN.load(tmp_path / "model.pt")):
+        of.expand_width(1, 1)
+        of.set_mode(0, 0, 1, "s")
+        of(X[:, :3].float())
+        assert not of.symbolic_fun[0].affine.requires_grad
+        of.symbolic_fun[0].trainable = True
+        assert of.symbolic_fun[0].affine.requires_grad
+    model.expand_depth()
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_start_without_the_columns_that_are_left():
+    model = KAN([3, 2, 1]).prune_input(active_inputs=[0, 2])
+    model.reset_parameters(4)
+    assert model.input_id.tolist() == [0, 2]
+    model.input_id.fill_(1 << 40)  # as to_empty may leave it
+    with pytest.raises(RuntimeError, match="input_id=.*expected columns of x, from 0 to 2"):
+        model.reset_parameters()
+
+
+def test_what_is_computed_from_others_is_not_rearranged():
+    model = KAN([3, 2, 1])
+    torch.nn.utils.parametrizations.weight_norm(model.act_fun[0].linear, "coef")
+    y = model(X[:, :3].float())
+    with pytest.raises(RuntimeError, match="act_fun.0..linear.coef is computed from other parameters.*remove"):
+        model.expand_width(1, 1)
+    assert torch.equal(model(X[:, :3].float()), y) and model.width == [[3, 0], [2, 0], [1, 0]]
+    model.act_fun[0].linear.base_activation.register_forward_hook(lambda *_: None)
+    assert model.base_fun == "silu" and model.config()["base_fun"] == "silu"
+
+
 def test_nothing_is_written_unless_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = KAN([2, 2, 1])

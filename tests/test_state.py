@@ -47,7 +47,7 @@ def data(seed: int = 1) -> torch.Tensor:
 def check(model: nn.Module, x: torch.Tensor | None = None, call=None) -> None:
     x = data() if x is None else x
     y = (model if call is None else call)(x)
-    right = truth.value(model, x)
+    right = truth.value(model, x).detach()
     torch.testing.assert_close(y.detach().double(), right, rtol=2e-5, atol=2e-5 * float(right.abs().max()))
 
 
@@ -295,6 +295,30 @@ def test_grids_of_parametrized_layers_keep_the_function(make, part):
     with pytest.raises(RuntimeError, match="coef is computed from other parameters.*remove"):
         layer.extend_grid(11)
     check(model)
+
+
+@pytest.mark.parametrize("part", ["half", "weight_norm"])
+def test_what_a_parametrization_is_given_stays_the_callers(part):
+    """Its own parameters have memory of their own, in the order that optimizers flatten."""
+    layer = KAN([3, 4, 2]).act_fun[0]
+    PARTS[part](layer.linear, "spline_scale")
+    PARTS[part](layer.linear, "coef")
+    scale = torch.rand(4, 3).T
+    layer.scale_sp = scale
+    layer.linear.update_grid(data())
+    scale.zero_()
+    assert layer.scale_sp.all()
+    layer.scale_sp = torch.tensor(0.5)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=2)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = layer(data()).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert all(p.is_contiguous() for p in layer.parameters())
 
 
 def test_a_grid_that_a_parametrization_cannot_follow_stays():

@@ -1,5 +1,7 @@
 """What a layer or a network computes, written down: of the tensors that it holds now, and of nothing else it knows."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,63 +11,89 @@ from fastkan.basis.bspline import bspline_features
 from fastkan.network.library import SYMBOLIC_LIB
 from fastkan.network.structure import node_values
 
+# What a formula makes of every number that it reads: exactly it, in float64.
+Reader = Callable[[Tensor], Tensor]
+exact: Reader = Tensor.double
 
-def value(model: nn.Module, x: Tensor) -> Tensor:
-    """model(x) for a KANLinear, a KAN or a sequence of them, x [N, I], in float64."""
-    x = x.detach().double()
+
+def rounded(eps: float, seed: int = 0) -> Reader:
+    """Numbers that are off by up to this share, at random: what is computed of them is as far off as rounding makes it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def read(t: Tensor) -> Tensor:
+        return t.double() * (1 + eps * (2 * torch.rand(t.shape, dtype=torch.float64, generator=generator) - 1))
+
+    return read
+
+
+def value(model: nn.Module, x: Tensor, read: Reader = exact) -> Tensor:
+    """model(x) for a KANLinear, a KAN or a sequence of them, x [N, I], in float64; differentiable."""
     if isinstance(model, KANLinear):
-        return linear(model, x)
+        return linear(model, x, read)
     if isinstance(model, KAN):
-        return network(model, x)
+        return network(model, x, read)
     for layer in model:
-        x = value(layer, x)
+        x = value(layer, x, read)
     return x
 
 
-def edges(layer: KANLinear, x: Tensor) -> Tensor:
+def edges(layer: KANLinear, x: Tensor, read: Reader = exact) -> Tensor:
     """The functions of all edges, [N, I, O]."""
-    coef, grid = layer.coef.detach().double(), layer.grid.detach().double()
+    x, coef, grid = read(x), read(layer.coef), read(layer.grid)
     if layer.spline_scale is not None:
-        coef = coef * layer.spline_scale.detach().double()[:, None]
+        coef = coef * read(layer.spline_scale)[:, None]
     degree = grid.shape[1] - coef.shape[1] - 1
-    found = torch.einsum("nif,ifo->nio", bspline_features(x, grid, degree, layer.outside), coef)
+    found = torch.einsum("nif,ifo->nio", splines(x, grid, degree, layer.outside), coef)
     if layer.base_weight is not None:
         activation = layer.base_activation
         kept = type(activation) in (nn.SiLU, nn.Identity)
         name = {nn.SiLU: "silu", nn.Identity: "identity"}[type(activation)] if kept else None
         base = base_feature(x, name, 0) if name in BASES else _plain(activation, x, layer.coef.dtype)
-        found = found + base[..., None] * layer.base_weight.detach().double()
+        found = found + base[..., None] * read(layer.base_weight)
     return found
+
+
+def splines(x: Tensor, grid: Tensor, degree: int, outside: str) -> Tensor:
+    """All functions, [N, I, F]; at the ends of the range autograd finds the slopes from within."""
+    if outside == "zero":
+        return bspline_features(x, grid, degree, outside)
+    low, high = grid[:, degree], grid[:, -degree - 1]
+    end = torch.where(x < low, low, torch.where(x > high, high, x))
+    phi = bspline_features(end, grid, degree, "zero")
+    if outside == "clamp":
+        return phi
+    return phi + (x - end)[..., None] * bspline_features(end, grid, degree, "zero", 1)
 
 
 def _plain(activation, x: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros_like(x) if activation is None else activation(x.to(dtype)).detach().double()
+    return torch.zeros_like(x) if activation is None else activation(x.to(dtype)).double()
 
 
-def linear(layer: KANLinear, x: Tensor) -> Tensor:
-    y = edges(layer, x).sum(1)
-    return y if layer.bias is None else y + layer.bias.detach().double()
+def linear(layer: KANLinear, x: Tensor, read: Reader = exact) -> Tensor:
+    y = edges(layer, x, read).sum(1)
+    return y if layer.bias is None else y + read(layer.bias)
 
 
-def network(model: KAN, x: Tensor) -> Tensor:
+def network(model: KAN, x: Tensor, read: Reader = exact) -> Tensor:
     x = x[:, model.input_id]
     for at, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
-        phi = edges(numeric.linear, x) * numeric.edge_mask.double()
+        phi = edges(numeric.linear, x, read) * numeric.edge_mask.double()
         if model.symbolic_enabled:
-            phi = phi + functions(symbolic, x)
-        s = phi.sum(1) * model.subnode_scale[at].detach().double() + model.subnode_bias[at].detach().double()
+            phi = phi + functions(symbolic, x, read)
+        s = phi.sum(1) * read(model.subnode_scale[at]) + read(model.subnode_bias[at])
         y = node_values(s, model.width[at + 1][0], model.mult_arity[at + 1])
-        x = y * model.node_scale[at].detach().double() + model.node_bias[at].detach().double()
+        x = y * read(model.node_scale[at]) + read(model.node_bias[at])
     return x
 
 
-def functions(symbolic: nn.Module, x: Tensor) -> Tensor:
+def functions(symbolic: nn.Module, x: Tensor, read: Reader = exact) -> Tensor:
     """The symbolic functions of all edges, [N, I, O]."""
-    affine, mask = symbolic.affine.detach().double(), symbolic.edge_mask.double()
-    found = x.new_zeros(*x.shape, symbolic.out_dim)
+    x, affine, mask = read(x), read(symbolic.affine), symbolic.edge_mask.double()
+    found = {}
     for o, i in mask.nonzero().tolist():
         a, b, c, d = affine[o, i]
-        if (name := symbolic.funs_name[o][i]) != "0":
-            found[:, i, o] = c * SYMBOLIC_LIB[name].torch_fn(a * x[:, i] + b)
-        found[:, i, o] = mask[o, i] * (found[:, i, o] + d)
-    return found
+        f = SYMBOLIC_LIB[symbolic.funs_name[o][i]].torch_fn(a * x[:, i] + b)
+        found[o, i] = mask[o, i] * (c * f + d)
+    off = x.new_zeros(len(x))
+    columns = [found.get((o, i), off) for i in range(symbolic.in_dim) for o in range(symbolic.out_dim)]
+    return torch.stack(columns, 1).view(len(x), symbolic.in_dim, symbolic.out_dim)

@@ -23,7 +23,7 @@ def save(model, path: str | os.PathLike | IO[bytes]) -> None:
     Which parameters train is kept, each on its own; data and activations are not. The file is written beside `path`
     and takes its place when it is complete: if that fails, what was there before stays.
 
-    A base function that is not a name, and functions that were added to the library, are not in the file.
+    Base functions that have no name, and functions that were added to the library, are not in the file.
     """
     if hasattr(path, "write"):
         torch.save(content(model), path)
@@ -37,7 +37,7 @@ def content(model) -> dict:
     return {
         "format": FORMAT,
         "config": json.dumps(model.config()),
-        "layers": json.dumps([_layer(layer) for layer in model.act_fun]),
+        "layers": json.dumps(_layers(model)),
         "trainable": json.dumps(trainable(model)),
         "state": model.state_dict(),
     }
@@ -71,8 +71,9 @@ def replaced(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, backend: str | None = None):
     """The model that save has written, on `device`, by default that on which it was saved.
 
-    Files are read with weights_only: they can't run code, wherever they come from. base_fun: needed where it was not a
-    name. Functions that had been added to the library must be added before.
+    Files are read with weights_only: they can't run code, wherever they come from. base_fun: needed for layers whose
+    base function has no name, and looked at for these alone: one for all, or a list with one for every layer of the
+    network. Functions that had been added to the library must be added before.
 
     Raises ValueError where the file is not one, KeyError where the library lacks a function, RuntimeError where its
     state does not fit its shape.
@@ -80,10 +81,13 @@ def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, b
     parts = _read(path, device)
     config, state = parts["config"], parts["state"]
     in_features, dtype = config.pop("in_features"), getattr(torch, config.pop("dtype"))
-    if config["base_fun"] is None and base_fun is None:
-        raise ValueError("base_fun=None: expected the base function, which the file can't hold")
-    config["base_fun"] = config["base_fun"] if base_fun is None else base_fun
+    names = [kept.get("base_fun", config["base_fun"]) for kept in parts["layers"]]
+    base_funs = _base_funs(names or [config["base_fun"]] * (len(config["width"]) - 1), base_fun)
+    weighed = any(name.endswith("linear.base_weight") for name in state)
+    config["base_fun"] = "identity" if weighed else "zero"
     model = cls(**config, device=state["input_id"].device, dtype=dtype, backend=backend)
+    for layer, function in zip(model.act_fun, base_funs, strict=True):
+        layer.base_fun = function
     model.load_state_dict(state)
     model.in_features = in_features
     for name in {name for layer in model.symbolic_fun for row in layer.funs_name for name in row}:
@@ -94,6 +98,8 @@ def load(cls, path: str | os.PathLike | IO[bytes], base_fun=None, device=None, b
         layer.linear.grid_eps, layer.linear.grid_range = kept["grid_eps"], tuple(kept["grid_range"])
         layer.linear.outside = kept["outside"]
     set_trainable(model, parts["trainable"])
+    for layer, kept in zip(model.symbolic_fun, parts["layers"], strict=False):
+        layer.trainable = kept.get("symbolic_trainable", layer.trainable)
     return model
 
 
@@ -143,10 +149,50 @@ def config(model) -> dict:
     }
 
 
-def _layer(layer) -> dict:
-    """What may differ from layer to layer, and is no tensor."""
-    linear = layer.linear
-    return {"grid_eps": linear.grid_eps, "grid_range": list(linear.grid_range), "outside": linear.outside}
+def _layers(model) -> list[dict]:
+    """What may differ from layer to layer, and is no tensor. A base function without a name is the number of the first
+    layer that has it."""
+    functions, found = [layer.base_fun for layer in model.act_fun], []
+    for function, layer, symbolic in zip(functions, model.act_fun, model.symbolic_fun, strict=True):
+        linear = layer.linear
+        if not isinstance(function, str):
+            function = next(l for l, other in enumerate(functions) if same_base(function, other))
+        options = {"grid_eps": linear.grid_eps, "grid_range": list(linear.grid_range), "outside": linear.outside}
+        found.append(options | {"base_fun": function, "symbolic_trainable": symbolic.trainable})
+    return found
+
+
+def given_base_funs(model):
+    """What load needs as base_fun for a file of this model."""
+    functions = [layer.base_fun for layer in model.act_fun]
+    if all(isinstance(function, str) for function in functions):
+        return None
+    return functions[0] if all(same_base(functions[0], other) for other in functions) else functions
+
+
+def same_base(function, other) -> bool:
+    """Whether two base functions are one, or modules of the same kind with no state."""
+    if function is other:
+        return True
+    alike = isinstance(function, torch.nn.Module) and type(function) is type(other) and repr(function) == repr(other)
+    return alike and not function.state_dict()
+
+
+def _base_funs(names: list, given) -> list:
+    """Those of every layer of a file: its name there, or the given function, or the one in a list of them."""
+    missing = {name for name in names if not isinstance(name, str)}
+    if not missing:
+        return names
+    if isinstance(given, list | tuple):
+        if len(given) != len(names):
+            raise ValueError(f"base_fun={given!r}: expected one function, or {len(names)}, one for each layer")
+    elif given is None:
+        raise ValueError("base_fun=None: expected the base function, which the file can't hold")
+    elif len(missing) > 1 and not isinstance(given, type):
+        raise ValueError(f"base_fun={given!r}: expected a list with one for each layer, since they differed")
+    else:
+        given = [given] * len(names)
+    return [name if isinstance(name, str) else function for name, function in zip(names, given, strict=True)]
 
 
 def trainable(model) -> dict[str, bool]:

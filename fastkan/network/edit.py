@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from .layer import KANLayer
+from ..nn.computed import not_own
 from .structure import index, integer, number
 from .symbolic import SymbolicLayer
 
@@ -24,6 +24,8 @@ def rearrange(model, l: int, nodes: list[int | New]) -> None:
 
     Edges of new nodes are switched off, so that the function stays where all old nodes do.
     """
+    for at in range(max(0, l - 1), min(l + 1, model.depth)):
+        _check_own(model, at)
     n_sum, groups = model.width[l][0], model.subnodes(l)
     arities = [node.arity if isinstance(node, New) else len(groups[node]) if node >= n_sum else None for node in nodes]
     old = [None if isinstance(node, New) else node for node in nodes]
@@ -45,11 +47,17 @@ def rearrange(model, l: int, nodes: list[int | New]) -> None:
 
 
 def _edges(model, l: int, inputs: list[int | None], outputs: list[int | None]) -> None:
-    frozen = model.symbolic_fun[l].active and not model.symbolic_fun[l].affine.requires_grad
-    model.act_fun[l] = model.act_fun[l].rearranged(inputs, outputs)
-    model.symbolic_fun[l] = model.symbolic_fun[l].rearranged(inputs, outputs)
-    if frozen:
-        model.symbolic_fun[l].affine.requires_grad_(False)
+    for layers in (model.act_fun, model.symbolic_fun):
+        layers[l] = layers[l].rearranged(inputs, outputs).train(layers[l].training)
+
+
+def _check_own(model, l: int) -> None:
+    """RuntimeError where a layer's parameters are computed from others, which new nodes have none of."""
+    for name in ("coef", "base_weight", "spline_scale"):
+        if name not in model.act_fun[l].linear._parameters:
+            raise not_own(f"act_fun[{l}].linear.{name}")
+    if "affine" not in model.symbolic_fun[l]._parameters:
+        raise not_own(f"symbolic_fun[{l}].affine")
 
 
 def _take(parameters, l: int, places: list[int | None], fill: float) -> None:
@@ -83,12 +91,7 @@ def expand_depth(model) -> None:
     """
     last, size = model.act_fun[-1], model.width_in[-1]
     like = last.linear.coef
-    numeric = KANLayer(
-        size, size, last.num, last.k, noise_scale=0.3, base_fun=last.base_fun, grid_eps=last.linear.grid_eps,
-        grid_range=last.linear.grid_range, sp_trainable=model.sp_trainable, sb_trainable=model.sb_trainable,
-        outside=last.linear.outside, backend=last.linear.backend,
-        generator=torch.Generator("cpu").manual_seed(0), device=like.device, dtype=like.dtype,
-    )  # fmt: skip
+    numeric = last.another(size, size, sp_trainable=model.sp_trainable, sb_trainable=model.sb_trainable)
     numeric.mask.zero_()
     symbolic = SymbolicLayer(size, size, device=like.device, dtype=like.dtype)
     for node in range(size):
@@ -105,6 +108,7 @@ def expand_depth(model) -> None:
     model.width.append([size, 0])
     model.mult_arity.append([])
     model.symbolic_enabled = True
+    model.train(model.training)
     model.forget()
 
 

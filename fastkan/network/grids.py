@@ -67,7 +67,10 @@ def initialize_from_another_model(model, another, x: Tensor | None = None):
     degree, it is the same function to rounding inside the grid ranges, else the closest by least squares over them.
     Everything is copied: nothing is shared with the other model. After an error nothing has changed.
     """
-    _same(model, another, "width", "mult_arity", "base_fun")
+    _same(model, another, "width", "mult_arity")
+    mine, other = ([layer.base_fun for layer in of.act_fun] for of in (model, another))
+    if mine != other:
+        raise ValueError(f"another.base_fun is {other}, layer by layer: expected that of the model, {mine}")
     splines = [splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)]
     _set_splines(model, splines)
     for mine, other in zip(model.act_fun, another.act_fun, strict=True):

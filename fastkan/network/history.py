@@ -239,6 +239,8 @@ def log_history(model, method_name: str) -> None:
 def checkout(model, model_id: str):
     """A copy of the model as it was at state model_id, "round.state" or a label of keep; the model stays.
 
+    States hold no base function without a name: the copy has those of the model for them.
+
     What is done to the copy is logged as a branch from there.
     """
     return _at(model, model_id)
@@ -255,7 +257,7 @@ def _at(model, model_id: str):
     history = model.history
     if history is None:
         raise RuntimeError("the model has no history: expected KAN(..., history=True), or a folder, before the steps")
-    base = None if isinstance(model.base_fun, str) else model.base_fun
+    base = copy.deepcopy(checkpoint.given_base_funs(model))  # loading writes to those that have state
     backend = model.act_fun[0].linear.backend
     found = history.checkout(model_id, base_fun=base, device=model.device, backend=backend)
     found.train(model.training)

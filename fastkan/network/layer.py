@@ -254,17 +254,25 @@ class KANLayer(Module):
         coef = linear.coef * scale[:, None]
         return functional.apply_edge_moments(x, coef, linear.knots, base, linear.spec, linear.backend)
 
+    def another(self, in_dim: int, out_dim: int, **options) -> "KANLayer":
+        """A layer of another size with the present one's functions, and parameters as at a start."""
+        linear = self.linear
+        new = KANLayer(
+            in_dim, out_dim, self.num, self.k, noise_scale=0.3,
+            base_fun="zero" if linear.base_weight is None else "identity", grid_eps=linear.grid_eps,
+            grid_range=linear.grid_range, outside=linear.outside, backend=linear.backend,
+            generator=torch.Generator("cpu").manual_seed(0), device=linear.coef.device, dtype=linear.coef.dtype,
+            **options,
+        )  # fmt: skip
+        new.base_fun = self.base_fun
+        return new
+
     def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
         """A layer of these inputs and outputs of the present one, in this order; None makes a new one.
 
         Edges of a new input or output are switched off, with parameters as at a start.
         """
-        linear = self.linear
-        new = KANLayer(
-            len(inputs), len(outputs), self.num, self.k, noise_scale=0.3, base_fun=self.base_fun,
-            grid_eps=linear.grid_eps, grid_range=linear.grid_range, outside=linear.outside, backend=linear.backend,
-            generator=torch.Generator("cpu").manual_seed(0), device=linear.coef.device, dtype=linear.coef.dtype,
-        )  # fmt: skip
+        linear, new = self.linear, self.another(len(inputs), len(outputs))
         to, here = zip(*(_matches(places, linear.coef.device) for places in (inputs, outputs)), strict=True)
         to_edges, edges = (to[0][:, None], to[1]), (here[0][:, None], here[1])
         with torch.no_grad():
@@ -277,7 +285,7 @@ class KANLayer(Module):
                 if getattr(linear, name) is not None:
                     mine, theirs = (getattr(of, name).movedim(-1, 1) for of in (new.linear, linear))
                     mine[to_edges] = theirs[edges]
-        for name, p in new.linear.named_parameters():
+        for name, p in new.linear.named_parameters(recurse=False):
             p.requires_grad_(getattr(linear, name).requires_grad)
         return new
 
@@ -343,9 +351,8 @@ class KANLayer(Module):
 
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
-        """The base function, by its name where it is computed with the splines; may be set."""
-        linear = self.linear
-        return BASES[linear.spec.base] if linear.fused else linear.base_activation
+        """The base function, by its name where it has one of BASES; may be set."""
+        return self.linear.base_name or self.linear.base_activation
 
     @base_fun.setter
     def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:

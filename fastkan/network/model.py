@@ -147,7 +147,9 @@ class KAN(Module):
     @torch.no_grad()
     def reset_parameters(self, seed: int | None = None) -> None:
         """Back to the start: random parameters of this seed, by default the model's own, uniform grids of the present
-        sizes on grid_range, no symbolic edges. For a model made on "meta", after to_empty."""
+        sizes on grid_range, no symbolic edges. For a model made on "meta", after to_empty.
+
+        Raises RuntimeError where inputs were pruned and input_id does not hold the columns that are left."""
         seed = integer("seed", self._seed if seed is None else seed, 0)
         generator = torch.Generator("cpu").manual_seed(seed)
         for numeric, symbolic in zip(self.act_fun, self.symbolic_fun, strict=True):
@@ -257,7 +259,8 @@ class KAN(Module):
 
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
-        """The base function of the edges, by its name where it is computed with the splines; may be set, for all."""
+        """The base function of the edges, of the first layer where they differ, by its name where it has one; may be
+        set, for all."""
         return self.act_fun[0].base_fun
 
     @base_fun.setter

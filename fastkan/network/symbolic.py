@@ -77,6 +77,7 @@ class SymbolicLayer(Module):
         self.affine.zero_()
         self.edge_mask.zero_()
         self.funs_name = [["0"] * self.in_dim for _ in range(self.out_dim)]
+        self._current_plan()
 
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """x [N, I] -> [N, O]. With singularity_avoiding no |f| exceeds y_th by much, see library.SYMBOLIC_LIB."""
@@ -161,7 +162,7 @@ class SymbolicLayer(Module):
             with torch.no_grad():
                 new.affine[j, i] = self.affine[o, n]
                 new.edge_mask[j, i] = self.edge_mask[o, n]
-        new._current_plan()
+        new.trainable = self.trainable
         return new
 
     @property
@@ -186,6 +187,18 @@ class SymbolicLayer(Module):
         with torch.no_grad():
             self.edge_mask.copy_(torch.as_tensor(mask))
         self._plan = None
+
+    @property
+    def trainable(self) -> bool:
+        """Whether affine takes a gradient while any edge is on; may be set."""
+        return self.affine.requires_grad if self._current_plan().active else self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        self._trainable = bool(trainable)
+        plan = self._current_plan()
+        if plan.active and plan.seen is not None:
+            self._train_if(True)
 
     @property
     def device(self) -> torch.device:

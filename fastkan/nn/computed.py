@@ -16,19 +16,20 @@ def set_computed(module: nn.Module, name: str, value: Tensor) -> None:
     """
     hooks = [hook for hook in module._forward_pre_hooks.values() if _name_of(hook) == name]
     if getattr(module, name).shape != value.shape:
-        raise _error(name)
+        raise not_own(name)
     if is_parametrized(module, name):
         parts = module.parametrizations[name]
         before = {key: t.clone() for key, t in parts.state_dict().items()}
         try:
-            setattr(module, name, value)
+            # A parametrization may keep the tensor that it is given, with its memory and strides.
+            setattr(module, name, value.clone(memory_format=torch.contiguous_format))
             found = getattr(module, name)
         except (RuntimeError, ValueError, NotImplementedError) as reason:
             parts.load_state_dict(before)
-            raise _error(name) from reason
+            raise not_own(name) from reason
         if not _close(found, value):
             parts.load_state_dict(before)
-            raise _error(name)
+            raise not_own(name)
     elif len(hooks) == 1 and hasattr(module, f"{name}_orig") and hasattr(module, f"{name}_mask"):
         mask = value != 0
         if not torch.equal(mask, getattr(module, f"{name}_mask") != 0):
@@ -45,7 +46,7 @@ def set_computed(module: nn.Module, name: str, value: Tensor) -> None:
         getattr(module, f"{name}_g").copy_(torch.norm_except_dim(value, 2, hooks[0].dim))
         setattr(module, name, value)
     else:
-        raise _error(name)
+        raise not_own(name)
 
 
 def _name_of(hook) -> str | None:
@@ -58,7 +59,8 @@ def _close(found: Tensor, value: Tensor) -> bool:
     return bool(((found - value).abs() <= rounding).all())
 
 
-def _error(name: str) -> RuntimeError:
+def not_own(name: str) -> RuntimeError:
+    """What is raised where a parameter itself is needed."""
     return RuntimeError(
         f"{name} is computed from other parameters, and cannot be made what it has to be: expected a parameter itself; "
         "remove that first, by torch.nn.utils.parametrize.remove_parametrizations or the like. The layer is as it was"

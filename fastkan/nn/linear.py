@@ -178,6 +178,11 @@ class KANLinear(Module):
         return self._fused and (base is None or not (base._forward_hooks or base._forward_pre_hooks))
 
     @property
+    def base_name(self) -> str | None:
+        """The name of the base function, one of basis.base.BASES; None where it is another."""
+        return BASES[self._spec.base] if self._fused else None
+
+    @property
     def knots(self) -> Tensor:
         """The grid in float64, whatever it was replaced by."""
         grid = self._buffers["grid"]
@@ -436,14 +441,13 @@ class KANLinear(Module):
         return super().__getstate__() | {"_evenness": None}
 
     def extra_repr(self) -> str:
-        base = BASES[self._spec.base] if self._fused else self.base_activation
         text = (
             f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}, grid_range={self.grid_range}, bias={self.bias is not None}, "
             f"outside={self.outside!r}, uniform={self.uniform}"
         )
         if not isinstance(self.base_activation, nn.Module):
-            text += f", base_activation={base!r}"
+            text += f", base_activation={self.base_name or self.base_activation!r}"
         if self.spline_scale is not None:
             text += ", enable_standalone_scale_spline=True"
         return text if self.backend is None else f"{text}, backend={self.backend!r}"

@@ -8,7 +8,7 @@ import torch
 
 from ...network import KAN
 from ...network.checkpoint import replaced
-from .convert import arity, from_pykan_state, to_pykan_state
+from .convert import arity, check_common, from_pykan_state, to_pykan_state
 
 ARGUMENTS = (
     "symbolic_enabled", "affine_trainable", "grid_eps", "grid_range", "sp_trainable", "sb_trainable", "outside",
@@ -56,9 +56,10 @@ def save_checkpoint(model: KAN, path: str | os.PathLike, number: str = "0.0") ->
     """Write the model as pykan's three files, which both read, and which hold all of it here.
 
     number: the state that it is in, round.state. A base function that is no name is not in the files. pykan has no
-    outside but "zero", and forgets which inputs prune_input has left.
+    outside but "zero", and forgets which inputs prune_input has left. ValueError where layers have different ones.
     """
     path = os.fspath(path)
+    check_common(model)
     rounds, state = map(int, number.split("."))
     linear = model.act_fun[0].linear
     config = {

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...network import KAN
+from ...network.checkpoint import same_base
 from ...network.library import get_symbolic
 from ...network.loading import AFFINE, warn_of_nameless
 from ...nn.grid import snapped
@@ -54,6 +55,7 @@ def to_pykan(model: KAN):
             f"model has outside={other.pop()!r}, and pykan's is 'zero': beyond the grid ranges its splines fall to 0",
             UserWarning, stacklevel=2,
         )  # fmt: skip
+    check_common(model)
     import kan
 
     with torch.random.fork_rng(devices=[]), _numpy_random_kept():
@@ -73,6 +75,15 @@ def to_pykan(model: KAN):
             for i, name in enumerate(row):
                 _put(theirs, j, i, name, kan.utils.SYMBOLIC_LIB)
     return new
+
+
+def check_common(model: KAN) -> None:
+    """ValueError where layers differ in what pykan has once for all of them."""
+    bases, ends = [layer.base_fun for layer in model.act_fun], [layer.linear.outside for layer in model.act_fun]
+    if not all(same_base(bases[0], other) for other in bases):
+        raise ValueError(f"the layers have the base functions {bases}: expected one for all, as pykan has")
+    if len(set(ends)) > 1:
+        raise ValueError(f"the layers have outside={ends}: expected one for all, as pykan has")
 
 
 def to_pykan_state(model: KAN) -> dict[str, Tensor]:
