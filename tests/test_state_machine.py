@@ -132,8 +132,9 @@ class NetworkMachine(Machine):
     """A KAN, with products, symbolic edges, pruned inputs and layers that are added."""
 
     @initialize(
-        width=st.sampled_from([[3, 2], [3, 4, 1], [3, [2, 1], 2], [3, [1, 1], [1, 1]], [3, 2, 2, 1]]), grid=st.integers(1, 4),
-        degree=st.sampled_from([2, 3]), arity=st.sampled_from([2, 3]), base=st.sampled_from(["silu", "zero", torch.tanh]),
+        width=st.sampled_from([[3, 2], [3, 4, 1], [3, [2, 1], 2], [3, [1, 1], [1, 1]], [3, 2, 2, 1]]),
+        grid=st.integers(1, 4), degree=st.sampled_from([2, 3]), arity=st.sampled_from([2, 3]),
+        base=st.sampled_from(["silu", "zero", torch.tanh]),
         outside=continuations, options=st.fixed_dictionaries({
             "affine_trainable": st.booleans(), "sparse_init": st.booleans(), "sb_trainable": st.booleans(),
             "symbolic_enabled": st.sampled_from([True, True, False]), "history": st.booleans(),
@@ -200,7 +201,7 @@ class NetworkMachine(Machine):
         if max(sizes) > 9:
             return
         refined = self.model.refine(sizes)
-        for l, (old, new) in enumerate(zip(self.model.act_fun, refined.act_fun, strict=True)):
+        for old, new in zip(self.model.act_fun, refined.act_fun, strict=True):
             low, high = old.grid[:, old.k], old.grid[:, -old.k - 1]
             x = torch.lerp(low, high, torch.rand(30, len(low), dtype=torch.float64)).to(self.dtype)
             before = truth.edges(old.linear, x).detach()

@@ -17,7 +17,7 @@ exact: Reader = Tensor.double
 
 
 def rounded(eps: float, seed: int = 0) -> Reader:
-    """Numbers that are off by up to this share, at random: what is computed of them is as far off as rounding makes it."""
+    """Numbers that are off by up to this share, at random: what is computed of them is off as rounding makes it."""
     generator = torch.Generator().manual_seed(seed)
 
     def read(t: Tensor) -> Tensor:
