@@ -19,7 +19,8 @@ def table(rare: int, seed: int = 0) -> torch.Tensor:
 
 def network(width=(4, 5, 1), follows: bool = False, x: torch.Tensor | None = None, **options) -> KAN:
     """A network whose hidden nodes the last input moves as far as its values; what comes after follows, or ends."""
-    model = KAN(list(width), grid=5, seed=2, base_fun="identity", dtype=torch.float64, **options)
+    options = {"base_fun": "identity", "outside": "zero", "dtype": torch.float64} | options
+    model = KAN(list(width), grid=5, seed=2, **options)
     with torch.no_grad():
         model.act_fun[0].scale_base[3] = torch.linspace(0.5, 1.0, model.act_fun[0].out_dim)
         for layer in model.act_fun[1:]:
@@ -79,8 +80,8 @@ def test_a_rare_input_after_training():
     x = table(2, seed=1)
     y = torch.sin(3 * x[:, :1] / 1.7) + x[:, 1:2] ** 2 / 3 + 0.06 * x[:, 2:3]
     y = y + 0.1 * torch.randn(ROWS, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    model = KAN([4, 5, 1], seed=1, grid=5, dtype=torch.float64)
-    model.fit((x, y), steps=20, progress=False)
+    model = KAN([4, 5, 1], seed=1, grid=5, outside="zero", dtype=torch.float64)
+    model.fit((x, y), steps=20, inwards=1.0, progress=False)
     scores = model.feature_score.tolist()
     assert sorted(scores, reverse=True) == scores and scores[3] < 0.02
     assert model.prune_input(threshold=0.05).input_id.tolist() == [0, 1, 2]

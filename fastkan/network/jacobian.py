@@ -60,7 +60,7 @@ class Residuals:
         """Residuals and Jacobian at the present parameters."""
         with torch.enable_grad():
             residuals = self()
-        if any(map(altered, self.model.act_fun.modules())):
+        if any(altered(module) for layer in self.model.act_fun for module in layer.modules()):
             return Products(residuals, params)
         return Structured(self, residuals, params)
 
