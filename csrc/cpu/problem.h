@@ -28,8 +28,8 @@ struct Changes {
   void* q;
 };
 
-// What knots are found to be: whether those of every row are equidistant, to rounding; a row whose knots do not ascend or
-// are not finite, -1 if there is none.
+// What knots are found to be: whether those of every row are equidistant, to rounding; a row whose knots do not ascend
+// or are not finite, -1 if there is none.
 struct Evenness {
   bool even;
   int64_t unsorted;
