@@ -35,7 +35,6 @@ functional = precondition(
     )
 )
 wide = precondition(lambda self: self.dtype.itemsize > 2)
-TOTAL = {"sequences": 0, "steps": 0}
 
 
 def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -75,7 +74,7 @@ BASES = [nn.Tanh, torch.sin, "silu", "identity", nn.Identity(), nn.PReLU, None]
 
 
 class Machine(RuleBasedStateMachine):
-    """`begin` sets the model; `counted` names what must be equal for a function to have stayed."""
+    """`begin` sets the model."""
 
     model: nn.Module
 
@@ -84,7 +83,6 @@ class Machine(RuleBasedStateMachine):
         self.average = self.optimizer = None
         self.compiled = self.normed = False
         self.seed = 0
-        TOTAL["sequences"] += 1
 
     # What is compared
 
@@ -137,7 +135,6 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_formula(self) -> None:
         """Values, and gradients by x and all parameters."""
-        TOTAL["steps"] += 1
         self.tame()
         assert repr(self.model)
         if min(layer.spline_order for layer in self.layers) < 2:  # whose slopes jump
@@ -493,8 +490,8 @@ class Machine(RuleBasedStateMachine):
         self.model.to("meta")
         assert self.model(torch.empty(5, INPUTS, device="meta", dtype=self.dtype)).is_meta
         self.model.to_empty(device="cpu")
-        if (columns := getattr(self.model, "input_id", None)) is not None:  # what prune_input has left is in no shape
-            columns.copy_(torch.arange(len(columns)))
+        if hasattr(self.model, "input_id"):  # which columns prune_input has left is in no shape
+            self.model.input_id = torch.arange(len(self.model.input_id))
         torch.manual_seed(seed)
         for module in self.model.modules():
             if isinstance(module, nn.PReLU):
