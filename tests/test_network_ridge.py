@@ -45,7 +45,7 @@ def test_it_is_added_to_the_objective_and_its_gradient(name):
             p.add_(0.1)
     assert mine.evaluate(x, y) == pytest.approx(
         ((model(x) - y).square().mean() + ridge(model, loss.detach(), y)).item(), rel=1e-12
-    ), "the loss that it goes by is that at the start of the step"
+    ), "the ridge takes the loss at the start of the step"
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -337,7 +337,7 @@ def test_optimizers(model, x):
 
 
 def test_held_names(model, x):
-    """efficient-kan's and pykan's names of tensors, taken hold of before they are changed."""
+    """Tensors by efficient-kan's and pykan's names, held before the model changes."""
     layer = layers(model)[0]
     held = [layer.spline_weight]
     if isinstance(model, KAN):

@@ -18,8 +18,8 @@ def update_grid_from_samples(model, x: Tensor, *, inwards: float = 1.0) -> None:
     """Move every layer's knots to where its inputs are, from the first to the last: one forward pass of x.
 
     Functions are kept by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
-    distinct values. Layers whose edges are all symbolic or pruned are left alone. inwards: the share of the way that an
-    end of a range goes where it moves inwards, behind the first layer. Raises ValueError where x, or what becomes of it
+    distinct values. Layers whose edges are all symbolic or pruned are left alone. inwards: the part of its way that
+    the end of a hidden layer's range moves when that range shrinks. Raises ValueError where x, or what becomes of it
     in a layer, is empty or not finite; the model is then as it was.
     """
     x, before = model.rows(x), State(model)

@@ -79,8 +79,8 @@ def fit(
         display_metrics: what the progress shows, names in the result.
         lamb_base: weight, in proportion to the loss, of the square of base weights over the labels' size: it keeps
             splines from cancelling huge ones, see ridge.Ridge. 0 is pykan's.
-        inwards: the share of the way that an end of a grid's range goes in an update where it moves inwards, behind the
-            first layer. At once, as in pykan's 1, the start's activations, which mean nothing yet, would decide the
+        inwards: the part of its way that the end of a hidden grid's range moves in an update in which the range
+            shrinks. At once, as in pykan's 1, the start's activations, which mean nothing yet, would decide the
             range, and splines that end or bend there hold them in it.
         grid_sizes: numbers of grid intervals, one after the other, each for an equal share of the steps; the function
             stays (see refine). Not with an optimizer that was made before, since `coef` becomes another parameter.

@@ -286,8 +286,8 @@ class KANLinear(Module):
         It is passed once; ranges are exact, quantiles and fit use up to sample.SAMPLE_ROWS of the rows, the same
         whatever the batches.
 
-        inwards: the share of the way that an end of the range goes where it moves inwards, 0 to 1. Where x are
-        activations that change while a network learns, a range that closes in at once holds them where they are.
+        inwards: the part of its way that an end of the range moves when the range shrinks, 0 to 1. Where x are
+        activations that change while a network learns, a range that shrinks at once holds them where they are.
 
         Coefficients belong to their grid: whoever averages parameters by hand averages layers on the same grid, as
         torch's AveragedModel does. Under DistributedDataParallel, which sends grids from the first process to the
