@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 
 from . import reference
-from .select import BACKENDS, REFERENCE_AS_OPERATORS
+from .select import functions_of
 from .spec import Spec
 from .tracing import by_jit
 
@@ -131,9 +131,7 @@ class KanOut(Function):
 
     @staticmethod
     def forward(x, s, coef, scale, base_weight, bias, grid, spec, order, backend):
-        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_out(
-            x, s, _scaled(coef, scale), base_weight, bias, grid, spec, order
-        )
+        return functions_of(backend).kan_out(x, s, _scaled(coef, scale), base_weight, bias, grid, spec, order)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -191,7 +189,7 @@ class KanIn(Function):
 
     @staticmethod
     def forward(x, u, coef, base_weight, grid, spec, order, backend):
-        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_in(x, u, coef, base_weight, grid, spec, order)
+        return functions_of(backend).kan_in(x, u, coef, base_weight, grid, spec, order)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -224,7 +222,7 @@ class KanCoef(Function):
 
     @staticmethod
     def forward(x, s, u, grid, spec, order, with_base, backend):
-        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_coef(x, s, u, grid, spec, order, with_base)
+        return functions_of(backend).kan_coef(x, s, u, grid, spec, order, with_base)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -250,7 +248,7 @@ class KanBackward(Function):
 
     @staticmethod
     def forward(x, s, u, coef, base_weight, grid, spec, order, backend):
-        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).kan_backward(x, s, u, coef, base_weight, grid, spec, order)
+        return functions_of(backend).kan_backward(x, s, u, coef, base_weight, grid, spec, order)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -347,7 +345,7 @@ class EdgeMoments(Function):
 
     @staticmethod
     def forward(x, coef, base_weight, grid, spec, backend):
-        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).edge_moments(x, coef, base_weight, grid, spec)
+        return functions_of(backend).edge_moments(x, coef, base_weight, grid, spec)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -381,9 +379,7 @@ class EdgeBackward(Function):
 
     @staticmethod
     def forward(x, terms, coef, base_weight, grid, spec, with_x, backend):
-        return BACKENDS.get(backend, REFERENCE_AS_OPERATORS).edge_backward(
-            x, None, terms, coef, base_weight, grid, spec, with_x
-        )
+        return functions_of(backend).edge_backward(x, None, terms, coef, base_weight, grid, spec, with_x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -102,9 +102,7 @@ def apply(
 ) -> Tensor:  # fmt: skip
     """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
     coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
-    backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
-    if backend == "reference":
-        backend = select.reference_for(x)
+    backend = select.choose_for(x, backend, coef, spec.family)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -146,9 +144,7 @@ def apply_edge_moments(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
     """reference.edge_moments of x [..., I], behind edge_mean's checks; differentiable as edge_mean is."""
-    backend = select.choose(backend, x.device, (x.dtype, coef.dtype), spec.family)
-    if backend == "reference":
-        backend = select.reference_for(x)
+    backend = select.choose_for(x, backend, coef, spec.family)
     return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
 

@@ -86,9 +86,15 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
     return _automatic(device, dtypes, family)
 
 
-def reference_for(x: Tensor) -> str:
-    """The name of the reference for x, which may be a DTensor."""
-    return OPERATORS if hasattr(x, "full_tensor") else "reference"
+def choose_for(x: Tensor, backend: str | None, coef: Tensor, family: int) -> str:
+    """The name of what functions_of gives for a layer's x and coef, of which x may be a DTensor."""
+    name = choose(backend, x.device, (x.dtype, coef.dtype), family)
+    return OPERATORS if name == "reference" and hasattr(x, "full_tensor") else name
+
+
+def functions_of(name: str) -> ModuleType | SimpleNamespace:
+    """The contractions of a backend, or the reference's as operators."""
+    return BACKENDS.get(name, REFERENCE_AS_OPERATORS)
 
 
 def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:

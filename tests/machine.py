@@ -37,6 +37,19 @@ functional = precondition(
 wide = precondition(lambda self: self.dtype.itemsize > 2)
 
 
+def of_kind(x: Tensor, kind: str) -> Tensor:
+    """Rows with a constant or a binary column, one row alone, or integers."""
+    if kind == "constant":
+        x[:, 0] = 0.25
+    elif kind == "binary":
+        x[:, -1] = (x[:, -1] > 0).to(x)
+    elif kind == "one row":
+        return x[:1]
+    elif kind == "integers":
+        return x.round()
+    return x
+
+
 def normal(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 

@@ -10,7 +10,7 @@ import truth
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
-from machine import INPUTS, ROUNDINGS, ROWS, Machine, normal, seeds, whole, wide
+from machine import INPUTS, ROUNDINGS, ROWS, Machine, normal, of_kind, seeds, whole, wide
 from torch import nn
 
 from fastkan import KAN, KANLinear
@@ -60,14 +60,7 @@ class LayerMachine(Machine):
     def update_grid(self, pick, kind):
         at = pick % len(self.layers)
         layer, x = self.layers[at], self.entering(at)
-        if kind == "constant":
-            x[:, 0] = 0.25
-        elif kind == "binary":
-            x[:, -1] = (x[:, -1] > 0).to(x)
-        elif kind == "one row":
-            x = x[:1]
-        elif kind == "integers":
-            x = x.round()
+        x = of_kind(x, kind)
         source = [(part, 0) for part in x.split(7)] if kind == "loader" else x
         if any(part[0] is layer and part[1] == "coef" for part in self.parts):
             try:
@@ -176,13 +169,7 @@ class NetworkMachine(Machine):
 
     @rule(kind=st.sampled_from(["rows", "constant", "binary", "one row"]))
     def update_grid(self, kind):
-        x = self.data(40)
-        if kind == "constant":
-            x[:, 0] = 0.25
-        elif kind == "binary":
-            x[:, -1] = (x[:, -1] > 0).to(x)
-        elif kind == "one row":
-            x = x[:1]
+        x = of_kind(self.data(40), kind)
         try:
             self.model.update_grid_from_samples(x)
         except RuntimeError:
