@@ -214,6 +214,21 @@ def test_snapshots():
     assert vmap(lambda v: v.new_tensor(readable(v)))(t).tolist() == [0.0] * 4
 
 
+def test_columns_that_are_written():
+    """By what knows the buffer and not the property: averages, broadcasts, loaders, functional_call."""
+    x, columns = data(), torch.tensor([2.0, 0.0, 1.0], dtype=torch.float64)
+    for model in (KAN([3, 4, 2]), KAN([3, [2, 1], 2])):
+        expected = model(x[:, [2, 0, 1]])
+        torch.testing.assert_close(functional_call(model, {"input_id": columns}, (x,)), expected)
+        plain = model(x)
+        dict(model.named_buffers())["input_id"].data.copy_(columns)
+        torch.testing.assert_close(model(x), expected)
+        check(model)
+        torch.testing.assert_close(torch.func.vmap(model)(x), expected)
+        dict(model.named_buffers())["input_id"].numpy()[:] = [0, 1, 2]
+        torch.testing.assert_close(model(x), plain)
+
+
 # Errors that say what to call
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..nn.module import Module
-from ..snapshot import readable
+from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE
 from . import (
     activations,
@@ -77,7 +77,7 @@ class KAN(Module):
     """
 
     exact = ("input_id",)
-    _in_order = True
+    _seen_columns: tuple[Snapshot, bool] | None = None
 
     def __init__(
         self,
@@ -196,7 +196,19 @@ class KAN(Module):
         functional.check_input(x, self.in_features)
         if x.dim() != 2:
             x = x.reshape(-1, x.shape[-1])
-        return x if self._in_order and self.in_features == self.width[0][0] else x[:, self.input_id]
+        return x if self.in_features == self.width[0][0] and self._in_order() else x[:, self.input_id]
+
+    def _in_order(self) -> bool:
+        """Whether input_id is 0, 1, 2, ...; False where its values are not known."""
+        columns = self._buffers["input_id"]
+        if not readable(columns) or (not columns.is_cpu and columns.is_inference()):
+            return False
+        seen = self._seen_columns
+        if seen is None or not seen[0].holds(columns):
+            if columns.is_cuda and torch.cuda.is_current_stream_capturing():
+                return False
+            seen = self._seen_columns = Snapshot(columns), columns.tolist() == list(range(len(columns)))
+        return seen[1]
 
     def sums(self, l: int, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """The sums over the edges of layer l: x [N, width_in[l]] -> [N, width_out[l + 1]]."""
@@ -289,8 +301,7 @@ class KAN(Module):
     @input_id.setter
     def input_id(self, columns: Tensor) -> None:
         # In float64, since averages of integers by torch's own functions are errors, or rounded towards 0.
-        columns = self._buffers["input_id"] = torch.as_tensor(columns).detach().double()
-        self._in_order = not readable(columns) or columns.tolist() == list(range(len(columns)))
+        self._buffers["input_id"] = torch.as_tensor(columns).detach().double()
 
     @property
     def device(self) -> torch.device:
@@ -367,7 +378,7 @@ class KAN(Module):
     history = history.attached
 
     def __getstate__(self) -> dict:
-        state = super().__getstate__()
+        state = super().__getstate__() | {"_seen_columns": None}
         state.pop("_seen_nodes", None)
         return state
 
@@ -393,7 +404,7 @@ class KAN(Module):
         if not local_metadata.get("assign_to_params_buffers", False):
             tell_of_lost(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        self.input_id = self._buffers["input_id"]
+        self.input_id = self._buffers["input_id"]  # in float64
 
     def _save_to_state_dict(self, destination, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
