@@ -135,7 +135,7 @@ RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forwa
 OF_BOTH = ("edge_forward_sum", "edge_forward_spline_u")
 
 
-def served(model, lamb: float, metric: str) -> bool:
+def is_supported(model, lamb: float, metric: str) -> bool:
     """Whether evaluate is right for this model as it is: all else is autograd's."""
     if functional.is_autocast(model.device) or (lamb and metric not in RELATIVE):
         return False
@@ -170,9 +170,9 @@ _DTYPES = (torch.float32, torch.float64)
 
 
 class Gradient:
-    """The objective loss_fn + lamb * penalty of a model, for as long as its masks and affine maps stay; see served.
+    """The objective loss_fn + lamb * penalty of a supported model, valid while its masks and affine maps stay.
 
-    lambdas: lamb_l1, lamb_entropy, lamb_coef and lamb_coefdiff of regularize.penalty; options: of the model's forward.
+    lambdas: lamb_l1, lamb_entropy, lamb_coef and lamb_coefdiff of penalties.penalty; options: of the model's forward.
     """
 
     def __init__(self, model, loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
