@@ -6,8 +6,8 @@
 //   M = M_a + M_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b)
 #pragma once
 
-#include "narrow.h"
-#include "values.h"
+#include "edge_values.h"
+#include "few_outputs.h"
 
 namespace fastkan {
 namespace {

@@ -7,8 +7,8 @@
 // it.
 #pragma once
 
-#include "narrow.h"
-#include "values.h"
+#include "edge_values.h"
+#include "few_outputs.h"
 
 namespace fastkan {
 namespace {

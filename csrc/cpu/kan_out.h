@@ -2,8 +2,8 @@
 // A task is a block of rows by a block of outputs; a row's outputs stay in registers while a block of inputs goes by.
 #pragma once
 
-#include "narrow.h"
-#include "values.h"
+#include "edge_values.h"
+#include "few_outputs.h"
 
 namespace fastkan {
 namespace {

@@ -3,8 +3,8 @@
 #include "kan_backward.h"
 #include "kan_out.h"
 #include "knots.h"
+#include "lbfgs.h"
 #include "stack.h"
-#include "two_loops.h"
 
 namespace fastkan {
 namespace FASTKAN_ISA {

@@ -16,7 +16,7 @@ struct Pool {
 // Whether the base function goes along with the only window; else it is the last one, alone.
 inline bool base_inside(const Problem& p) { return p.with_base && windows_of(p).count == 1; }
 
-// What two_loops.h makes a direction of: the changes s and y are rows of [history, size], `pairs` of them from `oldest`
+// What lbfgs.h makes a direction of: the changes s and y are rows of [history, size], `pairs` of them from `oldest`
 // on and round.
 struct Changes {
   Dtype dtype;

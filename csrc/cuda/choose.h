@@ -2,7 +2,7 @@
 //   matrix: uniform knots, degree 2 or 3, values and first derivatives, numbers of 16 bits, float64, or float32 where
 //           tf32 is allowed, in rows of whole 16 bytes, and enough of them to fill tiles; float64 on GPUs made for it
 //   wgmma:  of these kan_out of 16 bits, on sm_90
-//   bulk:   of these whose coefficients the copy engine can bring; by name alone, until a measurement prefers it
+//   tma:    of these whose coefficients the copy engine can bring; by name alone, until a measurement prefers it
 //   gather: everything, 16 bytes at a time where they lie so
 // FASTKAN_CUDA_ALGORITHM names one; that never falls back, but for contractions that it has no kernel of.
 #pragma once
@@ -18,7 +18,7 @@
 
 namespace fastkan {
 
-enum class Algorithm : int { none, gather, matrix, wgmma, bulk };
+enum class Algorithm : int { none, gather, matrix, wgmma, tma };
 
 // What ran last, for tests.
 inline std::atomic<Algorithm> last_algorithm{Algorithm::none};
@@ -59,7 +59,7 @@ inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
                                  : f64::matrix;
   if (algorithm == Algorithm::wgmma)
     return dtype == Dtype::bf16 ? bf16::groups : dtype == Dtype::f16 ? f16::groups : kNone;
-  return dtype == Dtype::bf16 ? bf16::bulk : dtype == Dtype::f16 ? f16::bulk : kNone;
+  return dtype == Dtype::bf16 ? bf16::tma : dtype == Dtype::f16 ? f16::tma : kNone;
 }
 
 // Why a problem cannot be a matrix product; nullptr if it can.
@@ -100,9 +100,8 @@ inline Algorithm asked_algorithm() {
   if (std::strcmp(name, "gather") == 0) return Algorithm::gather;
   if (std::strcmp(name, "matrix") == 0) return Algorithm::matrix;
   if (std::strcmp(name, "wgmma") == 0) return Algorithm::wgmma;
-  if (std::strcmp(name, "bulk") == 0) return Algorithm::bulk;
-  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) +
-                           "': expected gather, matrix, wgmma or bulk");
+  if (std::strcmp(name, "tma") == 0) return Algorithm::tma;
+  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) + "': expected gather, matrix, wgmma or tma");
 }
 
 using Kernel = void (*)(const Problem&, const Device&);
@@ -117,7 +116,7 @@ inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Devi
   if (has(Algorithm::matrix) && asked > Algorithm::gather) {
     found = has(asked) ? asked : Algorithm::matrix;
     if (!missing && found != Algorithm::matrix && !device.has_groups) missing = "they take a GPU of sm_90";
-    if (!missing && found == Algorithm::bulk) missing = no_boxes(p);
+    if (!missing && found == Algorithm::tma) missing = no_boxes(p);
     if (missing) throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM: no such kernels for this: ") + missing);
   }
   last_algorithm = found;

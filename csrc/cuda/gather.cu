@@ -1,6 +1,6 @@
 // The gather kernels of one type.
-#include "edge_moments.h"
-#include "kan_out.h"
+#include "gather/edge_moments.h"
+#include "gather/kan_out.h"
 #include "stored.h"
 
 namespace fastkan {

@@ -52,10 +52,10 @@ extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
 }  // namespace f64
 namespace bf16 {
-extern const Kernels vectors, matrix, groups, bulk;
+extern const Kernels vectors, matrix, groups, tma;
 }
 namespace f16 {
-extern const Kernels vectors, matrix, groups, bulk;
+extern const Kernels vectors, matrix, groups, tma;
 }
 
 }  // namespace fastkan

@@ -165,7 +165,7 @@ def reference(g: Tensor, s: Tensor, y: Tensor, inverse: list[float], oldest: int
     """-H g, g [P], by the last changes s of x and y of the gradient, rows of [H, P]; inverse holds 1 / y s.
 
     They begin in row `oldest` and go round; there are as many as inverse has numbers. On the CPU one call,
-    csrc/cpu/two_loops.h: small ones took longer than a small network's gradient.
+    csrc/cpu/lbfgs.h: small ones took longer than a small network's gradient.
     """
     pairs = [(s[row % len(s)], y[row % len(s)], one) for row, one in enumerate(inverse, oldest)]
     q, shares = g.neg(), []

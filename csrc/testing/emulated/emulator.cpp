@@ -1,5 +1,5 @@
 // The fibers behind cuda_runtime.h, and what else of CUDA and torch the operators call.
-#include <cuda/bulk.h>
+#include <cuda/matrix/tma.h>
 #include <cuda_runtime.h>
 #include <ucontext.h>
 

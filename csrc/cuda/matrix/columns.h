@@ -2,7 +2,7 @@
 // of 8. An input's functions fill octets of its own; the last octet of a group is the base functions of its inputs.
 #pragma once
 
-#include "launch.h"
+#include "../launch.h"
 
 namespace fastkan {
 

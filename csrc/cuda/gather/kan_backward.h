@@ -1,8 +1,8 @@
 // dT/ds, dT/dcoef and dT/dbase_weight, those that are wanted: one launch, and one more where rows are split.
 #pragma once
 
-#include "reduce.h"
-#include "walk.h"
+#include "../reduce.h"
+#include "row_walk.h"
 
 namespace fastkan {
 

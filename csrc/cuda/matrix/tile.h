@@ -1,11 +1,11 @@
 // A tile of a matrix product in shared memory, and what a warp makes of it.
 #pragma once
 
-#include <cuda/wgmma.h>
+#include <cuda/matrix/wgmma.h>
 
-#include "../basis/uniform.h"
-#include "operand.h"
-#include "order.h"
+#include "../../basis/uniform.h"
+#include "../operand.h"
+#include "../order.h"
 
 namespace fastkan {
 

@@ -1,5 +1,5 @@
-// csrc/cuda/ptx.h on the emulated GPU, by the tables of the PTX ISA: which lane holds which numbers of a matrix. A copy
-// lands when its group is waited for and not before, so that a wait that is missing shows.
+// csrc/cuda/matrix/ptx.h on the emulated GPU, by the tables of the PTX ISA: which lane holds which numbers of a matrix.
+// A copy lands when its group is waited for and not before, so that a wait that is missing shows.
 #pragma once
 
 #include <cuda_bf16.h>

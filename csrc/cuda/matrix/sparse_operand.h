@@ -1,8 +1,8 @@
-// What products on sparse tensor cores have of their own by the type of their numbers, beside matrix_operand.h: how a
+// What products on sparse tensor cores have of their own by the type of their numbers, beside operand.h: how a
 // window is dealt out to chunks.
 #pragma once
 
-#include "matrix_operand.h"
+#include "operand.h"
 
 namespace fastkan {
 

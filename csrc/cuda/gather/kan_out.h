@@ -4,7 +4,7 @@
 // families with several windows at an x, one after the other.
 #pragma once
 
-#include "reduce.h"
+#include "../reduce.h"
 
 namespace fastkan {
 

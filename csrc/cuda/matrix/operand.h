@@ -4,8 +4,8 @@
 // features, is the kDepth numbers of a step.
 #pragma once
 
-#include "../basis/sparse.h"
-#include "../basis/uniform.h"
+#include "../../basis/sparse.h"
+#include "../../basis/uniform.h"
 #include "tile.h"
 
 namespace fastkan {

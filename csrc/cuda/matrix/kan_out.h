@@ -7,8 +7,8 @@
 // it.
 #pragma once
 
-#include "knots.h"
-#include "reduce.h"
+#include "../knots.h"
+#include "../reduce.h"
 #include "sparse_operand.h"
 
 namespace fastkan {
@@ -16,7 +16,7 @@ namespace fastkan {
 constexpr int kStepChunks = 16, kStepInputs = 16, kStepPacks = kStepChunks / Sparse16832::kChunks;
 
 template <class A>
-struct SparseOutArgs {
+struct MatrixOutArgs {
   Contraction<A> c;
   int chunks, inputs;    // of an input; of a step
   int64_t spline_steps;  // those of the base function follow
@@ -28,9 +28,9 @@ struct SparseOutArgs {
 };
 
 template <class S, class T>
-SparseOutArgs<typename T::Sum> plan_sparse_out(const Problem& p, int processors) {
+MatrixOutArgs<typename T::Sum> plan_matrix_out(const Problem& p, int processors) {
   constexpr int kFewSteps = 8;  // less is mostly the beginning and the end of a pipeline
-  SparseOutArgs<typename T::Sum> a = {};
+  MatrixOutArgs<typename T::Sum> a = {};
   a.c = Contraction<typename T::Sum>::of(p);
   a.chunks = SparseOperand<S>::chunks(p);
   a.inputs = kStepChunks / a.chunks;
@@ -80,7 +80,7 @@ struct FunctionOfStep {
 };
 
 template <class S, class T>
-struct SparseOutShared {
+struct MatrixOutShared {
   static constexpr int kPieces = T::kColumns / SparseOperand<S>::kWidth;  // of 16 bytes, of a row
   static constexpr int kStepRows = SparseOperand<S>::kChunkColumns * kStepChunks;
   using Knots = KnotRow<typename T::Sum>;
@@ -89,13 +89,13 @@ struct SparseOutShared {
   FunctionOfStep* of_row;   // [kStepRows]
   Knots* knots;
 
-  FASTKAN_HD explicit SparseOutShared(Pieces pieces)
+  FASTKAN_HD explicit MatrixOutShared(Pieces pieces)
       : right(pieces.take<uint4>(kStages * kStepRows * kPieces)),
         left(pieces.take<LeftOperand<S, T>>(2)),
         of_row(pieces.take<FunctionOfStep>(kStepRows)),
         knots(pieces.take<Knots>(1)) {}
   // What is there already; of_row is for copies alone.
-  FASTKAN_HD SparseOutShared(uint4* right, LeftOperand<S, T>* left, Knots* knots)
+  FASTKAN_HD MatrixOutShared(uint4* right, LeftOperand<S, T>* left, Knots* knots)
       : right(right), left(left), of_row(nullptr), knots(knots) {}
   static int64_t bytes() {
     return Pieces::bytes<LeftOperand<S, T>>(2) + Pieces::bytes<uint4>(kStages * kStepRows * kPieces) +
@@ -104,10 +104,10 @@ struct SparseOutShared {
 };
 
 template <class S, class T, int K>
-class SparseOut {
+class MatrixOut {
   using A = typename T::Sum;
   using Number = typename Matrices<S>::Number;
-  using Shared = SparseOutShared<S, T>;
+  using Shared = MatrixOutShared<S, T>;
   using Operand = SparseOperand<S>;
   using Window = typename Operand::template Window<K>;
   static constexpr int kPerRow = T::kThreads / T::kRows;  // threads of a row
@@ -119,7 +119,7 @@ class SparseOut {
  public:
   static constexpr bool kGroup = T::kGroup;
 
-  __device__ __forceinline__ SparseOut(const SparseOutArgs<A>& args, const Shared& memory, int64_t n0, int64_t o0)
+  __device__ __forceinline__ MatrixOut(const MatrixOutArgs<A>& args, const Shared& memory, int64_t n0, int64_t o0)
       : a(args),
         p(args.c.p),
         shared(memory),
@@ -340,7 +340,7 @@ class SparseOut {
     }
   }
 
-  const SparseOutArgs<A>& a;
+  const MatrixOutArgs<A>& a;
   const Problem& p;
   const Shared shared;
   const int64_t n0_, o0_;
@@ -350,13 +350,13 @@ class SparseOut {
 };
 
 template <class S, class T, int K>
-__device__ __forceinline__ void sparse_out_tile(const SparseOutArgs<typename T::Sum>& a, unsigned char* memory) {
+__device__ __forceinline__ void matrix_out_tile(const MatrixOutArgs<typename T::Sum>& a, unsigned char* memory) {
   const Problem& p = a.c.p;
   const int64_t row_blocks = ceil_div(p.N, T::kRows), column_blocks = ceil_div(p.O, T::kColumns);
   const int64_t rest = blockIdx.x / row_blocks;
   const int split = static_cast<int>(rest / column_blocks);
   const int64_t begin = split * a.split_steps;
-  SparseOut<S, T, K> tile(a, SparseOutShared<S, T>(Pieces(memory)), blockIdx.x % row_blocks * T::kRows,
+  MatrixOut<S, T, K> tile(a, MatrixOutShared<S, T>(Pieces(memory)), blockIdx.x % row_blocks * T::kRows,
                           rest % column_blocks * T::kColumns);
   tile.run(begin, least(a.steps, begin + a.split_steps));
   tile.store(split, reinterpret_cast<uint4*>(memory));
@@ -364,42 +364,42 @@ __device__ __forceinline__ void sparse_out_tile(const SparseOutArgs<typename T::
 
 template <class S, class T, int K>
 __global__ void __launch_bounds__(T::kThreads, 2)
-    sparse_out_kernel(const __grid_constant__ SparseOutArgs<typename T::Sum> a) {
+    matrix_out_kernel(const __grid_constant__ MatrixOutArgs<typename T::Sum> a) {
   extern __shared__ __align__(1024) unsigned char fastkan_shared[];
   if constexpr (!T::kGroup || kHasGroups)
-    sparse_out_tile<S, T, K>(a, fastkan_shared);
+    matrix_out_tile<S, T, K>(a, fastkan_shared);
   else
     __trap();  // never launched where there are none
 }
 
 template <class S, class T>
-void sparse_out_in_tiles(const Problem& p, const Device& device) {
+void matrix_out_in_tiles(const Problem& p, const Device& device) {
   using A = typename T::Sum;
-  SparseOutArgs<A> a = plan_sparse_out<S, T>(p, device.processors);
+  MatrixOutArgs<A> a = plan_matrix_out<S, T>(p, device.processors);
   a.knots = rows_of_knots(a.c, device);
   if (a.splits > 1) a.parts = device.take<A>(a.splits * p.N * p.O);
   const int64_t blocks = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns) * a.splits;
   const auto run = [&](auto kernel) {
-    launch("sparse_out", kernel, blocks, T::kThreads, SparseOutShared<S, T>::bytes(), device, a);
+    launch("matrix_out", kernel, blocks, T::kThreads, MatrixOutShared<S, T>::bytes(), device, a);
   };
-  p.K == 3 ? run(sparse_out_kernel<S, T, 3>) : run(sparse_out_kernel<S, T, 2>);
+  p.K == 3 ? run(matrix_out_kernel<S, T, 3>) : run(matrix_out_kernel<S, T, 2>);
   if (a.splits > 1) reduce<A>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
 }
 
 template <class S>
-void sparse_out(const Problem& p, const Device& device) {
+void matrix_out(const Problem& p, const Device& device) {
   using A = typename Matrices<S>::Sum;
   using Large = Tile<sizeof(A) == 4 ? 128 : 64, 128, false, A>;
   if (ceil_div(p.N, Large::kRows) * ceil_div(p.O, Large::kColumns) >= device.processors)
-    sparse_out_in_tiles<S, Large>(p, device);
+    matrix_out_in_tiles<S, Large>(p, device);
   else
-    sparse_out_in_tiles<S, Tile<64, 64, false, A>>(p, device);
+    matrix_out_in_tiles<S, Tile<64, 64, false, A>>(p, device);
 }
 
 // The same by wgmma.
 template <class S>
-void sparse_out_of_groups(const Problem& p, const Device& device) {
-  sparse_out_in_tiles<S, Tile<128, 128, true>>(p, device);
+void matrix_out_of_groups(const Problem& p, const Device& device) {
+  matrix_out_in_tiles<S, Tile<128, 128, true>>(p, device);
 }
 
 }  // namespace fastkan

@@ -2,9 +2,9 @@
 // launch, and a second that adds the parts, in their order, where rows are split. Uniform knots, degree 2 or 3.
 #pragma once
 
-#include "knots.h"
-#include "matrix_in.h"
-#include "reduce.h"
+#include "../knots.h"
+#include "../reduce.h"
+#include "grad_x.h"
 
 namespace fastkan {
 

@@ -1,8 +1,8 @@
-// csrc/cuda/bulk.h on the emulated GPU. A box arrives some time after it was asked for, at the latest when nothing else
-// can go on.
+// csrc/cuda/matrix/tma.h on the emulated GPU. A box arrives some time after it was asked for, at the latest when
+// nothing else can go on.
 #pragma once
 
-#include <cuda/wgmma.h>
+#include <cuda/matrix/wgmma.h>
 
 namespace fastkan {
 

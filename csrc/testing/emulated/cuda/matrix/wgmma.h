@@ -1,8 +1,8 @@
-// csrc/cuda/wgmma.h on the emulated GPU. Products are made when they are waited for: what they read of shared memory
-// has to be there until then, and what they add to is not to be read before.
+// csrc/cuda/matrix/wgmma.h on the emulated GPU. Products are made when they are waited for: what they read of shared
+// memory has to be there until then, and what they add to is not to be read before.
 #pragma once
 
-#include <cuda/ptx.h>
+#include <cuda/matrix/ptx.h>
 
 namespace emulated {
 

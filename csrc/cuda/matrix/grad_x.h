@@ -3,7 +3,7 @@
 // with the derivatives w and b of order x_order, in the type summed in. D is never stored.
 #pragma once
 
-#include "matrix_coef.h"
+#include "grad_coef.h"
 
 namespace fastkan {
 

@@ -1,10 +1,10 @@
 // The copy engine of sm_90: a thread asks for a box of a tensor, which goes to shared memory by itself and is counted
-// by a barrier there. csrc/testing/emulated/cuda/bulk.h has the same functions. (PTX ISA, "Parallel Synchronization:
-// mbarrier", "cp.async.bulk.tensor"; the boxes lie as wgmma takes them, tile.h.)
+// by a barrier there. csrc/testing/emulated/cuda/matrix/tma.h has the same functions. (PTX ISA, "Parallel
+// Synchronization: mbarrier", "cp.async.bulk.tensor"; the boxes lie as wgmma takes them, tile.h.)
 #pragma once
 
 #include <cuda.h>
-#include <cuda/wgmma.h>
+#include <cuda/matrix/wgmma.h>
 #include <cuda_runtime.h>
 
 #include <stdexcept>

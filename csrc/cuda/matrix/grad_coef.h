@@ -3,11 +3,11 @@
 #pragma once
 
 #include "columns.h"
-#include "matrix_operand.h"
+#include "operand.h"
 
 namespace fastkan {
 
-// What the kernel of the backward is told; see matrix_backward.h.
+// What the kernel of the backward is told; see kan_backward.h.
 template <class A>
 struct BackwardArgs {
   Contraction<A> c;

@@ -10,8 +10,8 @@
 // functions are all zero are passed over 32 at a time.
 #pragma once
 
-#include "operand.h"
-#include "order.h"
+#include "../operand.h"
+#include "../order.h"
 
 namespace fastkan {
 

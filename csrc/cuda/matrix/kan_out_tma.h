@@ -1,16 +1,16 @@
-// kan_out of order 0 by wgmma, as in sparse_out.h, where warps share the work another way: one thread does nothing but
+// kan_out of order 0 by wgmma, as in kan_out.h, where warps share the work another way: one thread does nothing but
 // ask the copy engine for coefficients, two groups of four warps make their left operands and multiply them with the
 // same coefficients, 128 rows each. A block for every processor stays for all tiles, and what it copies for the next
 // goes on while one ends. Functions are a multiple of 4: then those of a chunk are boxes of coef[I, F, O] as it lies.
 #pragma once
 
-#include <cuda/bulk.h>
+#include <cuda/matrix/tma.h>
 
-#include "sparse_out.h"
+#include "kan_out.h"
 
 namespace fastkan {
 
-constexpr int kBulkStages = 6, kConsumers = 2;
+constexpr int kTmaStages = 6, kConsumers = 2;
 
 // A group's part of a tile.
 struct ConsumerTile : Tile<128, 128, true> {
@@ -19,33 +19,33 @@ struct ConsumerTile : Tile<128, 128, true> {
   __device__ __forceinline__ static void sync() { sync_some<kThreads>(group()); }  // 1 and 2: 0 is __syncthreads
 };
 
-struct BulkOutArgs {
-  SparseOutArgs<float> sparse;
+struct MatrixOutTmaArgs {
+  MatrixOutArgs<float> sparse;
   TensorMap coef, base_weight;
   int64_t tiles;
 };
 
 template <class S>
-struct BulkOutShared {
+struct MatrixOutTmaShared {
   using T = ConsumerTile;
-  using One = SparseOutShared<S, T>;
+  using One = MatrixOutShared<S, T>;
   static constexpr int kStage = One::kStepRows * One::kPieces, kResults = T::kRows * T::kPieces;
-  uint4* right;             // [kBulkStages][kStepRows][kPieces]
+  uint4* right;             // [kTmaStages][kStepRows][kPieces]
   uint4* results;           // [kConsumers][kResults]
   LeftOperand<S, T>* left;  // [kConsumers][2]
-  Barrier *full, *empty;    // [kBulkStages]
+  Barrier *full, *empty;    // [kTmaStages]
   KnotRow<float>* knots;
 
-  FASTKAN_HD explicit BulkOutShared(Pieces pieces)
-      : right(pieces.take<uint4>(kBulkStages * kStage)),
+  FASTKAN_HD explicit MatrixOutTmaShared(Pieces pieces)
+      : right(pieces.take<uint4>(kTmaStages * kStage)),
         results(pieces.take<uint4>(kConsumers * kResults)),
         left(pieces.take<LeftOperand<S, T>>(kConsumers * 2)),
-        full(pieces.take<Barrier>(kBulkStages)),
-        empty(pieces.take<Barrier>(kBulkStages)),
+        full(pieces.take<Barrier>(kTmaStages)),
+        empty(pieces.take<Barrier>(kTmaStages)),
         knots(pieces.take<KnotRow<float>>(1)) {}
   static int64_t bytes() {
-    return Pieces::bytes<uint4>(kBulkStages * kStage + kConsumers * kResults) +
-           Pieces::bytes<LeftOperand<S, T>>(kConsumers * 2) + 2 * Pieces::bytes<Barrier>(kBulkStages) +
+    return Pieces::bytes<uint4>(kTmaStages * kStage + kConsumers * kResults) +
+           Pieces::bytes<LeftOperand<S, T>>(kConsumers * 2) + 2 * Pieces::bytes<Barrier>(kTmaStages) +
            Pieces::bytes<KnotRow<float>>(1);
   }
 };
@@ -54,7 +54,7 @@ struct BulkOutShared {
 struct Turn {
   int stage = 0, parity = 0;
   __device__ __forceinline__ void next() {
-    if (++stage == kBulkStages) stage = 0, parity ^= 1;
+    if (++stage == kTmaStages) stage = 0, parity ^= 1;
   }
 };
 
@@ -62,7 +62,7 @@ struct Turn {
 struct TileOfGrid {
   int64_t n0, o0, begin, end;
   int split;
-  __device__ __forceinline__ static TileOfGrid of(const SparseOutArgs<float>& a, int64_t tile) {
+  __device__ __forceinline__ static TileOfGrid of(const MatrixOutArgs<float>& a, int64_t tile) {
     using T = ConsumerTile;
     const int64_t row_blocks = ceil_div(a.c.p.N, kConsumers * T::kRows);
     const int64_t column_blocks = ceil_div(a.c.p.O, T::kColumns);
@@ -75,9 +75,9 @@ struct TileOfGrid {
 };
 
 template <class S>
-__device__ __forceinline__ void produce(const BulkOutArgs& a, const BulkOutShared<S>& shared) {
-  using Shared = BulkOutShared<S>;
-  const SparseOutArgs<float>& s = a.sparse;
+__device__ __forceinline__ void produce(const MatrixOutTmaArgs& a, const MatrixOutTmaShared<S>& shared) {
+  using Shared = MatrixOutTmaShared<S>;
+  const MatrixOutArgs<float>& s = a.sparse;
   Turn turn;
   for (int64_t t = blockIdx.x; t < a.tiles; t += gridDim.x) {
     const TileOfGrid tile = TileOfGrid::of(s, t);
@@ -101,14 +101,14 @@ __device__ __forceinline__ void produce(const BulkOutArgs& a, const BulkOutShare
 }
 
 template <class S, int K>
-__device__ __forceinline__ void consume(const BulkOutArgs& a, const BulkOutShared<S>& shared) {
+__device__ __forceinline__ void consume(const MatrixOutTmaArgs& a, const MatrixOutTmaShared<S>& shared) {
   using T = ConsumerTile;
   const int group = T::group() - 1;
   LeftOperand<S, T>* left = shared.left + 2 * group;
   Turn turn;
   for (int64_t t = blockIdx.x; t < a.tiles; t += gridDim.x) {
     const TileOfGrid of = TileOfGrid::of(a.sparse, t);
-    SparseOut<S, T, K> tile(a.sparse, SparseOutShared<S, T>(shared.right, left, shared.knots), of.n0 + group * T::kRows,
+    MatrixOut<S, T, K> tile(a.sparse, MatrixOutShared<S, T>(shared.right, left, shared.knots), of.n0 + group * T::kRows,
                             of.o0);
     tile.look(of.begin);
     tile.make(of.begin, 0);
@@ -124,18 +124,18 @@ __device__ __forceinline__ void consume(const BulkOutArgs& a, const BulkOutShare
       T::sync();
       if (T::thread() == 0) arrive(shared.empty + turn.stage);
     }
-    tile.store(of.split, shared.results + group * BulkOutShared<S>::kResults);
+    tile.store(of.split, shared.results + group * MatrixOutTmaShared<S>::kResults);
   }
 }
 
 template <class S, int K>
 __global__ void __launch_bounds__((1 + kConsumers) * ConsumerTile::kThreads, 1)
-    bulk_out_kernel(const __grid_constant__ BulkOutArgs a) {
+    matrix_out_tma_kernel(const __grid_constant__ MatrixOutTmaArgs a) {
   extern __shared__ __align__(1024) unsigned char fastkan_shared[];
   if constexpr (kHasGroups) {
-    const BulkOutShared<S> shared{Pieces(fastkan_shared)};
+    const MatrixOutTmaShared<S> shared{Pieces(fastkan_shared)};
     if (threadIdx.x == 0) {
-      for (int stage = 0; stage < kBulkStages; ++stage) {
+      for (int stage = 0; stage < kTmaStages; ++stage) {
         make_barrier(shared.full + stage, 1);
         make_barrier(shared.empty + stage, kConsumers);
       }
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__((1 + kConsumers) * ConsumerTile::kThreads, 1)
       if (!a.sparse.knots) *shared.knots = KnotRow<float>::of(a.sparse.c.shape, a.sparse.c.p.grid);
     }
     // Rows of the right operand that no box of coefficients reaches.
-    for (int q = threadIdx.x; q < kBulkStages * BulkOutShared<S>::kStage; q += blockDim.x)
+    for (int q = threadIdx.x; q < kTmaStages * MatrixOutTmaShared<S>::kStage; q += blockDim.x)
       shared.right[q] = make_uint4(0, 0, 0, 0);
     show_copies_to_products();
     __syncthreads();
@@ -160,10 +160,10 @@ __global__ void __launch_bounds__((1 + kConsumers) * ConsumerTile::kThreads, 1)
 }
 
 template <class S>
-void bulk_out(const Problem& p, const Device& device) {
-  BulkOutArgs a = {};
+void matrix_out_tma(const Problem& p, const Device& device) {
+  MatrixOutTmaArgs a = {};
   using T = ConsumerTile;
-  a.sparse = plan_sparse_out<S, T>(p, device.processors);
+  a.sparse = plan_matrix_out<S, T>(p, device.processors);
   a.sparse.knots = rows_of_knots(a.sparse.c, device);
   if (a.sparse.splits > 1) a.sparse.parts = device.take<float>(a.sparse.splits * p.N * p.O);
   const int chunks = a.sparse.chunks;
@@ -177,10 +177,10 @@ void bulk_out(const Problem& p, const Device& device) {
     a.base_weight = tensor_map(Boxes{b.data, {p.O, p.I, 1, 1}, {1, b.stride[0], 8, 8}, {64, kStepInputs, 1, 1}});
   a.tiles = ceil_div(p.N, kConsumers * T::kRows) * ceil_div(p.O, T::kColumns) * a.sparse.splits;
   const auto run = [&](auto kernel) {
-    launch("bulk_out", kernel, least(a.tiles, device.processors), (1 + kConsumers) * T::kThreads,
-           BulkOutShared<S>::bytes(), device, a);
+    launch("matrix_out_tma", kernel, least(a.tiles, device.processors), (1 + kConsumers) * T::kThreads,
+           MatrixOutTmaShared<S>::bytes(), device, a);
   };
-  p.K == 3 ? run(bulk_out_kernel<S, 3>) : run(bulk_out_kernel<S, 2>);
+  p.K == 3 ? run(matrix_out_tma_kernel<S, 3>) : run(matrix_out_tma_kernel<S, 2>);
   if (a.sparse.splits > 1)
     reduce<float>({a.sparse.parts, p.N * p.O, a.sparse.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
 }

@@ -1,12 +1,12 @@
 // The products that four warps make together on sm_90a, from a left operand in their registers and a right one in
-// shared memory. They go on by themselves until they are waited for. csrc/testing/emulated/cuda/wgmma.h has the same
-// functions. Warp w holds rows 16 w to 16 w + 15 of the left operand [64, .], its places and its sums as for mma
+// shared memory. They go on by themselves until they are waited for. csrc/testing/emulated/cuda/matrix/wgmma.h has the
+// same functions. Warp w holds rows 16 w to 16 w + 15 of the left operand [64, .], its places and its sums as for mma
 // (ptx.h); the sums are [64, 128], c[n] of columns 8 n and on. The right operand is named by a descriptor (tile.h).
 // (PTX ISA, "Register fragments for wgmma.mma_async.m64nNk16" and, with sparse operands, "m64nNk32"; CUTLASS's
 // ELayout_64x32).
 #pragma once
 
-#include <cuda/ptx.h>
+#include <cuda/matrix/ptx.h>
 
 namespace fastkan {
 

@@ -1,5 +1,5 @@
 // The instructions that CUDA C++ has no words for: copies into shared memory that go on by themselves, and products of
-// matrices that a warp makes together. csrc/testing/emulated/cuda/ptx.h has the same functions for the tests.
+// matrices that a warp makes together. csrc/testing/emulated/cuda/matrix/ptx.h has the same functions for the tests.
 // How a warp's registers hold matrices is in the PTX ISA, "Matrix fragments for mma.m16n8k16" and "for sparse
 // mma.m16n8k32". With lane = 4 g + t, two 16-bit numbers in a register, the lower first:
 //   left [16, 16]    a[r]: row g + 8 (r % 2), columns 2 t + 8 (r / 2) and the next
