@@ -1,13 +1,13 @@
-// What sums over rows, or over outputs: a warp takes one input and visits its rows in the order of their windows. The
-// coefficients of a window, and the gradients of them, stay in registers while its rows go by and move on with it;
-// lanes are outputs. So coefficients are read and gradients written once for some hundreds of rows, by one owner, in
-// one order.
+// Row walk: reductions over rows or outputs. A warp takes one input, sorts a batch of its rows by knot span and
+// processes them in that order; lanes are outputs. The coefficients of the current window and their gradients stay in
+// registers, and shift by one function when the window advances. So a batch of some hundred rows reads each
+// coefficient and writes each gradient once, by one owner and in a fixed order.
 //   gradients:       grad_x[n,i] = s sum_o u (sum_k w'_k coef_k + b' base),  grad_coef_k[i,o] = sum_n s w_k u
 //   edge_moments:    sums of |phi|, d, d^2 with phi = sum_k w_k coef_k + b base, d = phi - phi in the first row
 //   edge_gradients:  gradients with u[n,o] + t0[i,o] sign(phi[n,i,o]) + t1[i,o] + t2[i,o] phi[n,i,o] for u[n,o]
-// Of families whose functions are not zero in several windows at once all functions go by in turns, a window each: in a
-// turn rows have one window in common. They lie in the order of their first functions, so that those of which a turn's
-// functions are all zero are passed over 32 at a time.
+// Families with wide support process all their functions in passes of one window, the same window for every row. Rows
+// are sorted by their first non-zero function, so that rows whose functions are zero in a pass are skipped 32 at a
+// time.
 #pragma once
 
 #include "../operand.h"
@@ -15,55 +15,59 @@
 
 namespace fastkan {
 
-enum class Visit : int { gradients, edge_moments, edge_gradients };
+enum class Reduction : int { gradients, edge_moments, edge_gradients };
 
-constexpr int kWarps = 4;  // of a block: neighbouring inputs, which read the same rows of u at about the same time
+constexpr int kWarps =
+    4;  // of a block; they take neighbouring inputs, which read the same rows of u at about the same time
 
 template <class A>
-struct WalkArgs {
+struct RowWalkArgs {
   Contraction<A> c;
   bool with_x, with_coef;
-  int capacity;        // rows that are sorted together
-  int functions;       // that a warp owns, of F; what is one warp's is a range
-  int turn;            // functions that it takes at a time: all of these, but of families with several windows one
-  int ranges, splits;  // splits of the rows
+  int capacity;        // rows sorted together
+  int functions;       // functions owned by a warp: a range of the F functions
+  int pass_functions;  // functions per pass: all of a range; one window for families with wide support
+  int ranges, splits;  // ranges of functions; splits of the rows
   int64_t split_rows;
-  A* sum_coef;      // [split, I, F, O]; where it is absent grad_coef is written at once
-  A* sum_edges;     // [split, range, I, O]: of grad_base; likewise
+  A* sum_coef;      // [split, I, F, O]; null: grad_coef is written directly
+  A* sum_edges;     // [split, range, I, O], for grad_base; likewise
   double* moments;  // [split, range, 4, I, O], see edge_moments.h
 };
 
-// What a warp keeps of 32 rows: the weights of their windows, base function last, and those of the order for grad_x.
+// Shared memory of a warp. `weight`: for 32 rows, the values of their windows, base function last, at `order` and at
+// `x_order`.
 template <class A, int MAX>
-struct WalkShared {
+struct RowWalkShared {
   static constexpr int kPlanes = MAX + 2, kRow = 2 * kPlanes;
-  Ordered<A> rows;
+  SortedRows<A> rows;
   A* weight;  // [kWarp][kRow]
   KnotRow<A>* knots;
 
-  FASTKAN_HD WalkShared(Pieces pieces, int capacity)
-      : rows(pieces, capacity), weight(pieces.take<A>(kWarp * kRow)), knots(pieces.take<KnotRow<A>>(1)) {}
+  FASTKAN_HD RowWalkShared(SharedAllocator allocator, int capacity)
+      : rows(allocator, capacity), weight(allocator.take<A>(kWarp * kRow)), knots(allocator.take<KnotRow<A>>(1)) {}
   FASTKAN_HD static int64_t bytes(int capacity) {
-    return Ordered<A>::bytes(capacity) + Pieces::bytes<A>(kWarp * kRow) + Pieces::bytes<KnotRow<A>>(1);
+    return SortedRows<A>::bytes(capacity) + SharedAllocator::bytes<A>(kWarp * kRow) +
+           SharedAllocator::bytes<KnotRow<A>>(1);
   }
 };
 
 template <class A>
 __device__ __forceinline__ A sum_of_warp(A value) {
 #pragma unroll
-  for (int by = kWarp / 2; by > 0; by /= 2) value += __shfl_xor_sync(kAll, value, by);
+  for (int by = kWarp / 2; by > 0; by /= 2) value += __shfl_xor_sync(kFullWarp, value, by);
   return value;
 }
 
-template <class Operand, int MAX, bool FIXED, Visit VISIT>
-class Walk {
+template <class Operand, int MAX, bool FIXED, Reduction REDUCTION>
+class RowWalk {
   using A = typename Operand::Accumulator;
-  using Shared = WalkShared<A, MAX>;
+  using Shared = RowWalkShared<A, MAX>;
   static constexpr int V = Operand::kWidth;
   static constexpr bool kKeepsTerms = FIXED || V < 8;  // in registers
 
  public:
-  __device__ __forceinline__ Walk(const WalkArgs<A>& args, const Shared& memory, int64_t input, int range, int split)
+  __device__ __forceinline__ RowWalk(const RowWalkArgs<A>& args, const Shared& memory, int64_t input, int range,
+                                     int split)
       : a(args),
         p(args.c.p),
         shared(memory),
@@ -72,33 +76,33 @@ class Walk {
         range_(range),
         lane(static_cast<int>(threadIdx.x % kWarp)),
         f_begin(range * args.functions),
-        f_end(static_cast<int>(least(args.c.p.F, f_begin + args.functions))),
-        turn_(f_begin),
+        f_end(static_cast<int>(min(args.c.p.F, f_begin + args.functions))),
+        pass_(f_begin),
         n_begin(split * args.split_rows),
-        n_end(least(args.c.p.N, n_begin + args.split_rows)) {}
+        n_end(min(args.c.p.N, n_begin + args.split_rows)) {}
 
   __device__ __forceinline__ void run() {
     if (lane == 0) *shared.knots = KnotRow<A>::of(a.c.shape, row_of_knots());
     __syncwarp();
     int filled = 0;
-    bool whole = true;  // no rows before these
+    bool overwrite = true;  // no earlier rows have been added to the results
     for (int64_t from = n_begin; from < n_end; from += kWarp) {
       const int64_t n = from + lane;
-      const int place = n < n_end ? place_of(n) : -1;
-      shared.rows.add(filled, place >= 0, static_cast<int32_t>(n - n_begin), place);
+      const int key = n < n_end ? sort_key(n) : -1;
+      shared.rows.add(filled, key >= 0, static_cast<int32_t>(n - n_begin), key);
       if (filled + kWarp <= a.capacity && from + kWarp < n_end) continue;
       shared.rows.sort(filled);
-      for (turn_ = f_begin; turn_ < f_end; turn_ = turn_end()) visit(filled, whole);
+      for (pass_ = f_begin; pass_ < f_end; pass_ = pass_end()) process_rows(filled, overwrite);
       if (a.with_x) store_x(filled);
       __syncwarp();
       filled = 0;
-      whole = false;
+      overwrite = false;
     }
   }
 
  private:
   __device__ __forceinline__ bool wide() const { return !FIXED && p.family != Family::bspline; }
-  __device__ __forceinline__ int K() const { return FIXED ? MAX : a.c.windows.size - 1; }  // one less than a window
+  __device__ __forceinline__ int K() const { return FIXED ? MAX : a.c.windows.size - 1; }  // size of a window, minus 1
   __device__ __forceinline__ const double* row_of_knots() const { return p.grid + i * p.grid_stride; }
   __device__ __forceinline__ A x_of(int64_t n) const { return element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]); }
   __device__ __forceinline__ A s_of(int64_t n) const {
@@ -110,65 +114,65 @@ class Walk {
   __device__ __forceinline__ Wide<A> wide_of(int64_t n) const {
     return Wide<A>(a.c.shape, p.family, *shared.knots, x_of(n));
   }
-  // The functions whose turn it is.
-  __device__ __forceinline__ int turn_begin() const { return FIXED ? f_begin : turn_; }
-  __device__ __forceinline__ int turn_end() const {
-    return FIXED ? f_end : static_cast<int>(least(f_end, turn_ + a.turn));
+  // The functions of the current pass.
+  __device__ __forceinline__ int pass_begin() const { return FIXED ? f_begin : pass_; }
+  __device__ __forceinline__ int pass_end() const {
+    return FIXED ? f_end : static_cast<int>(min(f_end, pass_ + a.pass_functions));
   }
-  // Where a row stands in the order; -1: nowhere, since the range has nothing to do with it. Of splines that is the
-  // window, the lowest that holds a function of the range being 0.
-  __device__ __forceinline__ int place_of(int64_t n) const {
-    if (wide()) return wide_of(n).first(a.c.windows.functions) / (p.F / kDigits + 1);
+  // Sort key of row n; -1 if no function of the range is non-zero there. For splines the knot span, counted from the
+  // lowest whose window meets the range.
+  __device__ __forceinline__ int sort_key(int64_t n) const {
+    if (wide()) return wide_of(n).first(a.c.windows.functions) / (p.F / kBuckets + 1);
     const int window = window_of(n).start - (f_begin - K());
     return window >= (a.with_coef ? 0 : K()) && window < f_end - f_begin + K() ? window : -1;
   }
-  // Of a row, counted in the same way from the lowest that holds a function of the turn.
-  __device__ __forceinline__ int window_at(int slot) const { return wide() ? K() : shared.rows.window[slot]; }
-  // The base function goes along with the first turn.
-  __device__ __forceinline__ bool with_base() const { return p.with_base && (!wide() || turn_ == 0); }
-  __device__ __forceinline__ bool reads_coef() const { return VISIT != Visit::gradients || a.with_x; }
+  // Window of a row, counted likewise from the lowest that meets the functions of the pass.
+  __device__ __forceinline__ int window_of_slot(int slot) const { return wide() ? K() : shared.rows.window[slot]; }
+  // The base function is added in the first pass.
+  __device__ __forceinline__ bool with_base() const { return p.with_base && (!wide() || pass_ == 0); }
+  __device__ __forceinline__ bool needs_coef() const { return REDUCTION != Reduction::gradients || a.with_x; }
 
-  // The registers of one lane: outputs o .. o+V-1 of one window, counted g.
-  struct Lane {
+  // Registers of one lane: outputs o .. o+V-1 of window g.
+  struct LaneState {
     int64_t o;
     bool here;
     int g;
-    A coef[MAX + 1][V], base[V];  // read
-    A sum[MAX + 1][V], edge[V];   // gradients of them; of edge_moments the sum of |phi| alone
-    A terms[3][V];                // of edge_gradients
-    A shift[V];                   // of edge_moments
+    A coef[MAX + 1][V], base[V];  // loaded
+    A sum[MAX + 1][V], edge[V];   // their gradients; for edge_moments `edge` is the sum of |phi|
+    A terms[3][V];                // for edge_gradients
+    A shift[V];                   // for edge_moments
     double first[V], second[V];   // sums of d and d^2
   };
 
-  __device__ __forceinline__ void visit(int filled, bool whole) {
+  __device__ __forceinline__ void process_rows(int filled, bool overwrite) {
     for (int64_t o0 = 0; o0 < p.O; o0 += kWarp * V) {
-      Lane l = begin(o0, filled);
-      const bool first = o0 == 0 && turn_begin() == f_begin;
-      for (int from = 0; from < filled; from += kWarp) visit_some(l, from, filled, whole, first);
-      finish(l, whole);
+      LaneState l = begin(o0, filled);
+      const bool first = o0 == 0 && pass_begin() == f_begin;
+      for (int from = 0; from < filled; from += kWarp) process_batch(l, from, filled, overwrite, first);
+      finish(l, overwrite);
     }
   }
 
-  __device__ __forceinline__ Lane begin(int64_t o0, int filled) {
-    Lane l = {};
+  __device__ __forceinline__ LaneState begin(int64_t o0, int filled) {
+    LaneState l = {};
     l.o = o0 + lane * V;
     l.here = l.o < p.O;
-    if (reads_coef() && p.with_base && l.here)
+    if (needs_coef() && p.with_base && l.here)
       Operand::load(p.base_weight, i * p.base_weight.stride[0], l.o, p.base_weight.stride[1], l.base);
-    // With gradients of coefficients every window of splines counts, since every function is written.
-    const int window = a.with_coef && !wide() ? 0 : filled ? window_at(shared.rows.slot[0]) : K();
+    // Gradients of spline coefficients start at the first window, since every function is written.
+    const int window = a.with_coef && !wide() ? 0 : filled ? window_of_slot(shared.rows.slot[0]) : K();
     l.g = window - K() - 1;
-    while (l.g < window) move(l, false, true);
-    if (VISIT == Visit::edge_gradients && kKeepsTerms && l.here)
+    while (l.g < window) advance_window(l, false, true);
+    if (REDUCTION == Reduction::edge_gradients && kKeepsTerms && l.here)
 #pragma unroll
       for (int k = 0; k < 3; ++k)
 #pragma unroll
         for (int v = 0; v < V; ++v) l.terms[k][v] = read_term(k, l.o + v);
-    if (VISIT == Visit::edge_moments) value_in_first_row(l);
+    if (REDUCTION == Reduction::edge_moments) set_shift(l);
     return l;
   }
 
-  __device__ __forceinline__ A term(const Lane& l, int k, int v) const {
+  __device__ __forceinline__ A term(const LaneState& l, int k, int v) const {
     return kKeepsTerms ? l.terms[k][v] : l.here ? read_term(k, l.o + v) : A(0);
   }
 
@@ -177,9 +181,10 @@ class Walk {
     return static_cast<const A*>(t.data)[k * t.stride[0] + i * t.stride[1] + o * t.stride[2]];
   }
 
-  // What edge_moments takes off every value. In the order of values(), so that an edge that is constant has d = 0.
-  __device__ __forceinline__ void value_in_first_row(Lane& l) const {
-    if (wide()) return wide_value(l, 0, l.shift);
+  // The shift of edge_moments: phi in the first row, summed in the same order as in edge_values(), so that constant
+  // edges have d = 0.
+  __device__ __forceinline__ void set_shift(LaneState& l) const {
+    if (wide()) return wide_edge_value(l, 0, l.shift);
     if (!l.here) return;
     const Window<A, MAX, FIXED> window = window_of(0);
     A w[MAX + 1], c[V] = {};
@@ -196,8 +201,8 @@ class Walk {
     }
   }
 
-  // phi of all functions that are not zero in a row, a lane evaluating each.
-  __device__ __forceinline__ void wide_value(const Lane& l, int64_t n, A* phi) const {
+  // phi of row n over all non-zero functions, for families with wide support; each lane evaluates one function.
+  __device__ __forceinline__ void wide_edge_value(const LaneState& l, int64_t n, A* phi) const {
     const Wide<A> wide = wide_of(n);
     const A of_base = p.with_base ? a.c.base(wide.x) : A(0);
 #pragma unroll
@@ -205,8 +210,8 @@ class Walk {
     const int first = wide.first(a.c.windows.functions), end = first + a.c.windows.functions;
     for (int from = first; from < end; from += kWarp) {
       const A mine = from + lane < end ? wide(p.order, from + lane) : A(0);
-      for (int f = from; f < least(end, from + kWarp); ++f) {
-        const A w = __shfl_sync(kAll, mine, f - from);
+      for (int f = from; f < min(end, from + kWarp); ++f) {
+        const A w = __shfl_sync(kFullWarp, mine, f - from);
         A c[V] = {};
         if (l.here) Operand::load(p.coef, i * p.coef.stride[0] + f * p.coef.stride[1], l.o, p.coef.stride[2], c);
 #pragma unroll
@@ -215,17 +220,17 @@ class Walk {
     }
   }
 
-  __device__ __forceinline__ void load_u(const Lane& l, int32_t row, A* to) const {
+  __device__ __forceinline__ void load_u(const LaneState& l, int32_t row, A* to) const {
     if (l.here && p.u) Operand::load(p.u, (n_begin + row) * p.u.stride[0], l.o, p.u.stride[1], to);
   }
 
-  // The window moves on by one function: the lowest leaves, the next is read.
-  __device__ __forceinline__ void move(Lane& l, bool whole, bool reads) {
-    const int leaves = turn_begin() - K() + l.g, enters = leaves + K() + 1;
-    if (a.with_coef && leaves >= turn_begin() && l.here) put_coef(l, leaves, whole);
+  // Advances the window by one function: the lowest leaves, the next one is loaded.
+  __device__ __forceinline__ void advance_window(LaneState& l, bool overwrite, bool reads) {
+    const int outgoing = pass_begin() - K() + l.g, incoming = outgoing + K() + 1;
+    if (a.with_coef && outgoing >= pass_begin() && l.here) store_grad_coef(l, outgoing, overwrite);
     A coef[V] = {};
-    if (reads && reads_coef() && l.here && enters >= 0 && enters < p.F)
-      Operand::load(p.coef, i * p.coef.stride[0] + enters * p.coef.stride[1], l.o, p.coef.stride[2], coef);
+    if (reads && needs_coef() && l.here && incoming >= 0 && incoming < p.F)
+      Operand::load(p.coef, i * p.coef.stride[0] + incoming * p.coef.stride[1], l.o, p.coef.stride[2], coef);
     ++l.g;
 #pragma unroll
     for (int k = 0; k <= MAX; ++k)
@@ -236,75 +241,77 @@ class Walk {
       }
   }
 
-  __device__ __forceinline__ void put_coef(const Lane& l, int f, bool whole) const {
+  __device__ __forceinline__ void store_grad_coef(const LaneState& l, int f, bool overwrite) const {
     const int64_t at = (i * p.F + f) * p.O + l.o;
     if (!a.sum_coef)
       Operand::store(p.grad_coef, p.grad_coef_dtype, at, l.sum[0]);
-    else if (A* to = a.sum_coef + split_ * p.I * p.F * p.O + at; whole)
-      put_sums<V>(to, l.sum[0]);
+    else if (A* to = a.sum_coef + split_ * p.I * p.F * p.O + at; overwrite)
+      store_partial<V>(to, l.sum[0]);
     else
-      add_sums<V>(to, l.sum[0]);
+      add_partial<V>(to, l.sum[0]);
   }
 
-  __device__ __forceinline__ void finish(Lane& l, bool whole) {
+  __device__ __forceinline__ void finish(LaneState& l, bool overwrite) {
     if (a.with_coef)
-      while (l.g < turn_end() - turn_begin() + K()) move(l, whole, false);
+      while (l.g < pass_end() - pass_begin() + K()) advance_window(l, overwrite, false);
     if (!l.here) return;
     const int64_t at = i * p.O + l.o, part = static_cast<int64_t>(split_) * a.ranges + range_;
-    if (VISIT == Visit::edge_moments)
-      put_moments(l, a.moments + part * 4 * p.I * p.O + at, whole);
+    if (REDUCTION == Reduction::edge_moments)
+      store_moments(l, a.moments + part * 4 * p.I * p.O + at, overwrite);
     else if (!a.with_coef || !with_base())
       return;
     else if (!a.sum_edges)
       Operand::store(p.grad_base, p.grad_coef_dtype, at, l.edge);
-    else if (A* to = a.sum_edges + part * p.I * p.O + at; whole)
-      put_sums<V>(to, l.edge);
+    else if (A* to = a.sum_edges + part * p.I * p.O + at; overwrite)
+      store_partial<V>(to, l.edge);
     else
-      add_sums<V>(to, l.edge);
+      add_partial<V>(to, l.edge);
   }
 
-  __device__ __forceinline__ void put_moments(const Lane& l, double* to, bool whole) const {
+  __device__ __forceinline__ void store_moments(const LaneState& l, double* to, bool overwrite) const {
     const int64_t plane = p.I * p.O;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      to[v] = l.edge[v] + (whole ? 0 : to[v]);
-      to[plane + v] = l.first[v] + (whole ? 0 : to[plane + v]);
-      to[2 * plane + v] = l.second[v] + (whole ? 0 : to[2 * plane + v]);
+      to[v] = l.edge[v] + (overwrite ? 0 : to[v]);
+      to[plane + v] = l.first[v] + (overwrite ? 0 : to[plane + v]);
+      to[2 * plane + v] = l.second[v] + (overwrite ? 0 : to[2 * plane + v]);
       to[3 * plane + v] = l.shift[v];
     }
   }
 
-  // 32 rows of the order, or what is left of them: lane r evaluates row r, then all lanes visit one after the other.
-  __device__ __forceinline__ void visit_some(Lane& l, int from, int filled, bool whole, bool first) {
-    const int count = static_cast<int>(least(kWarp, filled - from));
+  // Up to 32 rows in sorted order: lane r evaluates the window of row r, then all lanes process the rows one after
+  // the other.
+  __device__ __forceinline__ void process_batch(LaneState& l, int from, int filled, bool overwrite, bool first) {
+    const int count = static_cast<int>(min(kWarp, filled - from));
     int32_t my_row = 0;
     int my_window = 0;
     if (lane < count) {
       const int slot = shared.rows.slot[from + lane];
       my_row = shared.rows.row[slot];
-      my_window = window_at(slot);
+      my_window = window_of_slot(slot);
       if (!wide()) evaluate(my_row);
     }
     const bool any = !wide() || evaluate_wide(my_row, lane < count);
     __syncwarp();
     A next[V] = {}, my_x = A(0);
-    if (VISIT == Visit::gradients && any) load_u(l, __shfl_sync(kAll, my_row, 0), next);
+    if (REDUCTION == Reduction::gradients && any) load_u(l, __shfl_sync(kFullWarp, my_row, 0), next);
     for (int r = 0; any && r < count; ++r) {
-      const int window = __shfl_sync(kAll, my_window, r);
+      const int window = __shfl_sync(kFullWarp, my_window, r);
       A u[V];
 #pragma unroll
       for (int v = 0; v < V; ++v) u[v] = next[v];
-      if (VISIT == Visit::edge_gradients) load_u(l, __shfl_sync(kAll, my_row, r), u);  // no registers to read ahead
-      if (VISIT == Visit::gradients) {
-        const int32_t row = __shfl_sync(kAll, my_row, r + 1 < count ? r + 1 : r);
+      if (REDUCTION == Reduction::edge_gradients)
+        load_u(l, __shfl_sync(kFullWarp, my_row, r), u);  // no registers to prefetch
+      if (REDUCTION == Reduction::gradients) {
+        const int32_t row = __shfl_sync(kFullWarp, my_row, r + 1 < count ? r + 1 : r);
         load_u(l, row, next);
       }
-      while (l.g < window) move(l, whole, true);
+      while (l.g < window) advance_window(l, overwrite, true);
       const A* w = shared.weight + r * Shared::kRow;
-      const bool owned = window >= K();  // else another range's, which shares functions with it
-      if (VISIT != Visit::gradients) values(l, w, __shfl_sync(kAll, my_row, r), u);
-      if (VISIT == Visit::edge_moments) continue;
-      if (a.with_coef) add_row(l, w, u, owned);
+      const bool is_owned = window >= K();  // otherwise the row belongs to a neighbouring range, too
+      if (REDUCTION != Reduction::gradients) edge_values(l, w, __shfl_sync(kFullWarp, my_row, r), u);
+      if (REDUCTION == Reduction::edge_moments) continue;
+      if (a.with_coef) add_row(l, w, u, is_owned);
       if (a.with_x) {
         const A total = sum_of_warp(slope(l, w + Shared::kPlanes, u));
         if (lane == r) my_x = total;
@@ -322,7 +329,7 @@ class Walk {
     const Window<A, MAX, FIXED> window = window_of(n);
     FASTKAN_ROLL
     for (int of_x = 0; of_x < 2; ++of_x) {
-      if (!wants(of_x)) continue;
+      if (!is_needed(of_x)) continue;
       const A s = of_x ? A(1) : s_of(n);
       A w[MAX + 1];
       window.weights(of_x ? p.x_order : p.order, w);
@@ -332,62 +339,62 @@ class Walk {
       if (p.with_base) to[MAX + 1] = (of_x ? a.c.base_of_x : a.c.base)(window.x) * s;
     }
   }
-  __device__ __forceinline__ bool wants(int of_x) const {
-    return of_x ? a.with_x : a.with_coef || VISIT != Visit::gradients;
+  __device__ __forceinline__ bool is_needed(int of_x) const {
+    return of_x ? a.with_x : a.with_coef || REDUCTION != Reduction::gradients;
   }
 
-  // Whether the turn's functions, or the base function, may not be zero in that row.
-  __device__ __forceinline__ bool reaches(int32_t row) const {
+  // Whether a function of the pass, or the base function, may be non-zero in that row.
+  __device__ __forceinline__ bool may_be_nonzero(int32_t row) const {
     const Wide<A> wide = wide_of(n_begin + row);
     const int begin = wide.first(a.c.windows.functions);
-    return with_base() || wide.x != wide.x || (begin < turn_end() && begin + a.c.windows.functions > turn_begin());
+    return with_base() || wide.x != wide.x || (begin < pass_end() && begin + a.c.windows.functions > pass_begin());
   }
 
-  // The functions of the turn in those lanes that have a row, unless they are zero in all of them: whether they are
-  // not.
+  // Evaluates the functions of the pass for the lanes that have a row. Returns false, evaluating nothing, if they are
+  // zero in all of them.
   __device__ __forceinline__ bool evaluate_wide(int32_t row, bool has) const {
-    if (__ballot_sync(kAll, has && reaches(row)) == 0) return false;
+    if (__ballot_sync(kFullWarp, has && may_be_nonzero(row)) == 0) return false;
     if (!has) return true;
     const int64_t n = n_begin + row;
     const Wide<A> wide = wide_of(n);
     const int size = a.c.windows.size;
     FASTKAN_ROLL
     for (int of_x = 0; of_x < 2; ++of_x) {
-      if (!wants(of_x)) continue;
+      if (!is_needed(of_x)) continue;
       const A s = of_x ? A(1) : s_of(n);
       A* to = shared.weight + lane * Shared::kRow + of_x * Shared::kPlanes;
       const int order = of_x ? p.x_order : p.order;
       FASTKAN_ROLL
-      for (int k = 0; k < size; ++k) to[k] = turn_ + k < p.F ? wide(order, turn_ + k) * s : A(0);
+      for (int k = 0; k < size; ++k) to[k] = pass_ + k < p.F ? wide(order, pass_ + k) * s : A(0);
       if (with_base()) to[MAX + 1] = (of_x ? a.c.base_of_x : a.c.base)(wide.x) * s;
     }
     return true;
   }
 
-  // phi of the edges, which edge_moments sums; for their gradients what adds to u.
-  __device__ __forceinline__ void values(Lane& l, const A* w, int32_t row, A* u) const {
+  // phi of the edges: summed up for edge_moments; for edge_gradients its contribution is added to u.
+  __device__ __forceinline__ void edge_values(LaneState& l, const A* w, int32_t row, A* u) const {
     A phi[V];
     if (wide())
-      wide_value(l, n_begin + row, phi);
+      wide_edge_value(l, n_begin + row, phi);
     else
-      spline_value(l, w, phi);
+      spline_edge_value(l, w, phi);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const A value = phi[v];
-      if (VISIT == Visit::edge_moments) {
+      if (REDUCTION == Reduction::edge_moments) {
         const double d = static_cast<double>(value - l.shift[v]);
         l.edge[v] += value < A(0) ? -value : value;
         l.first[v] += d;
         l.second[v] += d * d;
       } else {
         const A t0 = term(l, 0, v);
-        // of a NaN: NaN
+        // NaN stays NaN
         u[v] += (value > A(0) ? t0 : value < A(0) ? -t0 : A(0)) + (term(l, 1, v) + term(l, 2, v) * value);
       }
     }
   }
 
-  __device__ __forceinline__ void spline_value(const Lane& l, const A* w, A* phi) const {
+  __device__ __forceinline__ void spline_edge_value(const LaneState& l, const A* w, A* phi) const {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       phi[v] = p.with_base ? w[MAX + 1] * l.base[v] : A(0);
@@ -397,18 +404,18 @@ class Walk {
     }
   }
 
-  __device__ __forceinline__ void add_row(Lane& l, const A* w, const A* u, bool owned) const {
+  __device__ __forceinline__ void add_row(LaneState& l, const A* w, const A* u, bool is_owned) const {
 #pragma unroll
     for (int k = 0; k <= MAX; ++k)
       if (k <= K())
 #pragma unroll
         for (int v = 0; v < V; ++v) l.sum[k][v] += w[k] * u[v];
-    if (with_base() && owned)
+    if (with_base() && is_owned)
 #pragma unroll
       for (int v = 0; v < V; ++v) l.edge[v] += w[MAX + 1] * u[v];
   }
 
-  __device__ __forceinline__ A slope(const Lane& l, const A* w, const A* u) const {
+  __device__ __forceinline__ A slope(const LaneState& l, const A* w, const A* u) const {
     A total = A(0);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -424,61 +431,63 @@ class Walk {
   __device__ __forceinline__ void store_x(int filled) const {
     for (int at = lane; at < filled; at += kWarp) {
       const int slot = shared.rows.slot[at];
-      if (window_at(slot) < K()) continue;
+      if (window_of_slot(slot) < K()) continue;
       const int64_t n = n_begin + shared.rows.row[slot];
       put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, shared.rows.scratch[at] * s_of(n));
     }
   }
 
-  const WalkArgs<A>& a;
+  const RowWalkArgs<A>& a;
   const Problem& p;
   const Shared shared;
   const int64_t i;
   const int split_, range_, lane, f_begin, f_end;
-  int turn_;
+  int pass_;
   const int64_t n_begin, n_end;
 };
 
-// Blocks that a processor shall hold: as many as leave each thread registers enough to spill none.
-template <class Operand, bool FIXED, Visit VISIT>
-constexpr int walk_blocks() {
-  constexpr int kWidest = VISIT == Visit::gradients ? 8 : VISIT == Visit::edge_moments ? 4 : 1;
-  return FIXED && sizeof(typename Operand::Accumulator) == 4 && Operand::kWidth <= kWidest ? 3 : 2;
+// Blocks per multiprocessor for __launch_bounds__: as many as leave registers enough that nothing spills.
+template <class Operand, bool FIXED, Reduction REDUCTION>
+constexpr int row_walk_blocks() {
+  constexpr int kMaxWidth = REDUCTION == Reduction::gradients ? 8 : REDUCTION == Reduction::edge_moments ? 4 : 1;
+  return FIXED && sizeof(typename Operand::Accumulator) == 4 && Operand::kWidth <= kMaxWidth ? 3 : 2;
 }
 
-template <class Operand, int MAX, bool FIXED, Visit VISIT>
-__global__ void __launch_bounds__(kWarp* kWarps, walk_blocks<Operand, FIXED, VISIT>())
-    walk_kernel(const __grid_constant__ WalkArgs<typename Operand::Accumulator> a) {
+template <class Operand, int MAX, bool FIXED, Reduction REDUCTION>
+__global__ void __launch_bounds__(kWarp* kWarps, row_walk_blocks<Operand, FIXED, REDUCTION>())
+    row_walk_kernel(const __grid_constant__ RowWalkArgs<typename Operand::Accumulator> a) {
   using A = typename Operand::Accumulator;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
   const int warp = threadIdx.x / kWarp;
   const int64_t groups = ceil_div(a.c.p.I, kWarps);
   const int64_t input = blockIdx.x % groups * kWarps + warp, rest = blockIdx.x / groups;
-  if (input >= a.c.p.I) return;  // nothing waits for the whole block
-  const WalkShared<A, MAX> shared(Pieces(fastkan_shared + warp * WalkShared<A, MAX>::bytes(a.capacity)), a.capacity);
-  Walk<Operand, MAX, FIXED, VISIT>(a, shared, input, static_cast<int>(rest % a.ranges),
-                                   static_cast<int>(rest / a.ranges))
+  if (input >= a.c.p.I) return;  // there is no barrier of the whole block
+  const RowWalkShared<A, MAX> shared(SharedAllocator(fastkan_shared + warp * RowWalkShared<A, MAX>::bytes(a.capacity)),
+                                     a.capacity);
+  RowWalk<Operand, MAX, FIXED, REDUCTION>(a, shared, input, static_cast<int>(rest % a.ranges),
+                                          static_cast<int>(rest / a.ranges))
       .run();
 }
 
-// Cuts a problem for that many processors.
+// The tiling for a GPU with that many multiprocessors.
 template <class A>
-WalkArgs<A> plan_walk(const Problem& p, bool with_x, bool with_coef, int processors) {
-  constexpr int kMostFunctions = kDigits - kMaxDegree;  // windows of a range are counted in 8 bits
-  constexpr int kFewFunctions = 32, kFewRows = 64;      // of a range, of a split: less is mostly overlap and order
-  constexpr int64_t kMostParts = 1 << 22;               // sums in workspace, beyond one split's
-  const int64_t wanted = 16 * static_cast<int64_t>(processors);
-  const int64_t F = p.F, I = most(1, p.I);
-  const bool wide = p.family != Family::bspline;  // a row has to do with all functions, so that a warp takes all
-  int64_t ranges = wide ? 1 : most(ceil_div(F, kMostFunctions), least(ceil_div(F, kFewFunctions), ceil_div(wanted, I)));
+RowWalkArgs<A> plan_row_walk(const Problem& p, bool with_x, bool with_coef, int processors) {
+  constexpr int kMaxFunctions = kBuckets - kMaxDegree;              // sort keys have 8 bits
+  constexpr int kMinFunctionsPerRange = 32, kMinRowsPerSplit = 64;  // else overlap and sorting dominate
+  constexpr int64_t kMaxPartialSums = 1 << 22;                      // partial sums in workspace, beyond one split
+  const int64_t wanted_warps = 16 * static_cast<int64_t>(processors);
+  const int64_t F = p.F, I = max(1, p.I);
+  const bool wide = p.family != Family::bspline;  // rows meet all functions, so a warp takes all of them
+  int64_t ranges =
+      wide ? 1 : max(ceil_div(F, kMaxFunctions), min(ceil_div(F, kMinFunctionsPerRange), ceil_div(wanted_warps, I)));
   const int64_t functions = ceil_div(F, ranges);
   ranges = ceil_div(F, functions);
-  int64_t splits = least(ceil_div(wanted, I * ranges), least(64, ceil_div(p.N, kFewRows)));
-  if (with_coef) splits = least(splits, kMostParts / (I * F * most(1, p.O)));
-  splits = most(most(1, splits), ceil_div(p.N, 1 << 30));
-  const int64_t split_rows = most(1, ceil_div(ceil_div(p.N, splits), kWarp)) * kWarp;
-  splits = most(1, ceil_div(p.N, split_rows));
-  const int64_t capacity = least(functions <= 64 ? 256 : 512, split_rows);
+  int64_t splits = min(ceil_div(wanted_warps, I * ranges), min(64, ceil_div(p.N, kMinRowsPerSplit)));
+  if (with_coef) splits = min(splits, kMaxPartialSums / (I * F * max(1, p.O)));
+  splits = max(max(1, splits), ceil_div(p.N, 1 << 30));
+  const int64_t split_rows = max(1, ceil_div(ceil_div(p.N, splits), kWarp)) * kWarp;
+  splits = max(1, ceil_div(p.N, split_rows));
+  const int64_t capacity = min(functions <= 64 ? 256 : 512, split_rows);
   return {Contraction<A>::of(p),
           with_x,
           with_coef,
@@ -493,20 +502,21 @@ WalkArgs<A> plan_walk(const Problem& p, bool with_x, bool with_coef, int process
           nullptr};
 }
 
-template <class Operand, Visit VISIT>
-void walk(const char* name, const WalkArgs<typename Operand::Accumulator>& a, const Device& device) {
+template <class Operand, Reduction REDUCTION>
+void row_walk(const char* name, const RowWalkArgs<typename Operand::Accumulator>& a, const Device& device) {
   const int64_t blocks = ceil_div(a.c.p.I, kWarps) * a.ranges * a.splits;
   by_degree(a.c.p, [&]<int MAX, bool FIXED>() {
-    using Shared = WalkShared<typename Operand::Accumulator, MAX>;
-    launch(name, walk_kernel<Operand, MAX, FIXED, VISIT>, blocks, kWarp * kWarps,
+    using Shared = RowWalkShared<typename Operand::Accumulator, MAX>;
+    launch(name, row_walk_kernel<Operand, MAX, FIXED, REDUCTION>, blocks, kWarp * kWarps,
            static_cast<size_t>(kWarps * Shared::bytes(a.capacity)), device, a);
   });
 }
 
-// Where sums of one owner go: straight into a result that has their type, or that is written once; else to workspace.
+// Where a warp writes its sums: directly to a result that has their type or is written only once (null), else to
+// workspace.
 template <class Operand, class A>
-A* sums(void* result, int64_t size, int64_t parts, bool once, const Device& device) {
-  if (parts == 1 && (Operand::kSame || once)) return Operand::kSame ? static_cast<A*>(result) : nullptr;
+A* sum_target(void* result, int64_t size, int64_t parts, bool written_once, const Device& device) {
+  if (parts == 1 && (Operand::kSame || written_once)) return Operand::kSame ? static_cast<A*>(result) : nullptr;
   return device.take<A>(parts * size);
 }
 
