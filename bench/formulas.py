@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import fastkan
-from fastkan.cli.gate import Unavailable
-from fastkan.cli.progress import bar
+from fastkan.measure.correctness import Unavailable
+from fastkan.measure.progress import bar
 from fastkan.network.tidy import snapped
 
 from .peers import installed

@@ -31,6 +31,12 @@ from .spec import Spec
 # What the kernels take: see csrc/contract/problem.h and csrc/cuda/stack.h.
 MAX_LAYERS, MAX_TANGENTS, MAX_GPU_TANGENTS = 8, 3, 2
 STACKERS = ("native",)
+# The sizes for which one call is taken, by shapes alone. On a CPU: the number of coefficients, and that times rows;
+# beyond them a call for each layer costs less than computing the activations twice.
+COEFS, WORK = 1 << 14, 1 << 22
+# On a GPU: the shared memory of a block, and about as many rows as there are threads; beyond them launches for each
+# layer fill the GPU too. Estimates, not measured.
+BLOCK_BYTES, GPU_ROWS = 96 << 10, 1 << 15
 
 Maybe = Tensor | None
 
@@ -275,3 +281,22 @@ def _aligned(found: Sequence[Maybe], k: int, weights: Sequence[Maybe], wanted: t
 
 def _plus(a: Maybe, b: Maybe) -> Maybe:
     return b if a is None else a if b is None else a + b
+
+
+def fits(device_type: str, layers: Sequence[Layer], rows: int | None) -> bool:
+    """Whether these layers are small enough for one call; rows is None while the number of rows is traced."""
+    if device_type == "cpu":
+        coefs = sum(layer.coef.numel() for layer in layers)
+        return coefs <= COEFS and (rows is None or rows * coefs <= WORK)
+    return device_type == "cuda" and (rows is None or rows <= GPU_ROWS) and block_bytes(layers) <= BLOCK_BYTES
+
+
+def block_bytes(layers: Sequence[Layer], rows: int = 32, tangents: int = 2) -> int:
+    """Bytes of shared memory of a block in the backward, by default for the fewest rows and the most tangents."""
+    shapes = [layer.coef.shape for layer in layers]
+    item, subsets = layers[0].coef.element_size(), 1 << tangents
+    nodes = sum(inputs for inputs, _, _ in shapes)
+    widest = max(max(inputs, outputs) for inputs, _, outputs in shapes)
+    weights = sum(inputs * (functions + 1) * outputs + outputs for inputs, functions, outputs in shapes)
+    numbers = (11 * nodes, weights, weights, *(subsets * rows * count for count in (nodes, 2 * widest, 7)))
+    return sum((count * item + 15) // 16 * 16 for count in numbers) + 4 * rows

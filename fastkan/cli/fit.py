@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..arguments import positive
+from ..measure.progress import steps
+from ..measure.table import duration, table
 from ..network import html
 from ..tabular import files, prepare, recipe, report, sample, wording
 from ..tabular.delimited import Delimited, TableError, counted
-from .bench import positive
-from .progress import steps
-from .table import duration, table
 
 ROWS = 20_000
 NAMES = {"model": "model.pt", "diagram": "diagram.svg", "page": "page.html"}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import functional
-from ..network.structure import as_list, integer, number
+from ..arguments import integer, number
+from ..network.structure import as_list
 from ..spec import Spec
 from .accelerated import Accelerated, Kernels, missing_of, spread
 from .tree import is_peers, replaced

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import index
 from .outlying import Outlying, guarded
-from .structure import index
 from .switched import bounded
 
 

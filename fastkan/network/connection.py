@@ -6,9 +6,9 @@ Source: Liu et al., Seeing is Believing: Brain-Inspired Modular Training (arXiv 
 import torch
 from torch import Tensor
 
+from ..arguments import index
 from .attribution import attribute
 from .edit import rearrange
-from .structure import index
 
 
 def places(n: int, like: Tensor) -> Tensor:

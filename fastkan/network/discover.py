@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import integer, number
 from .activations import edge_values
 from .data import Data
 from .domain import hold, release
@@ -24,7 +25,6 @@ from .jacobian import Residuals
 from .levenberg_marquardt import LevenbergMarquardt
 from .library import SYMBOLIC_LIB, SymbolicFunction, in_library
 from .state import trained
-from .structure import integer, number
 from .symmetry import symmetry
 from .tidy import count_operations
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..arguments import index, integer, number
 from ..nn.computed import not_own
-from .structure import index, integer, number
 from .symbolic import SymbolicLayer
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import index
 from .activations import edge_values
 from .fit_symbolic import Fit, fit_params, fit_symbolic
 from .library import SymbolicFunction, get_symbolic, in_library
-from .structure import index
 from .suggest import Candidate, r2_bits, rank, suggest
 
 OFF = -1e8  # pykan's r2 of an edge that is off

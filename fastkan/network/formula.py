@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from ..arguments import integer, number
 from .library import get_symbolic
-from .structure import integer, number
 from .tidy import real, replaced, rounded, simplified, snapped
 
 SECONDS = 10.0  # for simplify=True

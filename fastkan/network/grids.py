@@ -5,12 +5,13 @@ import copy
 import torch
 from torch import Tensor
 
+from ..arguments import index
 from ..nn.grid import resized_knots
 from ..nn.refit import refit
 from .activations import edge_values
 from .degree import padded, redegree
 from .state import State
-from .structure import index, per_layer
+from .structure import per_layer
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..arguments import integer
 from . import checkpoint
-from .structure import integer
 
 # Methods of KAN that change a model, or return a changed one.
 STEPS = (

@@ -10,6 +10,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
 
 from .. import functional
+from ..arguments import integer, number
 from ..basis.base import BASES
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn import KANLinear
@@ -20,7 +21,6 @@ from ..nn.view import view_of
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE
 from .loading import prepare_numeric
-from .structure import integer, number
 
 # Inputs whose functions are evaluated in one call.
 BLOCK = 8

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from ..arguments import integer, number
 from ..nn.module import Module
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE
@@ -34,7 +35,7 @@ from .computed import computed, lookup
 from .history import History
 from .layer import KANLayer
 from .loading import prepare_model, tell_of_lost
-from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
+from .structure import common, node_values, parse_arity, parse_width, per_layer, subnodes
 from .symbolic import SymbolicLayer
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..arguments import number
 from .figures import axes_of, file_kind, need_matplotlib, write
 from .plot_data import shown
 from .plot_draw import Diagram
 from .plot_layout import Layout, Shape, place
 from .plot_names import Row, fitted, measured, texts
-from .structure import number
 
 FAINTEST = 0.05  # opacity of an edge that is on, however weak
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import index
 from .figures import colours, file_kind, need_matplotlib, new_figure, write
 from .plot_data import activations
-from .structure import index
 
 POINTS = 400  # of a curve, beside its knots
 MARKS = 300  # of the data

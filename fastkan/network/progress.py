@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from ..arguments import integer
 from .state import State
-from .structure import integer
 
 
 class Log:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import integer, number
 from . import gradient
 from .data import Data
 from .domain import hold, release
@@ -22,7 +23,7 @@ from .regularize import penalty
 from .ridge import Ridge
 from .squares import Batch, NotFinite, check_squares, without_scales
 from .state import State, trained
-from .structure import integer, number, per_layer
+from .structure import per_layer
 
 
 def fit(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..network.structure import indices
+from ..arguments import indices
 from .derivatives import batch_jacobian, check_points
 
 ROWS = 4096  # of the data that are looked at

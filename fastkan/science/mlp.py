@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import index, integer, number
 from ..network import training
 from ..network.activations import std
 from ..network.computed import computed, lookup
 from ..network.connection import costs, length, settled
 from ..network.regularize import penalty
-from ..network.structure import as_list, index, integer, number
+from ..network.structure import as_list
 from .mlp_plot import plot
 from .tree import plot_tree
 

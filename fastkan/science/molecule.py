@@ -14,7 +14,7 @@ from itertools import combinations
 
 from torch import Tensor
 
-from ..network.structure import number
+from ..arguments import number
 from .derivatives import check_points
 from .exchange import Exchange
 from .separability import test_general_separability, test_separability

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ..network.structure import indices, number
+from ..arguments import indices, number
 from .derivatives import batch_jacobian, check_points
 from .exchange import Exchange, finite, ratio
 from .expressions import columns_of, evaluate

@@ -55,7 +55,7 @@ class Case:
 
 
 @dataclass
-class Problem:
+class Operands:
     """A case with its numbers: x, grad_out [N, .]; coef [I, F, O]; base_weight [I, O]; knots [M], float64."""
 
     case: Case
@@ -66,7 +66,7 @@ class Problem:
     knots: Tensor
 
     @classmethod
-    def of(cls, case: Case, seed: int = 0, device: torch.device | str = "cpu") -> "Problem":
+    def of(cls, case: Case, seed: int = 0, device: torch.device | str = "cpu") -> "Operands":
         drawn = {"generator": torch.Generator(device).manual_seed(seed), "device": device}
         shape = (case.batch, case.in_features)
         # 2 % of an interval away from every knot: where a derivative jumps, the rounding of x would decide the value.
@@ -81,14 +81,14 @@ class Problem:
             uniform_knots(*RANGE, case.grid_size, case.degree, device=device),
         )
 
-    def double(self) -> "Problem":
+    def double(self) -> "Operands":
         tensors = (self.x, self.coef, self.base_weight, self.grad_out)
-        return Problem(self.case, *(t.double() for t in tensors), self.knots)
+        return Operands(self.case, *(t.double() for t in tensors), self.knots)
 
-    def only(self, rows: Tensor) -> "Problem":
+    def only(self, rows: Tensor) -> "Operands":
         """The problem of these rows alone."""
         case = replace(self.case, batch=len(rows))
-        return Problem(case, self.x[rows], self.coef, self.base_weight, self.grad_out[rows], self.knots)
+        return Operands(case, self.x[rows], self.coef, self.base_weight, self.grad_out[rows], self.knots)
 
 
 class Unavailable(Exception):
@@ -158,10 +158,10 @@ class Contestant:
 
 
 # Makes a contestant; raises Unavailable where it cannot take part.
-Build = Callable[[Problem], Contestant]
+Build = Callable[[Operands], Contestant]
 
 
-def formula(problem: Problem, backend: str) -> Contestant:
+def formula(problem: Operands, backend: str) -> Contestant:
     """kan_linear itself on that backend."""
     p, k = problem, problem.case.degree
     coef, base = p.coef.clone().requires_grad_(), p.base_weight.clone().requires_grad_()
@@ -187,7 +187,7 @@ class Gate:
     ones, with the first and the last.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Operands):
         self.rows = _sample(problem.case).to(problem.x.device)
         sample = problem.only(self.rows)
         self.truth = formula(sample.double(), "reference").results()

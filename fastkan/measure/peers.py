@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .. import select
 from ..nn import KANLinear
-from .gate import RANGE, Build, Case, Contestant, Problem, Unavailable
+from .correctness import RANGE, Build, Case, Contestant, Operands, Unavailable
 
 
 class Peer(NamedTuple):
@@ -23,7 +23,7 @@ class Peer(NamedTuple):
     build: Build
 
 
-def linear_equal_parameters(problem: Problem) -> Contestant:
+def linear_equal_parameters(problem: Operands) -> Contestant:
     """nn.Linear of the same aspect and as many parameters as the KAN layer: the baseline of every ratio."""
     return _linear(problem, *equal_linear(problem.case))
 
@@ -35,12 +35,12 @@ def equal_linear(case: Case) -> tuple[int, int]:
     return in_features, max(1, round(case.parameters / in_features))
 
 
-def linear_equal_shape(problem: Problem) -> Contestant:
+def linear_equal_shape(problem: Operands) -> Contestant:
     """nn.Linear of the same shape: the floor."""
     return _linear(problem, problem.case.in_features, problem.case.out_features)
 
 
-def _linear(problem: Problem, in_features: int, out_features: int) -> Contestant:
+def _linear(problem: Operands, in_features: int, out_features: int) -> Contestant:
     batch, dtype, device = problem.case.batch, problem.case.dtype, problem.x.device
     layer = nn.Linear(in_features, out_features, bias=False, dtype=dtype, device=device)
     drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
@@ -52,7 +52,7 @@ def _linear(problem: Problem, in_features: int, out_features: int) -> Contestant
 def fastkan(backend: str) -> Build:
     """KANLinear on that backend."""
 
-    def build(problem: Problem) -> Contestant:
+    def build(problem: Operands) -> Contestant:
         c, device = problem.case, problem.x.device
         reason = select.missing(backend, device.type, (c.dtype,))
         if reason:
@@ -79,7 +79,7 @@ def fastkan(backend: str) -> Build:
 class Dense(nn.Module):
     """A KAN layer that holds all features: y = Phi(x) W^T + silu(x) W_b^T, Phi [N, I F], W [O, I F], W_b [O, I]."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Operands):
         super().__init__()
         self.case = problem.case
         self.spline_weight = nn.Parameter(problem.coef.permute(2, 0, 1).contiguous())  # O I F
@@ -103,7 +103,7 @@ class EfficientKAN(Dense):
     Without its optional spline scaler. Its knots are formed in the layer's dtype, float32 at least.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Operands):
         super().__init__(problem)
         c = self.case
         h = (RANGE[1] - RANGE[0]) / c.grid_size
@@ -124,7 +124,7 @@ class EfficientKAN(Dense):
 class ClosedCubic(Dense):
     """All F uniform cubics from their closed form: B = (max(2-a,0)^3 - 4 max(1-a,0)^3) / 6, a = |(x - t_g)/h - 2|."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Operands):
         super().__init__(problem)
         if self.case.degree != 3:
             raise Unavailable("cubic only")
@@ -139,7 +139,7 @@ class ClosedCubic(Dense):
 class GaussianRBF(Dense):
     """F Gaussians of the normalised input, as github.com/ZiyaoLi/fast-kan: another function than B-splines."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Operands):
         super().__init__(problem)
         c = self.case
         self.norm = nn.LayerNorm(c.in_features, dtype=c.dtype) if c.in_features > 1 else nn.Identity()
@@ -153,7 +153,7 @@ class GaussianRBF(Dense):
 def dense(layer: type[Dense], *, compiled: bool = False, exact: bool = True) -> Build:
     """A contestant of that class, optionally through torch.compile."""
 
-    def build(problem: Problem) -> Contestant:
+    def build(problem: Operands) -> Contestant:
         module = layer(problem).to(problem.x.device)
         forward = torch.compile(module, dynamic=False) if compiled else module
         gradients = module.gradients if exact else None

@@ -12,7 +12,7 @@ from statistics import median, quantiles
 
 import torch
 
-from .gate import Build, Case, Contestant, Gate, Problem, Unavailable
+from .correctness import Build, Case, Contestant, Gate, Operands, Unavailable
 
 SAMPLE_SECONDS = 5e-3
 PHASES = ("forward", "forward+backward")
@@ -124,7 +124,7 @@ def measure(
 
     `prepare` gets every contestant that the gate let through before its race.
     """
-    problem = Problem.of(case, seed, device)
+    problem = Operands.of(case, seed, device)
     gate = Gate(problem)
     entries, failed = {}, {}
     for name, build in peers.items():
@@ -155,7 +155,7 @@ def measure(
 
 
 def _admit(
-    name: str, build: Build, problem: Problem, gate: Gate, prepare: Callable[[str, Contestant], None] | None
+    name: str, build: Build, problem: Operands, gate: Gate, prepare: Callable[[str, Contestant], None] | None
 ) -> tuple[Contestant | None, float | None, str]:
     """The contestant, its error, and why it may not run ('' if it may)."""
     try:
@@ -173,3 +173,31 @@ def _admit(
         first_line = str(failure).strip().partition("\n")[0]
         return None, None, f"fails: {type(failure).__name__}: {first_line}"
     return contestant, error, f"wrong: {reason}" if reason else ""
+
+
+def csv_rows(results: Iterable[Result]) -> list[dict[str, object]]:
+    return [_csv_row(r) for r in results]
+
+
+def _csv_row(r: Result) -> dict[str, object]:
+    c = r.case
+    row = {
+        "batch": c.batch,
+        "in_features": c.in_features,
+        "out_features": c.out_features,
+        "grid_size": c.grid_size,
+        "degree": c.degree,
+        "dtype": c.arithmetic,
+        "phase": r.phase,
+        "peer": r.peer,
+        "parameters": r.parameters,
+        "error_over_tolerance": "" if r.error is None else f"{r.error:.3g}",
+        "reason": r.reason,
+        "rounds": len(r.times),
+        "repeats": r.repeats,
+    }
+    numbers = dict.fromkeys(("seconds", "seconds_q1", "seconds_q3", "ratio", "ratio_q1", "ratio_q3"), "")
+    if r.times:
+        spread = (r.seconds, *quartiles(r.times), r.ratio, *quartiles(r.ratios))
+        numbers = {k: f"{v:.4g}" for k, v in zip(numbers, spread, strict=True)}
+    return row | numbers
