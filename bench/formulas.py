@@ -22,7 +22,7 @@ from torch import Tensor
 import fastkan
 from fastkan.measure.correctness import Unavailable
 from fastkan.measure.progress import bar
-from fastkan.network.tidy import snapped
+from fastkan.network.formulas.simplify import snapped
 
 from .peers import installed
 

@@ -11,7 +11,7 @@ from .basis.bspline import uniform_knots
 from .snapshot import readable
 from .spec import Spec
 from .stack import Layer
-from .tracing import by_jit
+from .transforms import by_jit
 
 
 def kan_linear(

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from .. import functional
 from ..arguments import integer, number
-from ..network.structure import as_list
+from ..network.layers.shape import as_list
 from ..spec import Spec
 from .accelerated import Accelerated, Kernels, missing_of, spread
-from .tree import is_peers, replaced
+from .modules import is_peers, replaced
 
 RBF = Spec.of(0, "zero", "zero", True, "rbf")
 

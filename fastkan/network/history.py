@@ -60,6 +60,8 @@ class History:
     `now` is the state that the model was in after the last step.
     """
 
+    model_class: type  # of the models that checkout returns; set by the file of that class
+
     def __init__(self, folder: str | os.PathLike | None = None, *, max_bytes: int | None = None):
         self.folder = None if folder is None else os.fspath(folder)
         default = MAX_BYTES if folder is None else None
@@ -125,10 +127,9 @@ class History:
 
         options: those of KAN.load. So a History of a folder brings back what an earlier session has left there.
         """
-        from .model import KAN
-
         number = self.find(name)
-        model = KAN.load(self._path(number) if self.folder is not None else io.BytesIO(self._states[number]), **options)
+        file = self._path(number) if self.folder is not None else io.BytesIO(self._states[number])
+        model = self.model_class.load(file, **options)
         model._history = self.branch(number)
         return model
 

@@ -15,12 +15,12 @@ from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE, Spec
 from ..stack import Layer
-from .checkpoint import read_state
 from .computed import set_computed
+from .data_sample import Sample
 from .grid import adaptive_knots, is_uniform, resized_knots
 from .module import Module
 from .refit import refit
-from .sample import Sample
+from .state_dict import read_state
 from .view import view_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

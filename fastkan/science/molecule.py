@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arguments import number
 from .derivatives import check_points
-from .exchange import Exchange
+from .resampling import Exchange
 from .separability import test_general_separability, test_separability
 from .symmetry import dependences
 

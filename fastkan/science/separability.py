@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..arguments import integer, number
 from .derivatives import batch_hessian, batch_jacobian, check_points
-from .exchange import Exchange, groups_of, ratio
+from .resampling import Exchange, groups_of, ratio
 
 MODES = ("add", "mul")
 

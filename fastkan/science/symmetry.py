@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..arguments import indices, number
 from .derivatives import batch_jacobian, check_points
-from .exchange import Exchange, finite, ratio
 from .expressions import columns_of, evaluate
+from .resampling import Exchange, finite, ratio
 
 
 def test_symmetry(
