@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from fastkan.cli.bench import positive
-from fastkan.cli.record import write_csv
+from fastkan.arguments import positive
+from fastkan.measure.provenance import write_csv
 
 from . import accuracy, fit, formulas, layers, memory, rbf, report, scaling, stacks, startup, symbolic, tutorials
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from fastkan.cli.gate import RANGE, Case, Contestant, Problem, Unavailable, formula
-from fastkan.cli.progress import bar
+from fastkan.measure.correctness import RANGE, Case, Contestant, Operands, Unavailable, formula
+from fastkan.measure.progress import bar
 
 from . import cases
 from .peers import PEERS
@@ -33,7 +33,7 @@ def _row(case: Case, name: str) -> dict[str, object]:
         interval = (RANGE[1] - RANGE[0]) / case.grid_size
         errors["feature_error"] = _largest(found["y"] - truth["y"])
         errors["slope_error"] = _largest(interval * (found["grad_x"] - truth["grad_x"]))
-        found, truth = _both(name, Problem.of(case))
+        found, truth = _both(name, Operands.of(case))
         errors["layer_error"] = _largest((found["y"] - truth["y"]) / truth["y"].square().mean().sqrt())
     except Unavailable as absent:
         return {**row, **errors, "reason": str(absent)}
@@ -42,17 +42,17 @@ def _row(case: Case, name: str) -> dict[str, object]:
     return {**row, **errors, "reason": ""}
 
 
-def splines(case: Case) -> Problem:
+def splines(case: Case) -> Operands:
     """A layer of one input whose output f is B_f: coef is the identity, and there is no base function."""
     functions = case.functions
-    problem = Problem.of(replace(case, batch=POINTS, in_features=1, out_features=functions))
+    problem = Operands.of(replace(case, batch=POINTS, in_features=1, out_features=functions))
     problem.coef = torch.eye(functions, dtype=case.dtype)[None]
     problem.base_weight = torch.zeros_like(problem.base_weight)
     problem.grad_out = problem.grad_out.sign()
     return problem
 
 
-def _both(name: str, problem: Problem) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def _both(name: str, problem: Operands) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     contestant: Contestant = PEERS[name].build(problem)
     found = {key: value.double() for key, value in contestant.results().items()}
     return found, formula(problem.double(), "reference").results()

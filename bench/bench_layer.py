@@ -7,14 +7,14 @@ import torch
 
 from bench import cases
 from bench.peers import PEERS
-from fastkan.cli.gate import Case, Contestant, Gate, Problem, Unavailable
+from fastkan.measure.correctness import Case, Contestant, Gate, Operands, Unavailable
 
 THREADS = 2
 
 
 @cache
-def gate(case: Case) -> tuple[Problem, Gate]:
-    problem = Problem.of(case)
+def gate(case: Case) -> tuple[Operands, Gate]:
+    problem = Operands.of(case)
     return problem, Gate(problem)
 
 

@@ -1,6 +1,6 @@
 """The shapes that are measured."""
 
-from fastkan.cli.gate import Case
+from fastkan.measure.correctness import Case
 
 LAYERS = (
     Case(1024, 256, 256, 5),

@@ -5,8 +5,8 @@ from statistics import median
 
 import torch
 
-from fastkan.cli.gate import Case, Contestant
-from fastkan.cli.race import wall_clock
+from fastkan.measure.correctness import Case, Contestant
+from fastkan.measure.timing import wall_clock
 
 ROUNDS = 9
 # name -> dtype, torch.get_float32_matmul_precision(); the names are those of Case.arithmetic

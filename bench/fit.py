@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import fastkan
-from fastkan.cli.gate import Unavailable
-from fastkan.cli.progress import bar
-from fastkan.cli.race import quartiles, race
+from fastkan.measure.correctness import Unavailable
+from fastkan.measure.progress import bar
+from fastkan.measure.timing import quartiles, race
 
 from .peers import installed
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import fastkan
-from fastkan.cli.gate import Unavailable
-from fastkan.cli.progress import bar
-from fastkan.network.tidy import snapped
+from fastkan.measure.correctness import Unavailable
+from fastkan.measure.progress import bar
+from fastkan.network.formulas.simplify import snapped
 
 from .peers import installed
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from fastkan.cli.bench import csv_rows, positive
-from fastkan.cli.gate import Build, Case, Contestant, Problem, Unavailable
-from fastkan.cli.peers import BASELINE, builds
-from fastkan.cli.race import PHASES, Result, measure
-from fastkan.cli.record import write_csv
+from fastkan.arguments import positive
+from fastkan.measure.correctness import Build, Case, Contestant, Operands, Unavailable
+from fastkan.measure.peers import BASELINE, builds
+from fastkan.measure.provenance import write_csv
+from fastkan.measure.timing import PHASES, Result, csv_rows, measure
 
 from . import gpu_report, steps
 from .device import ARITHMETICS, clock, floor_seconds, input_sets, limits, step_bytes
@@ -127,7 +127,7 @@ class Session:
     def _guarded(self, name: str, build: Build) -> Build:
         """The contestant, unless its features alone would not fit."""
 
-        def checked(problem: Problem) -> Contestant:
+        def checked(problem: Operands) -> Contestant:
             c = problem.case
             needed = DENSE_COPIES * c.batch * c.in_features * c.functions * c.dtype.itemsize
             if name in FORMULAS and name != "reference" and needed > self._memory():

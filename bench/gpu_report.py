@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fastkan.cli.record import read_csv
-from fastkan.cli.table import digits, duration, table
+from fastkan.measure.provenance import read_csv
+from fastkan.measure.table import digits, duration, table
 
 from . import plots, report
 from .report import LABELS, Rows

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from fastkan.cli.bench import csv_rows
-from fastkan.cli.gate import Case
-from fastkan.cli.peers import builds
-from fastkan.cli.progress import bar
-from fastkan.cli.race import measure
+from fastkan.measure.correctness import Case
+from fastkan.measure.peers import builds
+from fastkan.measure.progress import bar
+from fastkan.measure.timing import csv_rows, measure
 
 from . import cases
 from .peers import PEERS, versions

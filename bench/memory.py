@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from fastkan.cli.gate import Case, Contestant, Problem, Unavailable
-from fastkan.cli.progress import bar
+from fastkan.measure.correctness import Case, Contestant, Operands, Unavailable
+from fastkan.measure.progress import bar
 
 from . import cases
 from .peers import PEERS
@@ -30,7 +30,7 @@ def _row(case: Case, name: str) -> dict[str, object]:
     }
     try:
         torch._dynamo.reset()
-        return {**row, "saved_bytes": saved_bytes(PEERS[name].build(Problem.of(case)))}
+        return {**row, "saved_bytes": saved_bytes(PEERS[name].build(Operands.of(case)))}
     except Unavailable as absent:
         return {**row, "reason": str(absent)}
     except Exception as failure:  # another library's failure is a row of the table

@@ -6,13 +6,13 @@ from types import ModuleType
 
 from torch import nn
 
-from fastkan.cli import peers as shipped
-from fastkan.cli.gate import RANGE, Contestant, Problem, Unavailable
-from fastkan.cli.peers import Peer
-from fastkan.cli.record import version_of
+from fastkan.measure import peers as shipped
+from fastkan.measure.correctness import RANGE, Contestant, Operands, Unavailable
+from fastkan.measure.peers import Peer
+from fastkan.measure.provenance import version_of
 
 
-def pykan(problem: Problem) -> Contestant:
+def pykan(problem: Operands) -> Contestant:
     """pykan's KANLayer, its spline scale at one and fixed, so that it trains what the others train."""
     c = problem.case
     layer = installed("kan.KANLayer", "pykan").KANLayer(
@@ -28,7 +28,7 @@ def pykan(problem: Problem) -> Contestant:
     )  # fmt: skip
 
 
-def inkan(problem: Problem) -> Contestant:
+def inkan(problem: Operands) -> Contestant:
     """inkan's KANLayer as it comes: its basis through torch.compile."""
     c = problem.case
     _cubic(problem)
@@ -45,7 +45,7 @@ def inkan(problem: Problem) -> Contestant:
     return Contestant(layer, problem.x, problem.grad_out, (layer.weight,), gradients, (layer.grid_starts,))
 
 
-def flashkan(problem: Problem) -> Contestant:
+def flashkan(problem: Operands) -> Contestant:
     """flashkan's KANLayer as it comes: its basis through torch.compile."""
     c = problem.case
     _cubic(problem)
@@ -71,7 +71,7 @@ def installed(name: str, distribution: str) -> ModuleType:
         raise Unavailable(f"does not import: {error}") from error
 
 
-def _cubic(problem: Problem) -> None:
+def _cubic(problem: Operands) -> None:
     if problem.case.degree != 3:
         raise Unavailable("cubic only")
 

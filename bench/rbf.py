@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fastkan import FastKANLayer, use_backend
-from fastkan.cli.progress import bar
-from fastkan.cli.race import quartiles, race
+from fastkan.measure.progress import bar
+from fastkan.measure.timing import quartiles, race
 
 BASELINE = "linear"
 LABELS = {BASELINE: "nn.Linear, equal parameters", "formula": "fast-kan's formula", "native": "FastKANLayer, native"}

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from fastkan.cli.peers import BASELINE
-from fastkan.cli.record import read_csv
-from fastkan.cli.table import digits, duration, table
+from fastkan.measure.peers import BASELINE
+from fastkan.measure.provenance import read_csv
+from fastkan.measure.table import digits, duration, table
 
 from . import plots
 from . import tutorials as runs

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from fastkan.cli.bench import csv_rows
-from fastkan.cli.gate import Build, Case, Contestant, Problem
-from fastkan.cli.peers import builds
-from fastkan.cli.progress import bar
-from fastkan.cli.race import measure
+from fastkan.measure.correctness import Build, Case, Contestant, Operands
+from fastkan.measure.peers import builds
+from fastkan.measure.progress import bar
+from fastkan.measure.timing import csv_rows, measure
 
 from . import cases
 from .peers import PEERS
@@ -39,11 +38,11 @@ class ZeroFillInPlace(ZeroFill):
     train = infer
 
 
-def zero_fill(problem: Problem) -> Contestant:
+def zero_fill(problem: Operands) -> Contestant:
     return ZeroFill(torch.zeros_like, problem.x, problem.grad_out, (problem.coef,))
 
 
-def zero_fill_in_place(problem: Problem) -> Contestant:
+def zero_fill_in_place(problem: Operands) -> Contestant:
     native = PEERS["native"].build(problem)
     return ZeroFillInPlace(native.forward, problem.x, problem.grad_out, (problem.coef,))
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastkan import KAN
-from fastkan.cli.race import quartiles, race
+from fastkan.measure.timing import quartiles, race
 from fastkan.nn import KANSequential
 
 from .steps import GRID_SIZE, TOLERANCE, Network, Training, kan

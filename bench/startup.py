@@ -10,9 +10,9 @@ from statistics import median
 import torch
 from torch import nn
 
-from fastkan.cli.gate import RANGE, Case, Unavailable
-from fastkan.cli.peers import EfficientKAN, equal_linear
-from fastkan.cli.progress import bar
+from fastkan.measure.correctness import RANGE, Case, Unavailable
+from fastkan.measure.peers import EfficientKAN, equal_linear
+from fastkan.measure.progress import bar
 from fastkan.nn import KANLinear
 
 from .peers import installed

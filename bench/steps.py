@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fastkan import KANLinear, select
-from fastkan.cli.gate import RANGE, Case, Problem
-from fastkan.cli.peers import BASELINE, EfficientKAN
-from fastkan.cli.race import quartiles, race
+from fastkan.measure.correctness import RANGE, Case, Operands
+from fastkan.measure.peers import BASELINE, EfficientKAN
+from fastkan.measure.timing import quartiles, race
 
 from .device import clock
 
@@ -65,7 +65,7 @@ def perceptron(network: Network, device: torch.device) -> nn.Module:
 
 def efficient_kan(network: Network, device: torch.device) -> nn.Module:
     cases = (Case(network.batch, i, o, GRID_SIZE) for i, o in itertools.pairwise(network.sizes))
-    layers = [EfficientKAN(Problem.of(case, device=device)).to(device) for case in cases]
+    layers = [EfficientKAN(Operands.of(case, device=device)).to(device) for case in cases]
     for layer in layers:
         layer.spline_weight.data *= 0.1  # or the first layer's outputs would all lie outside the second's grid
     return nn.Sequential(*layers)

@@ -11,9 +11,9 @@ from statistics import median
 import torch
 
 import fastkan
-from fastkan.cli.gate import Unavailable
-from fastkan.cli.progress import bar
-from fastkan.cli.race import quartiles, race
+from fastkan.measure.correctness import Unavailable
+from fastkan.measure.progress import bar
+from fastkan.measure.timing import quartiles, race
 
 from .peers import installed
 

@@ -24,8 +24,8 @@ from statistics import median, stdev
 
 import torch
 
-from fastkan.cli.gate import Unavailable
-from fastkan.cli.progress import bar
+from fastkan.measure.correctness import Unavailable
+from fastkan.measure.progress import bar
 
 from .peers import installed
 from .tasks import api, example, interp, physics

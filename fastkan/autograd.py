@@ -14,12 +14,12 @@ the form with everything in `forward`, which costs PyTorch a third of the time a
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from . import reference
 from .select import functions_of
 from .spec import Spec
-from .tracing import by_jit
+from .transforms import by_jit, grad_batch_level, is_grad_batch, is_transformed
 
 Maybe = Tensor | None
 
@@ -56,24 +56,19 @@ def _run(function: type[Function], first_function: type[Function], args):
     if torch.compiler.is_compiling() or by_jit():
         # The backward of a compiled call is differentiated no further, and torch.jit.trace can't save a Function.
         return function.forward(*args)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if is_transformed():
         return function.apply(*args)
     if not torch.is_grad_enabled():
         return function.forward(*args)
-    if any(map(_legacy_batch, args)):
+    if any(map(is_grad_batch, args)):
         return _one_by_one(function, first_function, args)
     return first_function.apply(*args)
 
 
-def _legacy_batch(arg) -> bool:
-    return isinstance(arg, Tensor) and torch._C._functorch.is_legacy_batchedtensor(arg)
-
-
 def _one_by_one(function: type[Function], first_function: type[Function], args):
     """A call for each member of a batch of autograd.grad(is_grads_batched=True), which loses a Function's graph."""
-    level = torch._C._vmapmode_increment_nesting() - 1
-    torch._C._vmapmode_decrement_nesting()
-    batched = [_legacy_batch(arg) for arg in args]
+    level = grad_batch_level()
+    batched = [is_grad_batch(arg) for arg in args]
     args = [torch._remove_batch_dim(arg, level, 1, 0) if b else arg for arg, b in zip(args, batched, strict=True)]
     size = next(len(arg) for arg, b in zip(args, batched, strict=True) if b)
     calls = [[arg[n] if b else arg for arg, b in zip(args, batched, strict=True)] for n in range(size)]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import autograd, select, stack, stack_size
+from . import autograd, select, stack
 from .basis.bspline import uniform_knots
 from .snapshot import readable
 from .spec import Spec
 from .stack import Layer
-from .tracing import by_jit
+from .transforms import by_jit
 
 
 def kan_linear(
@@ -134,7 +134,7 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
         if coef.dtype != dtype or coef.device != device or spec.family:
             return None
     rows = None if torch.compiler.is_compiling() else x.numel() // x.shape[-1]
-    if not stack_size.fits(device.type, layers, rows):
+    if not stack.fits(device.type, layers, rows):
         return None
     chosen = select.choose(backend, device, (dtype,))
     return chosen if chosen in stack.STACKERS else None

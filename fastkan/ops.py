@@ -61,6 +61,15 @@ torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 torch.library.define("fastkan::cuda_algorithm", "() -> int")
 
+# Steps of training on the CPU; elsewhere the functions `reference` of network/train/lbfgs.py and penalties.py.
+TRAINING_SCHEMAS = {
+    "lbfgs_direction": "(Tensor g, Tensor s, Tensor y, float[] inverse, int oldest, float scale) -> Tensor",
+    "edge_penalty": "(Tensor moments, Tensor? x, int rows, float l1, float entropy, float weight)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+}
+for _name, _schema in TRAINING_SCHEMAS.items():
+    torch.library.define(f"fastkan::{_name}", _schema)
+
 
 def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
     # What is not there, or not wanted, is an empty tensor, since an operator has a fixed number of results.

@@ -19,7 +19,7 @@ from .basis.bspline import OUTSIDE, bspline_features, num_functions, uniform_kno
 from .basis.chebyshev import chebyshev_features
 from .basis.rbf import rbf_features
 from .spec import FAMILIES, Spec
-from .tracing import by_jit, is_traced
+from .transforms import by_jit, is_traced
 
 # Rows are taken in blocks of at most this many features, so that memory does not grow with N I F.
 BLOCK = 1 << 24

@@ -18,7 +18,7 @@ from torch import Tensor
 from . import ops, reference
 from .backends import native, triton
 from .spec import FAMILIES, index_of
-from .tracing import by_jit
+from .transforms import by_jit
 
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}

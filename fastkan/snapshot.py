@@ -7,7 +7,7 @@ write them: optimizers, averages, broadcasts, `.data`, NumPy.
 import torch
 from torch import Tensor, nn
 
-from .tracing import is_traced
+from .transforms import by_func, is_traced
 
 _KEY = torch._C._TorchDispatchModeKey
 _TRACERS = (_KEY.FAKE, _KEY.FUNCTIONAL, _KEY.PROXY)
@@ -19,7 +19,7 @@ def readable(t: Tensor) -> bool:
         type(t) in (Tensor, nn.Parameter)
         and not is_traced()
         and not t.is_meta
-        and not torch._C._are_functorch_transforms_active()
+        and not by_func()
         and (torch._C._len_torch_dispatch_stack() == 0 or all(torch._C._get_dispatch_mode(k) is None for k in _TRACERS))
     )
 

@@ -21,16 +21,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from . import autograd
 from .ops import WEIGHTS
 from .select import BACKENDS
 from .spec import Spec
+from .transforms import is_transformed
 
 # What the kernels take: see csrc/contract/problem.h and csrc/cuda/stack.h.
 MAX_LAYERS, MAX_TANGENTS, MAX_GPU_TANGENTS = 8, 3, 2
 STACKERS = ("native",)
+# The sizes for which one call is taken, by shapes alone. On a CPU: the number of coefficients, and that times rows;
+# beyond them a call for each layer costs less than computing the activations twice.
+COEFS, WORK = 1 << 14, 1 << 22
+# On a GPU: the shared memory of a block, and about as many rows as there are threads; beyond them launches for each
+# layer fill the GPU too. Estimates, not measured.
+BLOCK_BYTES, GPU_ROWS = 96 << 10, 1 << 15
 
 Maybe = Tensor | None
 
@@ -48,7 +55,7 @@ class Layer(NamedTuple):
 
 def stack_out(x: Tensor, layers: Sequence[Layer], backend: str) -> Tensor:
     """f(x): x [N, I] -> [N, O], in one call where nothing but ordinary autograd watches; differentiable."""
-    if not torch.compiler.is_compiling() and _transformed():
+    if not torch.compiler.is_compiling() and is_transformed():
         return layered(x, (), layers, backend)
     return _out(x, [], *parts(layers), backend)
 
@@ -116,15 +123,6 @@ def _layers(weights: Sequence[Maybe], grids: Sequence[Tensor], specs: Sequence[i
     return [Layer(*own, grid, Spec(*spec)) for own, grid, spec in zip(*of_each, strict=True)]
 
 
-def _transformed(*tensors: Maybe) -> bool:
-    """Whether torch.func, forward-mode AD or autograd's is_grads_batched (which has a vmap of its own) is at work."""
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors)
-    )
-
-
 class StackOut(Function):
     """out(x; tangents) of k tangents, for everyday autograd."""
 
@@ -165,7 +163,7 @@ class StackBackward(Function):
         of_inputs, of_weights = cotangents[: ctx.k + 1], cotangents[ctx.k + 1 :]
         most = MAX_TANGENTS if x.device.type == "cpu" else MAX_GPU_TANGENTS
         fused = ctx.k + (of_inputs[0] is not None) <= most and all(c is None for c in of_weights)
-        pull = _pull if fused and not _transformed(*cotangents) else _layered_pull
+        pull = _pull if fused and not is_transformed(*cotangents) else _layered_pull
         needs = ctx.needs_input_grad[4:]
         grads = pull(x, tangents, u, weights, grids, ctx.specs, ctx.backend, cotangents, needs)
         return None, None, None, None, *grads, *(None,) * len(grids)
@@ -174,7 +172,7 @@ class StackBackward(Function):
 def _backward(x, tangents, u, weights, grids, specs, wanted, backend) -> list[Maybe]:
     """backward(x; tangents; u), differentiable; None where it is not wanted."""
     if not torch.compiler.is_compiling():
-        if _transformed(x, *tangents, u):
+        if is_transformed(x, *tangents, u):
             return _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend)
         if torch.is_grad_enabled():
             found = StackBackward.apply(specs, wanted, backend, len(tangents), x, u, *tangents, *weights, *grids)
@@ -275,3 +273,22 @@ def _aligned(found: Sequence[Maybe], k: int, weights: Sequence[Maybe], wanted: t
 
 def _plus(a: Maybe, b: Maybe) -> Maybe:
     return b if a is None else a if b is None else a + b
+
+
+def fits(device_type: str, layers: Sequence[Layer], rows: int | None) -> bool:
+    """Whether these layers are small enough for one call; rows is None while the number of rows is traced."""
+    if device_type == "cpu":
+        coefs = sum(layer.coef.numel() for layer in layers)
+        return coefs <= COEFS and (rows is None or rows * coefs <= WORK)
+    return device_type == "cuda" and (rows is None or rows <= GPU_ROWS) and block_bytes(layers) <= BLOCK_BYTES
+
+
+def block_bytes(layers: Sequence[Layer], rows: int = 32, tangents: int = 2) -> int:
+    """Bytes of shared memory of a block in the backward, by default for the fewest rows and the most tangents."""
+    shapes = [layer.coef.shape for layer in layers]
+    item, subsets = layers[0].coef.element_size(), 1 << tangents
+    nodes = sum(inputs for inputs, _, _ in shapes)
+    widest = max(max(inputs, outputs) for inputs, _, outputs in shapes)
+    weights = sum(inputs * (functions + 1) * outputs + outputs for inputs, functions, outputs in shapes)
+    numbers = (11 * nodes, weights, weights, *(subsets * rows * count for count in (nodes, 2 * widest, 7)))
+    return sum((count * item + 15) // 16 * 16 for count in numbers) + 4 * rows

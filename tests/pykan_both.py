@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastkan.compat import pykan
-from fastkan.network import lbfgs
+from fastkan.network.train import lbfgs
 
 
 def _take() -> dict:

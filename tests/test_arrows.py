@@ -21,27 +21,56 @@ MODULES = sorted(
 ALLOWED = {
     "basis": set(),
     "spec": {"basis"},
-    "tracing": set(),
+    "transforms": set(),
+    "arguments": set(),
     "ops": {"spec"},
-    "reference": {"basis", "spec", "tracing"},
+    "reference": {"basis", "spec", "transforms"},
     "backends": {"ops", "spec", "basis"},
-    "select": {"backends", "reference", "ops", "spec", "tracing"},
-    "autograd": {"select", "reference", "spec", "ops", "tracing"},
-    "stack": {"autograd", "select", "spec", "ops"},
-    "stack_size": {"stack"},
-    "snapshot": {"tracing"},
-    "functional": {"snapshot", "select", "autograd", "stack", "stack_size", "spec", "basis", "tracing"},
-    "nn": {"snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
-    "network": {"snapshot", "nn", "functional", "stack", "spec", "basis", "select", "tracing"},
-    "science": {"network"},
+    "select": {"backends", "reference", "ops", "spec", "transforms"},
+    "autograd": {"select", "reference", "spec", "ops", "transforms"},
+    "stack": {"autograd", "select", "spec", "ops", "transforms"},
+    "snapshot": {"transforms"},
+    "functional": {"snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
+    "nn": {"arguments", "transforms", "snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
+    "network": {"arguments", "snapshot", "nn", "functional", "stack", "spec", "basis", "select", "transforms"},
+    "science": {"arguments", "nn", "network"},
     "tabular": {"network"},
-    "compat": {"snapshot", "science", "network", "nn", "functional", "select", "spec", "basis"},
+    "compat": {
+        "arguments",
+        "transforms",
+        "snapshot",
+        "science",
+        "network",
+        "nn",
+        "functional",
+        "select",
+        "spec",
+        "basis",
+    },
     "fastkan": {"compat"},
     "testing": {"reference", "spec", "basis"},
     "flops": {"ops", "spec"},
     "sharding": {"nn", "ops", "reference", "spec"},
     "averaging": {"nn"},
+    "measure": {"__init__", "testing", "functional", "nn", "basis", "select", "spec"},
 }
+# Inside network: room -> the rooms it may import. No room imports one that imports it, directly or not.
+ROOMS = {
+    "layers": set(),
+    "activations": {"layers"},
+    "checkpoint": {"layers"},
+    "stacked": {"layers"},
+    "scores": {"activations"},
+    "edit": {"layers", "scores"},
+    "prune": {"edit"},
+    "grids": {"activations", "checkpoint", "layers"},
+    "history": {"checkpoint"},
+    "train": {"activations", "checkpoint", "layers", "scores", "stacked"},
+    "formulas": {"activations", "checkpoint", "layers", "train"},
+    "plot": {"activations", "checkpoint", "formulas", "scores"},
+}
+ROOMS["model"] = set(ROOMS)
+ROOMS["kanpiler"] = {"formulas", "history", "layers", "model"}
 # Programs sit above everything and may import all but one another; nobody imports them.
 TOP = {"__init__", "__main__", "cli", "imports"}
 LIGHT = {"scipy", "sklearn", "matplotlib", "tqdm", "triton", "numpy", "pandas", "pytest", "hypothesis"}
@@ -96,6 +125,24 @@ def test_the_package_was_found():
 def test_arrows_point_one_way(module):
     assert unit(module) in ALLOWED.keys() | TOP, "a new unit: give it a row in ALLOWED"
     assert not wrong_arrows(module, imported(module))
+
+
+def rooms(names: set[str]) -> set[str]:
+    parts = [name.split(".") for name in names if name.startswith("fastkan.network.")]
+    return {name[2] for name in parts}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("fastkan.network.")])
+def test_rooms_of_the_network(module):
+    (here,) = rooms({module})
+    assert rooms(imported(module)) <= ROOMS[here] | {here}, "see ROOMS"
+
+
+def test_no_room_of_the_network_imports_itself_through_others():
+    """Rooms in the order of ROOMS import earlier ones only; a stranger meets at most 14."""
+    order = list(ROOMS)
+    assert len(order) <= 14
+    assert all(order.index(there) < order.index(here) for here in order for there in ROOMS[here])
 
 
 @pytest.mark.parametrize(

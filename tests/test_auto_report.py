@@ -8,7 +8,7 @@ import torch
 from test_network_symbolic import become, kan, same, seen, state, uniform
 
 from fastkan.compat.pykan import MultKAN
-from fastkan.network.fix import Replaced, Report
+from fastkan.network.formulas.edges import Replaced, Report
 
 
 def wild(x):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastkan.cli import peers
-from fastkan.cli.gate import Case, Contestant, Gate, Problem, Unavailable, formula
-from fastkan.cli.race import PHASES, measure, quartiles, race
-from fastkan.cli.record import circumstances, read_csv, write_csv
+from fastkan.measure import peers
+from fastkan.measure.correctness import Case, Contestant, Gate, Operands, Unavailable, formula
+from fastkan.measure.provenance import circumstances, read_csv, write_csv
+from fastkan.measure.timing import PHASES, measure, quartiles, race
 
 CASE = Case(64, 6, 5, 5)
 LAYERS = [Case(1024, 256, 256, 5), Case(4096, 64, 64, 5), Case(1024, 784, 64, 5), Case(256, 64, 64, 200)]
@@ -18,7 +18,7 @@ LAYERS = [Case(1024, 256, 256, 5), Case(4096, 64, 64, 5), Case(1024, 784, 64, 5)
 
 @pytest.fixture(scope="module")
 def problem():
-    return Problem.of(CASE)
+    return Operands.of(CASE)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def gate(problem):
 @pytest.mark.parametrize("degree", range(6))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_right_layers_pass(degree, dtype):
-    problem = Problem.of(Case(64, 6, 5, 20, degree, dtype))
+    problem = Operands.of(Case(64, 6, 5, 20, degree, dtype))
     gate = Gate(problem)
     for name in ("reference", "native", "efficient-kan", "closed-cubic"):
         try:
@@ -43,7 +43,7 @@ def test_right_layers_pass(degree, dtype):
 class Wrong(Contestant):
     """A right layer with one result changed."""
 
-    def __init__(self, problem: Problem, key: str, change):
+    def __init__(self, problem: Operands, key: str, change):
         right = formula(problem, "reference")
         super().__init__(right.forward, right.x, right.grad_out, right.parameters, right.gradients)
         self.key, self.change = key, change
@@ -85,8 +85,8 @@ def test_the_gate_sees_ten_bits_of_mantissa(problem, gate):
 
 
 def test_a_large_problem_is_checked_in_some_rows_and_run_in_all(monkeypatch):
-    monkeypatch.setattr("fastkan.cli.gate.FEATURES", 10 * CASE.in_features * CASE.functions)
-    problem = Problem.of(CASE)
+    monkeypatch.setattr("fastkan.measure.correctness.FEATURES", 10 * CASE.in_features * CASE.functions)
+    problem = Operands.of(CASE)
     gate = Gate(problem)
     assert len(gate.rows) == 10 and gate.rows[0] == 0 and gate.rows[-1] == CASE.batch - 1
     share, reason = gate.check(formula(problem, "reference"))

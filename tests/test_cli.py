@@ -7,11 +7,12 @@ import pytest
 
 import fastkan
 from fastkan import select
-from fastkan.cli import demo, formulas, main, progress
-from fastkan.cli.gate import Case
-from fastkan.cli.peers import DEFAULT, PEERS
-from fastkan.cli.record import read_csv
-from fastkan.cli.table import digits, duration, table
+from fastkan.cli import demo, formulas, main
+from fastkan.measure import progress
+from fastkan.measure.correctness import Case
+from fastkan.measure.peers import DEFAULT, PEERS
+from fastkan.measure.provenance import read_csv
+from fastkan.measure.table import digits, duration, table
 
 TINY = ["--rounds", "1", "--shape", "16x3x2"]
 

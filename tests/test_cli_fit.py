@@ -14,7 +14,7 @@ import torch
 from fastkan import KAN
 from fastkan.cli import main
 from fastkan.network import checkpoint
-from fastkan.tabular import cells, delimited, files, prepare, recipe, sample
+from fastkan.tabular import cells, delimited, files, prepare, row_sample, search
 
 HEADER = ["a", "b", "colour", "y"]
 
@@ -45,11 +45,11 @@ def in_a_folder(tmp_path, monkeypatch):
 def quick(monkeypatch):
     """Few networks are tried, and no diagram is drawn."""
     monkeypatch.setattr(KAN, "plot", lambda *args, **options: None)
-    monkeypatch.setattr(recipe, "STEPS", 3)
-    monkeypatch.setattr(recipe, "SHAPES", ((),))
-    monkeypatch.setattr(recipe, "PENALTIES", (1e-2,))
-    monkeypatch.setattr(recipe, "GRIDS", (3,))
-    monkeypatch.setattr(recipe, "LIBRARIES", (("x", "x^2"),))
+    monkeypatch.setattr(search, "STEPS", 3)
+    monkeypatch.setattr(search, "SHAPES", ((),))
+    monkeypatch.setattr(search, "PENALTIES", (1e-2,))
+    monkeypatch.setattr(search, "GRIDS", (3,))
+    monkeypatch.setattr(search, "LIBRARIES", (("x", "x^2"),))
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +306,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipe, "find", interrupted)
+    monkeypatch.setattr(search, "find", interrupted)
     assert main(["fit", "t.csv", "--target", "y"]) == 130
     assert capsys.readouterr().err == "fastkan fit: interrupted\n"
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
@@ -337,17 +337,17 @@ def test_a_large_table_is_sampled_evenly_in_bounded_memory(tmp_path):
     with open(tmp_path / "t.csv", "w") as file:
         file.write("n,y\n" + "".join(f"{k},{k % 7}\n" for k in range(100_000)))
     table, told = delimited.Delimited(tmp_path / "t.csv"), []
-    found = sample.read(table, 2000, 1, tell=told.append)
+    found = row_sample.read(table, 2000, 1, tell=told.append)
     n = found.values[:, 0]
     assert found.total == told[-1] == 100_000 and len(n) == 2000 == len(n.unique())
     assert bool((n.diff() > 0).all())  # in their order
     assert n.mean() == pytest.approx(50_000, abs=5 * 100_000 / math.sqrt(12 * 2000))  # five standard errors
-    assert bool((sample.read(table, 2000, 1).values == found.values).all())
+    assert bool((row_sample.read(table, 2000, 1).values == found.values).all())
 
 
 def test_columns_are_scaled_by_the_rows_that_are_seen(tmp_path):
     table = delimited.Delimited(written(tmp_path / "t.csv", rows(200)))
-    data = prepare.prepare(sample.read(table, 10**6, 0), "y", None, (), 0.25, 0, True)
+    data = prepare.prepare(row_sample.read(table, 10**6, 0), "y", None, (), 0.25, 0, True)
     assert (len(data.train), len(data.valid), len(data.test)) == (113, 37, 50)
     assert sorted(torch.cat([data.train, data.valid, data.test]).tolist()) == list(range(200))
     seen = data.x[torch.cat([data.train, data.valid])]
@@ -360,7 +360,7 @@ def test_columns_are_scaled_by_the_rows_that_are_seen(tmp_path):
 def test_worse_is_more_than_chance():
     base = torch.ones(100, dtype=torch.float64)
     noise = torch.linspace(-1, 1, 100, dtype=torch.float64)  # a standard error of 0.058
-    assert not recipe.worse(base + noise + 0.05, base) and recipe.worse(base + noise + 0.07, base)
-    assert not recipe.worse(base + noise + 0.07, base, errors=2.0)
-    assert not recipe.worse(base * 1.02, base) and recipe.worse(base * 1.04, base)
-    assert recipe.worse(base * math.inf, base) and not recipe.worse(base, base * math.inf)
+    assert not search.worse(base + noise + 0.05, base) and search.worse(base + noise + 0.07, base)
+    assert not search.worse(base + noise + 0.07, base, errors=2.0)
+    assert not search.worse(base * 1.02, base) and search.worse(base * 1.04, base)
+    assert search.worse(base * math.inf, base) and not search.worse(base, base * math.inf)

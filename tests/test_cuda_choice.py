@@ -12,7 +12,7 @@ from test_stack import burgers, layers, leaves, nested, rows, smooth, weights
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fastkan import functional, select, stack, stack_size
+from fastkan import functional, select, stack
 from fastkan.backends import native
 from fastkan.network import stacked
 from fastkan.spec import Spec
@@ -36,8 +36,8 @@ def calls(monkeypatch) -> dict[str, int]:
     for name in counted:
         operator = getattr(OPS if name.startswith("stack") else BACKEND, name)
         monkeypatch.setattr(BACKEND, name, counting(name, operator), raising=False)
-    fits = stack_size.fits
-    monkeypatch.setattr(stack_size, "fits", lambda device, *args: fits("cuda", *args))
+    fits = stack.fits
+    monkeypatch.setattr(stack, "fits", lambda device, *args: fits("cuda", *args))
     monkeypatch.setattr(stack, "MAX_TANGENTS", stack.MAX_GPU_TANGENTS)
     monkeypatch.setattr(stacked, "_at_hand", lambda model: False)
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
@@ -90,10 +90,10 @@ def test_the_size_is_what_the_kernels_have_room_for(widths, dtype, monkeypatch):
     """As the kernels tell it themselves."""
     made = layers(widths, dtype=dtype, degree=3)
     x = rows(1, widths[0], dtype=dtype)
-    u, needed = rows(1, widths[-1], dtype=dtype), stack_size.block_bytes(made)
+    u, needed = rows(1, widths[-1], dtype=dtype), stack.block_bytes(made)
     args = x, [x, x], u, *parts(made), True, True, True
-    assert stack_size.fits("cuda", made, 1) == (needed <= stack_size.BLOCK_BYTES)
-    if needed <= stack_size.BLOCK_BYTES:
+    assert stack.fits("cuda", made, 1) == (needed <= stack.BLOCK_BYTES)
+    if needed <= stack.BLOCK_BYTES:
         OPS.stack_backward(*args)
     else:
         with pytest.raises(RuntimeError, match=f"the layers take {needed} bytes of .*: expected at most 98304"):
@@ -102,7 +102,7 @@ def test_the_size_is_what_the_kernels_have_room_for(widths, dtype, monkeypatch):
 
 def test_a_block_just_filled():
     """The largest network of its kind that fits runs; the next one does not."""
-    sizes = [n for n in range(1, 400) if stack_size.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
+    sizes = [n for n in range(1, 400) if stack.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
     assert sizes == list(range(1, len(sizes) + 1)) and len(sizes) > 40
     for n in (len(sizes), len(sizes) + 1):
         made = layers((3, n, 1), dtype=torch.float32, **SAME)
@@ -120,8 +120,8 @@ SAME = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
 
 def test_many_rows_go_layer_by_layer(calls):
     made = layers((3, 4, 2))
-    assert functional.stack_backend(rows(stack_size.GPU_ROWS, 3), made, None) == "native"
-    assert functional.stack_backend(rows(stack_size.GPU_ROWS + 1, 3), made, None) is None
+    assert functional.stack_backend(rows(stack.GPU_ROWS, 3), made, None) == "native"
+    assert functional.stack_backend(rows(stack.GPU_ROWS + 1, 3), made, None) is None
 
 
 # By what is proven

@@ -5,7 +5,7 @@ import torch
 from emulated import FEW, MANY, NAMESPACE, PROCESSORS
 from test_stack import layers, leaves, rows, weights
 
-from fastkan import stack_size
+from fastkan import stack
 from fastkan.stack import layered, parts
 
 OPS = getattr(torch.ops, NAMESPACE)
@@ -50,8 +50,8 @@ def test_steps_of_one_input_where_no_more_fit(processors):
     """The widest network of its kind, and one of half its width."""
     processors(FEW)
     kind = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
-    widest = max(n for n in range(1, 60) if stack_size.fits("cuda", layers((3, n, 1), **kind), 1))
-    assert stack_size.block_bytes(layers((3, widest, 1), **kind)) > 0.95 * stack_size.BLOCK_BYTES
+    widest = max(n for n in range(1, 60) if stack.fits("cuda", layers((3, n, 1), **kind), 1))
+    assert stack.block_bytes(layers((3, widest, 1), **kind)) > 0.95 * stack.BLOCK_BYTES
     for width in (widest, widest // 2):
         assert_is_the_reference((3, width, 1), 70, 2, 5, **kind)
 

@@ -7,10 +7,10 @@ import torch
 
 from fastkan import KAN
 from fastkan.compat.pykan.kan.utils import fit_params as pykans_fit_params
-from fastkan.network.carried import allowed, lost
-from fastkan.network.fit_symbolic import fit_params, fit_symbolic
-from fastkan.network.library import SYMBOLIC_LIB, get_symbolic
-from fastkan.network.suggest import rank
+from fastkan.network.formulas.edge_fit import fit_params, fit_symbolic
+from fastkan.network.formulas.suggest import rank
+from fastkan.network.layers.library import SYMBOLIC_LIB, get_symbolic
+from fastkan.network.layers.rounding import allowed, lost
 
 X = 2 * torch.rand(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
 FLAT = {  # what many functions only resemble from far away

@@ -9,8 +9,8 @@ from gpu import DEVICE, each_backend, on_gpu
 from torch import nn
 
 from fastkan import KANLinear
-from fastkan.cli.gate import Case
-from fastkan.cli.peers import equal_linear
+from fastkan.measure.correctness import Case
+from fastkan.measure.peers import equal_linear
 from fastkan.nn import replace_linear
 
 pytestmark = pytest.mark.gpu

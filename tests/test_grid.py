@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastkan import KANLinear
 from fastkan.basis.bspline import OUTSIDE, bspline_features, uniform_knots
+from fastkan.nn import data_sample as samples
 from fastkan.nn import refit as refits
-from fastkan.nn import sample as samples
+from fastkan.nn.data_sample import Sample
 from fastkan.nn.grid import adaptive_knots, is_uniform, resized_knots, snapped
 from fastkan.nn.refit import refit
-from fastkan.nn.sample import Sample
 
 DOUBLE = torch.float64
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastkan import KAN
-from fastkan.network.html import _formula
+from fastkan.network.plot.page import _formula
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"'"
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from fastkan import KAN, KANLinear
-from fastkan.network import jacobian as jacobian_module
-from fastkan.network import levenberg_marquardt as module
 from fastkan.network.activations import Activations
-from fastkan.network.jacobian import Products, Residuals
-from fastkan.network.levenberg_marquardt import LevenbergMarquardt
-from fastkan.network.regularize import METRICS
+from fastkan.network.train import jacobian as jacobian_module
+from fastkan.network.train import levenberg_marquardt as module
+from fastkan.network.train.jacobian import Products, Residuals
+from fastkan.network.train.levenberg_marquardt import LevenbergMarquardt
+from fastkan.network.train.penalties import METRICS
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastkan import KAN
-from fastkan.network.attribution import from_outputs
+from fastkan.network.scores.attribution import from_outputs
 
 ROWS = 1000
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastkan import KAN
-from fastkan.network import discover as module
+from fastkan.network.formulas import discover as module
 
 sympy = pytest.importorskip("sympy")
 

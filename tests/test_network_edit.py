@@ -341,7 +341,7 @@ def test_files_hold_no_code(tmp_path):
 
 
 def test_base_functions_and_library_of_files(tmp_path):
-    from fastkan.network import library
+    from fastkan.network.layers import library
 
     model = KAN([2, 1], base_fun=torch.tanh)
     library.add_symbolic("cube", lambda x: x**3)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fastkan import KAN
 from fastkan.compat.pykan import from_pykan
-from fastkan.network import tidy
-from fastkan.network.library import SYMBOLIC_LIB
+from fastkan.network.formulas import simplify
+from fastkan.network.layers.library import SYMBOLIC_LIB
 
 sympy = pytest.importorskip("sympy")
 
@@ -164,7 +164,9 @@ def test_columns_after_prune_input():
     assert {str(s) for s in formula.free_symbols} <= {"x_2", "x_4"}
     named, all_named = model.symbolic_formula(var=["u", "v"])[0][0], model.symbolic_formula(var=list("abcd"))[0][0]
     x_2, x_4, u, v, b, d = sympy.symbols("x_2 x_4 u v b d")
-    assert named == tidy.replaced(formula, {x_4: u, x_2: v}) and all_named == tidy.replaced(formula, {x_4: d, x_2: b})
+    assert named == simplify.replaced(formula, {x_4: u, x_2: v}) and all_named == simplify.replaced(
+        formula, {x_4: d, x_2: b}
+    )
 
 
 def test_normalizers_are_those_of_the_variables():
@@ -236,11 +238,11 @@ def test_floating_digit():
     ],
 )  # fmt: skip
 def test_numbers_are_recognised(value, expected):
-    assert str(tidy.recognised(value, 1e-6)) == expected
+    assert str(simplify.recognised(value, 1e-6)) == expected
 
 
 def test_few_random_numbers_are_taken_for_fractions():
-    taken = [tidy.recognised(v, 1e-6) for v in uniform(2000, seed=4, low=-5, high=5).tolist()]
+    taken = [simplify.recognised(v, 1e-6) for v in uniform(2000, seed=4, low=-5, high=5).tolist()]
     assert sum(found is not None for found in taken) <= 20
 
 
@@ -261,7 +263,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("expected", WRITTEN)
 def test_redundant_numbers_are_put_where_they_are_recognised(expected):
-    assert str(tidy.snapped(WRITTEN[expected], 1e-6)) == expected
+    assert str(simplify.snapped(WRITTEN[expected], 1e-6)) == expected
 
 
 @settings(max_examples=12, deadline=None)
@@ -294,7 +296,7 @@ def test_simplify_ends_in_time_also_in_a_thread():
 
     def work():
         with pytest.warns(RuntimeWarning, match="0.3 seconds were not enough"):
-            found.append(tidy.simplified(expr, 0.3))
+            found.append(simplify.simplified(expr, 0.3))
 
     started = time.monotonic()
     thread = threading.Thread(target=work)
@@ -306,4 +308,4 @@ def test_simplify_ends_in_time_also_in_a_thread():
 
 
 def test_simplified_for_real_variables():
-    assert tidy.simplified(sympy.sqrt(X**2), 5.0) == sympy.Abs(X)
+    assert simplify.simplified(sympy.sqrt(X**2), 5.0) == sympy.Abs(X)

@@ -9,9 +9,10 @@ from test_network_model import inputs
 
 from fastkan import KAN, reference
 from fastkan.compat.pykan import from_pykan
-from fastkan.network import edge_penalty, gradient, lbfgs, training
-from fastkan.network.lbfgs import LBFGS
-from fastkan.network.library import SYMBOLIC_LIB
+from fastkan.network.layers.library import SYMBOLIC_LIB
+from fastkan.network.train import fit as training
+from fastkan.network.train import gradient, lbfgs, penalties
+from fastkan.network.train.lbfgs import LBFGS
 
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u")
@@ -159,7 +160,7 @@ def test_the_penalty_in_one_call_is_the_formula(relative, bits, dtype):
         layer.linear.coef[2].zero_(), layer.linear.base_weight[2].zero_()
         moments = layer._moments(x)
     args = (moments, x.mT.contiguous().mT if relative else None, len(x), 1.5, bits, 0.1)
-    torch.testing.assert_close(torch.ops.fastkan.edge_penalty(*args), edge_penalty.reference(*args))
+    torch.testing.assert_close(torch.ops.fastkan.edge_penalty(*args), penalties.reference(*args))
 
 
 @pytest.mark.parametrize("case", ["constant input", "edges off", "one row"])

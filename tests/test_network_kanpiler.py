@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fastkan
 from fastkan import KAN, kanpiler
-from fastkan.network import library
+from fastkan.network.layers import library
 
 sp = pytest.importorskip("sympy", reason="SymPy is not installed", exc_type=ImportError)
 VARIABLES = x, y, z = sp.symbols("x y z")

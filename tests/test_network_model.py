@@ -14,8 +14,8 @@ import fastkan
 from fastkan import KAN
 from fastkan.compat.fast_kan import FastKAN
 from fastkan.functional import kan_linear
-from fastkan.network.layer import KANLayer
-from fastkan.network.state import trained
+from fastkan.network.checkpoint import trained
+from fastkan.network.layers.numeric import KANLayer
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 MIXED = {"width": [3, [2, 2], [1, 1], 2], "mult_arity": [[], [3, 2], [2], []], "grid": [3, 5, 2], "k": [3, 2, 1]}
@@ -64,7 +64,7 @@ def by_hand(model: KAN, x: torch.Tensor) -> torch.Tensor:
                 phi = numeric.scale_base[i, j] * nn.functional.silu(x[:, i]) + numeric.scale_sp[i, j] * spline
                 total = total + numeric.mask[i, j] * phi
                 a, b, c, d = symbolic.affine[j, i]
-                f = fastkan.network.library.SYMBOLIC_LIB[symbolic.funs_name[j][i]].torch_fn
+                f = fastkan.network.layers.library.SYMBOLIC_LIB[symbolic.funs_name[j][i]].torch_fn
                 total = total + symbolic.mask[j, i] * (c * f(a * x[:, i] + b) + d)
             sums.append(model.subnode_scale[l][j] * total + model.subnode_bias[l][j])
         nodes = []

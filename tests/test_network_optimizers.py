@@ -7,8 +7,8 @@ import torch
 from test_network_model import inputs
 
 from fastkan import KAN, science
-from fastkan.network.lbfgs import LBFGS
-from fastkan.network.library import SYMBOLIC_LIB, add_symbolic
+from fastkan.network.layers.library import SYMBOLIC_LIB, add_symbolic
+from fastkan.network.train.lbfgs import LBFGS
 
 
 def made_of(what: str) -> KAN:

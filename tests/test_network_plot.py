@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from test_network_model import inputs, shaken
 
 from fastkan import KAN
-from fastkan.network import plot, plot_data, plot_draw, plot_training
-from fastkan.network.plot_layout import Shape, place
+from fastkan.network import plot_training
+from fastkan.network.plot import diagram, diagram_artists, edge_data
+from fastkan.network.plot.layout import Shape, place
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fastkan[plot]")
 figure_module = pytest.importorskip("matplotlib.figure")
@@ -69,7 +70,7 @@ def test_every_edge_that_is_on_is_drawn(shape, symbolic, off):
         if count:
             assert len(artist(figure, f"lines-{l}").get_segments()) == 2 * count
             assert len(artist(figure, f"boxes-{l}").get_paths()) == count
-            assert len(artist(figure, f"samples-{l}").get_offsets()) == count * plot_data.SAMPLES
+            assert len(artist(figure, f"samples-{l}").get_offsets()) == count * edge_data.SAMPLES
         assert len(artist(figure, f"sums-{l + 1}").get_offsets()) == model.width_out[l + 1]
         products = artist(figure, f"products-{l + 1}")
         assert (0 if products is None else len(products.get_offsets())) == model.width[l + 1][1]
@@ -81,7 +82,7 @@ def test_every_edge_that_is_on_is_drawn(shape, symbolic, off):
     [((-1.0, 1.0), ("-1", "1")), ((0.2578, 0.2612), ("0.258", "0.261")), ((1.0, 1.0 + 1e-9), ("1", "1"))],
 )
 def test_numbers_beside_a_box_tell_its_ends_apart(ends, shown):
-    assert plot_draw._apart(*ends) == shown
+    assert diagram_artists._apart(*ends) == shown
 
 
 def test_a_few_artists_whatever_the_size():
@@ -106,7 +107,7 @@ def test_opacity_is_the_score(metric, scores):
     model.attribute()
     figure = model.plot(metric=metric, beta=0.7)
     for l, score in enumerate(getattr(model, scores)):
-        expected = torch.tanh(0.7 * score.T[on(model, l)]).clamp_min(plot.FAINTEST)
+        expected = torch.tanh(0.7 * score.T[on(model, l)]).clamp_min(diagram.FAINTEST)
         for name in (f"curves-{l}", f"lines-{l}"):
             torch.testing.assert_close(colours(figure, name)[: len(expected), 3], expected, rtol=1e-9, atol=1e-12)
         assert len(expected) < 2 or expected.min() < expected.max()
@@ -132,11 +133,11 @@ def test_curves_are_the_functions():
     figure = model.plot(sample=True)
     for l in range(model.depth):
         curves, boxes, dots = (artist(figure, f"{name}-{l}") for name in ("curves", "boxes", "samples"))
-        dots = torch.as_tensor(dots.get_offsets()).unflatten(0, (-1, plot_data.SAMPLES))
+        dots = torch.as_tensor(dots.get_offsets()).unflatten(0, (-1, edge_data.SAMPLES))
         for n, (i, j) in enumerate(on(model, l).nonzero().tolist()):
             curve, box = torch.as_tensor(curves.get_segments()[n]), torch.as_tensor(boxes.get_paths()[n].vertices)
             assert (curve > box.amin(0)).all() and (curve < box.amax(0)).all()
-            x, y = (v[torch.linspace(0, len(v) - 1, plot_data.SAMPLES).round().long()] for v in model.get_fun(l, i, j))
+            x, y = (v[torch.linspace(0, len(v) - 1, edge_data.SAMPLES).round().long()] for v in model.get_fun(l, i, j))
             left, right = curve[0, 0], curve[-1, 0]
             torch.testing.assert_close(dots[n, :, 0], left + (x - x[0]) / (x[-1] - x[0]) * (right - left))
             height = curve[:, 1].max() - curve[:, 1].min()
@@ -178,9 +179,9 @@ def test_rows_that_are_not_finite_are_left_out():
 
 def test_curves_need_no_memory_for_all_rows():
     model = KAN([3, 2, 1])
-    edges = plot_data.shown(model, inputs(20_000, 3).float(), "backward")
-    assert [tuple(layer.x.shape) for layer in edges] == [(6, plot_data.POINTS), (2, plot_data.POINTS)]
-    assert edges[0].sample_x.shape == (6, plot_data.SAMPLES)
+    edges = edge_data.shown(model, inputs(20_000, 3).float(), "backward")
+    assert [tuple(layer.x.shape) for layer in edges] == [(6, edge_data.POINTS), (2, edge_data.POINTS)]
+    assert edges[0].sample_x.shape == (6, edge_data.SAMPLES)
 
 
 # Where things are

@@ -5,9 +5,9 @@ import torch
 from test_levenberg_marquardt import NETWORKS, random
 
 from fastkan import KAN
-from fastkan.network.squares import Batch
-from fastkan.network.state import State
-from fastkan.network.training import Objective
+from fastkan.network.checkpoint import State
+from fastkan.network.train.fit import Objective
+from fastkan.network.train.lm_residuals import Batch
 
 SHARE = 1e-2
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.1, "lamb_coefdiff": 0.0}

@@ -14,9 +14,9 @@ from fastkan import KAN
 from fastkan.compat.pykan import MultKAN, from_pykan_state, to_pykan_state
 from fastkan.compat.pykan.kan.KANLayer import KANLayer
 from fastkan.compat.pykan.kan.Symbolic_KANLayer import Symbolic_KANLayer
-from fastkan.network import library
-from fastkan.network.names import decode, encode
-from fastkan.network.symbolic import SymbolicLayer
+from fastkan.network.layers import library
+from fastkan.network.layers.names import decode, encode
+from fastkan.network.layers.symbolic import SymbolicLayer
 
 X = 2 * torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) - 1
 NAMES = [["0", "sin"], ["x^2", "0"], ["exp", "sin"]]

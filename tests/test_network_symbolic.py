@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastkan import KAN
-from fastkan.network import library
-from fastkan.network.library import SYMBOLIC_LIB, SymbolicFunction, get_symbolic
+from fastkan.network.layers import library
+from fastkan.network.layers.library import SYMBOLIC_LIB, SymbolicFunction, get_symbolic
 
 
 def uniform(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> torch.Tensor:

@@ -124,9 +124,9 @@ def test_what_looks_at_the_model_afterwards_sees_all_rows(kind, tmp_path):
 
 
 def test_of_a_large_loader_a_sample_is_kept(monkeypatch):
-    from fastkan.nn import sample
+    from fastkan.nn import data_sample
 
-    monkeypatch.setattr(sample, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr(data_sample, "SAMPLE_ROWS", 50)
     x = torch.linspace(-1, 1, 1000)[:, None]
     model = KAN([1, 1])
     model.fit(Batches(x, x), opt="Adam", lr=0.01, steps=130, progress=False)
@@ -134,7 +134,7 @@ def test_of_a_large_loader_a_sample_is_kept(monkeypatch):
 
 
 def test_batches_make_epochs():
-    from fastkan.network.data import Data
+    from fastkan.network.train.data import Data
 
     x = torch.arange(10.0)[:, None]
     batches = Data((x, x), 5, 0, torch.device("cpu")).batches()
@@ -155,7 +155,7 @@ def test_the_same_again_to_the_bit(opt):
 
 
 def test_grids_are_updated_on_schedule(monkeypatch):
-    from fastkan.network import training
+    from fastkan.network.train import fit as training
 
     steps = []
     monkeypatch.setattr(training, "_move", lambda model, x, inwards: steps.append(len(x)))

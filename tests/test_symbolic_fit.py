@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from fastkan.network import fit_symbolic as module
-from fastkan.network.fit_symbolic import fit_params, fit_symbolic
-from fastkan.network.library import SYMBOLIC_LIB, get_symbolic
-from fastkan.network.suggest import rank, suggest
-from fastkan.network.symmetry import symmetry
+from fastkan.network.formulas import edge_fit as module
+from fastkan.network.formulas.edge_fit import fit_params, fit_symbolic
+from fastkan.network.formulas.redundant_parameters import symmetry
+from fastkan.network.formulas.suggest import rank, suggest
+from fastkan.network.layers.library import SYMBOLIC_LIB, get_symbolic
 
 NAMES = tuple(SYMBOLIC_LIB)
 POSITIVE = ("sqrt", "x^0.5", "x^1.5", "1/sqrt(x)", "1/x^0.5", "log")  # defined where the argument is

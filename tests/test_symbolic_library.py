@@ -9,8 +9,8 @@ import pytest
 import sympy
 import torch
 
-from fastkan.network import library
-from fastkan.network.library import SYMBOLIC_LIB, SymbolicFunction, add_symbolic, get_symbolic, select_symbolic
+from fastkan.network.layers import library
+from fastkan.network.layers.library import SYMBOLIC_LIB, SymbolicFunction, add_symbolic, get_symbolic, select_symbolic
 
 NAMES = tuple(SYMBOLIC_LIB)
 # name: complexity, as pykan 0.2.8 has them

@@ -5,7 +5,7 @@ import torch
 
 sympy = pytest.importorskip("sympy")
 
-from fastkan.tabular.wording import significant, without_small_numbers  # noqa: E402
+from fastkan.tabular.formula import significant, without_small_numbers  # noqa: E402
 
 a, b = sympy.symbols("a b")
 X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1

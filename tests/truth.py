@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from fastkan import KAN, KANLinear
 from fastkan.basis.base import BASES, base_feature
 from fastkan.basis.bspline import bspline_features
-from fastkan.network.library import SYMBOLIC_LIB
-from fastkan.network.structure import node_values
+from fastkan.network.layers.library import SYMBOLIC_LIB
+from fastkan.network.layers.shape import node_values
 
 # What a formula makes of every number that it reads: exactly it, in float64.
 Reader = Callable[[Tensor], Tensor]

@@ -14,7 +14,7 @@ namespace fastkan {
 // Rows of a block: at most; as many have to fit; fewer where the processors are many.
 constexpr int kStackThreads = 128, kMostStackRows = 128, kSomeStackRows = 32, kFewStackRows = 8;
 constexpr int kMostStackTangents = 2;
-// Bytes that a block has on every GPU that is built for; fastkan/stack_size.py knows what it holds.
+// Bytes that a block has on every GPU that is built for; fastkan/stack.py knows what it holds.
 constexpr size_t kMostStackShared = 96 << 10;
 constexpr int kStackWindow = kMaxDegree + 2;  // the functions of a window, then the base function
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from ..arguments import positive
+from ..measure import provenance
+from ..measure.correctness import Case
+from ..measure.peers import BASELINE, DEFAULT, PEERS, Peer, builds
+from ..measure.progress import bar
+from ..measure.table import digits, duration, table
+from ..measure.timing import PHASES, Result, csv_rows, measure, quartiles
 from ..spec import MAX_DEGREE
-from . import record
-from .gate import Case
-from .peers import BASELINE, DEFAULT, PEERS, Peer, builds
-from .progress import bar
-from .race import PHASES, Result, measure, quartiles
-from .table import digits, duration, table
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     print(results_table(results))
     print(FOOTNOTE)
     if args.csv:
-        record.write_csv(args.csv, csv_rows(results))
+        provenance.write_csv(args.csv, csv_rows(results))
         print(f"\nWritten to {args.csv}.")
     return 0
 
@@ -58,7 +59,7 @@ def headline(case: Case) -> str:
     dtype = str(case.dtype).removeprefix("torch.")
     return (
         f"{case.batch} rows, {case.in_features} -> {case.out_features}, G={case.grid_size}, K={case.degree}, {dtype}, "
-        f"{torch.get_num_threads()} threads, {record.cpu_model()}\n"
+        f"{torch.get_num_threads()} threads, {provenance.cpu_model()}\n"
     )
 
 
@@ -84,43 +85,9 @@ def results_table(results: Iterable[Result], peers: Mapping[str, Peer] = PEERS) 
     return "\n".join([table(header, lines), *absent])
 
 
-def csv_rows(results: Iterable[Result]) -> list[dict[str, object]]:
-    return [_csv_row(r) for r in results]
-
-
-def _csv_row(r: Result) -> dict[str, object]:
-    c = r.case
-    row = {
-        "batch": c.batch,
-        "in_features": c.in_features,
-        "out_features": c.out_features,
-        "grid_size": c.grid_size,
-        "degree": c.degree,
-        "dtype": c.arithmetic,
-        "phase": r.phase,
-        "peer": r.peer,
-        "parameters": r.parameters,
-        "error_over_tolerance": "" if r.error is None else f"{r.error:.3g}",
-        "reason": r.reason,
-        "rounds": len(r.times),
-        "repeats": r.repeats,
-    }
-    numbers = dict.fromkeys(("seconds", "seconds_q1", "seconds_q3", "ratio", "ratio_q1", "ratio_q3"), "")
-    if r.times:
-        spread = (r.seconds, *quartiles(r.times), r.ratio, *quartiles(r.ratios))
-        numbers = {k: f"{v:.4g}" for k, v in zip(numbers, spread, strict=True)}
-    return row | numbers
-
-
 def shape(text: str) -> tuple[int, int, int]:
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r}: expected rows x in_features x out_features, as in 1024x256x256")
     n, i, o = map(int, match.groups())
     return n, i, o
-
-
-def positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
-    return int(text)

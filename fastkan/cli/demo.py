@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..arguments import positive
+from ..measure import provenance
+from ..measure.correctness import Case
+from ..measure.peers import DEFAULT, builds
+from ..measure.progress import bar
+from ..measure.table import duration, table
+from ..measure.timing import measure
 from ..nn import KANLinear, replace_linear
-from . import formulas, record
-from .bench import FOOTNOTE, headline, positive, results_table
-from .gate import Case
-from .peers import DEFAULT, builds
-from .progress import bar
-from .race import measure
-from .table import duration, table
+from . import formulas
+from .bench import FOOTNOTE, headline, results_table
 
 HIDDEN = 64
 CLASSES = 10
@@ -45,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     digits = load_digits(args.seed)
     print(
         f"Scanned digits of scikit-learn: {len(digits.train_y)} to train on, {len(digits.test_y)} held out; "
-        f"{args.epochs} epochs of batches of {BATCH}, AdamW.\n{torch.get_num_threads()} threads, {record.cpu_model()}\n"
+        f"{args.epochs} epochs of batches of {BATCH}, AdamW.\n"
+        f"{torch.get_num_threads()} threads, {provenance.cpu_model()}\n"
     )
     outcomes = [train(name, model, digits, args.epochs, args.seed) for name, model in models(args.seed).items()]
     print(outcome_table(outcomes))

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..network import html
-from ..tabular import files, prepare, recipe, report, sample, wording
+from ..arguments import positive
+from ..measure.progress import steps
+from ..measure.table import duration, table
+from ..network.plot import page
+from ..tabular import files, formula, prepare, report, row_sample, search
 from ..tabular.delimited import Delimited, TableError, counted
-from .bench import positive
-from .progress import steps
-from .table import duration, table
 
 ROWS = 20_000
 NAMES = {"model": "model.pt", "diagram": "diagram.svg", "page": "page.html"}
@@ -76,12 +76,12 @@ def run(args: argparse.Namespace) -> int:
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
-    with steps(recipe.STAGES, not silent) as tell, warnings.catch_warnings():
+    with steps(search.STAGES, not silent) as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a training that did not work says is for those who ask for one
-        rows = sample.read(source, args.rows, args.seed, args.text, lambda n: tell(f"{n} rows read", 0))
+        rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: tell(f"{n} rows read", 0))
         data = prepare.prepare(rows, target, args.task, args.drop, args.hold_out, args.seed, source.header)
-        found = recipe.find(data, args.seed, tell)
-        if found.formula is not None and not wording.can_be_written():
+        found = search.find(data, args.seed, tell)
+        if found.formula is not None and not formula.can_be_written():
             data.notes.append("no formula: it needs SymPy and NumPy, pip install fastkan[symbolic]")
             found = found._replace(formula=None)
         tell("errors and formula")
@@ -112,20 +112,20 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
     return paths
 
 
-def _kept(args: argparse.Namespace, found: recipe.Found):
+def _kept(args: argparse.Namespace, found: search.Found):
     formula = found.formula is not None and (args.keep == "formula" or found.formula_is_as_good)
     return found.formula if formula and args.keep != "network" else found.network
 
 
-def _report(args, source: Delimited, rows: sample.Sample, data: prepare.Prepared, found: recipe.Found) -> dict:
+def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prepared, found: search.Found) -> dict:
     """What was done and found, of which JSON can be made."""
     p, notes = data.preparation, [*source.notes, *data.notes]
     if source.skipped:
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")
     if rows.total > len(rows.values):
         notes.append(f"a random sample of {len(rows.values)} of {rows.total} rows (--rows)")
-    few = data.x[torch.cat([data.train, data.valid])[: recipe.SEARCH_ROWS]]
-    label = data.y[torch.cat([data.train, data.valid])[: recipe.SEARCH_ROWS]] if p.classes is None else None
+    few = data.x[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]]
+    label = data.y[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]] if p.classes is None else None
     kept = _kept(args, found)
     return {
         "fastkan": __version__,
@@ -139,7 +139,7 @@ def _report(args, source: Delimited, rows: sample.Sample, data: prepare.Prepared
         "used": [p.inputs[n] for n in kept.input_id.tolist()],
         "notes": notes,
         "errors": report.errors(data, found),
-        "formula": dict(zip(p.outcomes, wording.formulas(found.formula, p, few, label), strict=True))
+        "formula": dict(zip(p.outcomes, formula.formulas(found.formula, p, few, label), strict=True))
         if found.formula is not None else None,
         "kept": "network" if kept is found.network else "formula",
         "shape": [sum(width) for width in kept.width],
@@ -150,7 +150,7 @@ def _report(args, source: Delimited, rows: sample.Sample, data: prepare.Prepared
 def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path]) -> dict[str, str]:
     """Write model, page and diagram, each in one piece; their paths."""
     p, model = fitted.preparation, fitted.model
-    model.get_act(data.x[torch.cat([data.train, data.valid])[: recipe.SEARCH_ROWS]])
+    model.get_act(data.x[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]])
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     title = f"{p.target.name}, from {fitted.report['table']}"
@@ -160,7 +160,7 @@ def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path])
     except (ImportError, ValueError) as error:
         fitted.report["notes"].append(f"no diagram: {error}")
         paths = {kind: path for kind, path in paths.items() if kind != "diagram"}
-    html.to_html(
+    page.to_html(
         model, paths["page"], in_vars=p.inputs, out_vars=p.outcomes, title=title,
         caption="\n".join(f"{name} = {formula}" for name, formula in (fitted.report["formula"] or {}).items()),
         normalizer=p.normalizer(), output_normalizer=p.output_normalizer(),

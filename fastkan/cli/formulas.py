@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..measure.progress import bar
 from ..network import KAN
-from ..network.fix import replace_edges
-from .progress import bar
+from ..network.formulas.edges import replace_edges
 
 STEPS, LAMB, KEPT = 10, 1e-2, 4
 SIMPLE = ("x", "x^2", "x^3", "tanh", "exp", "log", "sqrt", "sin", "gaussian")

@@ -8,9 +8,9 @@ import torch
 
 from .. import __version__, backends, select
 from ..backends import native
+from ..measure import provenance
+from ..measure.table import table
 from ..spec import FAMILIES
-from . import record
-from .table import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +31,12 @@ def run(args: argparse.Namespace) -> int:
 def facts() -> dict[str, str]:
     """Name -> value, for bug reports."""
     found = {
-        "fastkan": f"{__version__} {record.commit()}".strip(),
+        "fastkan": f"{__version__} {provenance.commit()}".strip(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu": record.cpu_model(),
-        "instruction set": f"{record.instruction_set()} (as torch's kernels use it)",
+        "cpu": provenance.cpu_model(),
+        "instruction set": f"{provenance.instruction_set()} (as torch's kernels use it)",
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "gpu": ", ".join(gpus()) or "none",

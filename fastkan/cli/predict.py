@@ -18,7 +18,7 @@ from ..tabular import files, prepare, report
 from ..tabular.columns import Column, looked_up
 from ..tabular.columns import indices as indices_of
 from ..tabular.delimited import Delimited, TableError, counted
-from ..tabular.sample import Field
+from ..tabular.row_sample import Field
 from .fit import add_layout
 
 

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from ..measure.table import table
 from ..tabular import files
 from ..tabular.columns import Column
 from . import fit
-from .table import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ from ..spec import FAMILIES
 from .accelerated import Accelerated, put_on, take_off
 from .efficient_kan import FusedKANLinear
 from .fast_kan import FusedFastKANLayer
+from .modules import is_peers
 from .pykan.fused import FusedKANLayer, FusedMultKAN, FusedSymbolicLayer
-from .tree import is_peers
 
 # Share of the largest value: another formula is off by about one, rounding in float64 by much less than this.
 SAME = 1e-6

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional, select
-from ..network.layer import safe_sqrt
+from ..network.layers.numeric import safe_sqrt
 from ..nn.grid import is_uniform, snapped
 from ..snapshot import Snapshot, readable
 from ..spec import FAMILIES, Spec

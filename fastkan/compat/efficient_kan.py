@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..nn import KANLinear
 from ..nn.grid import snapped
 from .accelerated import Accelerated, ends, kan_sum, misshapen, missing_of, spline_knots, spread
-from .tree import is_peers, replaced
+from .modules import is_peers, replaced
 
 # attribute of efficient-kan's KANLinear -> of KANLinear here; as arguments they have the same names on both sides
 OPTIONS = ("in_features", "out_features", "grid_size", "spline_order", "scale_noise", "scale_base", "scale_spline",

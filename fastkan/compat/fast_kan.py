@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import functional
-from ..network.structure import as_list, integer, number
+from ..arguments import integer, number
+from ..network.layers.shape import as_list
 from ..spec import Spec
 from .accelerated import Accelerated, Kernels, missing_of, spread
-from .tree import is_peers, replaced
+from .modules import is_peers, replaced
 
 RBF = Spec.of(0, "zero", "zero", True, "rbf")
 

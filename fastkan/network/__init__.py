@@ -1,8 +1,8 @@
 """The KAN system: the network of the KAN papers, its training, grids, pruning and formulas."""
 
-from .compiler import kanpiler
-from .curves import plot_training
 from .history import History
+from .kanpiler import kanpiler
 from .model import KAN
+from .plot.training_curves import plot_training
 
 __all__ = ["KAN", "plot_training", "History", "kanpiler"]

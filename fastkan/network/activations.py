@@ -7,7 +7,7 @@ tensor [N, O, I]; the functions' values on every edge are made only when they ar
 import torch
 from torch import Tensor
 
-from .layer import safe_sqrt
+from .layers.numeric import safe_sqrt
 
 # Of the features of edges that are evaluated at a time.
 MAX_BYTES = 1 << 26

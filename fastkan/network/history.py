@@ -21,8 +21,8 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..arguments import integer
 from . import checkpoint
-from .structure import integer
 
 # Methods of KAN that change a model, or return a changed one.
 STEPS = (
@@ -59,6 +59,8 @@ class History:
     It goes along with deepcopy, pickle and torch.save of its model, but not into a state dict or the file of KAN.save.
     `now` is the state that the model was in after the last step.
     """
+
+    model_class: type  # of the models that checkout returns; set by the file of that class
 
     def __init__(self, folder: str | os.PathLike | None = None, *, max_bytes: int | None = None):
         self.folder = None if folder is None else os.fspath(folder)
@@ -125,10 +127,9 @@ class History:
 
         options: those of KAN.load. So a History of a folder brings back what an earlier session has left there.
         """
-        from .model import KAN
-
         number = self.find(name)
-        model = KAN.load(self._path(number) if self.folder is not None else io.BytesIO(self._states[number]), **options)
+        file = self._path(number) if self.folder is not None else io.BytesIO(self._states[number])
+        model = self.model_class.load(file, **options)
         model._history = self.branch(number)
         return model
 

@@ -7,35 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from ..nn.module import Module
+from ..arguments import integer, number
+from ..nn.module import Module, computed, lookup
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE
-from . import (
-    activations,
-    attribution,
-    checkpoint,
-    connection,
-    discover,
-    edit,
-    fix,
-    formula,
-    grids,
-    history,
-    html,
-    plot,
-    plot_edge,
-    prune,
-    regularize,
-    stacked,
-    training,
-)
-from .carried import narrower, warn_of_lost
-from .computed import computed, lookup
+from . import activations, checkpoint, edit, grids, history, prune, stacked
+from .formulas import discover, edges, expression
 from .history import History
-from .layer import KANLayer
-from .loading import prepare_model, tell_of_lost
-from .structure import common, integer, node_values, number, parse_arity, parse_width, per_layer, subnodes
-from .symbolic import SymbolicLayer
+from .layers.numeric import KANLayer
+from .layers.rounding import narrower, warn_of_lost
+from .layers.shape import common, node_values, parse_arity, parse_width, per_layer, subnodes
+from .layers.state_dict import prepare_model, tell_of_lost
+from .layers.symbolic import SymbolicLayer
+from .plot import diagram, page
+from .plot import edge as plot_edge
+from .scores import attribution
+from .train import fit as training
+from .train import penalties
 
 
 class KAN(Module):
@@ -184,7 +172,7 @@ class KAN(Module):
         singularity_avoiding bounds the symbolic functions near their singularities by about y_th.
         """
         y = rows = self.rows(x)
-        if plain := stacked.plain(self, KAN):
+        if plain := stacked.plain(self):
             y = functional.apply_stack(rows, *plain)
         else:
             for l in range(self.depth):
@@ -342,8 +330,8 @@ class KAN(Module):
 
     set_mode, remove_edge, remove_node = edit.set_mode, edit.remove_edge, edit.remove_node
     expand_width, expand_depth, swap, perturb = edit.expand_width, edit.expand_depth, edit.swap, edit.perturb
-    module, connection_cost = edit.module, computed(connection.connection_cost)
-    auto_swap, auto_swap_l = connection.auto_swap, connection.auto_swap_l
+    module, connection_cost = edit.module, computed(edit.connection_cost)
+    auto_swap, auto_swap_l = edit.auto_swap, edit.auto_swap_l
 
     # What matters, and what does not
 
@@ -353,20 +341,24 @@ class KAN(Module):
     edge_scores, edge_scores_all = attribution.kept("edges", True), attribution.kept("edges", False)
     subnode_scores, subnode_scores_all = attribution.kept("subnodes", True), attribution.kept("subnodes", False)
     prune_node, prune_edge, prune_input, prune = prune.prune_node, prune.prune_edge, prune.prune_input, prune.prune
-    reg = get_reg = regularize.reg
-    reg_metrics, reg_sizes = regularize.METRICS, regularize.sizes
-    evaluate = regularize.evaluate
+    reg = get_reg = penalties.reg
+    reg_metrics, reg_sizes = penalties.METRICS, penalties.sizes
+    evaluate = penalties.evaluate
     fit = training.fit
 
     # Pictures
 
-    plot, plot_edge, to_html = plot.plot, plot_edge.plot_edge, html.to_html
+    plot, plot_edge, to_html = diagram.plot, plot_edge.plot_edge, page.to_html
 
     # Formulas
 
-    fix_symbolic, unfix_symbolic, unfix_symbolic_all = fix.fix_symbolic, fix.unfix_symbolic, fix.unfix_symbolic_all
-    suggest_symbolic, auto_symbolic = fix.suggest_symbolic, fix.auto_symbolic
-    symbolic_formula = formula.symbolic_formula
+    fix_symbolic, unfix_symbolic, unfix_symbolic_all = (
+        edges.fix_symbolic,
+        edges.unfix_symbolic,
+        edges.unfix_symbolic_all,
+    )
+    suggest_symbolic, auto_symbolic = edges.suggest_symbolic, edges.auto_symbolic
+    symbolic_formula = expression.symbolic_formula
     discover = classmethod(discover.discover)
 
     # Files and copies
@@ -424,3 +416,5 @@ class KAN(Module):
 
 
 history.log_steps(KAN)
+History.model_class = KAN
+KAN.own_steps = {name: getattr(KAN, name) for name in ("forward", *stacked.STEPS)}

@@ -9,8 +9,8 @@ import copy
 import torch
 from torch import Tensor
 
+from ..arguments import indices, integer
 from .edit import rearrange
-from .structure import indices, integer
 
 
 def prune_node(

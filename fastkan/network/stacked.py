@@ -1,28 +1,30 @@
 """Which networks are nothing but layers of edges, one after the other: those run in one call, see fastkan.stack."""
 
+from collections.abc import Sequence
+from inspect import unwrap
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
 
-from ..nn.sequential import hooked
+from ..nn.hooks import any_global_hook, hooked
 from ..snapshot import Snapshot, readable
 from ..stack import Layer
-from .layer import KANLayer
+from ..transforms import is_transformed
+from .layers.numeric import KANLayer
 
-_PARTS = ("rows", "sums", "nodes")
+STEPS = ("rows", "sums", "nodes")  # what forward consists of
 # What the affine maps of the nodes are where nodes are sums.
 IDENTITY = {"subnode_scale": 1.0, "subnode_bias": 0.0, "node_scale": 1.0, "node_bias": 0.0}
 
 
-def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
-    """The layers of a KAN whose nodes are the sums of its numeric edges, and their backend; None if it is more than
-    that, or of a subclass of `kind`, which is KAN, that changes the steps.
+def plain(model) -> tuple[list[Layer], str | None] | None:
+    """The layers and the backend of a KAN that can run in one call; None if it can't.
+
+    It can if its nodes are the sums of its numeric edges and its class does not override a step of forward.
 
     By the dictionaries of the modules, since an attribute of a module takes as long as a small layer.
     """
-    if _watched(model) or not _unchanged(model, kind):
+    if _watched(model) or not has_own_steps(model):
         return None
     modules = model._modules
     if model.symbolic_enabled and any(map(_symbolic, modules["symbolic_fun"]._modules.values())):
@@ -38,15 +40,15 @@ def plain(model, kind: type) -> tuple[list[Layer], str | None] | None:
 
 
 def _watched(model) -> bool:
-    """Whether something looks on that should see the layers, or the values of parameters cannot be read."""
-    return not readable(model._buffers["input_id"]) or forward_ad._current_level >= 0 or _has_any_global_hook()
+    """Whether hooks, tracing or transforms are active: the layers must then run one by one."""
+    return not readable(model._buffers["input_id"]) or is_transformed() or any_global_hook()
 
 
-def _unchanged(model, kind: type) -> bool:
-    """Whether the steps of forward are those of `kind`."""
-    own = type(model)
-    same = own is kind or all(getattr(own, part) is getattr(kind, part) for part in _PARTS)
-    return same and not any(part in model.__dict__ for part in _PARTS)
+def has_own_steps(model, steps: Sequence[str] = STEPS) -> bool:
+    """Whether these methods are KAN's own: neither overridden by a subclass nor replaced on the instance."""
+    kind = type(model)
+    same = "own_steps" in kind.__dict__ or all(unwrap(getattr(kind, s)) is kind.own_steps[s] for s in steps)
+    return same and not any(step in model.__dict__ for step in steps)
 
 
 def _plain_here(t: Tensor) -> bool:

@@ -1,7 +1,6 @@
 """KANLinear: a KAN layer as a module, under the names that efficient-kan gave them."""
 
 import math
-import operator
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,17 +9,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .. import functional, select
+from ..arguments import integer, number
 from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE, Spec
 from ..stack import Layer
-from .checkpoint import read_state
 from .computed import set_computed
+from .data_sample import Sample
 from .grid import adaptive_knots, is_uniform, resized_knots
 from .module import Module
 from .refit import refit
-from .sample import Sample
+from .state_dict import read_state
 from .view import view_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -88,14 +88,14 @@ class KANLinear(Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.in_features = _integer("in_features", in_features, 1)
-        self.out_features = _integer("out_features", out_features, 1)
-        grid_size = _integer("grid_size", grid_size, 1)
-        degree = _integer("spline_order", spline_order, 0, MAX_DEGREE)
-        self.scale_noise = _number("scale_noise", scale_noise)
-        self.scale_base = _number("scale_base", scale_base)
-        self.scale_spline = _number("scale_spline", scale_spline)
-        self.grid_eps = _number("grid_eps", grid_eps, 0.0, 1.0)
+        self.in_features = integer("in_features", in_features, 1)
+        self.out_features = integer("out_features", out_features, 1)
+        grid_size = integer("grid_size", grid_size, 1)
+        degree = integer("spline_order", spline_order, 0, MAX_DEGREE)
+        self.scale_noise = number("scale_noise", scale_noise)
+        self.scale_base = number("scale_base", scale_base)
+        self.scale_spline = number("scale_spline", scale_spline)
+        self.grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
         self.grid_range = _range(grid_range)
         if backend is not None and backend not in select.BACKENDS:
             raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
@@ -296,7 +296,7 @@ class KANLinear(Module):
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
         self._refuse_if_spread()
-        margin, inwards = _number("margin", margin, 0.0), _number("inwards", inwards, 0.0, 1.0)
+        margin, inwards = number("margin", margin, 0.0), number("inwards", inwards, 0.0, 1.0)
         sample = Sample.of(x, self.in_features, self.grid.device)
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
@@ -312,7 +312,7 @@ class KANLinear(Module):
         squares. `coef` becomes a new Parameter: build the optimizer again. After an error nothing has changed.
         """
         self._refuse_if_spread()
-        new_size = _integer("new_size", new_size, 1)
+        new_size = integer("new_size", new_size, 1)
         self.move_grid(resized_knots(self.knots, self.spline_order, new_size))
 
     def _refuse_if_spread(self) -> None:
@@ -495,31 +495,12 @@ def _base(activation) -> tuple[str | None, Callable[[Tensor], Tensor] | None]:
     return {nn.SiLU: "silu", nn.Identity: "identity"}.get(type(activation)), activation
 
 
-def _integer(name: str, value: int, low: int, high: float = math.inf) -> int:
-    expected = f"an integer, at least {low}" if high == math.inf else f"an integer from {low} to {high}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}={value!r}: expected {expected}")
-    if not low <= operator.index(value) <= high:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
-    return operator.index(value)
-
-
-def _number(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> float:
-    expected = "a finite number" + (f", at least {low}" if low > -math.inf else "")
-    expected += f" and at most {high}" if high < math.inf else ""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}={value!r}: expected {expected}")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name}={value!r}: expected {expected}")
-    return float(value)
-
-
 def _range(value) -> tuple[float, float]:
     try:
         low, high = value
     except (TypeError, ValueError):
         raise TypeError(f"grid_range={value!r}: expected two numbers, ascending") from None
-    low, high = _number("grid_range[0]", low), _number("grid_range[1]", high)
+    low, high = number("grid_range[0]", low), number("grid_range[1]", high)
     if not low < high:
         raise ValueError(f"grid_range={value!r}: expected two numbers, ascending")
     return low, high

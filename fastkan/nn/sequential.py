@@ -1,10 +1,10 @@
 """KANSequential: KAN layers one after the other, small ones in one call."""
 
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from .. import functional
 from ..stack import Layer
+from .hooks import any_global_hook, hooked
 from .linear import KANLinear
 
 
@@ -28,19 +28,7 @@ class KANSequential(nn.Sequential):
 
     def _layers(self) -> list[Layer] | None:
         modules = list(self._modules.values())
-        if not modules or _has_any_global_hook() or any(type(m) is not KANLinear or hooked(m) for m in modules):
+        if not modules or any_global_hook() or any(type(m) is not KANLinear or hooked(m) for m in modules):
             return None
         layers = [m.as_layer() for m in modules]
         return None if None in layers or len({m.backend for m in modules}) > 1 else layers
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether a call of the module does more than the forward of its class."""
-    own = module.__dict__  # an attribute takes as long as a small layer
-    before, after = own["_forward_pre_hooks"] or own["_backward_pre_hooks"], own["_forward_hooks"]
-    return bool(before or after or own["_backward_hooks"] or "forward" in own or own.get("_compiled_call_impl"))
-
-
-def altered(module: nn.Module) -> bool:
-    """Whether a call of the module does more than the forward of its class, or its parameters are computed."""
-    return hooked(module) or "parametrizations" in module._modules

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..transforms import by_func
+
 
 class ParameterView(Tensor):
     """A parameter with its dimensions in another order, for code that knows it so.
@@ -92,7 +94,7 @@ class ParameterView(Tensor):
 def view_of(parameter: Tensor, *order: int) -> Tensor:
     """The parameter with its dimensions in that order; an ordinary view where it is traced, sharded or the like."""
     view = parameter.permute(order)
-    if type(view) is not Tensor or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if type(view) is not Tensor or torch.compiler.is_compiling() or by_func():
         return view
     view = view.as_subclass(ParameterView)
     view._of, view._order = parameter, order

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .derivatives import batch_jacobian, check_points
-from .exchange import Exchange
 from .expressions import columns_of, evaluate
+from .resampling import Exchange
 from .symmetry import sine
 
 Dataset = dict[str, Tensor]

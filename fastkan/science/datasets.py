@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..network.structure import integer, number
+from ..arguments import integer, number
 
 MODES = ("col", "row")
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..network import training
+from ..arguments import index, integer, number
 from ..network.activations import std
-from ..network.computed import computed, lookup
-from ..network.connection import costs, length, settled
-from ..network.regularize import penalty
-from ..network.structure import as_list, index, integer, number
+from ..network.edit import costs, length, settled
+from ..network.layers.shape import as_list
+from ..network.train import fit as training
+from ..network.train.penalties import penalty
+from ..nn.module import computed, lookup
 from .mlp_plot import plot
 from .tree import plot_tree
 

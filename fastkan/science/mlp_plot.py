@@ -4,9 +4,9 @@ import os
 
 import torch
 
-from ..network.figures import axes_of, colours, file_kind, need_matplotlib, write
-from ..network.plot_names import fitted, texts
-from ..network.structure import number
+from ..arguments import number
+from ..network.plot.figure import axes_of, colours, file_kind, need_matplotlib, write
+from ..network.plot.layout import fitted, texts
 
 METRICS = {"w": "w", "act": "wa_forward", "fa": "wa_backward"}
 POSITIVE, NEGATIVE = "#1f5fd0", "#d0361f"

@@ -14,9 +14,9 @@ from itertools import combinations
 
 from torch import Tensor
 
-from ..network.structure import number
+from ..arguments import number
 from .derivatives import check_points
-from .exchange import Exchange
+from .resampling import Exchange
 from .separability import test_general_separability, test_separability
 from .symmetry import dependences
 

@@ -13,9 +13,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..network.structure import integer, number
+from ..arguments import integer, number
 from .derivatives import batch_hessian, batch_jacobian, check_points
-from .exchange import Exchange, groups_of, ratio
+from .resampling import Exchange, groups_of, ratio
 
 MODES = ("add", "mul")
 

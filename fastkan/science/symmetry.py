@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ..network.structure import indices, number
+from ..arguments import indices, number
 from .derivatives import batch_jacobian, check_points
-from .exchange import Exchange, finite, ratio
 from .expressions import columns_of, evaluate
+from .resampling import Exchange, finite, ratio
 
 
 def test_symmetry(

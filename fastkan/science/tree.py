@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ..network.figures import axes_of, colours, file_kind, need_matplotlib, write
-from ..network.plot_names import Row, fitted, texts
-from ..network.structure import number
+from ..arguments import number
+from ..network.plot.figure import axes_of, colours, file_kind, need_matplotlib, write
+from ..network.plot.layout import Row, fitted, texts
 from .molecule import get_molecule, get_tree_node
 
 STYLES = ("tree", "box")

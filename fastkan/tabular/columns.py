@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .delimited import different
-from .sample import Field
+from .row_sample import Field
 
 MOST_LEVELS = 20  # values of a column of text that become inputs
 SHARE, FEWEST = 0.01, 5  # of the rows, and rows, that a value needs for it

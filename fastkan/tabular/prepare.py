@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .columns import Column, Preparation, indices, looked_up, of_numbers, of_texts
 from .delimited import TableError, counted
-from .sample import Field, Sample
+from .row_sample import Field, Sample
 
 FEWEST_ROWS = 10
 MOST_CLASSES = 20

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .linear import linear, with_constant
+from .baseline import linear, with_constant
 from .prepare import Prepared
-from .recipe import Found, row_losses
+from .search import Found, row_losses
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from pykan_both import our_kan  # noqa: E402
 
 from bench.tutorials import TASKS, each, luck, ratios  # noqa: E402
-from fastkan.cli.record import read_csv  # noqa: E402
+from fastkan.measure.provenance import read_csv  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results" / "cpu" / "tutorials.csv"
 # As many seeds as take so many seconds of the processor, one at least.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...network import KAN
 from ...network.checkpoint import same_base
-from ...network.library import get_symbolic
-from ...network.loading import AFFINE, warn_of_nameless
+from ...network.layers.library import get_symbolic
+from ...network.layers.state_dict import AFFINE, warn_of_nameless
 from ...nn.grid import snapped
 from .install import installed
 from .library import avoiding

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from ...network import library
-from ...network.library import SymbolicFunction
+from ...network.layers import library
+from ...network.layers.library import SymbolicFunction
 
 
 class Library(MutableMapping):

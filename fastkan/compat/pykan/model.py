@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ...network import KAN, formula
-from ...network.computed import computed
-from ...network.library import SymbolicFunction, add_symbolic
+from ...network import KAN
+from ...network.formulas import expression
+from ...network.layers.library import SymbolicFunction, add_symbolic
+from ...nn.module import computed
 from ...science import plot_tree
 from . import checkpoint
-from .habits import check_same, numbers, on_pyplot, remember, remembering, seed_all, seen
 from .library import SYMBOLIC_LIB
+from .side_effects import check_same, numbers, on_pyplot, remember, remembering, seed_all, seen
 from .steps import Steps
 
 # What pykan's forward pass leaves, and here is made when it is first read.
@@ -247,13 +248,13 @@ class MultKAN(KAN):
 
     @computed
     def symbolic_acts(self) -> list[list]:
-        """What every node is, layer by layer from the inputs, as SymPy expressions; see fastkan.network.formula."""
-        return formula.node_formulas(self, *getattr(self, "_asked", ()))[0]
+        """What every node is, layer by layer from the inputs, as SymPy expressions."""
+        return expression.node_formulas(self, *getattr(self, "_asked", ()))[0]
 
     @computed
     def symbolic_acts_premult(self) -> list[list]:
         """What every subnode is, layer by layer after the inputs."""
-        return formula.node_formulas(self, *getattr(self, "_asked", ()))[1]
+        return expression.node_formulas(self, *getattr(self, "_asked", ()))[1]
 
     # Pictures
 
@@ -353,3 +354,6 @@ def _drawing(model, dataset, folder, every: int, callback: Callable | None, in_v
         return None if callback is None else callback(step, results)
 
     return draw
+
+
+Steps.model_class = MultKAN

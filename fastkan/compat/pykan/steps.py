@@ -51,10 +51,8 @@ class Steps(History):
 
     def checkout(self, name: str, **options):
         """The model in the state of this number, with a history that goes on from there."""
-        from .model import MultKAN
-
         number = self.find(name)
-        found = MultKAN.of(checkpoint.read(self._path(number), **options)[0], self.folder, number)
+        found = self.model_class.of(checkpoint.read(self._path(number), **options)[0], self.folder, number)
         found._history = self.branch(number)
         return found
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ....network import layer
 from ....network.grids import splines_of
+from ....network.layers import numeric
 from .spline import B_batch, coef2curve, curve2coef, extend_grid
 from .utils import sparse_mask
 
 
-class KANLayer(layer.KANLayer):
+class KANLayer(numeric.KANLayer):
     """fastkan.network's KANLayer, whose forward pass also gives the values on every edge."""
 
     def __init__(
@@ -37,7 +37,7 @@ class KANLayer(layer.KANLayer):
 
     @torch.no_grad()
     def initialize_grid_from_parent(
-        self, parent: layer.KANLayer, x: Tensor | None = None, mode: str = "sample"
+        self, parent: numeric.KANLayer, x: Tensor | None = None, mode: str = "sample"
     ) -> None:
         """Take over the parent's grid range and splines, on this layer's number of intervals; without x and mode."""
         self.linear.set_grid(*splines_of(self, parent))
@@ -57,7 +57,7 @@ class KANLayer(layer.KANLayer):
         self.scale_base, self.scale_sp = swapped.scale_base, swapped.scale_sp
 
 
-def _own(found: layer.KANLayer) -> KANLayer:
+def _own(found: numeric.KANLayer) -> KANLayer:
     new = KANLayer.__new__(KANLayer)
     new.__dict__.update(found.__dict__)
     return new

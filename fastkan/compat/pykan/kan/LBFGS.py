@@ -2,13 +2,13 @@
 
 import torch
 
-from ....network import lbfgs
+from ....network.train import lbfgs
 
 __all__ = ["LBFGS"]
 
 
 class LBFGS(torch.optim.LBFGS):
-    """torch.optim.LBFGS; with line_search_fn="strong_wolfe" fastkan.network.lbfgs, at a fraction of its time.
+    """torch.optim.LBFGS; with line_search_fn="strong_wolfe" fastkan.network.train.lbfgs, at a fraction of its time.
 
     tolerance_ys: curvatures below count as none; 1e-32 in the fast one, whatever is given.
     """

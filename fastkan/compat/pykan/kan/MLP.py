@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .... import science
-from ..habits import numbers, on_pyplot, remember, remembering, seed_all, seen
+from ..side_effects import numbers, on_pyplot, remember, remembering, seed_all, seen
 from .LBFGS import LBFGS
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ....network.symbolic import SymbolicLayer
+from ....network.layers.symbolic import SymbolicLayer
 from ..library import SYMBOLIC_LIB
 from ..model import named
 from .utils import fit_params

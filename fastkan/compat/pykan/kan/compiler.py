@@ -10,14 +10,14 @@ with contextlib.suppress(ImportError):
     import sympy
     from sympy import *
 
-from ....network import compiler
+from ....network.kanpiler import kanpiler as network_of
 from ..model import MultKAN
 from ..steps import Steps
 
 
 def expr2kan(input_variables, expr, grid: int = 5, k: int = 3, auto_save: bool = False, **options) -> MultKAN:
     """fastkan.kanpiler, whose further arguments are options; outside is "zero", as in pykan."""
-    found = MultKAN.of(compiler.kanpiler(input_variables, expr, grid, k, **{"outside": "zero"} | options))
+    found = MultKAN.of(network_of(input_variables, expr, grid, k, **{"outside": "zero"} | options))
     if auto_save:
         found.history = Steps.begun(found.ckpt_path)
     return found

@@ -19,7 +19,7 @@ with contextlib.suppress(ImportError):
 from .... import science
 from ....science import batch_hessian, batch_jacobian, get_dependence, get_molecule, get_tree_node, test_symmetry_var
 from ....science.symmetry import batch_grad_normgrad
-from ..habits import on_pyplot
+from ..side_effects import on_pyplot
 
 Function = Callable[[Tensor], Tensor]
 

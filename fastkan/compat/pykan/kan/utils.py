@@ -16,7 +16,8 @@ with contextlib.suppress(ImportError):
     import yaml
 
 from .... import science
-from ....network import fit_symbolic, layer, library, tidy
+from ....network.formulas import edge_fit, simplify
+from ....network.layers import library, numeric
 from ....science import batch_hessian, batch_jacobian, datasets
 from ..library import SYMBOLIC_LIB, avoiding
 
@@ -29,7 +30,7 @@ __all__ = [
 __all__ += [name for name in ("np", "sympy", "lambdify", "yaml") if name in globals()]
 
 add_symbolic = library.add_symbolic
-ex_round = tidy.rounded
+ex_round = simplify.rounded
 
 # The forms without singularities, (x, y_th) -> (..., value), by pykan's names.
 f_inv = avoiding(library.SYMBOLIC_LIB["1/x"])
@@ -82,12 +83,12 @@ def fit_params(
     x: Tensor, y: Tensor, fun: Callable[[Tensor], Tensor], a_range: tuple = (-10, 10), b_range: tuple = (-10, 10),
     grid_number: int = 101, iteration: int = 3, verbose: bool = True, device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """a, b, c, d [4] of y = c fun(a x + b) + d for x, y [N], and r2; by fastkan.network.fit_symbolic.
+    """a, b, c, d [4] of y = c fun(a x + b) + d for x, y [N], and r2; by fastkan.network.formulas.edge_fit.
 
     grid_number, iteration and device have no effect: the search does not stop at the points of a grid. Raises
     ValueError where x's dtype can't carry the numbers that fit.
     """
-    affine, r2 = fit_symbolic.fit_params(x, y, fun, a_range, b_range, dtype=getattr(x, "dtype", torch.float64))
+    affine, r2 = edge_fit.fit_params(x, y, fun, a_range, b_range, dtype=getattr(x, "dtype", torch.float64))
     if verbose:
         print(f"r2 is {r2.item():.10g}")
     return affine.to(x.dtype), r2.to(x.dtype)
@@ -95,7 +96,7 @@ def fit_params(
 
 def sparse_mask(in_dim: int, out_dim: int) -> Tensor:
     """A mask [in_dim, out_dim] that joins every input to the output nearest on [0, 1], and the other way round."""
-    return layer.first_mask(in_dim, out_dim, sparse=True)
+    return numeric.first_mask(in_dim, out_dim, sparse=True)
 
 
 def augment_input(orig_vars, aux_vars, x):

@@ -1,0 +1,53 @@
+"""Checks of arguments: errors name the argument, its value and what was expected."""
+
+import argparse
+import math
+import re
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+def integer(name: str, value, low: int, high: float = math.inf) -> int:
+    """value as an int from `low` to `high`; TypeError or ValueError names argument, value and what was expected."""
+    expected = f"an integer, at least {low}" if high == math.inf else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0):
+        raise TypeError(f"{name}={value!r}: expected {expected}")
+    if not low <= value.__index__() <= high:
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return value.__index__()
+
+
+def number(name: str, value, low: float = -math.inf, high: float = math.inf) -> float:
+    """value as a finite float from `low` to `high`; the errors as those of integer."""
+    expected = "a finite number" + (f", at least {low}" if low > -math.inf else "")
+    expected += f" and at most {high}" if high < math.inf else ""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}={value!r}: expected {expected}")
+    if not (math.isfinite(float(value)) and low <= float(value) <= high):
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+    return float(value)
+
+
+def index(name: str, value, count: int) -> int:
+    """value as an index of one of `count` things; no negative ones."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}={value!r}: expected an integer from 0 to {count - 1}")
+    if not 0 <= value.__index__() < count:
+        raise IndexError(f"{name}={value!r}: expected an integer from 0 to {count - 1}")
+    return value.__index__()
+
+
+def indices(name: str, values: Iterable[int], count: int) -> list[int]:
+    """values as different indices of `count` things."""
+    values = values.tolist() if isinstance(values, Tensor) else list(values)
+    found = [index(f"{name}[{n}]", value, count) for n, value in enumerate(values)]
+    if len(set(found)) != len(found):
+        raise ValueError(f"{name}={values!r}: expected different indices")
+    return found
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)

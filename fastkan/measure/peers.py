@@ -1,0 +1,188 @@
+"""Who races: fastkan's backends, nn.Linear, and the formulas of other KAN layers restated in plain PyTorch.
+
+All KAN layers here train the same parameters, F coefficients and one base weight an edge, and no bias.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import select
+from ..nn import KANLinear
+from .correctness import RANGE, Build, Case, Contestant, Operands, Unavailable
+
+
+class Peer(NamedTuple):
+    """How a contestant is called in tables, and how it is made."""
+
+    label: str
+    build: Build
+
+
+def linear_equal_parameters(problem: Operands) -> Contestant:
+    """nn.Linear of the same aspect and as many parameters as the KAN layer: the baseline of every ratio."""
+    return _linear(problem, *equal_linear(problem.case))
+
+
+def equal_linear(case: Case) -> tuple[int, int]:
+    """in_features and out_features of that nn.Linear."""
+    per_edge = case.parameters / (case.in_features * case.out_features)
+    in_features = round(case.in_features * math.sqrt(per_edge))
+    return in_features, max(1, round(case.parameters / in_features))
+
+
+def linear_equal_shape(problem: Operands) -> Contestant:
+    """nn.Linear of the same shape: the floor."""
+    return _linear(problem, problem.case.in_features, problem.case.out_features)
+
+
+def _linear(problem: Operands, in_features: int, out_features: int) -> Contestant:
+    batch, dtype, device = problem.case.batch, problem.case.dtype, problem.x.device
+    layer = nn.Linear(in_features, out_features, bias=False, dtype=dtype, device=device)
+    drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
+    x = torch.rand(batch, in_features, **drawn) * 2 - 1
+    grad_out = torch.randn(batch, out_features, **drawn)
+    return Contestant(layer, x.to(dtype), grad_out.to(dtype), tuple(layer.parameters()))
+
+
+def fastkan(backend: str) -> Build:
+    """KANLinear on that backend."""
+
+    def build(problem: Operands) -> Contestant:
+        c, device = problem.case, problem.x.device
+        reason = select.missing(backend, device.type, (c.dtype,))
+        if reason:
+            raise Unavailable(reason)
+        layer = KANLinear(
+            c.in_features, c.out_features, c.grid_size, c.degree, grid_range=RANGE, backend=backend, dtype=c.dtype,
+            device=device,
+        )  # fmt: skip
+        parameters = (layer.coef, layer.base_weight)
+        layer.coef.data.copy_(problem.coef)
+        layer.base_weight.data.copy_(problem.base_weight)
+        return Contestant(
+            layer,
+            problem.x,
+            problem.grad_out,
+            parameters,
+            lambda: (layer.coef.grad, layer.base_weight.grad),
+            (layer.grid,),
+        )
+
+    return build
+
+
+class Dense(nn.Module):
+    """A KAN layer that holds all features: y = Phi(x) W^T + silu(x) W_b^T, Phi [N, I F], W [O, I F], W_b [O, I]."""
+
+    def __init__(self, problem: Operands):
+        super().__init__()
+        self.case = problem.case
+        self.spline_weight = nn.Parameter(problem.coef.permute(2, 0, 1).contiguous())  # O I F
+        self.base_weight = nn.Parameter(problem.base_weight.T.contiguous())  # O I
+
+    def features(self, x: Tensor) -> Tensor:
+        """[N, I] -> [N, I, F]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        spline = F.linear(self.features(x).flatten(1), self.spline_weight.flatten(1))
+        return spline + F.linear(F.silu(x), self.base_weight)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        return self.spline_weight.grad.permute(1, 2, 0), self.base_weight.grad.T
+
+
+class EfficientKAN(Dense):
+    """All F splines of every input by the Cox-de Boor recursion, as github.com/Blealtan/efficient-kan does.
+
+    Without its optional spline scaler. Its knots are formed in the layer's dtype, float32 at least.
+    """
+
+    def __init__(self, problem: Operands):
+        super().__init__(problem)
+        c = self.case
+        h = (RANGE[1] - RANGE[0]) / c.grid_size
+        wide = torch.promote_types(c.dtype, torch.float32)
+        knots = torch.arange(-c.degree, c.grid_size + c.degree + 1, dtype=wide) * h + RANGE[0]
+        self.register_buffer("grid", knots.expand(c.in_features, -1).contiguous().to(c.dtype))
+
+    def features(self, x: Tensor) -> Tensor:
+        grid, x = self.grid, x[..., None]
+        b = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
+        for k in range(1, self.case.degree + 1):
+            rise = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1])
+            fall = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k])
+            b = rise * b[..., :-1] + fall * b[..., 1:]
+        return b
+
+
+class ClosedCubic(Dense):
+    """All F uniform cubics from their closed form: B = (max(2-a,0)^3 - 4 max(1-a,0)^3) / 6, a = |(x - t_g)/h - 2|."""
+
+    def __init__(self, problem: Operands):
+        super().__init__(problem)
+        if self.case.degree != 3:
+            raise Unavailable("cubic only")
+        self.register_buffer("centre", torch.arange(self.case.functions, dtype=self.case.dtype) - 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        a = ((x - RANGE[0]) * (self.case.grid_size / (RANGE[1] - RANGE[0])))[..., None] - self.centre
+        a = a.abs()
+        return (F.relu(2 - a) ** 3 - 4 * F.relu(1 - a) ** 3) / 6
+
+
+class GaussianRBF(Dense):
+    """F Gaussians of the normalised input, as github.com/ZiyaoLi/fast-kan: another function than B-splines."""
+
+    def __init__(self, problem: Operands):
+        super().__init__(problem)
+        c = self.case
+        self.norm = nn.LayerNorm(c.in_features, dtype=c.dtype) if c.in_features > 1 else nn.Identity()
+        self.register_buffer("centre", torch.linspace(*RANGE, c.functions, dtype=c.dtype))
+        self.width = (RANGE[1] - RANGE[0]) / max(1, c.functions - 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.exp(-(((self.norm(x)[..., None] - self.centre) / self.width) ** 2))
+
+
+def dense(layer: type[Dense], *, compiled: bool = False, exact: bool = True) -> Build:
+    """A contestant of that class, optionally through torch.compile."""
+
+    def build(problem: Operands) -> Contestant:
+        module = layer(problem).to(problem.x.device)
+        forward = torch.compile(module, dynamic=False) if compiled else module
+        gradients = module.gradients if exact else None
+        return Contestant(
+            forward, problem.x, problem.grad_out, tuple(module.parameters()), gradients, tuple(module.buffers())
+        )
+
+    return build
+
+
+PEERS: dict[str, Peer] = {
+    "linear": Peer("nn.Linear, equal parameters", linear_equal_parameters),
+    "linear-same-shape": Peer("nn.Linear, equal shape", linear_equal_shape),
+    "native": Peer("fastkan native", fastkan("native")),
+    "reference": Peer("fastkan reference", fastkan("reference")),
+    "efficient-kan": Peer("efficient-kan's formula", dense(EfficientKAN)),
+    "efficient-kan-compiled": Peer("efficient-kan's formula, compiled", dense(EfficientKAN, compiled=True)),
+    "fast-kan": Peer("fast-kan's formula (RBF)", dense(GaussianRBF, exact=False)),
+    "fast-kan-compiled": Peer("fast-kan's formula (RBF), compiled", dense(GaussianRBF, compiled=True, exact=False)),
+    "closed-cubic": Peer("closed-form cubic, dense", dense(ClosedCubic)),
+    "closed-cubic-compiled": Peer("closed-form cubic, dense, compiled", dense(ClosedCubic, compiled=True)),
+}
+
+# Every ratio is to this one.
+BASELINE = "linear"
+
+DEFAULT = (BASELINE, "linear-same-shape", "native", "reference", "efficient-kan")
+
+
+def builds(names: Iterable[str], peers: dict[str, Peer] = PEERS) -> dict[str, Build]:
+    """What race.measure takes: the baseline first, then these."""
+    return {name: peers[name].build for name in dict.fromkeys((BASELINE, *names))}

@@ -1,0 +1,177 @@
+"""symbolic_formula: what a network computes, as SymPy expressions."""
+
+import math
+from collections.abc import Sequence
+
+from ...arguments import integer, number
+from ..layers.library import get_symbolic
+from .simplify import real, replaced, rounded, simplified, snapped
+
+SECONDS = 10.0  # for simplify=True
+TOLERANCE = 1e-6  # for snap=True
+
+
+def symbolic_formula(
+    model,
+    var: Sequence | None = None,
+    normalizer: Sequence | None = None,
+    output_normalizer: Sequence | None = None,
+    floating_digit: int | None = None,
+    simplify: bool | float = False,
+    *,
+    snap: bool | float = False,
+    numeric: str = "error",
+) -> tuple[list, list]:
+    """The outputs as SymPy expressions of the inputs; exact: lambdified, they are the model to rounding.
+
+        (formula,), inputs = model.symbolic_formula()
+        sympy.latex(formula)                              # for a paper
+        sympy.lambdify(inputs, formula)(*x.numpy().T)     # what model(x) is
+
+    Args:
+        var: the inputs: a name or a SymPy symbol or expression for each column of x, or for each column that is read
+            (input_id, after prune_input). Names may be LaTeX, such as r"\\theta_0". By default x_1, x_2, ... Symbols
+            are taken as they are: SymPy goes further with sympy.symbols("x y", real=True), as simplify does itself.
+        normalizer: (mean, std) of the inputs, where the model was trained on (x - mean) / std; lists as long as var.
+        output_normalizer: (mean, std) of the outputs, where it was trained on (y - mean) / std.
+        floating_digit: digits after the point to round numbers to.
+        simplify: let SymPy simplify, for 10 seconds at most or as many as given.
+        snap: write numbers that are near a small fraction or a small fraction of pi as that, to 1e-6 or the tolerance
+            given, relative above 1; redundant numbers, as in c sqrt(a x + b), are put where that succeeds.
+        numeric: "error", or "function" for an undefined function phi_l_i_j of every edge that is not purely symbolic.
+
+    Returns:
+        the expressions, one for each output, and the inputs: var, or the symbols of all columns of x.
+
+    Raises:
+        ValueError: an edge has a numeric branch that is on (the message names the edges), or a wrong argument.
+        ImportError: SymPy is not installed.
+    """
+    sympy = import_sympy()
+    if numeric not in ("error", "function"):
+        raise ValueError(f"numeric={numeric!r}: expected 'error' or 'function'")
+    if floating_digit is not None:
+        floating_digit = integer("floating_digit", floating_digit, 0)
+    seconds = number("simplify", SECONDS if simplify is True else float(simplify), 0.0)
+    tolerance = number("snap", TOLERANCE if snap is True else float(snap), 0.0)
+    if numeric == "error":
+        _all_symbolic(model)
+    inputs = _inputs(sympy, model, var)
+    acts, _, back = _flow(sympy, model, inputs, normalizer, output_normalizer)
+    values = [sympy.sympify(value) for value in acts[-1]]
+    if tolerance:
+        values = [snapped(value, tolerance) for value in values]
+    if seconds:
+        values = [simplified(value, seconds / len(values)) for value in values]
+    if floating_digit is not None:
+        values = [rounded(value, floating_digit) for value in values]
+    return [replaced(value, back) for value in values], inputs
+
+
+def node_formulas(
+    model, var: Sequence | None = None, normalizer: Sequence | None = None, output_normalizer: Sequence | None = None
+) -> tuple[list[list], list[list]]:
+    """What every node is, as SymPy expressions; the arguments are those of symbolic_formula, and so are the errors.
+
+    Returns: of every layer of nodes the list of its nodes, the first being the inputs as they enter and the last the
+        outputs; of every layer but the first the list of its subnodes, which multiplication nodes are products of.
+    """
+    sympy = import_sympy()
+    _all_symbolic(model)
+    *parts, back = _flow(sympy, model, _inputs(sympy, model, var), normalizer, output_normalizer)
+    return tuple([[replaced(sympy.sympify(v), back) for v in layer] for layer in part] for part in parts)
+
+
+def import_sympy():
+    """SymPy, or an ImportError that says how it is had."""
+    try:
+        import sympy
+    except ImportError:
+        raise ImportError("formulas need SymPy: pip install 'fastkan[symbolic]'") from None
+    return sympy
+
+
+def _flow(sympy, model, inputs: list, normalizer, output_normalizer) -> tuple[list[list], list[list], dict]:
+    """The values of the nodes and of the subnodes, layer by layer, of real symbols; and what these stand for."""
+    values, back = real(*inputs)
+    if normalizer is not None:
+        mean, std = statistics("normalizer", normalizer, len(inputs))
+        values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(values, mean, std, strict=True)]
+    if len(values) == model.in_features:
+        values = [values[column] for column in model.input_id.tolist()]
+    acts, premult = [values], []
+    for l in range(model.depth):
+        subnodes = [_sum(sympy, model, l, j, acts[-1]) for j in range(model.width_out[l + 1])]
+        premult.append(_affine(sympy, subnodes, model.subnode_scale[l], model.subnode_bias[l]))
+        nodes = [sympy.Mul(*(premult[-1][j] for j in group)) for group in model.subnodes(l + 1)]
+        acts.append(_affine(sympy, nodes, model.node_scale[l], model.node_bias[l]))
+    if output_normalizer is not None:
+        mean, std = statistics("output_normalizer", output_normalizer, len(acts[-1]))
+        acts[-1] = [y * sympy.Float(s) + sympy.Float(m) for y, m, s in zip(acts[-1], mean, std, strict=True)]
+    return acts, premult, back
+
+
+def _sum(sympy, model, l: int, j: int, values: list):
+    """The sum over the edges into subnode j."""
+    symbolic = model.symbolic_fun[l]
+    on, mask = model.act_fun[l].edge_mask[:, j].tolist(), symbolic.edge_mask[j].tolist()
+    terms = []
+    for i, (x, affine) in enumerate(zip(values, symbolic.affine[j].tolist(), strict=True)):
+        if on[i]:
+            terms.append(sympy.Function(f"phi_{l}_{i}_{j}")(x))
+        elif mask[i] and model.symbolic_enabled:
+            a, b, c, d = affine
+            name = symbolic._names[j][i]
+            value = sympy.S.Zero if name == "0" else _applied(sympy, name, _linear(sympy, x, a, b))
+            terms.append(_linear(sympy, _linear(sympy, value, c, d), mask[i], 0.0))
+    return sympy.Add(*terms)
+
+
+def _applied(sympy, name: str, x):
+    """A function of the library at x, as it is: SymPy's look for a simpler form can take minutes."""
+    z = sympy.Dummy(real=True)
+    return replaced(get_symbolic(name).sympy_fn(z), {z: x})
+
+
+def _affine(sympy, values: list, scale, bias) -> list:
+    numbers = zip(values, scale.tolist(), bias.tolist(), strict=True)
+    return [_linear(sympy, value, s, b) for value, s, b in numbers]
+
+
+def _linear(sympy, x, a: float, b: float):
+    """a x + b, without numbers that do nothing."""
+    scaled = x if a == 1 else sympy.Float(a) * x if a else sympy.S.Zero
+    return scaled + sympy.Float(b) if b else scaled
+
+
+def _inputs(sympy, model, var: Sequence | None) -> list:
+    if var is None:
+        return [sympy.Symbol(f"x_{column + 1}") for column in range(model.in_features)]
+    names = list(var)
+    if len(names) not in (model.in_features, model.width_in[0]):
+        allowed = sorted({model.in_features, model.width_in[0]}, reverse=True)
+        raise ValueError(f"var={var!r}: expected {' or '.join(map(str, allowed))} variables, one for each input")
+    for name in names:
+        if not isinstance(name, str | sympy.Expr):
+            raise TypeError(f"var has {name!r}: expected names or SymPy expressions")
+    return [sympy.Symbol(name) if isinstance(name, str) else name for name in names]
+
+
+def statistics(name: str, pair: Sequence, count: int) -> tuple[list[float], list[float]]:
+    """(mean, std) as lists of so many finite numbers, no std 0; ValueError otherwise."""
+    if len(pair) != 2:
+        raise ValueError(f"{name}={pair!r}: expected (mean, std)")
+    mean, std = ([float(value) for value in part] for part in pair)
+    if len(mean) != count or len(std) != count or not all(map(math.isfinite, mean + std)) or not all(std):
+        raise ValueError(f"{name}={pair!r}: expected {count} finite means and {count} standard deviations other than 0")
+    return mean, std
+
+
+def _all_symbolic(model) -> None:
+    numeric = [(l, i, j) for l, layer in enumerate(model.act_fun) for i, j in (layer.edge_mask != 0).nonzero().tolist()]
+    if numeric:
+        shown = ", ".join(map(str, numeric[:10])) + (f" and {len(numeric) - 10} more" if len(numeric) > 10 else "")
+        raise ValueError(
+            f"edges (l, i, j) {shown} have a numeric branch: expected symbolic ones alone; fix_symbolic and "
+            "auto_symbolic make them so, remove_edge and prune take them away, numeric='function' leaves them open"
+        )

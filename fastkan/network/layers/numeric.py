@@ -1,0 +1,466 @@
+"""KANLayer: the numeric branch of a layer, in pykan's names and shapes, on the fused one."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ... import functional
+from ...arguments import integer, number
+from ...basis.base import BASES
+from ...basis.bspline import bspline_features, uniform_knots
+from ...nn import KANLinear
+from ...nn.computed import set_computed
+from ...nn.hooks import any_global_hook, hooked
+from ...nn.module import Module
+from ...nn.view import view_of
+from ...snapshot import Snapshot, readable
+from ...spec import MAX_DEGREE
+from ...transforms import by_func
+from .state_dict import prepare_numeric
+
+# Inputs whose functions are evaluated in one call.
+BLOCK = 8
+# Features that autograd may keep for the way back.
+KEPT = 1 << 18
+
+
+class Start(NamedTuple):
+    """How the parameters of a KANLayer start: its arguments of these names."""
+
+    noise_scale: float
+    scale_base_mu: float
+    scale_base_sigma: float
+    scale_sp: float
+    sparse_init: bool
+
+
+class EdgeLinear(KANLinear):
+    """The KANLinear of a KANLayer, which starts as pykan's layers do."""
+
+    def __init__(self, start: Start, generator: torch.Generator | None, *args, **options):
+        self.start = start
+        super().__init__(*args, enable_standalone_scale_spline=True, generator=generator, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Back to the start: random parameters, and a uniform grid of the present size on grid_range.
+
+        Random numbers come from generator, on the CPU, in the order and precision in which pykan draws them: its seed
+        gives its network.
+        """
+        start, size, degree = self.start, self.grid_size, self.spline_order
+        inputs, outputs = self.in_features, self.out_features
+        grid = uniform_knots(*self.grid_range, size, degree, device="cpu")[None]
+        self.grid.copy_(grid.expand_as(self.grid))
+        noise = (torch.rand(size + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * start.noise_scale
+        phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
+        self.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / size))
+        draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
+        if self.base_weight is not None:
+            self.base_weight.copy_((start.scale_base_mu + start.scale_base_sigma * draw) / math.sqrt(inputs))
+        self.spline_scale.copy_(start.scale_sp / math.sqrt(inputs) * first_mask(inputs, outputs, start.sparse_init))
+
+
+class KANLayer(Module):
+    """y[n,o] = sum_i mask[i,o] (scale_base[i,o] b(x[n,i]) + scale_sp[i,o] sum_f coef[i,o,f] B_{i,f}(x[n,i])).
+
+    One fused call, with the mask in the weights: autograd sees it, and nothing of size [N, I, O] is held. Inputs and
+    outputs that have no edge with a mask other than 0 are left out of the call.
+
+    The parameters are those of `linear`, a KANLinear. pykan's names for them are `coef` [I, O, G + k], `scale_base`,
+    `scale_sp` [I, O] and `grid` [I, G + 2k + 1]; they and `mask` [I, O] may be changed in place or set. Off the CPU a
+    change of `mask` by `.data` is not seen.
+
+    Args:
+        in_dim, out_dim: I and O.
+        num, k: number of grid intervals, degree of the splines (0 to 5).
+        noise_scale: splines start as ones through uniform noise of +-noise_scale / (2 num) at the knots.
+        scale_base_mu, scale_base_sigma: scale_base starts at (mu + sigma * uniform(-1, 1)) / sqrt(I).
+        scale_sp: scale_sp starts at scale_sp / sqrt(I) where the mask is not 0.
+        base_fun: "silu", "identity", "zero", or any elementwise function of a tensor.
+        sparse_init: start with edges between nearest neighbours only.
+        generator: source of the random start, on the CPU; the start is the same on every device.
+        others: as in KANLinear.
+
+    Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        num: int = 5,
+        k: int = 3,
+        noise_scale: float = 0.5,
+        scale_base_mu: float = 0.0,
+        scale_base_sigma: float = 1.0,
+        scale_sp: float = 1.0,
+        base_fun: str | Callable[[Tensor], Tensor] = "silu",
+        grid_eps: float = 0.02,
+        grid_range: tuple[float, float] = (-1, 1),
+        sp_trainable: bool = True,
+        sb_trainable: bool = True,
+        sparse_init: bool = False,
+        *,
+        outside: str = "zero",
+        backend: str | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        in_dim, out_dim = integer("in_dim", in_dim, 1), integer("out_dim", out_dim, 1)
+        num, k = integer("num", num, 1), integer("k", k, 0, MAX_DEGREE)
+        if not (base_fun in BASES if isinstance(base_fun, str) else base_fun is None or callable(base_fun)):
+            kind = ValueError if isinstance(base_fun, str) else TypeError
+            raise kind(f"base_fun={base_fun!r}: expected one of {', '.join(map(repr, BASES))}, or a function")
+        start = Start(
+            number("noise_scale", noise_scale), number("scale_base_mu", scale_base_mu),
+            number("scale_base_sigma", scale_base_sigma), number("scale_sp", scale_sp), bool(sparse_init),
+        )  # fmt: skip
+        self.linear = EdgeLinear(
+            start, generator, in_dim, out_dim, num, k, base_activation=base_fun, grid_eps=grid_eps,
+            grid_range=grid_range, outside=outside, backend=backend, device=device, dtype=dtype,
+        )  # fmt: skip
+        self.register_buffer("edge_mask", first_mask(in_dim, out_dim, start.sparse_init).to(self.linear.coef))
+        self._plan = None
+        self.linear.spline_scale.requires_grad_(bool(sp_trainable))
+        if self.linear.base_weight is not None:
+            self.linear.base_weight.requires_grad_(bool(sb_trainable))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Back to the start: the mask, random parameters, and a uniform grid of the present size on grid_range."""
+        linear = self.linear
+        self.edge_mask.copy_(first_mask(self.in_dim, self.out_dim, linear.start.sparse_init))
+        linear.reset_parameters(generator)
+
+    # What it computes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, I] -> [N, O] in the parameters' dtype."""
+        functional.check_input(x, self.in_dim)
+        linear = self._modules["linear"]
+        if any_global_hook() or hooked(linear):
+            return linear(x, self.edge_mask)
+        plan = self.current_plan()
+        if plan is None:  # right for every mask
+            return linear.forward(x, self.edge_mask)
+        if plan.full:
+            return linear.forward(x)
+        if not plan.active:
+            return self.unused(x.new_zeros(x.shape[0], self.out_dim, dtype=linear.coef.dtype))
+        if plan.inputs is None and plan.outputs is None:
+            return linear.forward(x, self.edge_mask)
+        (base, scale), coef, knots = self.masked(), linear.coef, linear.knots
+        if plan.inputs is not None:
+            x, coef, knots = x[:, plan.inputs], coef[plan.inputs], knots[plan.inputs]
+            base, scale = None if base is None else base[plan.inputs], scale[plan.inputs]
+        if plan.outputs is None:
+            return linear.evaluate(x, coef, knots, base, None, scale)
+        coef, base = coef[:, :, plan.outputs], None if base is None else base[:, plan.outputs]
+        y = linear.evaluate(x, coef, knots, base, None, scale[:, plan.outputs])
+        return y.new_zeros(y.shape[0], self.out_dim).index_copy(1, plan.outputs, y)
+
+    def unused(self, y: Tensor) -> Tensor:
+        """y, for a layer without an edge: autograd reaches the parameters, as DistributedDataParallel waits for it to,
+        and gives them no gradient."""
+        parameters = [p for p in self.linear.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
+        return Unused.apply(y, *parameters) if parameters else y
+
+    def masked(self) -> tuple[Tensor | None, Tensor]:
+        base, mask = self.linear.base_weight, self.edge_mask
+        return None if base is None else base * mask, self.linear.spline_scale * mask
+
+    def weights(self, masked: bool = True) -> Tensor:
+        """What an edge multiplies its features with, [I, F + 1, O]: splines, then the base function. See features."""
+        base, scale = self.masked() if masked else (self.linear.base_weight, self.linear.spline_scale)
+        base = torch.zeros_like(scale) if base is None else base
+        return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64; differentiable."""
+        parts = zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), strict=True)
+        found = [self._features(part, grid) for part, grid in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _features(self, x: Tensor, grid: Tensor) -> Tensor:
+        # By the fused operator, with coefficients that keep the functions of a few inputs apart.
+        if functional.is_autocast(x.device):  # functions rounded to 16 bits are of no use to a covariance
+            with torch.autocast(x.device.type, enabled=False):
+                return self._features(x, grid)
+        linear, functions = self.linear, self.num + self.k
+        spec = linear.spec._replace(base=BASES.index("zero"))
+        dtype = torch.promote_types(linear.coef.dtype, torch.float32)
+        apart = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
+        y = functional.apply(x, apart, grid, None, None, None, spec, linear.backend)
+        activation = linear.base_activation
+        base = torch.zeros_like(x) if activation is None else activation(x)
+        return torch.cat([y.view(len(x), len(grid), functions), base[..., None]], -1).double()
+
+    def postacts(self, x: Tensor) -> Tensor:
+        """Every edge on its own, [N, O, I]: for looking at, not for training."""
+        return torch.einsum("nif,ifo->noi", self.features(x), self.weights().double()).to(self.linear.coef.dtype)
+
+    def postspline(self, x: Tensor) -> Tensor:
+        """Every edge's spline without its scale and mask, [N, O, I]: for looking at."""
+        phi = self.features(x)[..., :-1]
+        return torch.einsum("nif,ifo->noi", phi, self.linear.coef.double()).to(self.linear.coef.dtype)
+
+    def edge_values(self, x: Tensor, inputs: Tensor, outputs: Tensor, masked: bool = True) -> Tensor:
+        """Some edges on their own: edge e from inputs[e] to outputs[e], x [N, I] -> [N, E]."""
+        phi = self.features(x)[:, inputs]  # N E F
+        weights = self.weights(masked)[inputs, :, outputs].double()  # E F
+        return torch.einsum("nef,ef->ne", phi, weights).to(self.linear.coef.dtype)
+
+    def edge_std(self, x: Tensor) -> Tensor:
+        """The standard deviation of every edge over the rows of x [N, I]: [O, I], differentiable, no [N, I, O].
+
+        By the fused operator. With a base function that it does not know: with C[i] the covariance of input i's
+        features, the variance of an edge is w C w; in float64, whose rounding then appears as its square root, so that
+        an edge that is constant has 1e-8 of its weights. A few inputs at a time, whose features are computed again on
+        the way back where they are many.
+        """
+        if self.linear.fused:
+            variance = self._moments(x)[2].T * (len(x) / max(1, len(x) - 1))
+            return safe_sqrt(variance).to(self.linear.coef.dtype)
+        parts = list(zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), self.weights().split(BLOCK), strict=True))
+        if x.numel() * (self.num + self.k) < KEPT or by_func():
+            found = [self._edge_std(*part) for part in parts]
+        else:
+            found = [checkpoint(self._edge_std, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _edge_std(self, x: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+        phi = self._features(x, grid)
+        phi = (phi - phi.mean(0)).transpose(0, 1)  # I N F
+        weights = weights.double()  # I F O
+        variance = (weights * (phi.mT @ phi @ weights)).sum(1).T / max(1, len(x) - 1)
+        return safe_sqrt(variance).to(self.linear.coef.dtype)
+
+    def edge_mean(self, x: Tensor) -> Tensor:
+        """The mean over the rows of x [N, I] of |phi| of every edge: [O, I], differentiable, by the fused operator."""
+        if self.linear.fused:
+            return self._moments(x)[0].T.to(self.linear.coef.dtype)
+        values = torch.einsum("nif,ifo->noi", self.features(x), self.weights().double())
+        return values.abs().mean(0).to(self.linear.coef.dtype)
+
+    def _moments(self, x: Tensor) -> Tensor:
+        linear, (base, scale) = self.linear, self.masked()
+        coef = linear.coef * scale[:, None]
+        return functional.apply_edge_moments(x, coef, linear.knots, base, linear.spec, linear.backend)
+
+    def another(self, in_dim: int, out_dim: int, **options) -> "KANLayer":
+        """A layer of another size with the present one's functions, and parameters as at a start."""
+        linear = self.linear
+        new = KANLayer(
+            in_dim, out_dim, self.num, self.k, noise_scale=0.3,
+            base_fun="zero" if linear.base_weight is None else "identity", grid_eps=linear.grid_eps,
+            grid_range=linear.grid_range, outside=linear.outside, backend=linear.backend,
+            generator=torch.Generator("cpu").manual_seed(0), device=linear.coef.device, dtype=linear.coef.dtype,
+            **options,
+        )  # fmt: skip
+        new.base_fun = self.base_fun
+        return new
+
+    def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
+        """A layer of these inputs and outputs of the present one, in this order; None makes a new one.
+
+        Edges of a new input or output are switched off, with parameters as at a start.
+        """
+        linear, new = self.linear, self.another(len(inputs), len(outputs))
+        to, here = zip(*(_matches(places, linear.coef.device) for places in (inputs, outputs)), strict=True)
+        to_edges, edges = (to[0][:, None], to[1]), (here[0][:, None], here[1])
+        with torch.no_grad():
+            grid = new.linear.grid.clone()
+            grid[to[0]] = linear.knots[here[0]]
+            new.linear.set_grid(grid)
+            new.edge_mask.zero_()
+            new.edge_mask[to_edges] = self.edge_mask[edges]
+            for name in ("coef", "base_weight", "spline_scale"):
+                if getattr(linear, name) is not None:
+                    mine, theirs = (getattr(of, name).movedim(-1, 1) for of in (new.linear, linear))
+                    mine[to_edges] = theirs[edges]
+        for name, p in new.linear.named_parameters(recurse=False):
+            p.requires_grad_(getattr(linear, name).requires_grad)
+        return new
+
+    # The mask
+
+    @property
+    def mask(self) -> Tensor:
+        """[I, O], 0 where an edge is switched off; may be changed in place or set."""
+        self._plan = None
+        return self.edge_mask
+
+    @mask.setter
+    def mask(self, mask: Tensor) -> None:
+        with torch.no_grad():
+            self.edge_mask.copy_(torch.as_tensor(mask))
+        self._plan = None
+
+    def current_plan(self) -> "Plan | None":
+        """What a forward pass may leave out by the present mask; None where its values are not known."""
+        mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
+        if not readable(mask) or (not mask.is_cpu and mask.is_inference()):
+            return None
+        return self.plan_of(mask)
+
+    def plan_of(self, mask: Tensor) -> "Plan":
+        """current_plan, of the layer's mask where that is known to be readable."""
+        plan = self._plan
+        if plan is None or not plan.mask.holds(mask):
+            plan = self._plan = Plan(mask)
+        return plan
+
+    @property
+    def active(self) -> bool:
+        """Whether any edge has a mask other than 0."""
+        plan = self.current_plan()
+        return True if plan is None else plan.active
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"_plan": None}
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        prepare_numeric(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # pykan's names
+
+    @property
+    def in_dim(self) -> int:
+        return self.linear.in_features
+
+    @property
+    def out_dim(self) -> int:
+        return self.linear.out_features
+
+    @property
+    def num(self) -> int:
+        """G, the number of grid intervals."""
+        return self.linear.grid_size
+
+    @property
+    def k(self) -> int:
+        return self.linear.spline_order
+
+    @property
+    def base_fun(self) -> str | Callable[[Tensor], Tensor]:
+        """The base function, by its name where it has one of BASES; may be set."""
+        return self.linear.base_name or self.linear.base_activation
+
+    @base_fun.setter
+    def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:
+        self.linear.base_activation = base_fun
+
+    @property
+    def grid_eps(self) -> float:
+        return self.linear.grid_eps
+
+    @property
+    def device(self) -> torch.device:
+        return self.linear.coef.device
+
+    @property
+    def grid(self) -> Tensor:
+        """[I, G + 2k + 1], in float64; may be set, see linear.set_grid for coef to go with it."""
+        return self.linear.grid
+
+    @grid.setter
+    def grid(self, grid: Tensor) -> None:
+        self.linear.grid = grid
+
+    @property
+    def coef(self) -> Tensor:
+        """linear.coef [I, G + k, O] as [I, O, G + k]; see ParameterView. May be set."""
+        return view_of(self.linear.coef, 0, 2, 1)
+
+    @coef.setter
+    def coef(self, coef: Tensor) -> None:
+        self.coef.data = coef
+
+    @property
+    def scale_base(self) -> Tensor:
+        """[I, O]; zeros where there is no base function."""
+        return (
+            torch.zeros_like(self.linear.spline_scale) if self.linear.base_weight is None else self.linear.base_weight
+        )
+
+    @scale_base.setter
+    def scale_base(self, scale: Tensor) -> None:
+        if self.linear.base_weight is not None:
+            self._write("base_weight", scale)
+
+    @property
+    def scale_sp(self) -> Tensor:
+        """[I, O]."""
+        return self.linear.spline_scale
+
+    @scale_sp.setter
+    def scale_sp(self, scale: Tensor) -> None:
+        self._write("spline_scale", scale)
+
+    @torch.no_grad()
+    def _write(self, name: str, value: Tensor) -> None:
+        value = torch.as_tensor(value).to(getattr(self.linear, name))
+        if name in self.linear._parameters:
+            self.linear._parameters[name].copy_(value)
+        else:
+            set_computed(self.linear, name, value.expand(self.in_dim, self.out_dim))
+
+
+class Plan:
+    """What a forward pass may leave out by a mask; inputs and outputs are the indices of those that have an edge, or
+    None where all have."""
+
+    def __init__(self, mask: Tensor):
+        self.mask = Snapshot(mask)
+        self.full = bool((mask == 1).all())
+        used = mask != 0
+        self.active = bool(used.any())
+        self.inputs, self.outputs = (
+            None if bool(u.all()) else u.nonzero().flatten() for u in (used.any(1), used.any(0))
+        )
+
+
+def _matches(places: list[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in `places` the old ones stand, and which they are."""
+    pairs = [(new, old) for new, old in enumerate(places) if old is not None]
+    return torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
+
+
+class Unused(torch.autograd.Function):
+    """The first argument, of which the others are inputs without a gradient."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.count = len(parameters)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, *(None,) * ctx.count
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """sqrt with the gradient 0 where x is 0, or below by rounding; of NaN it is NaN."""
+    nothing = x <= 0
+    return x.masked_fill(nothing, 1.0).sqrt().masked_fill(nothing, 0.0)
+
+
+def first_mask(inputs: int, outputs: int, sparse: bool) -> Tensor:
+    """The mask [I, O] of a new layer, on the CPU: ones, or with `sparse` one that joins every input to the output that
+    lies nearest on [0, 1], and the other way round."""
+    if not sparse:
+        return torch.ones(inputs, outputs, device="cpu")
+    at = [(torch.arange(n, device="cpu") + 0.5) / n for n in (inputs, outputs)]
+    distance = (at[0][:, None] - at[1]).abs()
+    mask = torch.zeros(inputs, outputs, device="cpu")
+    mask[torch.arange(inputs), distance.argmin(1)] = 1.0
+    mask[distance.argmin(0), torch.arange(outputs)] = 1.0
+    return mask

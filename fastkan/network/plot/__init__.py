@@ -1,0 +1,1 @@
+"""Plots: network diagrams, single edges, training curves and the interactive page."""

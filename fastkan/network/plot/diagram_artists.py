@@ -1,0 +1,183 @@
+"""Diagram: the strokes and signs of a diagram, a few artists for each layer however many edges it has."""
+
+import torch
+from torch import Tensor
+
+from .edge_data import Edges
+from .figure import colours
+from .layout import Layout, Point, Row
+
+INSET = 0.12  # of a box, around its curve
+PALE = 0.2  # opacity of a node without strong edges
+VEIL = 0.7  # opacity of a weak box to lines that pass behind it
+
+
+class Diagram:
+    """Draws on matplotlib axes that measure inches, in the places of a layout."""
+
+    def __init__(self, axes, layout: Layout, unit: float):
+        self.axes, self.layout, self.unit = axes, layout, unit
+        self.colours = colours(axes.figure)
+
+    def edges(self, l: int, edges: Edges, opacity: list[float], tick: bool, sample: bool) -> None:
+        """The edges of layer l: lines to their boxes and on, frames, curves."""
+        if not edges.inputs:
+            return
+        boxes, side = self.layout.boxes[l], self.layout.sides[l]
+        strokes = [(*self.colours.mode(mode)[:3], alpha) for mode, alpha in zip(edges.modes, opacity, strict=True)]
+        below = [self.layout.nodes[l][i] for i in edges.inputs]
+        above = [self.layout.subnodes[l + 1][j] for j in edges.outputs]
+        lower = [(node, (x, y - side / 2)) for node, (x, y) in zip(below, boxes, strict=True)]
+        upper = [((x, y + side / 2), node) for node, (x, y) in zip(above, boxes, strict=True)]
+        thin = min(1.0, max(0.4, (30 / len(boxes)) ** 0.5))
+        self._lines(f"lines-{l}", lower + upper, strokes * 2, 0.9 * self.unit * thin, 1)
+        self._frames(f"boxes-{l}", boxes, side, strokes, opacity)
+        thick = min(max(0.04 * 72 * side, 0.6 * self.unit), 1.6 * self.unit)
+        low, high = _bounds(edges.y)
+        y = ((edges.y - low) / (high - low)).where(edges.y.isfinite(), torch.nan)
+        x = torch.linspace(0, 1, edges.x.shape[1], dtype=torch.float64).expand_as(edges.x)
+        self._lines(f"curves-{l}", self._inside(l, x, y), strokes, thick * (0.5 if sample else 1.0), 4)
+        if sample:
+            start, extent = edges.x[:, :1], edges.x[:, -1:] - edges.x[:, :1]
+            x = torch.where(extent > 0, (edges.sample_x - start) / extent, 0.5)
+            self._points(f"samples-{l}", self._inside(l, x, (edges.sample_y - low) / (high - low)), strokes, thick)
+        if tick:
+            self._numbers(boxes, side, edges, strokes)
+
+    def nodes(self, model, edges: list[Edges], opacity: list[list[float]]) -> None:
+        """Inputs as dots, + where edges are summed, x where sums are multiplied, and what joins them.
+
+        A node is as strong as the strongest edge that leads on from it, but never less than PALE.
+        """
+        layout = self.layout
+        for l, places in enumerate(layout.nodes):
+            strength = [PALE] * len(places) if l < model.depth else [1.0] * len(places)
+            for i, alpha in zip(edges[l].inputs, opacity[l], strict=True) if l < model.depth else ():
+                strength[i] = max(strength[i], alpha)
+            strokes = [self.colours.faded(alpha) for alpha in strength]
+            if l == 0:
+                self._circles("inputs", places, layout.dot, strokes, filled=True)
+                continue
+            n_sum, groups = model.width[l][0], model.subnodes(l)
+            owners = [node for node, group in enumerate(groups) for _ in group]
+            below = [strokes[node] for node in owners]
+            self._circles(f"sums-{l}", layout.subnodes[l], layout.sign, below)
+            self._signs(layout.subnodes[l], below, ((1, 0), (0, 1)))
+            if places is not layout.subnodes[l]:
+                joins = [(layout.subnodes[l][sub], places[node]) for sub, node in enumerate(owners)]
+                self._lines(f"joins-{l}", joins, below, 0.9 * self.unit, 1)
+                self._circles(f"handed-on-{l}", places[:n_sum], layout.dot, strokes[:n_sum], filled=True)
+                self._circles(f"products-{l}", places[n_sum:], layout.sign, strokes[n_sum:])
+                self._signs(places[n_sum:], strokes[n_sum:], ((1, 1), (1, -1)))
+
+    def texts(self, below: Row, above: Row, title: Row) -> None:
+        """The names of inputs and outputs beside their nodes, and the title above."""
+        layout, gap = self.layout, 0.07 * self.unit
+        for row, nodes, offset, align in (
+            (below, layout.nodes[0], -layout.dot - gap, "top"),
+            (above, layout.nodes[-1], layout.sign + gap, "bottom"),
+            (title, [(layout.width / 2, layout.height)], -gap, "top"),
+        ):
+            for text, (x, y) in zip(row.texts, nodes, strict=bool(row.texts)):
+                self.axes.text(
+                    x, y + offset, text, fontsize=row.points, color=self.colours.ink, ha="center", va=align,
+                    rotation=90 if row.upright else 0,
+                )  # fmt: skip
+
+    # Artists
+
+    def _inside(self, l: int, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Points of [0, 1] x [0, 1] in the boxes of layer l: x, y [E, P] -> E of [P, 2]."""
+        room = self.layout.sides[l] * (1 - 2 * INSET)
+        centre = torch.tensor(self.layout.boxes[l], dtype=torch.float64)[:, None]  # E 1 2
+        return list((centre + (torch.stack([x, y], 2).clamp(0, 1) - 0.5) * room).numpy())
+
+    def _lines(self, name: str, lines: list, strokes: list, width: float, order: float) -> None:
+        from matplotlib.collections import LineCollection
+
+        made = LineCollection(lines, colors=strokes, linewidths=width, zorder=order, capstyle="round", gid=name)
+        self.axes.add_collection(made, autolim=False)
+
+    def _frames(self, name: str, boxes: list[Point], side: float, strokes: list, opacity: list[float]) -> None:
+        from matplotlib.collections import PolyCollection
+
+        half = side / 2
+        squares = [
+            [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)] for x, y in boxes
+        ]
+        *paper, solid = self.colours.paper
+        fills = [(*paper, solid * (VEIL + (1 - VEIL) * alpha)) for alpha in opacity]
+        width = min(max(0.02 * 72 * side, 0.4 * self.unit), 0.8 * self.unit)
+        made = PolyCollection(squares, facecolors=fills, edgecolors=strokes, linewidths=width, zorder=3, gid=name)
+        self.axes.add_collection(made, autolim=False)
+
+    def _points(self, name: str, points: list, strokes: list, size: float) -> None:
+        """Dots of E of [S, 2], each E in its colour."""
+        from matplotlib.collections import EllipseCollection
+
+        count, across = len(points[0]), 1.7 * size / 72
+        offsets = [tuple(point) for curve in points for point in curve]
+        colour = [stroke for stroke in strokes for _ in range(count)]
+        made = EllipseCollection(
+            [across], [across], [0], units="xy", offsets=offsets, offset_transform=self.axes.transData,
+            facecolors=colour, linewidths=0, zorder=5, gid=name,
+        )  # fmt: skip
+        self.axes.add_collection(made, autolim=False)
+
+    def _circles(self, name: str, at: list[Point], radius: float, strokes: list, filled: bool = False) -> None:
+        from matplotlib.collections import EllipseCollection
+
+        if not at:
+            return
+        made = EllipseCollection(
+            [2 * radius], [2 * radius], [0], units="xy", offsets=at, offset_transform=self.axes.transData,
+            facecolors=self.colours.paper, edgecolors=strokes, linewidths=0.9 * self.unit, zorder=6, gid=name,
+        )  # fmt: skip
+        if filled:
+            made.set(facecolors=strokes, linewidths=0)
+        self.axes.add_collection(made, autolim=False)
+
+    def _signs(self, at: list[Point], strokes: list, directions: tuple) -> None:
+        arms = [(0.58 * self.layout.sign / (a * a + b * b) ** 0.5, a, b) for a, b in directions]
+        lines = [((x - s * a, y - s * b), (x + s * a, y + s * b)) for x, y in at for s, a, b in arms]
+        colour = [stroke for stroke in strokes for _ in arms]
+        self._lines("signs", lines, colour, 0.9 * self.unit, 7)
+
+    def _numbers(self, boxes: list[Point], side: float, edges: Edges, strokes: list) -> None:
+        """The range of the input below each box, that of the output on its left."""
+        *paper, solid = self.colours.paper
+        veil = (*paper, VEIL * solid)
+        size, half, pad = min(max(72 * side * 0.16, 2.0), 7.0 * self.unit), side / 2, 0.05 * side
+        for n, (x, y) in enumerate(boxes):
+            finite = edges.y[n][edges.y[n].isfinite()]
+            first, last = _apart(edges.x[n, 0].item(), edges.x[n, -1].item())
+            places = [(x - half, y - half - pad, first, "left", "top")]
+            places += [(x + half, y - half - pad, last, "right", "top")]
+            if len(finite):
+                least, most = _apart(finite.min().item(), finite.max().item())
+                places += [(x - half - pad, y - half, least, "right", "bottom")]
+                places += [(x - half - pad, y + half, most, "right", "top")]
+            for at_x, at_y, text, side_x, side_y in places:
+                self.axes.text(
+                    at_x, at_y, text, fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=2,
+                    bbox={"facecolor": veil, "linewidth": 0, "pad": 0.5},
+                )  # fmt: skip
+
+
+def _apart(low: float, high: float) -> tuple[str, str]:
+    """Both in two digits, or in as many, up to five, as tell them apart."""
+    texts = ((f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(2, 6))
+    return next((pair for pair in texts if pair[0] != pair[1]), (f"{low:.2g}", f"{high:.2g}"))
+
+
+def _bounds(y: Tensor) -> tuple[Tensor, Tensor]:
+    """What the box's lower and upper ends stand for, [E, 1] each: the range of y [E, P], or of finite ones in it.
+
+    What is constant but for rounding lies in the middle.
+    """
+    finite = y.isfinite()
+    low = torch.where(finite, y, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
+    high = torch.where(finite, y, -torch.inf).amax(1, keepdim=True).nan_to_num(neginf=0.0)
+    rounding = 1e-5 * torch.maximum(low.abs(), high.abs()) + 1e-30
+    constant = high - low <= rounding
+    return torch.where(constant, low - 1.0, low), torch.where(constant, high + 1.0, high)

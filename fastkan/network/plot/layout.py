@@ -1,0 +1,179 @@
+"""Where everything of a diagram goes, in inches from its lower left corner: inputs below, outputs above.
+
+Between two rows of nodes lie the boxes of the edges, in one row where they are few and in several, staggered, where
+they are many. Edges that are off take no room.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+SMALLEST = 0.75  # of its size, before a name is turned upright instead
+
+
+class Row(NamedTuple):
+    """Texts side by side: how large in points, how high they then are in inches, and whether they stand upright."""
+
+    texts: list[str]
+    points: float
+    height: float
+    upright: bool
+
+
+def chosen(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list:
+    """One value for each of the inputs `of` a model with `total` of them; values may name all or these alone."""
+    if values is None:
+        return []
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) not in (total, len(of)):
+        counts = f"{len(of)}" if total == len(of) else f"{len(of)}, or of all {total}"
+        raise ValueError(f"{name}={values!r}: expected a list of {counts} names")
+    return list(values) if len(values) == len(of) else [values[n] for n in of]
+
+
+def texts(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list[str]:
+    """One text for each of them, see chosen.
+
+    Strings are taken as matplotlib reads them, with formulas between dollar signs; SymPy's expressions as LaTeX.
+    """
+    return [_text(f"{name}[{n}]", value) for n, value in enumerate(chosen(name, values, of, total))]
+
+
+def fitted(values: list[str], points: float, slot: float, height: float) -> Row:
+    """The size at which texts in a row fit into slots of that width in inches, turned upright where they are long.
+
+    height: how high they may then be.
+    """
+    if not values:
+        return Row([], points, 0.0, False)
+    sizes = [measured(text, points) for text in values]
+    widest, highest = (max(size[part] for size in sizes) for part in (0, 1))
+    fit = min(1.0, (0.94 if len(values) == 1 else 0.85) * slot / widest)
+    if fit >= SMALLEST or len(values) == 1:
+        return Row(values, points * fit, highest * fit, False)
+    fit = min(1.0, 0.94 * slot / highest, height / widest)
+    return Row(values, points * fit, widest * fit, True)
+
+
+def measured(text: str, points: float) -> tuple[float, float]:
+    """Width and height of a text in inches."""
+    from matplotlib.cbook import is_math_text
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    font, measure = FontProperties(size=points), TextToPath().get_text_width_height_descent
+    lines = [(line, is_math_text(line)) for line in text.split("\n")]
+    sizes = [measure(line if math else line.replace(r"\$", "$"), font, math) for line, math in lines]
+    return max(max(width for width, _, _ in sizes), 0.5) / 72, max(1.2 * points * len(lines), sizes[0][1]) / 72
+
+
+def _text(name: str, value) -> str:
+    if not isinstance(value, str):
+        try:
+            from sympy import Basic, latex
+        except ImportError:
+            Basic = ()
+        value = f"${latex(value)}$" if isinstance(value, Basic) else str(value)
+    try:
+        measured(value, 10.0)
+    except ValueError as error:
+        raise ValueError(f"{name}={value!r}: expected text that matplotlib can set ({error})") from None
+    return value
+
+
+Point = tuple[float, float]
+
+FILL = 0.8  # share of a box in the room that it has
+ROOM = 0.55  # the same where numbers stand beside the boxes
+LEAST = 0.155  # inches, of a side that is large enough
+LEAST_NUMBERED = 0.25
+MOST_ROWS = 8
+MARGIN = 0.05  # inches, left and right
+
+
+@dataclass
+class Layout:
+    """Lists over layers: nodes and subnodes of 0..depth (one list where none multiplies), boxes of the edges' layers.
+
+    dot is the radius of an input, sign that of a node with a sign; sides are those of the square boxes.
+    """
+
+    width: float
+    height: float
+    dot: float
+    sign: float
+    nodes: list[list[Point]] = field(default_factory=list)
+    subnodes: list[list[Point]] = field(default_factory=list)
+    boxes: list[list[Point]] = field(default_factory=list)
+    sides: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Shape:
+    """What has to be placed: nodes and subnodes of every layer, edges of every layer of edges."""
+
+    nodes: list[int]
+    subnodes: list[int]
+    edges: list[int]
+
+    def width(self, unit: float, numbers: bool) -> float:
+        """A good width for it in inches, where text of 10 * unit points is read."""
+        edges, nodes = max(self.edges), max(self.nodes + self.subnodes)
+        few, each = (0.95, 0.5) if numbers else (0.75, 0.2)
+        return unit * max(min(max(2.0, few * edges), 5.0), min(each * edges, 10.0), min(0.4 * nodes, 10.0))
+
+
+def place(
+    shape: Shape, unit: float, width: float, height: float | None, below: float, above: float, numbers: bool = False
+) -> Layout:
+    """The layout in a width and a height, by default the height that it takes.
+
+    below, above: heights that are kept for text. numbers: whether the boxes have numbers beside them.
+    """
+    margin, fill = MARGIN * unit, ROOM if numbers else FILL
+    room = width - 2 * margin
+    sign = min(0.085 * unit, 0.3 * width / max(shape.nodes + shape.subnodes))
+    dot = 0.6 * sign
+    rows = [_rows(edges, fill * room, (LEAST_NUMBERED if numbers else LEAST) * unit) for edges in shape.edges]
+    lead = 0.5 if numbers else 0.0  # of a side, left of the first box
+    sides = [
+        min(0.62 * unit, 0.3 * width, fill * room * r / (max(edges, r) + lead * fill * r))
+        for r, edges in zip(rows, shape.edges, strict=True)
+    ]
+    pitch = 1 + (1 - fill) * 0.8  # of the rows of boxes, in sides
+    stacks = [side * (1 + (r - 1) * pitch) for r, side in zip(rows, sides, strict=True)]
+    fan = 0.2 * unit + 0.055 * width  # from a node to boxes
+    step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
+    taken, natural = below + above + sign + dot, sum(stacks) + 2 * fan * len(stacks) + sum(step)
+    height = taken + natural if height is None else height
+    stretch = max(height - taken, 0.2 * height) / natural
+    shrink = min(stretch, 1.0)  # boxes never grow with the height
+    sides, stacks, step = [s * shrink for s in sides], [s * shrink for s in stacks], [s * stretch for s in step]
+    fan = (stretch * natural - sum(stacks) - sum(step)) / (2 * len(stacks))
+    layout = Layout(width, height, dot * min(1.0, 2 * shrink), sign * min(1.0, 2 * shrink), sides=sides)
+    y = below + layout.dot
+    for l, count in enumerate(shape.nodes):
+        layout.subnodes.append(_row(shape.subnodes[l], margin, width - margin, y))
+        y += step[l]
+        layout.nodes.append(_row(count, margin, width - margin, y) if step[l] else layout.subnodes[l])
+        if l < len(shape.edges):
+            left = margin + lead * sides[l]
+            layout.boxes.append(_stagger(shape.edges[l], rows[l], left, width - margin, y + fan, sides[l], pitch))
+            y += 2 * fan + stacks[l]
+    return layout
+
+
+def _rows(edges: int, room: float, side: float) -> int:
+    """In how many rows so many boxes are at least that large."""
+    return next((r for r in range(1, MOST_ROWS) if room * r >= side * edges), MOST_ROWS)
+
+
+def _row(count: int, left: float, right: float, y: float) -> list[Point]:
+    return [(left + (n + 0.5) / count * (right - left), y) for n in range(count)]
+
+
+def _stagger(count: int, rows: int, left: float, right: float, bottom: float, side: float, pitch: float) -> list[Point]:
+    """Centres of boxes, each a little to the right of the one before, and in the row after its."""
+    if rows == 1:
+        return _row(count, left, right, bottom + side / 2)
+    start, room = left + side / 2, right - left - side
+    return [(start + n / (count - 1) * room, bottom + side * (0.5 + n % rows * pitch)) for n in range(count)]

@@ -1,0 +1,1 @@
+"""Importance scores of edges, nodes and inputs."""

@@ -1,0 +1,1 @@
+"""Training: data, the objective, optimizers, penalties and the training log."""

@@ -1,0 +1,107 @@
+"""What fit trains on: a dictionary with pykan's keys, tensors, or loaders, as batches."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from ...nn.data_sample import SAMPLE_ROWS, Rows
+
+_EXPECTED = (
+    "expected a dictionary with train_input and train_label (and test_input, test_label), tensors (x, y) or "
+    "(x, y, x_test, y_test), a DataLoader that gives (x, y), or two of them, for training and for testing"
+)
+
+
+class Data:
+    """Training batches without end, an epoch after the other, and the data to test on.
+
+    x [N, ..., inputs] and y of tensors are cut into batches of `batch` rows, shuffled anew every epoch by a generator
+    with the seed; -1 takes all of them, in order. A loader makes its own batches. What is tested on is the test set, or
+    the training set where there is none.
+
+    seen: inputs to look at afterwards: all of a tensor; of a loader a sample of the rows that were trained on.
+    """
+
+    def __init__(self, dataset, batch: int, seed: int, device: torch.device):
+        self.device, self.batch = device, batch
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+        self.train, self.test = _parts(dataset)
+        self.epochs, self.rows = 0, Rows()
+        if isinstance(self.train, tuple):
+            self.train = self._placed(self.train)
+            if not 0 < self.batch < len(self.train[0]):
+                self.batch = len(self.train[0])
+        if isinstance(self.test, tuple):
+            self.test = self._placed(self.test)
+
+    @property
+    def seen(self) -> Tensor | None:
+        if isinstance(self.train, tuple):
+            return self.train[0]
+        return self.rows.rows if self.rows.seen else None
+
+    def trained_on(self, x: Tensor) -> None:
+        """Take the rows of a batch into the sample, in the first epoch: later ones have the same."""
+        if self.epochs == 0 and not isinstance(self.train, tuple):
+            for rows in x.reshape(-1, x.shape[-1]).split(SAMPLE_ROWS):
+                self.rows.keep(rows)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training batches, without end."""
+        while True:
+            count = 0
+            for pair in self._epoch():
+                count += 1
+                yield pair
+            if not count:
+                raise ValueError("dataset gives no batches: expected at least one row to train on")
+            self.epochs += 1
+
+    def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """The whole test set, as it comes."""
+        if isinstance(self.test, tuple):
+            return [self.test]
+        return (self._placed(pair) for pair in self.test)
+
+    def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not isinstance(self.train, tuple):
+            for pair in self.train:
+                yield self._placed(pair)
+            return
+        x, y = self.train
+        if self.batch == len(x):
+            if len(x):
+                yield x, y
+            return
+        order = torch.randperm(len(x), generator=self.generator)
+        for rows in order[: len(x) // self.batch * self.batch].split(self.batch):
+            rows = rows.to(self.device)
+            yield x[rows], y[rows]
+
+    def _placed(self, pair) -> tuple[Tensor, Tensor]:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
+            raise TypeError(f"dataset gives a {type(pair).__name__}: expected pairs of tensors (x, y)")
+        x, y = (t.to(self.device) for t in pair)
+        if len(x) != len(y):
+            raise ValueError(f"dataset: input and label have {len(x)} and {len(y)} rows: expected as many of both")
+        return x, y
+
+
+def _parts(dataset):
+    """What to train on and what to test on: a pair of tensors or a loader each."""
+    if isinstance(dataset, dict):
+        missing = [key for key in ("train_input", "train_label") if key not in dataset]
+        if missing:
+            raise ValueError(f"dataset has no {missing[0]!r}: {_EXPECTED}")
+        train = dataset["train_input"], dataset["train_label"]
+        test = dataset.get("test_input"), dataset.get("test_label")
+        return train, train if any(part is None for part in test) else test
+    if isinstance(dataset, tuple | list):
+        if all(isinstance(part, Tensor) for part in dataset) and len(dataset) in (2, 4):
+            return tuple(dataset[:2]), tuple(dataset[-2:])
+        if len(dataset) == 2 and all(hasattr(part, "__iter__") for part in dataset):
+            return dataset[0], dataset[1]
+    elif hasattr(dataset, "__iter__") and not isinstance(dataset, Tensor | str | Iterator):
+        return dataset, dataset
+    raise TypeError(f"dataset is a {type(dataset).__name__}: {_EXPECTED}")

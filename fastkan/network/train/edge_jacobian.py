@@ -1,0 +1,182 @@
+"""One layer's columns of a network's Jacobian, by its edges, and the curvature of the edge-size penalty."""
+
+import torch
+from torch import Tensor
+
+from ... import functional
+from ...basis.base import BASES
+from ..activations import std
+from ..layers.numeric import KANLayer
+
+# Inputs whose functions are evaluated in one call.
+INPUTS = 8
+# A standard deviation below this share of the input's + 0.1 curves no more: a smaller edge would be stuck where it is.
+LEAST = 1e-3
+
+
+class EdgeColumns:
+    """The columns of J that belong to a layer's coefficients and scales, of edges whose mask is not 0.
+
+    First come the splines' coefficients, F of each edge, then base_weight and spline_scale, those that are trained.
+    gradient [N, Q, O] is that of the network's outputs by the layer's sums; `places` is where the columns' parameters
+    are among all; the columns start at `start`.
+    """
+
+    def __init__(self, layer: KANLayer, x: Tensor, gradient: Tensor, starts: dict[int, int], start: int):
+        linear = layer.linear
+        self.layer, self.x, self.gradient, self.start = layer, x, gradient, start
+        self.inputs, self.outputs = layer.edge_mask.nonzero().unbind(1)
+        self.mask = layer.edge_mask[self.inputs, self.outputs].double()
+        self.scale = linear.spline_scale.detach()[self.inputs, self.outputs].double() * self.mask  # E
+        self.functions = linear.coef.shape[1]
+        self.params = [p for p in (linear.coef, linear.base_weight, linear.spline_scale) if id(p) in starts]
+        edge = self.inputs * layer.out_dim + self.outputs
+        inside = torch.arange(self.functions, device=x.device) * layer.out_dim
+        at_coef = (edge + self.inputs * (self.functions - 1) * layer.out_dim)[:, None] + inside
+        self.at = [at_coef.flatten() if p is linear.coef else edge for p in self.params]  # in the parameter itself
+        self.places = torch.cat([starts[id(p)] + at for p, at in zip(self.params, self.at, strict=True)])
+        self.index, self.phi = local_features(layer, x)
+        self.sums = None
+        self.base = None if linear.base_weight is None else linear.base_activation(x).double()
+
+    @property
+    def width(self) -> int:
+        """Entries of a row that may not be zero."""
+        return sum((self.layer.k + 1 if p.dim() == 3 else 1) for p in self.params) * len(self.inputs)
+
+    def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Columns and values [rows Q, width] of these rows of the data."""
+        linear, inputs = self.layer.linear, self.inputs
+        gradient = self.gradient[rows].double()[:, :, self.outputs]  # N Q E
+        count, q, edges = gradient.shape
+        phi, index = self.phi[rows][:, inputs], self.index[rows][:, inputs]  # N E K+1
+        number, start, columns, values = torch.arange(edges, device=phi.device), self.start, [], []
+        for p in self.params:
+            single = (start + number[:, None]).expand(count, -1, -1)
+            if p is linear.coef:
+                at, value = start + number[:, None] * self.functions + index, phi * self.scale[:, None]
+            elif p is linear.base_weight:
+                at, value = single, (self.base[rows][:, inputs] * self.mask)[..., None]
+            else:
+                spline = phi * linear.coef.detach()[inputs[:, None], index, self.outputs[:, None]].double()
+                at, value = single, (spline.sum(-1) * self.mask)[..., None]
+            start += edges * (self.functions if p is linear.coef else 1)
+            columns.append(at[:, None].expand(-1, q, -1, -1).flatten(2))
+            values.append((value[:, None] * gradient[..., None]).flatten(2))
+        return torch.cat(columns, 2).flatten(0, 1), torch.cat(values, 2).flatten(0, 1)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """v [columns of the network] -> J v [R], by one call of the fused layer."""
+        linear, like = self.layer.linear, self.layer.linear.coef
+        coef, base = torch.zeros_like(like), None
+        mask = self.layer.edge_mask
+        for p, part in zip(self.params, self._pieces(v), strict=True):
+            tangent = torch.zeros_like(p).view(-1).index_copy_(0, part[0], part[1].to(p.dtype)).view_as(p)
+            if p is linear.coef:
+                coef += tangent * (linear.spline_scale * mask)[:, None]
+            elif p is linear.base_weight:
+                base = tangent * mask
+            else:
+                coef += linear.coef * (tangent * mask)[:, None]
+        with torch.no_grad():
+            sums = linear.evaluate(self.x, coef, linear.knots, base, None, None)
+        return torch.einsum("nqo,no->nq", self.gradient, sums.to(self.gradient.dtype)).flatten().double()
+
+    def transposed(self, u: Tensor) -> Tensor:
+        """u [R] -> J^T u [columns of the layer], by one backward pass of the fused layer."""
+        if self.sums is None:
+            with torch.enable_grad():
+                self.sums = self.layer(self.x)
+        of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
+        grads = torch.autograd.grad(self.sums, self.params, of_sums.to(self.sums.dtype), retain_graph=True)
+        return torch.cat([g.reshape(-1)[at].double() for g, at in zip(grads, self.at, strict=True)])
+
+    def _pieces(self, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Where in each of the parameters which part of v belongs."""
+        parts = v[self.start : self.start + len(self.places)].split([len(at) for at in self.at])
+        return list(zip(self.at, parts, strict=True))
+
+
+def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The K + 1 neighbouring splines that may not be zero at x [N, I]: their numbers and values [N, I, K + 1].
+
+    By the fused operator, with coefficients that sum the functions f of equal f mod K + 1, of which a window has one
+    each. Values are in float64, and as exact as the layer's.
+    """
+    linear, order, functions = layer.linear, layer.k + 1, layer.num + layer.k
+    spec = linear.spec._replace(base=BASES.index("zero"))
+    dtype = torch.promote_types(linear.coef.dtype, torch.float32)
+    own = torch.eye(order, device=x.device, dtype=dtype).repeat(-(-functions // order), 1)[:functions]  # F K+1
+    parts = []
+    for part, grid in zip(x.split(INPUTS, 1), linear.knots.split(INPUTS), strict=True):
+        apart = torch.einsum("ij,fk->ifjk", torch.eye(len(grid), device=x.device, dtype=dtype), own).flatten(2)
+        y = functional.apply(part, apart, grid, None, None, None, spec, linear.backend)
+        parts.append(y.view(len(x), len(grid), order))
+    knots = linear.knots.contiguous()
+    first = torch.searchsorted(knots, x.double().T.contiguous(), right=True).T - 1 - layer.k
+    first = first.clamp(0, layer.num - 1)[..., None]
+    number = torch.arange(order, device=x.device)
+    return first + (number - first) % order, torch.cat(parts, 1).double()
+
+
+class EdgeCurvature:
+    """Of sum_e w_e size_e by the coefficients and base weights v_e of every edge: a block w size / S^2 C for each.
+
+    S^2 is the variance of the edge's values, C the covariance of its functions over the data. Where the size is in
+    proportion to S, the quadratic function with this curvature and the size's gradient touches w size where it is, and
+    is nowhere below it, since S <= (S^2 / S_0 + S_0) / 2. Inputs count as given, weights below 0 as 0.
+
+    size, weight: [O, I]. Source: the iteratively reweighted least squares of Chartrand and Yin, ICASSP 2008.
+    """
+
+    def __init__(self, part: EdgeColumns, size: Tensor, weight: Tensor):
+        linear, inputs, outputs = part.layer.linear, part.inputs, part.outputs
+        scale, mask = part.scale[:, None], part.mask[:, None]  # E 1
+        factors, columns, start = [], [], part.start
+        number = torch.arange(len(inputs), device=scale.device)[:, None]
+        for p in part.params:
+            width = part.functions if p is linear.coef else 1
+            if p is not linear.spline_scale:
+                factors.append(scale.expand(-1, width) if p is linear.coef else mask)
+                columns.append(start + number * width + torch.arange(width, device=scale.device))
+            start += len(inputs) * width
+        self.columns = torch.cat(columns, 1)  # E C
+        factor = torch.cat(factors, 1)
+        with torch.no_grad():
+            spread, room = part.layer.edge_std(part.x), std(part.x)[inputs].double() + 0.1
+        spread, size, weight = (t.detach().double()[outputs, inputs] for t in (spread, size, weight))
+        share = torch.where(spread > 0, size / spread, 1 / room)
+        curve = weight.clamp_min(0.0) * share / torch.maximum(spread, LEAST * room)
+        self.blocks = curve[:, None, None] * _covariance(part)[inputs] * factor[:, :, None] * factor[:, None]
+
+    def add_to(self, matrix: Tensor) -> None:
+        """To a matrix [P, P] of the columns of J."""
+        matrix.index_put_((self.columns[:, :, None], self.columns[:, None]), self.blocks, accumulate=True)
+
+    def product(self, v: Tensor) -> Tensor:
+        """Times v [P]."""
+        image = torch.einsum("ecd,ed->ec", self.blocks, v[self.columns])
+        return torch.zeros_like(v).index_add_(0, self.columns.flatten(), image.flatten())
+
+    def diagonal(self, count: int) -> Tensor:
+        """[P]."""
+        entries = self.blocks.diagonal(dim1=1, dim2=2).flatten()
+        return entries.new_zeros(count).index_add_(0, self.columns.flatten(), entries)
+
+
+def _covariance(part: EdgeColumns) -> Tensor:
+    """Of the functions of every input that have columns, splines and base function, over the rows: [I, C, C]."""
+    linear, found = part.layer.linear, []
+    trained = {id(p) for p in part.params}
+    less = max(1, len(part.x) - 1)
+    for i in range(0, part.x.shape[1], INPUTS):
+        at, columns = slice(i, i + INPUTS), []
+        if id(linear.coef) in trained:
+            phi, index = part.phi[:, at], part.index[:, at]
+            columns.append(phi.new_zeros(*phi.shape[:2], part.functions).scatter_(2, index, phi))
+        if id(linear.base_weight) in trained:
+            columns.append(part.base[:, at, None])
+        rows = torch.cat(columns, 2)
+        rows -= rows.mean(0)
+        found.append(torch.einsum("nic,nid->icd", rows, rows) / less)
+    return torch.cat(found)

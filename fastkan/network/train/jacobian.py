@@ -1,0 +1,316 @@
+"""Residuals of a network and their Jacobian J: from the structure of a KAN, or of anything else by autograd.
+
+By the coefficients of a layer J has few entries that are not zero: K + 1 splines at an edge's input times the gradient
+of an output by the edge's sum, which one backward pass for each output gives for all rows and layers.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ...nn.hooks import altered
+from .edge_jacobian import EdgeColumns, EdgeCurvature
+
+# A product of dense matrices is so much faster, an entry, than adding to places of a matrix.
+DENSE_IS_FASTER = 800
+# Columns of J^T J that a dense product makes at a time, since only half of it is needed.
+BLOCK = 256
+
+
+class Residuals:
+    """model(x) - y, flattened: a closure for LevenbergMarquardt.step whose Jacobian comes from the model's structure.
+
+    Args:
+        model: a KAN; x [..., in_features], y of the prediction's shape.
+        penalty: of activations.Activations, more residuals [E], differentiable.
+        options: of the model's forward.
+
+    The last call leaves `record`, the Activations; `prediction`; and in `extra` the penalty's residuals or None.
+    """
+
+    def weights(self) -> list[tuple[Tensor, Tensor]] | None:
+        """Of every layer's edges [O, I], size and weight of a penalty sum weight * size; see EdgeCurvature."""
+        return None
+
+    def roots(self) -> list[tuple[Tensor, Tensor]]:
+        """Parameters p with factors f of their shape, where the last residuals are the numbers of f p."""
+        return []
+
+    def __init__(self, model, x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
+        self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
+        self.record, self.prediction, self.extra = None, None, None
+
+    def __call__(self) -> Tensor:
+        """The residuals [R], differentiable."""
+        self.record = self.model.flow(self.x, **self.options)
+        out = self.record.acts[-1].reshape(*self.x.shape[:-1], -1)
+        self.prediction = out.detach()
+        if out.shape != self.y.shape:
+            raise ValueError(
+                f"labels have shape {list(self.y.shape)}: expected that of the prediction, {list(out.shape)}"
+            )
+        residuals = (out - self.y).flatten()
+        self.extra = None if self.penalty is None else self.penalty(self.record)
+        return residuals if self.extra is None else torch.cat([residuals, self.extra])
+
+    def linearised(self, params: list[Tensor]) -> "Structured | Products":
+        """Residuals and Jacobian at the present parameters."""
+        with torch.enable_grad():
+            residuals = self()
+        if any(altered(module) for layer in self.model.act_fun for module in layer.modules()):
+            return Products(residuals, params)
+        return Structured(self, residuals, params)
+
+
+class Products:
+    """J of any residuals by autograd. J v is the gradient by u of (J^T u) v, which is linear in u."""
+
+    curved = False  # gram is J^T J
+
+    def __init__(self, residuals: Tensor, params: list[Tensor]):
+        self.graph, self.params, self.count = residuals.flatten(), params, sum(p.numel() for p in params)
+        self.residuals = self.graph.detach().double()
+        self._transposed = None
+
+    def transposed(self, u: Tensor) -> Tensor:
+        """u [R] or [B, R] -> J^T u [P] or [B, P] in float64."""
+        grads = torch.autograd.grad(
+            self.graph, self.params, u.to(self.graph), retain_graph=True, allow_unused=True,
+            is_grads_batched=u.dim() == 2,
+        )  # fmt: skip
+        return _flat(grads, self.params, u.shape[:-1])
+
+    def forward(self, v: Tensor) -> Tensor:
+        """v [P] or [B, P] -> J v [R] or [B, R] in float64."""
+        if self._transposed is None:
+            with torch.enable_grad():
+                self._dual = torch.zeros_like(self.graph).requires_grad_()
+                grads = torch.autograd.grad(self.graph, self.params, self._dual, create_graph=True, allow_unused=True)
+                self._transposed = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
+        if not self._transposed:
+            return v.new_zeros(*v.shape[:-1], len(self.graph))
+        pieces = v.split([p.numel() for p in self.params], -1)
+        tangents = [pieces[i].reshape(*v.shape[:-1], *self.params[i].shape).to(g.dtype) for i, g in self._transposed]
+        (out,) = torch.autograd.grad(
+            [g for _, g in self._transposed], self._dual, tangents, retain_graph=True, is_grads_batched=v.dim() == 2
+        )
+        return out.double()
+
+    def jacobian(self, max_bytes: int) -> Tensor:
+        """J [R, P], by columns where the parameters are fewer than the residuals, and by rows otherwise."""
+        rows = len(self.graph)
+        by_columns = self.count <= rows
+        eye = torch.eye(min(self.count, rows), dtype=torch.float64, device=self.graph.device)
+        product = self.forward if by_columns else self.transposed
+        parts = torch.cat([product(part) for part in eye.split(max(1, max_bytes // (64 * (self.count + rows))))])
+        return parts.T if by_columns else parts
+
+    def product(self, v: Tensor) -> Tensor:
+        """What gram is, times v [P]."""
+        return self.transposed(self.forward(v))
+
+    def gram(self, max_bytes: int) -> Tensor:
+        """J^T J [P, P]."""
+        jacobian = self.jacobian(max_bytes)
+        return jacobian.T @ jacobian
+
+    def diagonal(self, max_bytes: int) -> Tensor | None:
+        """That of J^T J [P], where it is to be had for less than J."""
+        return None
+
+    def bytes_of(self, gram: bool) -> int:
+        """What gram or jacobian holds beside its result."""
+        return 8 * self.count * len(self.graph)
+
+    def expanded(self, step: Tensor) -> Tensor:
+        """A step in the columns of J as one in all parameters."""
+        return step
+
+
+class Structured:
+    """J of Residuals, with the methods of Products. Pruned edges have no columns in it.
+
+    Where the closure gives weights of the edges' sizes, gram has their curvature in the place of what `extra`, a square
+    root of the penalty, would give to it: a square root hides that sizes have a least value.
+    """
+
+    def __init__(self, closure: Residuals, residuals: Tensor, params: list[Tensor]):
+        self.residuals, self.total = residuals.detach().double(), sum(p.numel() for p in params)
+        outputs = closure.record.acts[-1]
+        self.outputs, self.data = outputs.shape[1], outputs.numel()
+        starts = dict(zip(map(id, params), _starts(params), strict=True))
+        gradients = _gradients(outputs, closure.record.sums)
+        weights = closure.weights()
+        self.layers, self.curvatures, places, self.count = [], [], [], 0
+        for l, layer in enumerate(closure.model.act_fun):
+            if layer.active and any(id(p) in starts for p in layer.linear.parameters()):
+                part = EdgeColumns(layer, closure.record.acts[l].detach(), gradients[l], starts, self.count)
+                self.layers, self.count = [*self.layers, part], self.count + len(part.places)
+                places.append(part.places)
+                if weights is not None and any(p is not layer.linear.spline_scale for p in part.params):
+                    self.curvatures.append(EdgeCurvature(part, *weights[l]))
+        self.curved = bool(self.curvatures)
+        self.edges = self.count
+        of_edges = {id(p) for layer in closure.model.act_fun for p in layer.linear.parameters()}
+        rest = [p for p in params if id(p) not in of_edges]
+        places += [starts[id(p)] + torch.arange(p.numel(), device=p.device) for p in rest]
+        self.places = torch.cat(places)
+        self.count = len(self.places)
+        self.rest = _columns(residuals[: self.data], rest)
+        self.extra, self.alone = None, self.data
+        if closure.extra is not None:  # residuals that are not of data: rows of their own
+            self.alone += len(closure.extra)
+            self.extra = _rows(residuals[self.data : self.alone], params)[:, self.places]
+        # Residuals that are a parameter times a factor, from row `alone` on: where, and the factor.
+        factor, row = (
+            self.residuals.new_zeros(self.total),
+            torch.zeros(self.total, dtype=torch.long, device=outputs.device),
+        )
+        count = self.alone
+        for p, f in closure.roots():
+            if id(p) in starts:
+                own = slice(starts[id(p)], starts[id(p)] + p.numel())
+                factor[own], row[own] = f.flatten().double(), torch.arange(count, count + p.numel(), device=row.device)
+            count += p.numel()
+        self.at = factor[self.places].nonzero()[:, 0]
+        self.factor, self.row = factor[self.places][self.at], row[self.places][self.at]
+
+    def forward(self, v: Tensor) -> Tensor:
+        """v [P] -> J v [R]."""
+        image = torch.zeros_like(self.residuals)
+        data = image[: self.data]
+        data += self.rest @ v[self.edges :]
+        for layer in self.layers:
+            data += layer.forward(v)
+        if self.extra is not None:
+            image[self.data : self.alone] = self.extra @ v
+        return image.index_copy_(0, self.row, self.factor * v[self.at])
+
+    def transposed(self, u: Tensor) -> Tensor:
+        """u [R] -> J^T u [P]."""
+        data = u[: self.data]
+        image = torch.cat([layer.transposed(data) for layer in self.layers] + [self.rest.T @ data])
+        image.index_add_(0, self.at, self.factor * u[self.row])
+        return image if self.extra is None else image + self.extra.T @ u[self.data : self.alone]
+
+    def product(self, v: Tensor) -> Tensor:
+        """What gram is, times v [P]."""
+        if not self.curved:
+            return self.transposed(self.forward(v))
+        image = self.forward(v)
+        image[self.data : self.alone] = 0
+        return self.transposed(image) + sum(c.product(v) for c in self.curvatures)
+
+    def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Columns and values [R', C] of the entries of some rows of the data that may not be zero."""
+        rest = self.rest[rows.start * self.outputs : rows.stop * self.outputs]
+        columns = (self.edges + torch.arange(rest.shape[1], device=rest.device)).expand(len(rest), -1)
+        parts = [layer.entries(rows) for layer in self.layers] + [(columns, rest)]
+        return tuple(torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+
+    def blocks(self, bytes_of_a_row: int, max_bytes: int) -> Iterator[slice]:
+        """Rows of the data a few at a time."""
+        count = self.data // self.outputs
+        step = max(1, max_bytes // (self.outputs * bytes_of_a_row))
+        return (slice(start, start + step) for start in range(0, count, step))
+
+    def jacobian(self, max_bytes: int) -> Tensor:
+        """J [R, P]."""
+        full = self.residuals.new_zeros(len(self.residuals), self.count)
+        for rows in self.blocks(64 * self.width, max_bytes):
+            columns, values = self.entries(rows)
+            full[rows.start * self.outputs :][: len(values)].scatter_(1, columns, values)
+        if self.extra is not None:
+            full[self.data : self.alone] = self.extra
+        full[self.row, self.at] = self.factor
+        return full
+
+    @property
+    def width(self) -> int:
+        """Entries of a row that may not be zero."""
+        return sum(layer.width for layer in self.layers) + self.rest.shape[1]
+
+    def gram(self, max_bytes: int) -> Tensor:
+        """J^T J [P, P], with the curvature: entry by entry where rows are sparse enough, else by dense products."""
+        p, width = self.count, self.width
+        sparse = DENSE_IS_FASTER * width**2 < p**2
+        gram = self.residuals.new_zeros(p, p)
+        for rows in self.blocks(32 * width**2 if sparse else 8 * p + 64 * width, max_bytes):
+            columns, values = self.entries(rows)
+            if sparse:
+                at = (p * columns[:, :, None] + columns[:, None]).flatten()
+                gram.view(-1).index_add_(0, at, (values[:, :, None] * values[:, None]).flatten())
+            else:
+                block = values.new_zeros(len(values), p).scatter_(1, columns, values)
+                for start in range(0, p, BLOCK):
+                    stop = min(start + BLOCK, p)
+                    gram[start:stop, start:].addmm_(block[:, start:stop].T, block[:, start:])
+        if not sparse:
+            gram = gram.triu() + gram.triu(1).T
+        for curvature in self.curvatures:
+            curvature.add_to(gram)
+        gram.diagonal().index_add_(0, self.at, self.factor.square())
+        return gram if self.extra is None or self.curved else gram.addmm_(self.extra.T, self.extra)
+
+    def bytes_of(self, gram: bool) -> int:
+        """What jacobian holds, or gram beside its result."""
+        return 0 if gram else 8 * self.count * len(self.residuals)
+
+    def diagonal(self, max_bytes: int) -> Tensor:
+        """That of J^T J [P]."""
+        diagonal = self.residuals.new_zeros(self.count)
+        for rows in self.blocks(64 * self.width, max_bytes):
+            columns, values = self.entries(rows)
+            diagonal.index_add_(0, columns.flatten(), values.square().flatten())
+        for curvature in self.curvatures:
+            diagonal += curvature.diagonal(self.count)
+        diagonal.index_add_(0, self.at, self.factor.square())
+        return diagonal if self.extra is None or self.curved else diagonal + self.extra.square().sum(0)
+
+    def expanded(self, step: Tensor) -> Tensor:
+        """A step in the columns of J as one in all parameters."""
+        return step.new_zeros(self.total).index_copy_(0, self.places, step)
+
+
+def _gradients(outputs: Tensor, sums: list[Tensor]) -> list[Tensor]:
+    """Of every output by the sums of every layer: [N, Q, O] each; rows do not depend on one another."""
+    wanted = [s for s in sums if s.requires_grad]
+    found = [
+        torch.autograd.grad(y.sum(), wanted, retain_graph=True, allow_unused=True) if wanted else ()
+        for y in outputs.unbind(1)
+    ]
+    stacked = (
+        torch.stack([torch.zeros_like(s) if g is None else g for g in grads], 1)
+        for s, grads in zip(wanted, zip(*found, strict=True), strict=True)
+    )
+    return [next(stacked) if s.requires_grad else s.new_zeros(len(s), outputs.shape[1], s.shape[1]) for s in sums]
+
+
+def _columns(residuals: Tensor, params: list[Tensor]) -> Tensor:
+    """J [R, P] by few parameters."""
+    products = Products(residuals, params)
+    if not products.count:
+        return residuals.new_zeros(len(residuals), 0, dtype=torch.float64)
+    return products.forward(torch.eye(products.count, dtype=torch.float64, device=residuals.device)).T
+
+
+def _rows(residuals: Tensor, params: list[Tensor]) -> Tensor:
+    """J [R, P] of few residuals."""
+    return torch.stack(
+        [_flat(torch.autograd.grad(r, params, retain_graph=True, allow_unused=True), params) for r in residuals]
+    )
+
+
+def _flat(grads, params: list[Tensor], batch: tuple[int, ...] = ()) -> Tensor:
+    parts = [
+        (p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, p.numel())).double()
+        for p, g in zip(params, grads, strict=True)
+    ]
+    return torch.cat(parts, -1)
+
+
+def _starts(params: list[Tensor]) -> list[int]:
+    """Where each begins among all entries."""
+    return [0, *itertools.accumulate(p.numel() for p in params)][:-1]

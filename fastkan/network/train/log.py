@@ -1,0 +1,83 @@
+"""What a training has to tell, and when it has done enough."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ...arguments import integer
+from ..checkpoint import State
+
+
+class Log:
+    """The result of fit: lists with a number for every step, shown as they grow."""
+
+    def __init__(
+        self, model, objective, data, metrics: Sequence[Callable], shown: Sequence[str] | None, log: int, steps: int,
+        progress: bool,
+    ):  # fmt: skip
+        self.model, self.objective, self.data, self.metrics, self.steps = model, objective, data, list(metrics), steps
+        self.every = max(1, integer("log", log, -1))
+        self.results = {"train_loss": [], "test_loss": [], "reg": [], **{m.__name__: [] for m in self.metrics}}
+        self.shown = shown or ("train_loss", "test_loss", "reg")
+        for name in self.shown:
+            if name not in self.results:
+                known = ", ".join(map(repr, self.results))
+                raise ValueError(f"display_metrics: {name!r} is not in the result: expected names of {known}")
+        self.results.update(grid=[], stopped=None)
+        self.bar = _bar(steps) if progress else None
+
+    def add(self, step: int) -> float | None:
+        """Write down a step; returns the test loss, or None where the test set was not looked at."""
+        results, tested = self.results, step % self.every == 0 or step == self.steps - 1
+        results["train_loss"].append(self.objective.shown(self.objective.loss))
+        results["reg"].append(float(self.objective.penalty))
+        results["grid"].append(self.model.grid)
+        results["test_loss"].append(self.objective.test(self.data) if tested else results["test_loss"][-1])
+        for metric in self.metrics:
+            value = metric()
+            results[metric.__name__].append(float(value.detach() if isinstance(value, Tensor) else value))
+        if self.bar is not None:
+            self.bar.update()
+            if tested:
+                self.bar.set_description(" | ".join(f"{name}: {results[name][-1]:.2e}" for name in self.shown))
+        return results["test_loss"][-1] if tested else None
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Early:
+    """Stops a training whose test loss no longer improves, and keeps the model as it was best."""
+
+    def __init__(self, model, patience: int | None, keep_best: bool):
+        self.patience = None if patience is None else integer("patience", patience, 1)
+        self.model, self.keep_best = model, keep_best
+        self.best, self.waited, self.state = math.inf, 0, None
+
+    def add(self, test: float | None) -> str | None:
+        """A test loss, or None; returns why to stop, if so."""
+        if test is None:
+            return None
+        if test < self.best:
+            self.best, self.waited = test, 0
+            self.state = State(self.model) if self.keep_best else None
+            return None
+        self.waited += 1
+        if self.patience is None or self.waited < self.patience:
+            return None
+        return f"no better test loss than {self.best:.3g} for {self.waited} evaluations,"
+
+    def restore(self) -> None:
+        """The model at its best, where that was asked for."""
+        if self.state is not None:
+            self.state.restore()
+
+
+def _bar(steps: int):
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=steps)

@@ -1,0 +1,83 @@
+"""A symbolic network as a formula of the table's columns, in their units, with as few digits as its error allows."""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from ..network import KAN
+from ..network.formulas.simplify import count_operations
+from .columns import Preparation, variable
+
+DIGITS = range(3, 13)
+SHARE = 0.1  # of the model's own error, that shortening may add; together with it half a percent more
+KEEP = {"power_base": False, "power_exp": False, "log": False, "basic": False}
+
+
+def can_be_written() -> bool:
+    """Whether what formulas need is installed."""
+    return all(importlib.util.find_spec(name) for name in ("sympy", "numpy"))
+
+
+def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) -> list[str]:
+    """One formula for each output of a symbolic network.
+
+    x [N, inputs] are standardised rows on which rounding is judged by the error beside y [N, 1], or for classes (None)
+    by the size of the outputs.
+    """
+    import sympy
+
+    names = [variable(name) for name in preparation.inputs]
+    mean, std = preparation.normalizer()
+    exact, symbols = model.symbolic_formula(names, (mean, std), preparation.output_normalizer())
+    raw = x * x.new_tensor(std) + x.new_tensor(mean)
+    with torch.no_grad():
+        values = model(x)
+        error = (values if y is None else values - y).square().mean(0).sqrt()
+    scale = preparation.target.std if preparation.classes is None else 1.0
+    written = []
+    for n, formula in enumerate(exact):
+        target = preparation.target.unscaled(values[:, n]) if preparation.classes is None else values[:, n]
+        allowed = scale * max(SHARE * float(error[n]), 1e-9)
+        few = without_small_numbers(formula, symbols, raw, target, allowed / 2)
+        powers = (False, True) if model.depth == 1 else (False,)  # of sums of several inputs they would be long
+        options = [few, *(sympy.expand(few, multinomial=m, **KEEP) for m in powers)]
+        shortest = min(options, key=count_operations)
+        for digits in DIGITS:
+            rounded = significant(shortest, digits)
+            if _distance(rounded, symbols, raw, target) <= allowed:
+                break
+        written.append(sympy.sstr(rounded, full_prec=False))
+    return written
+
+
+def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allowed: float):
+    """expr with numbers as 0, the smallest first, as long as it stays that near to the values at the raw columns."""
+    import sympy
+
+    numbers = {sympy.Dummy(): number for number in sorted(expr.atoms(sympy.Float), key=abs)}
+    general = expr.xreplace({number: dummy for dummy, number in numbers.items()})
+    for dummy in numbers:
+        trial = general.xreplace(numbers | {dummy: sympy.S.Zero})
+        if _distance(trial, symbols, raw, values) <= allowed:
+            numbers[dummy] = sympy.S.Zero
+    return general.xreplace(numbers)
+
+
+def significant(expr, digits: int):
+    """expr with so many significant digits in its numbers, whole ones without a point."""
+    import sympy
+
+    numbers = {number: float(f"{float(number):.{digits}g}") for number in expr.atoms(sympy.Float)}
+    exact = {n: sympy.Integer(v) if v.is_integer() else sympy.Float(repr(v)) for n, v in numbers.items()}
+    return expr.xreplace(exact)
+
+
+def _distance(expr, symbols: list, raw: Tensor, values: Tensor) -> float:
+    """The root mean square of expr of the raw columns minus the values."""
+    import numpy as np
+    import sympy
+
+    with np.errstate(all="ignore"):
+        found = sympy.lambdify(symbols, expr, "numpy")(*raw.numpy().T)
+    return float(np.sqrt(np.mean(np.abs(found - values.numpy()) ** 2)))

@@ -1,0 +1,232 @@
+"""How a network is found for a table: shapes and penalties compared, grids refined, edges and inputs pruned, functions
+put on what is left. Of what is about as good, the simplest counts.
+
+What is compared are losses on rows that are not trained on. One is worse than another if the mean difference of the
+rows' losses is more than its standard error, as in Breiman et al., Classification and Regression Trees (1984), 3.4.3;
+a deeper network has to be better by two.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..network import KAN
+from ..network.formulas.edges import replace_edges
+from .prepare import Prepared
+
+GRIDS = (3, 6, 12)  # intervals, from coarse to fine
+SHAPES = (), (1,), (4,)  # of hidden layers
+PENALTIES = (3e-2, 1e-2, 1e-3)
+STEPS = 12  # of LBFGS, of up to 20 iterations each
+SEARCH_ROWS = 2500  # that networks are compared on; the last training is on all
+ROWS_FOR_THREADS = 20000  # from here on the last training takes all threads
+ABOUT = 0.03  # of a loss: what is worse by less is about as good
+FORMULA_ROWS = 2000  # that Levenberg-Marquardt trains the numbers of a formula on
+MANY = 30  # inputs, of which only those that matter go into wide networks
+# Functions that are finite everywhere, so that a formula gives a number for every row; sets that are tried in turn.
+LIBRARIES = (
+    ("x",),
+    ("x", "x^2"),
+    ("x", "x^2", "x^3", "exp", "tanh", "sin", "gaussian"),
+)
+STAGES = 36  # about as often is `tell` called
+
+
+class Found(NamedTuple):
+    """network: with splines, pruned. formula: the same with functions on its edges; None without any."""
+
+    network: KAN
+    formula: KAN | None
+    formula_is_as_good: bool
+
+
+def find(data: Prepared, seed: int, tell: Callable[[str], object] = lambda stage: None) -> Found:
+    """Train for the table; tell is called with what is done next. The same again for the same arguments, on a CPU."""
+    search = Search(data, seed, tell)
+    with _threads(1):
+        model = search.shaped()
+        model = search.refined(model)
+        model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
+        formula, good = search.symbolic(model)
+    tell("last training")
+    everything = torch.cat([data.train, data.valid])
+    with _threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
+        search.fit(model, everything, search.lamb)
+        if formula is not None:
+            search.polish(formula, everything, 30)
+    return Found(model, formula, good)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many of torch's threads meanwhile: small networks gain nothing by more, and lose on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Search:
+    """The rows, and how models are trained on them and compared."""
+
+    def __init__(self, data: Prepared, seed: int, tell: Callable[[str], object]):
+        self.data, self.seed, self.tell = data, seed, tell
+        self.train, self.valid = data.train[:SEARCH_ROWS], data.valid[:SEARCH_ROWS]
+        self.classes = data.preparation.classes is not None
+        self.lamb = PENALTIES[0]
+
+    # Training and comparing
+
+    def loss_rows(self, prediction: Tensor, rows: Tensor) -> Tensor:
+        """The loss of every row, [N]."""
+        return row_losses(prediction, self.data.y[rows], self.classes)
+
+    def fit(self, model: KAN, rows: Tensor, lamb: float) -> None:
+        """Train with a penalty."""
+        loss = None
+        if self.classes:
+
+            def loss(prediction: Tensor, label: Tensor) -> Tensor:
+                return row_losses(prediction, label, True).mean()
+
+        pair = self.data.x[rows], self.data.y[rows]
+        model.fit(
+            pair, steps=STEPS, lamb=lamb, lamb_entropy=1.0, loss_fn=loss, reg_metric="edge_forward_sum",
+            progress=False, log=STEPS, update_grid=False,
+        )  # fmt: skip
+
+    def polish(self, model: KAN, rows: Tensor, steps: int) -> None:
+        """Train the numbers of a formula, to the least loss; of classes, which can be told apart ever better, with the
+        penalty."""
+        if not self.classes:
+            few = rows[:FORMULA_ROWS]
+            pair = self.data.x[few], self.data.y[few]
+            model.fit(pair, opt="LM", steps=steps, progress=False, log=steps, update_grid=False)
+        if self.classes or len(rows) > FORMULA_ROWS:
+            self.fit(model, rows, self.lamb if self.classes else 0.0)
+
+    @torch.no_grad()
+    def losses(self, model: KAN) -> Tensor:
+        """Of the rows to choose by, inf where the model gives no number."""
+        rows = self.valid
+        return self.loss_rows(model(self.data.x[rows]), rows).nan_to_num(math.inf)
+
+    # Stages
+
+    def shaped(self) -> KAN:
+        """A network of the simplest shape that is not worse than another's, of its best penalty."""
+        best, least, inputs = None, None, None
+        for hidden in SHAPES:
+            tried = []
+            for lamb in PENALTIES:
+                shape = [self.data.x.shape[1], *hidden, self.data.preparation.outputs]
+                self.tell(f"{'-'.join(map(str, shape))}, penalty {lamb:g}")
+                model = self.new(shape)
+                if inputs is not None:
+                    model = model.prune_input(active_inputs=inputs)
+                self.fit(model, self.train, lamb)
+                tried.append((model, self.losses(model), lamb))
+            model, losses, lamb = min(tried, key=lambda result: float(result[1].mean()))
+            if best is None or worse(least, losses, 2.0):
+                best, least, self.lamb = model, losses, lamb
+            if not hidden and len(self.data.preparation.inputs) > MANY:
+                best.get_act(self.data.x[self.train])
+                inputs = sorted(best.feature_score.topk(MANY).indices.tolist())
+        return best
+
+    def new(self, shape: Sequence[int]) -> KAN:
+        """A network whose grids follow the data."""
+        model = KAN(
+            shape, grid=GRIDS[0], grid_range=(-3, 3), seed=self.seed, dtype=torch.float64, outside="linear",
+            grid_eps=0.5, noise_scale=0.1,
+        )  # fmt: skip
+        model.update_grid(self.data.x[self.train])
+        return model
+
+    def refined(self, model: KAN) -> KAN:
+        """With finer grids, as long as that helps."""
+        least = self.losses(model)
+        for grid in GRIDS[1:]:
+            self.tell(f"grid of {grid}")
+            finer = model.refine(grid)
+            self.fit(finer, self.train, self.lamb)
+            losses = self.losses(finer)
+            if not worse(least, losses):
+                break
+            model, least = finer, losses
+        return model
+
+    def pruned(self, model: KAN, train: Callable[[KAN], object]) -> KAN:
+        """Without the edges, nodes and inputs that can go before the loss grows, the weakest first; train is what is
+        done after each cut."""
+        least, best = self.losses(model), model
+        step = best.n_edge // 3
+        while step and best.n_edge > 1:
+            step = min(step, best.n_edge - 1)
+            self.tell(f"{best.n_edge - step} of {model.n_edge} edges")
+            smaller = self.without(best, best.n_edge - step)
+            if smaller is not None:
+                train(smaller)
+                losses = self.losses(smaller)
+            if smaller is None or worse(losses, least):
+                step //= 2
+                continue
+            best = smaller
+        return best
+
+    def without(self, model: KAN, count: int) -> KAN | None:
+        """A copy with so many edges, or fewer: nodes that are then without edges go too. None if an output would
+        lose its last."""
+        x, smaller = self.data.x[self.train], model.copy()
+        try:
+            smaller.prune_edge(count=count, x=x)
+            return smaller.prune(0.0, 0.0, x=x).prune_input(0.0)
+        except ValueError:
+            return None
+
+    def symbolic(self, model: KAN) -> tuple[KAN | None, bool]:
+        """The model with functions on its edges, of the smallest set that is not worse than a larger one; whether it
+        is not worse than the splines."""
+        best, least = None, None
+        for lib in LIBRARIES:
+            self.tell(f"functions {', '.join(lib)}")
+            trial = model.copy()
+            try:
+                trial.get_act(self.data.x[self.train])
+                replace_edges(trial, lib=lib)
+                self.polish(trial, self.train[:FORMULA_ROWS], 10)
+            except (ValueError, RuntimeError):  # no function is finite on an edge
+                continue
+            losses = self.losses(trial)
+            if bool(losses.isfinite().all()) and (best is None or worse(least, losses)):
+                best, least = trial, losses
+        if best is None:
+            return None, False
+        best = self.pruned(best, lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
+        return best, not worse(self.losses(best), self.losses(model))
+
+
+def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:
+    """The square error, or the negative log-likelihood in nats, of every row: [N]."""
+    if not classes:
+        return (prediction - label).square()[:, 0]
+    if prediction.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(prediction[:, 0], label.to(prediction.dtype), reduction="none")
+    return F.cross_entropy(prediction, label, reduction="none")
+
+
+def worse(losses: Tensor, others: Tensor, errors: float = 1.0) -> bool:
+    """Whether the first losses [N] are larger than the others of the same rows: by more than so many standard errors,
+    and than ABOUT of the others."""
+    difference = losses - others
+    if not bool(difference.isfinite().all()):
+        return not bool(losses.isfinite().all())
+    chance = errors * float(difference.std()) / math.sqrt(len(difference))
+    return float(difference.mean()) > max(chance, ABOUT * float(others.mean()))
