@@ -6,7 +6,8 @@ python  runs; with title="train.py" it is written to that file instead. A commen
         print is what it gives: numbers up to half a unit of the last digit, up to a factor of 2 after "about"; "..."
         stands for anything.
 sh      fastkan and python commands run; of make, pip and what takes minutes only the names are checked.
-text    right below one of these, with nothing between: what the block prints, numbers within 10 %.
+text    right below one of these, with nothing between: what the block prints, numbers within 10 %. With a title, which
+        says on what machine, it is not compared.
 """
 
 import ast
@@ -83,7 +84,7 @@ def test_a_page_runs(page, tmp_path, monkeypatch):
                 elif block.language == "sh":
                     printed = "".join(run_command(line, where) for line in commands(block.text))
                 elif block.language == "text":
-                    if block.below:
+                    if block.below and not block.title:
                         assert alike(printed, block.text, relative=0.1), f"{where}: printed is\n{printed}"
                 else:
                     raise AssertionError(f"{where}: the language {block.language!r} is not python, sh or text")
