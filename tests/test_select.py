@@ -138,7 +138,7 @@ def test_backends_explains_the_choice(native):
 def test_backends_explains_an_absence(without_native):
     table = backends()
     assert table["native"] == f"missing: {REASON}"
-    assert table["reference"] == "chosen: nothing faster is here"
+    assert table["reference"] == "chosen: nothing faster is available"
 
 
 def test_backends_of_another_family(native, monkeypatch):
@@ -146,7 +146,7 @@ def test_backends_of_another_family(native, monkeypatch):
     monkeypatch.setattr(compiled, "_FAMILIES", ("bspline", "chebyshev"))
     table = backends(family="rbf")
     assert table["native"] == "missing: no compiled kernels for family 'rbf'"
-    assert table["reference"] == "chosen: nothing faster is here"
+    assert table["reference"] == "chosen: nothing faster is available"
     assert backends()["native"].startswith("chosen") and backends(family="chebyshev")["native"].startswith("chosen")
     with pytest.raises(ValueError, match="family='fourier': expected one of 'bspline', 'rbf', 'chebyshev'"):
         backends(family="fourier")
@@ -185,7 +185,7 @@ def test_kernels_that_never_passed_on_an_architecture_are_not_chosen(gpu):
     assert backends("cuda") == {
         "native": f"missing: {REASON}",
         "triton": "unproven: its tests never passed on sm_90; choose it by name",
-        "reference": "chosen: nothing faster is here",
+        "reference": "chosen: nothing faster is available",
     }
 
 
