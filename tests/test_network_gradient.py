@@ -425,8 +425,8 @@ def test_the_direction_of_lbfgs_checks_its_vectors():
 
 def test_how_much_lbfgs_remembers():
     """As much as does not slow it down; and as many steps then lead further, of a quadratic of 100 parameters say."""
-    sizes = [LBFGS([torch.zeros(size)]).history for size in (10, lbfgs.NUMBERS // 20, lbfgs.NUMBERS)]
-    assert sizes == [lbfgs.MOST, 20, lbfgs.LEAST]
+    sizes = [LBFGS([torch.zeros(size)]).history for size in (10, lbfgs.HISTORY_ELEMENTS // 20, lbfgs.HISTORY_ELEMENTS)]
+    assert sizes == [lbfgs.MAX_HISTORY, 20, lbfgs.MIN_HISTORY]
     weights, ends = torch.logspace(0, 4, 100, dtype=torch.float64), []
     for history in (10, None):
         parameters = [torch.ones(100, dtype=torch.float64).requires_grad_()]

@@ -56,48 +56,48 @@ def fit(
     seed: int = 0,
     progress: bool = True,
 ) -> dict:
-    """Train the model in place; pykan's arguments and result.
+    """Train the model in place; arguments and result as in pykan.
 
     Args:
-        dataset: see data.Data: pykan's dictionary, tensors, or loaders. Moved to the model's device.
-        opt: "LBFGS" (strong Wolfe, up to 20 iterations in a step), "Adam", "LM" (Levenberg-Marquardt, for the mean
-            square error; it uses no lr, and holds scale_sp, which the coefficients make up for), an optimizer class
-            that takes lr, an optimizer, or a function that makes one of the parameters. "LM" goes far below the others
-            once it is in a good basin, which coarse grids lead to (grid_sizes). With lamb it mostly ends lower than
-            LBFGS with as many evaluations, but takes longer for each, and not from every start.
-        steps: one optimizer step each, on one batch.
-        log: the test set is evaluated, and the progress shown, every `log` steps.
+        dataset: pykan's dictionary, tensors, or loaders, see train.data.Data. Moved to the model's device.
+        opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step), "Adam", "LM" (Levenberg-Marquardt), an
+            optimizer class that takes lr, an optimizer, or a function of the parameters that returns one. "LM" is for
+            the mean square error, ignores lr and does not train scale_sp, which is redundant. It reaches far lower
+            losses than the others once it is in a good basin, which coarse grids lead to (grid_sizes). With lamb it
+            mostly ends below LBFGS after as many evaluations, but each takes longer, and not from every start.
+        steps: number of optimizer steps, one batch each.
+        log: evaluate the test set and show the progress every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
-        update_grid: move the grids to the activations of the step's batch, as in pykan, grid_update_num times, at steps
-            from start_grid_update_step to before stop_grid_update_step.
-        loss_fn: (prediction, label) -> number; the mean square error by default, which is shown as its root.
+        update_grid: move the grids to the activations of the batch, as in pykan: grid_update_num times, at steps from
+            start_grid_update_step to before stop_grid_update_step.
+        loss_fn: (prediction, label) -> number; by default the mean square error, reported as its root.
         batch: rows in a batch, -1 for all.
-        metrics: functions without arguments that give a number; their values go into the result by their names.
+        metrics: functions without arguments that return a number, reported under their names.
         singularity_avoiding, y_th: see forward.
-        display_metrics: what the progress shows, names in the result.
-        lamb_base: weight, in proportion to the loss, of the square of base weights over the labels' size: it keeps
-            splines from cancelling huge ones, see ridge.Ridge. 0 is pykan's.
-        inwards: the part of its way that the end of a hidden grid's range moves in an update in which the range
-            shrinks. At once, as in pykan's 1, the start's activations, which mean nothing yet, would decide the
-            range, and splines that end or bend there hold them in it.
-        grid_sizes: numbers of grid intervals, one after the other, each for an equal share of the steps; the function
-            stays (see refine). Not with an optimizer that was made before, since `coef` becomes another parameter.
+        display_metrics: names of the result that the progress bar shows.
+        lamb_base: share of a ridge on base weights, in proportion to the loss: without it splines may cancel huge base
+            weights inside the grid range, see train.ridge. 0 in pykan.
+        inwards: when a hidden layer's grid range shrinks, the share of the way that its ends move in one update. With
+            1, as in pykan, the meaningless activations of the start would decide the range, and splines that end or
+            bend there would hold the activations in it.
+        grid_sizes: numbers of grid intervals, each for an equal share of the steps; the function is kept (see refine).
+            Not with an optimizer made before, since `coef` becomes another parameter.
         callback: called after every step with its number and the result so far; a true value ends the training.
-        patience: end when the test loss has not improved for so many evaluations.
-        keep_best: leave the model as it was where the test loss was least.
-        seed: of the batches' order. On a CPU the training is the same again, to the bit.
-        progress: show it, where tqdm is installed.
+        patience: end after so many evaluations without a lower test loss.
+        keep_best: restore the model of the least test loss at the end.
+        seed: of the order of batches. Training is bitwise reproducible on a CPU.
+        progress: show a progress bar, where tqdm is installed.
 
     Returns:
-        train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid sizes at every
-        step; "stopped": why it ended early, or None. train_loss and reg are those of the step's batch where the step
-        has ended; of an optimizer that evaluates once and then steps, as Adam, where it has begun, as in pykan. The
-        inputs are kept as cache_data, for prune, scores, auto_symbolic and plots: a reference to the tensor, or of a
-        loader a sample of up to nn.sample.SAMPLE_ROWS of all rows that were trained on.
+        A dictionary. train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid
+        sizes at every step; "stopped": the reason of an early end, or None. train_loss and reg are those of the step's
+        batch after the step; before it, as in pykan, for an optimizer that evaluates once, such as Adam. The inputs
+        stay in cache_data, for prune, scores, auto_symbolic and plots: a reference to the tensor, or for a loader a
+        sample of up to nn.data_sample.SAMPLE_ROWS rows.
 
-    A step after which the loss is not finite is made shorter. Where that does not help, or a gradient is not finite,
-    the training ends with a warning, and the model is as it was when the loss last was finite. So it is when the
-    training is interrupted. Raises TypeError or ValueError for a wrong argument.
+    A step after which the loss is not finite is shortened. If that does not help, or a gradient is not finite, training
+    ends with a warning, and the model is that of the last finite loss; so it is after an interruption. Raises TypeError
+    or ValueError for a wrong argument.
     """
     steps = integer("steps", steps, 0)
     lambdas = {

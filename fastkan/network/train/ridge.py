@@ -1,7 +1,12 @@
 """Ridge penalty on base weights, which splines make nearly redundant inside the grid range."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..model import KAN
 
 
 class Ridge:
@@ -13,7 +18,7 @@ class Ridge:
     ridge does not hinder an exact fit: it is a prior on the weights beside noise of unknown variance.
     """
 
-    def __init__(self, model, share: float):
+    def __init__(self, model: "KAN", share: float):
         self.share = share
         layers = [layer for layer in model.act_fun if share and layer.active and layer.linear.base_weight is not None]
         layers = [
@@ -33,7 +38,7 @@ class Ridge:
 
     @torch.no_grad()
     def add(self) -> Tensor | float:
-        """The value, whose gradients are added to .grad."""
+        """The value; adds its gradients to .grad."""
         if not self.weights:
             return 0.0
         slopes = torch._foreach_mul(self.curves, self.weights)
