@@ -96,7 +96,7 @@ def test_a_page_runs(page, tmp_path, monkeypatch):
     finally:
         torch.set_default_dtype(torch.float32)
         if library := sys.modules.get("fastkan.network.layers.library"):
-            library.LIBRARY.pop("softsign", None)  # that a page adds
+            library.SYMBOLIC_LIB.pop("softsign", None)  # that a page adds
         if "fastkan.compat.pykan" in sys.modules:
             sys.modules["fastkan.compat.pykan"].uninstall()
 
