@@ -1,39 +1,39 @@
-// dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o].
-// A block makes a tile of rows by outputs. In turns its threads evaluate the windows of some inputs into shared memory,
-// one row and input each, and gather the coefficients of those windows, some rows and 16 bytes of outputs each. Of
-// families with several windows at an x, one after the other.
+// dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o]. A block
+// computes a tile of rows by outputs, in steps of some inputs: its threads evaluate the windows into shared memory,
+// one (row, input) pair each, and then gather the coefficients of these windows, each thread for some rows and 16
+// bytes of outputs. Families with several windows per x take them one after the other.
 #pragma once
 
-#include "reduce.h"
+#include "../reduce.h"
 
 namespace fastkan {
 
-constexpr int kOutThreads = 256, kOutPairs = 512;  // rows times inputs whose windows are held
+constexpr int kOutThreads = 256, kOutPairs = 512;  // (row, input) pairs per step
 
 template <class A>
 struct OutArgs {
   Contraction<A> c;
-  int lanes;             // threads side by side over outputs, a power of two
-  int rows, inputs;      // of a block and a turn, inputs a power of two
-  int splits;            // of the inputs
+  int lanes;             // threads along the outputs, a power of two
+  int rows, inputs;      // of a block; of a step, a power of two
+  int splits;            // split-K over the inputs
   int64_t split_inputs;  // a multiple of inputs
-  A* parts;              // [splits, N, O] where there are several
+  A* parts;              // [splits, N, O] if splits > 1
 };
 
-// Cuts a problem for that many processors: rows a thread has, outputs it takes at a time.
+// The tiling for a GPU with that many multiprocessors; a thread has rows_each rows and `width` outputs.
 template <class A>
 OutArgs<A> plan_out(const Problem& p, int rows_each, int width, int processors) {
-  OutArgs<A> a = {Contraction<A>::of(p), 1, 1, 1, 1, most(1, p.I), nullptr};
+  OutArgs<A> a = {Contraction<A>::of(p), 1, 1, 1, 1, max(1, p.I), nullptr};
   while (a.lanes < 32 && a.lanes * width < p.O) a.lanes *= 2;
-  const int64_t groups = least(kOutThreads / a.lanes, kOutPairs / rows_each);
+  const int64_t groups = min(kOutThreads / a.lanes, kOutPairs / rows_each);
   a.rows = static_cast<int>(groups * rows_each);
   while (a.inputs * 2 * a.rows <= kOutPairs && a.inputs < p.I) a.inputs *= 2;
   const int64_t blocks = ceil_div(p.N, a.rows) * ceil_div(p.O, a.lanes * width);
-  const int64_t turns = ceil_div(p.I, a.inputs);
-  // With fewer blocks than processors inputs are split too, as long as each part has a few turns.
-  a.splits = static_cast<int>(most(1, least(ceil_div(processors, most(1, blocks)), turns / 4)));
-  a.split_inputs = most(1, ceil_div(turns, a.splits)) * a.inputs;
-  a.splits = static_cast<int>(most(1, ceil_div(p.I, a.split_inputs)));
+  const int64_t steps = ceil_div(p.I, a.inputs);
+  // With fewer blocks than multiprocessors, inputs are split too, as long as each split has a few steps.
+  a.splits = static_cast<int>(max(1, min(ceil_div(processors, max(1, blocks)), steps / 4)));
+  a.split_inputs = max(1, ceil_div(steps, a.splits)) * a.inputs;
+  a.splits = static_cast<int>(max(1, ceil_div(p.I, a.split_inputs)));
   return a;
 }
 
@@ -45,22 +45,23 @@ struct OutShared {
   int stride;  // of a plane
 
   FASTKAN_HD OutShared(unsigned char* memory, int planes, int rows, int inputs) : stride(inputs * (rows + 1)) {
-    Pieces pieces(memory);
-    knots = pieces.take<KnotRow<A>>(inputs);
-    weight = pieces.take<A>(planes * stride);
-    start = pieces.take<int>(stride);
+    SharedAllocator allocator(memory);
+    knots = allocator.take<KnotRow<A>>(inputs);
+    weight = allocator.take<A>(planes * stride);
+    start = allocator.take<int>(stride);
   }
   static size_t bytes(int planes, int rows, int inputs) {
     const int stride = inputs * (rows + 1);
-    return static_cast<size_t>(Pieces::bytes<KnotRow<A>>(inputs) + Pieces::bytes<A>(planes * stride) +
-                               Pieces::bytes<int>(stride));
+    return static_cast<size_t>(SharedAllocator::bytes<KnotRow<A>>(inputs) + SharedAllocator::bytes<A>(planes * stride) +
+                               SharedAllocator::bytes<int>(stride));
   }
 };
 
-// One of the windows at each x of a turn: rows from n0, inputs from i0. The base function goes along with the last one.
+// Evaluates window number `window` for the rows from n0 and inputs from i0 of a step; the base function is added to
+// the last window.
 template <class A, int MAX, bool FIXED>
-__device__ __forceinline__ void out_windows(const OutArgs<A>& a, const OutShared<A>& shared, int window, bool with_base,
-                                            int64_t n0, int64_t i0, int64_t i_end) {
+__device__ __forceinline__ void evaluate_windows(const OutArgs<A>& a, const OutShared<A>& shared, int window,
+                                                 bool with_base, int64_t n0, int64_t i0, int64_t i_end) {
   const Problem& p = a.c.p;
   const int size = FIXED ? MAX + 1 : a.c.windows.size;
   for (int q = threadIdx.x; q < a.rows * a.inputs; q += blockDim.x) {
@@ -92,11 +93,12 @@ __device__ __forceinline__ void out_windows(const OutArgs<A>& a, const OutShared
   }
 }
 
-// Adds what the window gives to the sums of a thread's rows, of which there are so many, the first of them kept at
+// Adds the contribution of a window to the sums of a thread's rows: at most `rows` of them, the first at shared index
 // `at`.
 template <class Operand, int MAX, bool FIXED, class A>
-__device__ __forceinline__ void out_gather(const OutArgs<A>& a, const OutShared<A>& shared, bool with_base, int64_t i,
-                                           int64_t o, int at, int64_t rows, A (&sum)[Operand::kRows][Operand::kWidth]) {
+__device__ __forceinline__ void gather_window(const OutArgs<A>& a, const OutShared<A>& shared, bool with_base,
+                                              int64_t i, int64_t o, int at, int64_t rows,
+                                              A (&sum)[Operand::kRows][Operand::kWidth]) {
   constexpr int V = Operand::kWidth;
   const Problem& p = a.c.p;
   const int size = FIXED ? MAX + 1 : a.c.windows.size;
@@ -140,7 +142,7 @@ __global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand:
   const int64_t o = (rest % column_blocks * a.lanes + threadIdx.x % a.lanes) * V;
   const int row0 = static_cast<int>(threadIdx.x / a.lanes) * R;
   const bool here = o < p.O;
-  const int64_t i_begin = split * a.split_inputs, i_end = least(p.I, i_begin + a.split_inputs);
+  const int64_t i_begin = split * a.split_inputs, i_end = min(p.I, i_begin + a.split_inputs);
 
   A sum[R][V] = {};
   for (int64_t i0 = i_begin; i0 < i_end; i0 += a.inputs) {
@@ -152,11 +154,11 @@ __global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand:
     }
     for (int window = 0; window < windows; ++window) {
       const bool with_base = p.with_base && window + 1 == windows;
-      out_windows<A, MAX, FIXED>(a, shared, window, with_base, n0, i0, i_end);
+      evaluate_windows<A, MAX, FIXED>(a, shared, window, with_base, n0, i0, i_end);
       __syncthreads();
-      for (int i_at = 0; here && i_at < least(a.inputs, i_end - i0); ++i_at)
-        out_gather<Operand, MAX, FIXED>(a, shared, with_base, i0 + i_at, o, i_at * (a.rows + 1) + row0, p.N - n0 - row0,
-                                        sum);
+      for (int i_at = 0; here && i_at < min(a.inputs, i_end - i0); ++i_at)
+        gather_window<Operand, MAX, FIXED>(a, shared, with_base, i0 + i_at, o, i_at * (a.rows + 1) + row0,
+                                           p.N - n0 - row0, sum);
       __syncthreads();
     }
   }
@@ -173,7 +175,7 @@ __global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand:
     if (a.splits == 1)
       Operand::store(p.out, p.out_dtype, n * p.O + o, sum[r]);
     else
-      put_sums<V>(a.parts + (split * p.N + n) * p.O + o, sum[r]);
+      store_partial<V>(a.parts + (split * p.N + n) * p.O + o, sum[r]);
   }
 }
 

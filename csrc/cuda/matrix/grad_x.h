@@ -1,28 +1,28 @@
-// A tile of the gradient of the input: D = u C^T, [rows, columns] in steps of some outputs, and of it at the end
+// A tile of the gradient of the input: D = u C^T, [rows, columns], in steps of some outputs, followed by
 //   grad_x[n,i] = s (sum_k w_k D[n, start + k of i] + b D[n, base of i])
-// with the derivatives w and b of order x_order, in the type summed in. D is never stored.
+// with the derivatives w and b of order x_order, in the accumulator's type. D is never written to global memory.
 #pragma once
 
-#include "matrix_coef.h"
+#include "grad_coef.h"
 
 namespace fastkan {
 
 template <class S, class T, int K>
-class MatrixIn {
+class MatrixGradX {
   using A = typename T::Sum;
   using Operand = MatrixOperand<S>;
   static constexpr int kDepth = Operand::kDepth;
-  static constexpr int kPieces = kDepth / Operand::kWidth;  // of a row of an operand
+  static constexpr int kPieces = kDepth / Operand::kWidth;  // per row of an operand
   static constexpr int kEach = T::kRows * kPieces / T::kThreads, kRowsApart = T::kThreads / kPieces;
-  static constexpr int kRow = Columns::kGroup + 2;  // numbers of a row of D in shared memory
+  static constexpr int kRow = Columns::kGroup + 2;  // row stride of D in shared memory
 
  public:
-  static constexpr bool kGroup = false;
+  static constexpr bool kWgmma = false;
   static constexpr int kShared = kStages * (T::kRows + T::kColumns) * kPieces;
   static_assert(T::kRows == T::kColumns && 16 * kShared >= T::kRows * kRow * static_cast<int>(sizeof(A)));
 
-  __device__ __forceinline__ MatrixIn(const BackwardArgs<A>& args, uint4* memory, const KnotRow<A>& knots, int64_t n0,
-                                      int64_t first_group)
+  __device__ __forceinline__ MatrixGradX(const BackwardArgs<A>& args, uint4* memory, const KnotRow<A>& knots,
+                                         int64_t n0, int64_t first_group)
       : a(args),
         p(args.c.p),
         shared_(memory),
@@ -34,7 +34,7 @@ class MatrixIn {
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
       const int row = row_ + k * kRowsApart;
-      const ColumnOfTile column = column_of_tile(a.columns, p, first_group_, row);
+      const TileColumn column = tile_column(a.columns, p, first_group_, row);
       const bool base = column.function == kBaseColumn;
       const View& v = base ? p.base_weight : p.coef;
       const int64_t offset = column.input * v.stride[0] + (base ? 0 : column.function * v.stride[1]);
@@ -43,7 +43,7 @@ class MatrixIn {
   }
 
   __device__ __forceinline__ void run() {
-    run_steps(*this, 0, ceil_div(p.O, kDepth));
+    run_pipeline(*this, 0, ceil_div(p.O, kDepth));
     for (int group = 0; group < T::kColumns / Columns::kGroup; ++group) {
       if (WarpSums<T>::first_column() / Columns::kGroup == group) {
         A* to = reinterpret_cast<A*>(shared_) - group * Columns::kGroup;
@@ -55,8 +55,8 @@ class MatrixIn {
     }
   }
 
-  // The steps; see run_steps. Nothing is made.
-  __device__ __forceinline__ void copy(int64_t step, int stage) const {
+  // The stages of run_pipeline; nothing is evaluated.
+  __device__ __forceinline__ void start_copies(int64_t step, int stage) const {
     const int64_t o = step * kDepth + Operand::kWidth * piece_;
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
@@ -67,8 +67,8 @@ class MatrixIn {
       copy_async(right_of(stage) + at, of_column ? column_[k] + step * kDepth : u, of_column);
     }
   }
-  __device__ __forceinline__ void look(int64_t) const {}
-  __device__ __forceinline__ void make(int64_t, int) const {}
+  __device__ __forceinline__ void prefetch_x(int64_t) const {}
+  __device__ __forceinline__ void build_left(int64_t, int) const {}
 
   __device__ __forceinline__ void multiply(int64_t, int, int stage) {
     Operand::add_deep(sums_, left_of(stage), right_of(stage));
@@ -80,10 +80,10 @@ class MatrixIn {
   }
   __device__ __forceinline__ uint4* right_of(int stage) const { return left_of(stage) + T::kRows * kPieces; }
 
-  // D of a group of inputs is in shared memory.
+  // grad_x of one group of inputs, whose D is in shared memory.
   __device__ __forceinline__ void finish(int group) const {
     const A* shared = reinterpret_cast<const A*>(shared_);
-    const Shape shape = smooth_shape<K>(a.c.shape);
+    const Shape shape = matrix_shape<K>(a.c.shape);
     for (int q = threadIdx.x; q < T::kRows * a.columns.inputs; q += T::kThreads) {
       const int row = q / a.columns.inputs, at = q % a.columns.inputs;
       const int64_t n = n0_ + row, i = (first_group_ + group) * a.columns.inputs + at;

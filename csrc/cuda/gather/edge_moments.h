@@ -1,7 +1,7 @@
-// Over the rows of x, of every edge's values phi[i,o](x[n,i]): the mean of |phi|, the mean and the population variance.
-// The walk leaves sums, of phi about its value in the first row, in float64, where they lose nothing that float32 had,
-// and of float64 as many digits as N has, if the first row lies far from all others. A second launch adds the parts in
-// their order. The way back is kan_backward's.
+// Statistics of every edge's values phi[i,o](x[n,i]) over the rows: mean of |phi|, mean and population variance. The
+// row walk sums phi - shift in float64, with the value in the first row as the shift: exact enough for float32; in
+// float64 it loses as many digits as N has if the first row is far from all others. A second launch adds the partial
+// sums in a fixed order. The backward is in kan_backward.h.
 #pragma once
 
 #include "kan_backward.h"
@@ -32,17 +32,17 @@ __global__ void __launch_bounds__(kReduceThreads) moments_kernel(const __grid_co
 template <class Operand>
 void edge_moments(const Problem& p, const Device& device) {
   using A = typename Operand::Accumulator;
-  WalkArgs<A> a = plan_walk<A>(p, false, false, device.processors);
+  RowWalkArgs<A> a = plan_row_walk<A>(p, false, false, device.processors);
   const int64_t edges = p.I * p.O, parts = static_cast<int64_t>(a.splits) * a.ranges;
   a.moments = device.take<double>(4 * parts * edges);
-  walk<Operand, Visit::edge_moments>("edge_moments", a, device);
+  row_walk<Operand, Reduction::edge_moments>("edge_moments", a, device);
   launch("moments", moments_kernel<A>, ceil_div(edges, kReduceThreads), kReduceThreads, 0, device,
          Moments<A>{a.moments, edges, parts, static_cast<double>(p.N), static_cast<A*>(p.out)});
 }
 
 template <class Operand>
 void edge_backward(const Problem& p, const Device& device) {
-  gradients<Operand, Visit::edge_gradients>("edge_backward", p, device);
+  gradients<Operand, Reduction::edge_gradients>("edge_backward", p, device);
 }
 
 }  // namespace fastkan

@@ -1,5 +1,5 @@
-// The direction of L-BFGS, as fastkan/network/lbfgs.py defines it: two passes over the last changes. For the parameters
-// of a small network what counts is the number of calls: this is one.
+// The L-BFGS direction by the two-loop recursion, as in fastkan/network/train/lbfgs.py. For small networks the number
+// of calls dominates the time: this is a single one.
 #pragma once
 
 #include "problem.h"
@@ -7,7 +7,7 @@
 namespace fastkan {
 namespace {
 
-// In a few sums at a time, which the compiler makes vectors of.
+// Several partial sums, which the compiler vectorises.
 template <class T>
 double dot(const T* a, const T* b, int64_t size) {
   constexpr int kSums = 16;
@@ -28,18 +28,18 @@ void add_scaled(double factor, const T* from, T* to, int64_t size) {
 
 // q = -H g.
 template <class T>
-void two_loops(const Changes& c) {
+void lbfgs_direction(const LbfgsHistory& c) {
   const T *g = static_cast<const T*>(c.g), *s = static_cast<const T*>(c.s), *y = static_cast<const T*>(c.y);
   T* q = static_cast<T*>(c.q);
   const auto row = [&](int64_t pair) { return (c.oldest + pair) % c.history * c.size; };
   for (int64_t n = 0; n < c.size; ++n) q[n] = -g[n];
   for (int64_t k = c.pairs; k-- > 0;) {
-    c.share[k] = c.inverse[k] * dot(s + row(k), q, c.size);
-    add_scaled(-c.share[k], y + row(k), q, c.size);
+    c.alpha[k] = c.rho[k] * dot(s + row(k), q, c.size);
+    add_scaled(-c.alpha[k], y + row(k), q, c.size);
   }
   for (int64_t n = 0; n < c.size; ++n) q[n] *= static_cast<T>(c.scale);
   for (int64_t k = 0; k < c.pairs; ++k)
-    add_scaled(c.share[k] - c.inverse[k] * dot(y + row(k), q, c.size), s + row(k), q, c.size);
+    add_scaled(c.alpha[k] - c.rho[k] * dot(y + row(k), q, c.size), s + row(k), q, c.size);
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
-// csrc/cuda/wgmma.h on the emulated GPU. Products are made when they are waited for: what they read of shared memory
-// has to be there until then, and what they add to is not to be read before.
+// csrc/cuda/matrix/wgmma.h for the emulated GPU. Products are computed when they are waited for: shared memory that
+// they read must stay valid until then, and accumulators must not be read before.
 #pragma once
 
-#include <cuda/ptx.h>
+#include <cuda/matrix/ptx.h>
 
 namespace emulated {
 
-// Two rows of the left operand times shared memory, added to the sums of one lane.
+// Two rows of the left operand times the right operand, added to the accumulators of one lane.
 struct Product {
   float (*sums)[4];
   float left[2][32];
@@ -15,11 +15,11 @@ struct Product {
   float (*number)(const void*);
 };
 void start_product(const Product& product);
-void begin_products();
-void wait_for_products();
-void show_copies();
-// [k][n] of a right operand, by the PTX ISA's "Matrix-descriptor format" and "Shared memory matrix layout": columns
-// next to one another, 128 bytes swizzled.
+void wgmma_fence();
+void wgmma_wait();
+void fence_for_wgmma();
+// Address of element [k][n] of a right operand, by the PTX ISA's "Matrix-descriptor format" and "Shared memory matrix
+// layout": rows of neighbouring columns, 128-byte swizzle.
 const void* right_number(uint64_t descriptor, int k, int n);
 
 template <class S>
@@ -42,20 +42,20 @@ void start_product(float (&c)[16][4], const Fragments& mine, bool sparse, uint64
 
 namespace fastkan {
 
-constexpr bool kHasGroups = true;
+constexpr bool kHasWgmma = true;
 
-inline void show_copies_to_products() { emulated::show_copies(); }
-inline void begin_products() { emulated::begin_products(); }
-inline void end_products() {}
-inline void wait_for_products() { emulated::wait_for_products(); }
+inline void fence_for_wgmma() { emulated::fence_for_wgmma(); }
+inline void wgmma_fence() { emulated::wgmma_fence(); }
+inline void wgmma_commit() {}
+inline void wgmma_wait() { emulated::wgmma_wait(); }
 
 template <class S>
-struct GroupMatrices {
+struct Wgmma {
   static void multiply(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) {
     emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0}, false, right);
   }
-  static void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4], uint32_t places, uint64_t right) {
-    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, places}, true, right);
+  static void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4], uint32_t metadata, uint64_t right) {
+    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, metadata}, true, right);
   }
 };
 

@@ -7,12 +7,12 @@
 namespace fastkan {
 namespace {
 
-// Adds what one window gives to the values of some rows of one input, in sorted order where coefficients do not stay in
-// a cache between rows. HELD keeps those of a window in registers, which pays where a branch at every window's end is
-// seldom.
+// Adds the contribution of one window to the values of some rows of one input; rows are sorted if coefficients would
+// not stay in a cache between rows. HELD keeps the coefficients of a window in registers, which pays if windows
+// rarely change.
 template <class T, int NV, int R, bool BASE, bool HELD>
-__attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, const int32_t* start, const T* w,
-                                         const T* coef, int64_t row, const T* base, T* y, int64_t y_stride) {
+__attribute__((noinline)) void add_window_values(int64_t rows, const int32_t* order, const int32_t* start, const T* w,
+                                                 const T* coef, int64_t row, const T* base, T* y, int64_t y_stride) {
   constexpr int W = kLanes<T>;
   Vec<T> b[NV], held[R][NV];
 #pragma GCC unroll 16
@@ -32,12 +32,12 @@ __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, con
     Vec<T> sum[NV];
 #pragma GCC unroll 16
     for (int v = 0; v < NV; ++v) {
-      sum[v] = BASE ? splat(w[R * kVisit]) * b[v] : Vec<T>{};
+      sum[v] = BASE ? splat(w[R * kVisitRows]) * b[v] : Vec<T>{};
       __builtin_prefetch(ahead + v * W, 1);
     }
 #pragma GCC unroll 8
     for (int k = 0; k < R; ++k) {
-      const Vec<T> a = splat(w[k * kVisit]);
+      const Vec<T> a = splat(w[k * kVisitRows]);
 #pragma GCC unroll 16
       for (int v = 0; v < NV; ++v) sum[v] += a * (HELD ? held[k][v] : load(c + k * row + v * W));
     }
@@ -46,23 +46,24 @@ __attribute__((noinline)) void out_visit(int64_t rows, const int32_t* order, con
   }
 }
 
-// The order of rows that are not sorted.
-inline void count_rows(int32_t* order) {
-  for (int32_t n = 0; n < kVisit + kAhead; ++n) order[n] = n < kVisit ? n : 0;
+// The identity order, for unsorted rows.
+inline void identity_order(int32_t* order) {
+  for (int32_t n = 0; n < kVisitRows + kAhead; ++n) order[n] = n < kVisitRows ? n : 0;
 }
 
-// The values of all windows, [rows, width], of rows in that order; features as Column has them of that side.
+// The values of all windows, [rows, width], for rows in the given order; features as written by Column::weights for
+// that side.
 template <class T>
 void edge_values(const Problem& p, int64_t rows, const int32_t* order, const int32_t* start, const T* features,
                  int side, int sides, const Weights<T>& w, int64_t width, T* values) {
   memset(values, 0, static_cast<size_t>(rows * width) * sizeof(T));
-  by_window(p, [&](auto window, auto base, const Part& part) {
+  by_window(p, [&](auto window, auto base, const WindowPart& part) {
     const Weights<T> of = w.part(part);
-    const T* from = features + (part.plane * sides + side * (window.value + base.value)) * kVisit;
+    const T* from = features + (part.plane * sides + side * (window.value + base.value)) * kVisitRows;
     chunks<window_vectors(window.value)>(width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
       const int64_t o = chunk * kLanes<T>;
-      out_visit<T, vectors.value, window.value, base.value, true>(rows, order, start, from, of.coef + o, of.coef_row,
-                                                                  of.base + o, values + o, width);
+      add_window_values<T, vectors.value, window.value, base.value, true>(rows, order, start, from, of.coef + o,
+                                                                          of.coef_row, of.base + o, values + o, width);
     });
   });
 }

@@ -24,7 +24,7 @@ from fastkan.testing import Problem, call
 
 @pytest.fixture
 def products(monkeypatch) -> Products:
-    return on_hopper(monkeypatch, "bulk")
+    return on_hopper(monkeypatch, "tma")
 
 
 # Chunks that fill a step and that do not; a tile's part, one of its two halves, several tiles.

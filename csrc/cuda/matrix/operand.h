@@ -1,50 +1,50 @@
-// What products of matrices have of their own by the type of their numbers, S, float standing for tf32: how operands
-// lie in shared memory, what a lane takes of them, and which columns of the tile its sums are. A right operand has rows
-// of all columns of the tile. Those of the backward may also lie along the depth: then each row, or column of the
-// features, is the kDepth numbers of a step.
+// Operands of dense matrix products by storage type S (float: tf32): layout in shared memory, the numbers each lane
+// loads, and the tile columns of its accumulators. A right operand is stored by rows, each with all columns of the
+// tile. Operands of the backward may instead be stored along the depth (K-major): each row, or column of features, is
+// the kDepth numbers of a step.
 #pragma once
 
-#include "../basis/sparse.h"
-#include "../basis/uniform.h"
+#include "../../basis/sparse.h"
+#include "../../basis/uniform.h"
 #include "tile.h"
 
 namespace fastkan {
 
-// Of 16 bits.
+// bf16 and fp16.
 template <class S>
 struct MatrixOperand {
   using Number = uint32_t;
-  static constexpr int kWidth = 8, kDepth = 32;  // numbers in 16 bytes; of a step of the backward
+  static constexpr int kWidth = 8, kDepth = 32;  // numbers in 16 bytes; depth of a step of the backward
 
   template <int ROWS, class T>
   FASTKAN_HD static int right_at(int row, int piece) {
     return fastkan::right_at<ROWS>(row, piece);
   }
-  // Adds a product with 16 rows of the right operand from row0 on.
+  // Adds a product with rows row0 .. row0 + 15 of the right operand.
   template <int ROWS, class T>
-  __device__ __forceinline__ static void add_dense(WarpSums<T>& sums, const uint32_t (&numbers)[T::kHigh][4],
+  __device__ __forceinline__ static void add_dense(WarpSums<T>& sums, const uint32_t (&numbers)[T::kRowBlocks][4],
                                                    const uint4* right, int row0) {
-    if constexpr (T::kGroup) {
-      begin_products();
+    if constexpr (T::kWgmma) {
+      wgmma_fence();
       const uint64_t descriptor = right_descriptor<ROWS>(right + row0 * 8);
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) GroupMatrices<S>::multiply(sums.sum[m], numbers[m], descriptor);
+      for (int m = 0; m < T::kRowBlocks; ++m) Wgmma<S>::multiply(sums.sum[m], numbers[m], descriptor);
     } else {
       const int lane = sums.lane(), piece0 = sums.first_column() / 8;
       sums.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
-        load_transposed(to, right + fastkan::right_at<ROWS>(row0 + lane % 16, piece0 + n + lane / 16));
+        ldmatrix_transposed(to, right + fastkan::right_at<ROWS>(row0 + lane % 16, piece0 + n + lane / 16));
       });
     }
   }
 
-  // The features of a step, [kDepth, T::kRows]: in octets of columns, which ldmatrix turns. `function` is the first of
-  // the window's octet.
+  // Writes a window into the features of a step, [kDepth, T::kRows] in octets of columns, which ldmatrix transposes.
+  // `function` is the first function of the octet.
   template <class T, int K>
   __device__ __forceinline__ static void put_window(uint4* features, int row, int octet,
                                                     const UniformWindow<float, K>& window, int function) {
     const uint64_t four = rounded_numbers<S>(window);
     const int place = window.begin - function;
-    const uint64_t low = moved(four, place), high = moved(four, place - 4);
+    const uint64_t low = shifted(four, place), high = shifted(four, place - 4);
     features[piece_at<T::kRows / 8>(row, octet)] =
         make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
                    static_cast<uint32_t>(high >> 32));
@@ -52,7 +52,7 @@ struct MatrixOperand {
   template <class T>
   __device__ __forceinline__ static void put_number(uint4* features, int row, int column, float value) {
     uint16_t* numbers = reinterpret_cast<uint16_t*>(features + piece_at<T::kRows / 8>(row, column / 8));
-    numbers[column % 8] = static_cast<uint16_t>(Matrices<S>::rounded(value, 0.0f));
+    numbers[column % 8] = static_cast<uint16_t>(Mma<S>::rounded(value, 0.0f));
   }
   // Adds features^T right.
   template <class T>
@@ -60,40 +60,40 @@ struct MatrixOperand {
     const int lane = sums.lane(), octet0 = sums.first_row() / 8;
 #pragma unroll
     for (int row0 = 0; row0 < kDepth; row0 += 16) {
-      uint32_t numbers[T::kHigh][4];
+      uint32_t numbers[T::kRowBlocks][4];
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) {
+      for (int m = 0; m < T::kRowBlocks; ++m) {
         const int row = row0 + lane / 16 * 8 + lane % 8, octet = octet0 + 2 * m + lane / 8 % 2;
-        load_transposed(numbers[m], features + piece_at<T::kRows / 8>(row, octet));
+        ldmatrix_transposed(numbers[m], features + piece_at<T::kRows / 8>(row, octet));
       }
       add_dense<kDepth>(sums, numbers, right, row0);
     }
   }
 
-  // Adds left right^T of operands that both lie along the depth: the sums are then WarpSums's own columns.
+  // Adds left right^T, both operands K-major; accumulators then have WarpSums's column order.
   FASTKAN_HD static int deep_at(int row, int piece) { return piece_at<kDepth / kWidth>(row, piece); }
   template <class T>
   __device__ __forceinline__ static void add_deep(WarpSums<T>& sums, const uint4* left, const uint4* right) {
     const int lane = sums.lane(), left0 = sums.first_row(), right0 = sums.first_column();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      uint32_t numbers[T::kHigh][4];
+      uint32_t numbers[T::kRowBlocks][4];
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m)
-        load_matrices(numbers[m], left + deep_at(left0 + 16 * m + lane % 16, 2 * half + lane / 16));
+      for (int m = 0; m < T::kRowBlocks; ++m)
+        ldmatrix(numbers[m], left + deep_at(left0 + 16 * m + lane % 16, 2 * half + lane / 16));
       sums.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
         const int column = right0 + 8 * (n + lane / 16) + lane % 8;
-        load_matrices(to, right + deep_at(column, 2 * half + lane / 8 % 2));
+        ldmatrix(to, right + deep_at(column, 2 * half + lane / 8 % 2));
       });
     }
   }
 
-  // Of sum[m][n][r] of this lane, where the right operand has rows of all columns.
+  // Tile column of this lane's sum[m][n][r], for a right operand stored by rows.
   template <class T>
   __device__ __forceinline__ static int column(int n, int r) {
     return WarpSums<T>::first_column() + 8 * n + WarpSums<T>::lane() % 4 * 2 + r % 2;
   }
-  // f(row) tells where the sums of a row are to go, in float32 or rounded; those of `columns` columns do.
+  // f(row) is the destination of a row's sums, unrounded or rounded to S; the first `columns` columns are stored.
   template <class T, class F>
   __device__ __forceinline__ static void store_sums(const WarpSums<T>& sums, int64_t columns, const F& f) {
     sums.store(columns, f);
@@ -104,16 +104,16 @@ struct MatrixOperand {
   }
 };
 
-// Of float32 as tf32, rounded where a lane takes it, features where they are made; and of float64. No instruction turns
-// such numbers. Of a row of the right operand a lane takes 16 bytes, one number each for kWidth blocks of 8 columns,
-// which therefore have one in kWidth of theirs: its sums lie side by side, too. Along the depth it takes two
-// neighbours, for its two places in a product: the order of the depth is free where both operands have the same.
+// float32 as tf32 (rounded when a lane loads it; features when they are computed), and float64. No instruction
+// transposes such numbers. A lane loads 16 bytes of a row of the right operand: one number for each of kWidth blocks
+// of 8 columns, so these blocks interleave columns, and the lane's sums are neighbours, too. Along the depth it loads
+// two neighbours for its two positions in a product: the order of the depth is free if both operands have the same.
 template <class S>
 struct WideOperand {
-  using Number = typename Matrices<S>::Number;
+  using Number = typename Mma<S>::Number;
   static constexpr int kWidth = 16 / sizeof(S), kDepth = 16;
 
-  // Lanes that read, 8 at a time, four rows and two neighbouring pieces of each, meet different banks.
+  // 8 lanes that read four rows and two neighbouring pieces of each hit different banks.
   template <int ROWS, class T>
   FASTKAN_HD static int right_at(int row, int piece) {
     return row * (T::kColumns / kWidth) + (piece ^ row % 4 * 2);
@@ -123,7 +123,7 @@ struct WideOperand {
   __device__ __forceinline__ static void each_block(const uint4* right, int row0, const F& f) {
     const int g = WarpSums<T>::lane() / 4, t = WarpSums<T>::lane() % 4, piece0 = WarpSums<T>::first_column() / kWidth;
 #pragma unroll
-    for (int n = 0; n < T::kWide; n += kWidth) {
+    for (int n = 0; n < T::kColumnBlocks; n += kWidth) {
       Number b[kWidth][4];
 #pragma unroll
       for (int r = 0; r < DEPTH / 4; ++r) {
@@ -131,40 +131,41 @@ struct WideOperand {
         const uint4 piece = right[right_at<0, T>(row0 + t + 4 * r, piece0 + n / kWidth * 8 + g)];
         memcpy(stored, &piece, sizeof stored);
 #pragma unroll
-        for (int block = 0; block < kWidth; ++block) b[block][r] = Matrices<S>::rounded(stored[block]);
+        for (int block = 0; block < kWidth; ++block) b[block][r] = Mma<S>::rounded(stored[block]);
       }
 #pragma unroll
       for (int block = 0; block < kWidth; ++block) f(n + block, b[block]);
     }
   }
   template <int ROWS, class T>
-  __device__ __forceinline__ static void add_dense(WarpSums<T>& sums, const Number (&numbers)[T::kHigh][4],
+  __device__ __forceinline__ static void add_dense(WarpSums<T>& sums, const Number (&numbers)[T::kRowBlocks][4],
                                                    const uint4* right, int row0) {
     each_block<8, T>(right, row0, [&](int n, const Number(&b)[4]) {
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply(sums.sum[m][n], numbers[m], b[0], b[1]);
+      for (int m = 0; m < T::kRowBlocks; ++m) Mma<S>::multiply(sums.sum[m][n], numbers[m], b[0], b[1]);
     });
   }
 
-  // Where pair `which` of a row lies that goes along the depth: such that the rows that lanes read together meet all
-  // banks, four of 64 bytes or two of 128.
+  // Position of pair `which` of a K-major row, swizzled such that the rows read together hit all banks: four of 64
+  // bytes or two of 128.
   FASTKAN_HD static int pair_at(int row, int which) {
     return row * (kDepth / 2) + (which ^ row / (kWidth / 2) % 2 * 4);
   }
   FASTKAN_HD static int deep_at(int row, int piece) { return pair_at(row, piece * kWidth / 2) * 2 / kWidth; }
-  // A lane's pair of a product.
+  // A lane's pair of numbers of a product.
   template <class N>
   __device__ __forceinline__ static Pair<N> pair_of(const uint4* deep, int row, int product) {
     return reinterpret_cast<const Pair<N>*>(deep)[pair_at(row, product * 4 + static_cast<int>(threadIdx.x % 4))];
   }
 
-  // The features of a step, a column after the other along the depth. Its rows are written together, and those of one
-  // an octet on, which lie in different halves of the banks where a column is as long as half of them.
+  // The features of a step are stored column by column along the depth. A warp writes the rows of one column together
+  // with those of the column one octet later; these two lie in different halves of the banks if a column is as long
+  // as half of them.
   FASTKAN_HD static int place_of(int column) { return column ^ column / 8 % 2; }
   template <class T>
   __device__ __forceinline__ static void put_number(uint4* features, int row, int column, S value) {
     const int at = 2 * pair_at(place_of(column), row / 8 * 4 + row % 4) + row / 4 % 2;
-    reinterpret_cast<Number*>(features)[at] = Matrices<S>::rounded(value);
+    reinterpret_cast<Number*>(features)[at] = Mma<S>::rounded(value);
   }
   template <class T, int K>
   __device__ __forceinline__ static void put_window(uint4* features, int row, int octet,
@@ -181,9 +182,9 @@ struct WideOperand {
     const int row0 = sums.first_row() + sums.lane() / 4;
 #pragma unroll
     for (int product = 0; product < kDepth / 8; ++product) {
-      Number numbers[T::kHigh][4];
+      Number numbers[T::kRowBlocks][4];
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m)
+      for (int m = 0; m < T::kRowBlocks; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const Pair<Number> pair = pair_of<Number>(features, place_of(row0 + 16 * m + 8 * half), product);
@@ -198,20 +199,20 @@ struct WideOperand {
     const int g = sums.lane() / 4, left0 = sums.first_row() + g, right0 = sums.first_column() + g;
 #pragma unroll
     for (int product = 0; product < kDepth / 8; ++product) {
-      Number numbers[T::kHigh][4];
+      Number numbers[T::kRowBlocks][4];
 #pragma unroll
-      for (int m = 0; m < T::kHigh; ++m)
+      for (int m = 0; m < T::kRowBlocks; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const Pair<S> pair = pair_of<S>(left, left0 + 16 * m + 8 * half, product);
-          numbers[m][half] = Matrices<S>::rounded(pair.x), numbers[m][half + 2] = Matrices<S>::rounded(pair.y);
+          numbers[m][half] = Mma<S>::rounded(pair.x), numbers[m][half + 2] = Mma<S>::rounded(pair.y);
         }
 #pragma unroll
-      for (int n = 0; n < T::kWide; ++n) {
+      for (int n = 0; n < T::kColumnBlocks; ++n) {
         const Pair<S> pair = pair_of<S>(right, right0 + 8 * n, product);
-        const Number b0 = Matrices<S>::rounded(pair.x), b1 = Matrices<S>::rounded(pair.y);
+        const Number b0 = Mma<S>::rounded(pair.x), b1 = Mma<S>::rounded(pair.y);
 #pragma unroll
-        for (int m = 0; m < T::kHigh; ++m) Matrices<S>::multiply(sums.sum[m][n], numbers[m], b0, b1);
+        for (int m = 0; m < T::kRowBlocks; ++m) Mma<S>::multiply(sums.sum[m][n], numbers[m], b0, b1);
       }
     }
   }
@@ -224,19 +225,19 @@ struct WideOperand {
   template <class T, class F>
   __device__ __forceinline__ static void store_sums(const WarpSums<T>& sums, int64_t columns, const F& f) {
 #pragma unroll
-    for (int m = 0; m < T::kHigh; ++m)
+    for (int m = 0; m < T::kRowBlocks; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         if (S* to = f(sums.first_row(m) + 8 * half + sums.lane() / 4))
 #pragma unroll
-          for (int n = 0; n < T::kWide; n += kWidth)
+          for (int n = 0; n < T::kColumnBlocks; n += kWidth)
 #pragma unroll
             for (int r = 2 * half; r < 2 * half + 2; ++r)
               if (const int at = column<T>(n, r); at < columns) {
                 S together[kWidth];
 #pragma unroll
                 for (int block = 0; block < kWidth; ++block) together[block] = sums.sum[m][n + block][r];
-                put_sums<kWidth>(to + at, together);
+                store_partial<kWidth>(to + at, together);
               }
   }
   template <class T, class F>
