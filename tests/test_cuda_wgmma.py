@@ -1,4 +1,4 @@
-"""The forward by wgmma on the emulated GPU: what four warps make together, from registers and a descriptor."""
+"""The forward with wgmma on the emulated GPU: left operand in registers, right operand by descriptor."""
 
 import pytest
 import torch
@@ -11,11 +11,11 @@ from fastkan.testing import Problem
 MAJOR = "FASTKAN_EMULATED_MAJOR"  # of the compute capability
 
 
-def on_hopper(monkeypatch, asked: str) -> Products:
-    monkeypatch.setenv(ALGORITHM, asked)
+def on_hopper(monkeypatch, requested: str) -> Products:
+    monkeypatch.setenv(ALGORITHM, requested)
     monkeypatch.setenv(MAJOR, "9")
     return Products(
-        BACKEND, "cpu", algorithm, asked=asked, best="wgmma",
+        BACKEND, "cpu", algorithm, asked=requested, best="wgmma",
         processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
     )  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_is_the_reference(products, case):
 
 
 def test_repeats_bit_for_bit(products):
-    """Where inputs are split, too."""
+    """Also if inputs are split."""
     for processors in (FEW, MANY):
         products.processors(processors)
         p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BRAIN)
@@ -42,7 +42,7 @@ def test_repeats_bit_for_bit(products):
 
 
 @pytest.mark.parametrize(("major", "expected"), [("8", "matrix"), ("9", "wgmma"), ("10", "matrix"), ("12", "matrix")])
-def test_where_it_is_taken(products, monkeypatch, major, expected):
+def test_when_it_is_chosen(products, monkeypatch, major, expected):
     monkeypatch.setenv(MAJOR, major)
     if expected == "matrix":
         with pytest.raises(RuntimeError, match="they take a GPU of sm_90"):
