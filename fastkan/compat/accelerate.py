@@ -55,8 +55,9 @@ def accelerate(model: nn.Module, backend: str | None = None) -> nn.Module:
 
     Returns: model.
 
-    Raises: ValueError where the model has no layer of these libraries, or the backend is unknown. BackendError where
-        the backend asked for cannot serve it. The model has not changed after an error.
+    Raises:
+        ValueError: the model has no layer of these libraries, or the backend is unknown.
+        BackendError: the named backend cannot serve it. The model has not changed after an error.
     """
     if backend is not None and backend not in select.BACKENDS:
         raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
