@@ -9,13 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import skip_if_missing
 
 from fastkan.backends import native
 from fastkan.basis.bspline import uniform_knots
 from fastkan.functional import kan_linear
 from fastkan.spec import Spec
 from fastkan.testing import Problem, assert_matches_reference, call
+from support.backends import skip_if_missing
 
 SETS = {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 

@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gpu import BACKENDS, DEVICE, at_precision, on_gpu
-from products import (  # noqa: F401
+
+from fastkan import select
+from fastkan.testing import TF32, Problem, assert_matches_reference
+from support.gpu import BACKENDS, DEVICE, at_precision, on_gpu
+from support.matrix_product_tests import (  # noqa: F401
     ALGORITHM,
     Products,
     test_a_nan_is_where_the_reference_has_it,
@@ -19,10 +22,7 @@ from products import (  # noqa: F401
     test_the_slope_is_the_reference,
     test_what_takes_matrix_products,
 )
-from test_ops import BRAIN, DOUBLE, HALF
-
-from fastkan import select
-from fastkan.testing import TF32, Problem, assert_matches_reference
+from support.problems import BF16, DOUBLE, HALF
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,7 +42,7 @@ def products(monkeypatch, request) -> Products:
     return Products(native, DEVICE, native.cuda_algorithm, asked=request.param, best=best)
 
 
-@pytest.mark.parametrize("dtype", [BRAIN, HALF], ids=str)
+@pytest.mark.parametrize("dtype", [BF16, HALF], ids=str)
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 10}, {"degree": 2, "base": None}], ids=str)
 def test_large_tiles(products, contraction, case, dtype):
@@ -61,7 +61,7 @@ def test_coefficients_by_the_copy_engine(monkeypatch, case):
     monkeypatch.setenv(ALGORITHM, "bulk")
     for rows, outputs in (70, 72), (4200, 1000):
         p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
-                              "weighted": True, "dtype": BRAIN, **case})  # fmt: skip
+                              "weighted": True, "dtype": BF16, **case})  # fmt: skip
         assert_matches_reference(native, "kan_out", p.on(DEVICE))
         assert native.cuda_algorithm() == "bulk"
 

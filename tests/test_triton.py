@@ -1,7 +1,7 @@
 """The Triton kernels in Triton's interpreter: every contraction by both algorithms against the reference.
 
 The interpreter runs one program after the other in NumPy: shapes are small here. What it cannot show, races, compiled
-arithmetic and speed, is tests/test_gpu.py's.
+arithmetic and speed, is for tests/test_gpu_*.py.
 """
 
 import itertools
@@ -11,19 +11,27 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from test_autograd import arguments, derivatives, layer, plain
-from test_compile import Graphs, forward_and_backward
-from test_layout import QUICK, problems
-from test_ops import EMPTY, FACTORS, empty_problems, label, on_knots, operator_arguments
-from test_ops import problem as problem_of
 from torch.autograd import gradcheck
 
 from fastkan import ops, select
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.functional import edge_mean
 from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
-
-DOUBLE, SINGLE, BRAIN = torch.float64, torch.float32, torch.bfloat16
+from support.calculus import arguments, derivatives, layer, plain
+from support.graphs import Graphs, forward_and_backward
+from support.problems import (
+    BF16,
+    DOUBLE,
+    EMPTY,
+    FACTORS,
+    SINGLE,
+    empty_problems,
+    label,
+    on_knots,
+    operator_arguments,
+    problem_of,
+)
+from support.strides import QUICK, problems
 
 
 @pytest.fixture
@@ -211,11 +219,11 @@ def test_the_choice_of_algorithm(triton, plan, launches):
 
 
 def test_float32_follows_torchs_switch(plan, monkeypatch):
-    assert (plan.precision(SINGLE), plan.precision(BRAIN)) == ("tf32x3", "ieee")
+    assert (plan.precision(SINGLE), plan.precision(BF16)) == ("tf32x3", "ieee")
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert plan.precision(SINGLE) == "ieee"
     monkeypatch.setattr(ops, "allows_tf32", lambda: True)  # test_select.py has the ways to say so
-    assert (plan.precision(SINGLE), plan.precision(BRAIN)) == ("tf32", "ieee")
+    assert (plan.precision(SINGLE), plan.precision(BF16)) == ("tf32", "ieee")
 
 
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
