@@ -8,7 +8,9 @@ from torch._inductor import cpp_builder
 from fastkan import use_backend
 from fastkan.functional import edge_mean, kan_linear
 from fastkan.testing import Problem
+from support.backends import skip_if_missing
 from support.graphs import Graphs, forward_and_backward
+from support.tiers import long
 
 P = Problem.random(6, 3, 4, 5, dtype=torch.float64)
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -157,7 +159,9 @@ def test_export(backend_name):
         torch.testing.assert_close(program.module()(x), net(x), **CLOSE)
 
 
+@pytest.mark.parametrize("backend_name", ["native", *long("reference")])
 def test_inductor(backend_name):
+    skip_if_missing(backend_name)
     try:
         cpp_builder.get_cpp_compiler()
     except Exception as error:

@@ -7,6 +7,7 @@ from fastkan.testing import Problem
 from support.emulated import FEW, MAJOR, MANY, algorithm, on_hopper
 from support.matrix_product_tests import ALGORITHM, CASES, LARGE, Products
 from support.problems import BF16, label, problem_of
+from support.tiers import tiers
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def products(monkeypatch) -> Products:
     return on_hopper(monkeypatch, "wgmma")
 
 
-@pytest.mark.parametrize("case", CASES, ids=label)
+@pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
 def test_is_the_reference(products, case):
     products.processors(FEW)
     products.check("kan_out", problem_of(case))

@@ -21,6 +21,7 @@ from support.family_tests import (  # noqa: F401
     test_native_reads_any_strides_and_empty_batches,
 )
 from support.problems import DOUBLE, SINGLE, operator_arguments
+from support.tiers import long
 
 
 def test_gaussians_are_fastkans():
@@ -67,10 +68,10 @@ def test_nan_and_infinity(family):
         assert phi[0].isnan().all() and phi[1:].isfinite().all()
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("order", [0, 1, *long(2)])
 @pytest.mark.parametrize("family", FEATURES)
 def test_triton_is_the_reference(interpreted, family, order):
-    for base, weighted, dtype in itertools.product(("silu", None), (False, True), (DOUBLE, SINGLE)):
+    for base, weighted, dtype in ("silu", False, DOUBLE), (None, True, DOUBLE), ("silu", True, SINGLE):
         p = family_problem(family, base=base, weighted=weighted, dtype=dtype, order=order, per_input=weighted)
         scale = 1e-11 if dtype == DOUBLE else 1e-4
         for contraction in CONTRACTIONS:

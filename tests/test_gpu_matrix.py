@@ -10,11 +10,12 @@ from fastkan.testing import TF32, Problem, assert_matches_reference
 from support.gpu import BACKENDS, DEVICE, at_precision, on_gpu
 from support.matrix_product_tests import (  # noqa: F401
     ALGORITHM,
+    CASES,
+    CONTRACTIONS,
     Products,
     test_a_nan_is_where_the_reference_has_it,
     test_asking_never_falls_back,
     test_at_infinity_is_the_reference,
-    test_is_the_reference,
     test_many_rows_or_inputs,
     test_on_the_knots,
     test_repeats_bit_for_bit,
@@ -22,7 +23,7 @@ from support.matrix_product_tests import (  # noqa: F401
     test_the_slope_is_the_reference,
     test_what_takes_matrix_products,
 )
-from support.problems import BF16, DOUBLE, HALF
+from support.problems import BF16, DOUBLE, HALF, label, problem_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,6 +41,16 @@ def products(monkeypatch, request) -> Products:
     monkeypatch.setenv(ALGORITHM, request.param)
     best = "wgmma" if has_groups else "matrix"
     return Products(native, DEVICE, native.cuda_algorithm, asked=request.param, best=best)
+
+
+# wgmma is for kan_out alone.
+RUNS = [("wgmma", "kan_out"), *(("matrix", contraction) for contraction in CONTRACTIONS)]
+
+
+@pytest.mark.parametrize(("products", "contraction"), RUNS, indirect=["products"])
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_is_the_reference(products, contraction, case):
+    products.check(contraction, problem_of(case))
 
 
 @pytest.mark.parametrize("dtype", [BF16, HALF], ids=str)

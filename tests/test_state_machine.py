@@ -8,19 +8,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from torch import nn
 
 from fastkan import KAN, KANLinear
 from fastkan.nn import KANSequential
 from support import definition
 from support.state_machine import INPUTS, ROUNDINGS, ROWS, Machine, normal, of_kind, seeds, whole, wide
+from support.tiers import long
 
-# Sequences of each machine: a few in everyday's tests, always the same ones.
-SEQUENCES = os.environ.get("FASTKAN_TEST_SEQUENCES")
+# Sequences of each machine: without the variable, always the same ones.
+MANY = os.environ.get("FASTKAN_TEST_SEQUENCES")
 SETTINGS = settings(
-    max_examples=int(SEQUENCES or 40), stateful_step_count=12 if SEQUENCES is None else 25, deadline=None,
-    derandomize=SEQUENCES is None, suppress_health_check=list(HealthCheck), print_blob=False,
+    stateful_step_count=12 if MANY is None else 25, deadline=None,
+    derandomize=MANY is None, suppress_health_check=list(HealthCheck), print_blob=False,
 )  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore")
 degrees = st.sampled_from([1, 2, 3, 3, 5])
@@ -483,5 +484,7 @@ class NetworkMachine(Machine):
         assert bool(model.reg(lamb_coef=1.0, lamb_coefdiff=1.0).isfinite())
 
 
-TestLayers, TestNetworks = LayerMachine.TestCase, NetworkMachine.TestCase
-TestLayers.settings = TestNetworks.settings = SETTINGS
+@pytest.mark.parametrize("sequences", [12, *long(int(MANY or 40))])
+@pytest.mark.parametrize("machine", [LayerMachine, NetworkMachine])
+def test_sequences(machine, sequences):
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=sequences))

@@ -34,8 +34,13 @@ from support.model_kinds import (
     twins,
     used,
 )
+from support.tiers import long
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
+
+
+# For what takes seconds.
+two_kinds = pytest.mark.parametrize("kind", ["KANSequential", "symbolic", *long("KANLinear", "KAN", "pruned")])
 
 
 @pytest.fixture(params=MODELS)
@@ -91,6 +96,7 @@ def test_autocast(model, x):
     )
 
 
+@two_kinds
 def test_compile_with_aot_autograd(model, x):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -99,6 +105,7 @@ def test_compile_with_aot_autograd(model, x):
     both(compiled, model, x)
 
 
+@two_kinds
 def test_compile_in_place(model, x):
     torch._dynamo.reset()
     model.compile(backend="eager")
@@ -131,6 +138,7 @@ def test_checkpoint(model, x):
     same({"": each.grad} | {name: p.grad for name, p in model.named_parameters()}, expected)
 
 
+@two_kinds
 def test_flops_and_profiles(model, x):
     with FlopCounterMode(display=False) as counter:
         check(model, model, x)
@@ -307,6 +315,7 @@ def test_export(model, x):
     check(torch.export.load(file).module(), model, x)
 
 
+@two_kinds
 def test_make_fx(model, x):
     for mode in "real", "fake", "symbolic":
         check(make_fx(lambda x: model(x), tracing_mode=mode, _allow_non_fake_inputs=True)(x), model, data(12, 3))
@@ -326,6 +335,7 @@ def test_jit_trace(model, x):
     check(loaded, model, x)
 
 
+@two_kinds
 def test_older_onnx(model, x):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -23,10 +23,11 @@ from support.problems import (
     problem_of,
 )
 from support.strides import QUICK, problems
+from support.tiers import tiers
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("case", CASES, ids=label)
+@pytest.mark.parametrize("case", tiers(CASES, "degree", "order"), ids=label)
 def test_native_is_the_reference(native, contraction, case):
     assert_matches_reference(native, contraction, problem_of(case))
 

@@ -13,6 +13,7 @@ from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import Problem, assert_matches_reference, call
 from support.problems import BF16, DOUBLE, HALF, SINGLE, label, on_knots, problem_of
+from support.tiers import tiers
 
 # Which kernels a problem takes, where both would: "gather" or "matrix".
 ALGORITHM = "FASTKAN_CUDA_ALGORITHM"
@@ -74,7 +75,7 @@ def test_the_cases_hold_every_value():
 
 @each_contraction
 @pytest.mark.parametrize("processors", [FEW, MANY])
-@pytest.mark.parametrize("case", CASES, ids=label)
+@pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
 def test_is_the_reference(products, contraction, case, processors):
     products.processors(processors)
     products.check(contraction, problem_of(case))

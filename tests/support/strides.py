@@ -50,11 +50,12 @@ LAYOUTS = (torch.Tensor.contiguous, transposed, strided, permuted, expanded, sca
 
 
 @st.composite
-def problems(draw, smallest: int = 0) -> Problem:
+def problems(draw, smallest: int = 0, rows: tuple = (33, 70), outputs: tuple = (17, 65)) -> Problem:
+    """Sizes up to 9, or these."""
     sizes = st.integers(smallest, 9)
-    rows = draw(st.one_of(sizes, st.sampled_from([33, 70])))
     p = Problem.random(
-        rows, draw(sizes), draw(st.one_of(sizes, st.sampled_from([17, 65]))), draw(st.integers(1, 12)),
+        draw(st.one_of(sizes, st.sampled_from(rows))), draw(sizes), draw(st.one_of(sizes, st.sampled_from(outputs))),
+        draw(st.integers(1, 12)),
         draw(st.integers(0, 5)), order=draw(st.integers(0, 3)), base=draw(st.sampled_from((None, *BASES))),
         outside=draw(st.sampled_from(OUTSIDE)), knots=draw(st.sampled_from(KNOTS)), per_input=draw(st.booleans()),
         weighted=draw(st.booleans()), with_bias=draw(st.booleans()),
