@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from fastkan.arguments import positive
 from fastkan.measure.provenance import write_csv
+from fastkan_cli import positive
 
 from . import accuracy, fit, formulas, layers, memory, rbf, report, scaling, stacks, startup, symbolic, tutorials
 
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results" / "cpu"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="*", choices=(*WHAT, "report", "all"), default="all", help="(all)")
-    parser.add_argument("--rounds", type=positive, default=21, help="samples of each contestant (21)")
+    parser.add_argument("--rounds", type=positive, default=21, help="samples of each candidate (21)")
     parser.add_argument("--threads", type=positive, default=2, help="of torch's pool (2)")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="(bench/results/cpu)")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes: to test the benchmarks, not to measure")

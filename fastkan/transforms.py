@@ -1,7 +1,7 @@
 """Tracing and transforms of the present call: torch.compile, torch.jit.trace, torch.func, forward-mode AD, vmap.
 
-torch's private functions for these questions are used here and nowhere else. Two are bound to names, not wrapped: beside
-a layer of a few nodes the time of another Python call would show.
+torch's private functions for these questions are used here and nowhere else. Two are bound to names, not wrapped:
+beside a layer of a few nodes the time of another Python call would show.
 """
 
 import torch

@@ -33,4 +33,4 @@ FEW, MANY = 1, 132
 
 def algorithm() -> str:
     """What the last contraction ran."""
-    return ("none", "gather", "matrix", "wgmma", "bulk")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
+    return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]

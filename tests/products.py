@@ -168,5 +168,5 @@ def test_asking_never_falls_back(products, monkeypatch):
     products.call("kan_out", Problem.random(**LARGE))
     assert products.algorithm() == "gather"
     monkeypatch.setenv(ALGORITHM, "dense")
-    with pytest.raises(RuntimeError, match="FASTKAN_CUDA_ALGORITHM='dense': expected gather, matrix, wgmma or bulk"):
+    with pytest.raises(RuntimeError, match="FASTKAN_CUDA_ALGORITHM='dense': expected gather, matrix, wgmma or tma"):
         products.call("kan_out", p)

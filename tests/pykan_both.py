@@ -55,7 +55,7 @@ def long_memory() -> Iterator:
             made = module.LBFGS
             stack.enter_context(
                 mock.patch.object(
-                    module, "LBFGS", lambda p, made=made, **o: made(p, **o | {"history_size": lbfgs.MOST})
+                    module, "LBFGS", lambda p, made=made, **o: made(p, **o | {"history_size": lbfgs.MAX_HISTORY})
                 )
             )
         yield

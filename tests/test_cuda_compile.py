@@ -145,10 +145,10 @@ def found_in(k: Kernel, instruction: str) -> int:
 def test_products_are_made_by_tensor_cores(products):
     """Sparse ones of the window, dense ones of the rest; copies of 16 bytes that pass by the registers."""
     tiles = [k for k in products if k.tile and not k.by_groups]
-    expected = [(name, tile) for name in ("matrix_backward_kernel", "sparse_out_kernel") for tile in (64, 128)]
+    expected = [(name, tile) for name in ("matrix_backward_kernel", "matrix_out_kernel") for tile in (64, 128)]
     assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)  # degrees 2 and 3
     for k in tiles:
-        out = k.name == "sparse_out_kernel"
+        out = k.name == "matrix_out_kernel"
         blocks = k.tile // 32 * k.tile // 16  # products [16, 8] of a warp
         assert found_in(k, "HMMA.SP.16832.F32") == (2 * blocks if out else 0)  # 64 columns a step
         assert found_in(k, "HMMA.16816.F32") == (blocks if out else 2 * 2 * blocks)  # two kinds, 32 deep
@@ -162,7 +162,7 @@ def test_products_are_made_by_tensor_cores(products):
 def test_products_are_made_by_groups_of_warps(products, request):
     """On sm_90a alone: wgmma, of 64 rows twice."""
     groups = [k for k in products if k.by_groups]
-    assert [k.name for k in groups] == 2 * ["sparse_out_kernel"]
+    assert [k.name for k in groups] == 2 * ["matrix_out_kernel"]
     there = "90a" in request.node.callspec.id
     for k in groups:
         assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
@@ -173,7 +173,7 @@ def test_products_are_made_by_groups_of_warps(products, request):
 @pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
 def test_warps_have_roles(products, request):
     """On sm_90a alone: one asks the copy engine for boxes and gives its registers to those that multiply."""
-    found = [k for k in products if k.name == "bulk_out_kernel"]
+    found = [k for k in products if k.name == "matrix_out_tma_kernel"]
     assert len(found) == 2  # degrees
     there = "90a" in request.node.callspec.id
     for k in found:
@@ -191,10 +191,10 @@ def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
     """
     found = compiled(tmp_path, "matrix", "f32", "80")
     tiles = [k for k in found if k.tile]
-    expected = [(name, tile) for name in ("matrix_backward_kernel", "sparse_out_kernel") for tile in (64, 128)]
+    expected = [(name, tile) for name in ("matrix_backward_kernel", "matrix_out_kernel") for tile in (64, 128)]
     assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)
     for k in tiles:
-        out = k.name == "sparse_out_kernel"
+        out = k.name == "matrix_out_kernel"
         high, wide = k.tile // 32, k.tile // 16  # blocks of rows and of columns of a warp
         assert found_in(k, "HMMA.SP.16816.F32.TF32") == (2 * high * wide if out else 0)
         assert found_in(k, "HMMA.1688.F32.TF32") == (2 if out else 2 * 2) * high * wide
@@ -210,7 +210,7 @@ def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
 def test_float64_is_multiplied_by_tensor_cores(tmp_path, arch, instruction, each):
     found = compiled(tmp_path, "matrix", "f64", arch)
     tiles = [k for k in found if k.tile]
-    expected = [("matrix_backward_kernel", 64), ("sparse_out_kernel", 64), ("sparse_out_kernel", 128)]
+    expected = [("matrix_backward_kernel", 64), ("matrix_out_kernel", 64), ("matrix_out_kernel", 128)]
     assert sorted((k.name, k.columns) for k in tiles) == sorted(2 * expected)
     for k in tiles:
         high, wide = k.tile // 32, k.columns // 16  # blocks of rows and of columns of a warp

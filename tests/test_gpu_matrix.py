@@ -58,12 +58,12 @@ def test_coefficients_by_the_copy_engine(monkeypatch, case):
     if torch.cuda.get_device_capability(DEVICE)[0] != 9:
         pytest.skip("the kernels are of sm_90 alone")
     native = select.BACKENDS["native"]
-    monkeypatch.setenv(ALGORITHM, "bulk")
+    monkeypatch.setenv(ALGORITHM, "tma")
     for rows, outputs in (70, 72), (4200, 1000):
         p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
                               "weighted": True, "dtype": BRAIN, **case})  # fmt: skip
         assert_matches_reference(native, "kan_out", p.on(DEVICE))
-        assert native.cuda_algorithm() == "bulk"
+        assert native.cuda_algorithm() == "tma"
 
 
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
