@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from ..network.train.penalties import penalty
 from ..nn.module import computed, lookup
 from .mlp_plot import plot
 from .tree import plot_tree
+
+if TYPE_CHECKING:
+    from ..network import KAN
 
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh, "sin": torch.sin}
 METRICS = ("w", "act", "fa", "a")
@@ -76,6 +80,11 @@ class MLP(nn.Module):
     act_fun, symbolic_fun, symbolic_enabled, grid = (), (), False, None
     reg_metrics = METRICS
 
+    linears: Sequence[nn.Linear]
+    last_activations: Activations | None
+    last_scores: tuple[list[Tensor], list[Tensor]] | None
+    cache_data: Tensor | None
+
     def __init__(
         self,
         width: Sequence[int],
@@ -96,9 +105,10 @@ class MLP(nn.Module):
         self.act = act if callable(act) else ACTIVATIONS[act]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(integer("seed", seed, 0))
-            self.linears = nn.ModuleList(nn.Linear(*pair) for pair in zip(self.width, self.width[1:], strict=False))
+            layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(self.width, self.width[1:], strict=False))
+        self.linears = cast(Sequence[nn.Linear], layers)
         self.to(device, dtype)
-        self._record, self._scores, self.cache_data = None, None, None
+        self.last_activations, self.last_scores, self.cache_data = None, None, None
 
     __getattr__ = lookup
 
@@ -138,8 +148,8 @@ class MLP(nn.Module):
     ) -> dict:  # fmt: skip
         """Train in place, see KAN.fit. reg_metric: see reg. options: callback, patience, keep_best, seed, progress."""
         results = training.fit(
-            self, dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, update_grid=False, loss_fn=loss_fn, lr=lr,
-            batch=batch, metrics=metrics, reg_metric=reg_metric, display_metrics=display_metrics, **options,
+            cast("KAN", self), dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, update_grid=False,
+            loss_fn=loss_fn, lr=lr, batch=batch, metrics=metrics, reg_metric=reg_metric, display_metrics=display_metrics, **options,
         )  # fmt: skip
         del results["grid"]
         return results
@@ -161,7 +171,8 @@ class MLP(nn.Module):
         x: data, by default cache_data. reg_metric: "w", the weights; "act", weights times the standard deviations of
         their inputs; "fa", the scores of attribute; "a", the nodes' standard deviations.
         """
-        return penalty(self, self.flow(self._data(x)), reg_metric, lamb_l1, lamb_entropy, 0.0, 0.0)
+        record: Any = self.flow(self._data(x))
+        return penalty(cast("KAN", self), record, reg_metric, lamb_l1, lamb_entropy, 0.0, 0.0)
 
     get_reg = reg
 
@@ -175,7 +186,7 @@ class MLP(nn.Module):
     def get_act(self, x: Tensor | dict | None = None) -> None:
         """Run x, or the "train_input" of a dataset, or cache_data, and store acts, acts_scale, wa_forward."""
         self.cache_data = self._data(x["train_input"] if isinstance(x, dict) else x).detach()
-        self._record, self._scores = self.flow(self.cache_data), None
+        self.last_activations, self.last_scores = self.flow(self.cache_data), None
 
     @torch.no_grad()
     def attribute(self) -> None:
@@ -185,9 +196,9 @@ class MLP(nn.Module):
         deviation, and from the weights to their inputs, divided by the square root of their number; as in pykan, which
         says that it suits KANs better.
         """
-        if self._record is None:
+        if self.last_activations is None:
             self.get_act()
-        self._scores = self._record.scores()
+        self.last_scores = cast(Activations, self.last_activations).scores()
 
     @computed
     def feature_score(self) -> Tensor:
@@ -212,7 +223,7 @@ class MLP(nn.Module):
 
     def forget(self) -> None:
         """Drop the results of get_act and attribute."""
-        self._record, self._scores = None, None
+        self.last_activations, self.last_scores = None, None
 
     def _data(self, x: Tensor | None) -> Tensor:
         x = self.cache_data if x is None else x
@@ -220,11 +231,11 @@ class MLP(nn.Module):
             raise ValueError("x=None: expected data, since this model has no cache_data yet")
         return x
 
-    acts = property(lambda self: self._record and self._record.acts)
-    acts_scale = property(lambda self: self._record and [s.detach() for s in self._record.acts_scale])
-    wa_forward = property(lambda self: self._record and [s.detach() for s in self._record.wa_forward])
-    node_scores = property(lambda self: self._scores and self._scores[0])
-    edge_scores = wa_backward = property(lambda self: self._scores and self._scores[1])
+    acts = property(lambda self: self.last_activations and self.last_activations.acts)
+    acts_scale = property(lambda self: self.last_activations and _detached(self.last_activations.acts_scale))
+    wa_forward = property(lambda self: self.last_activations and _detached(self.last_activations.wa_forward))
+    node_scores = property(lambda self: self.last_scores and self.last_scores[0])
+    edge_scores = wa_backward = property(lambda self: self.last_scores and self.last_scores[1])
 
     # Order of the nodes, and plots
 
@@ -272,3 +283,7 @@ class MLP(nn.Module):
     ):  # fmt: skip
         """plot_tree of the model, on x or cache_data."""
         return plot_tree(self, self._data(x), in_var, style, sym_th, sep_th, skip_sep_test, verbose, **options)
+
+
+def _detached(values: list[Tensor]) -> list[Tensor]:
+    return [value.detach() for value in values]
