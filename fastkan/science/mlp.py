@@ -149,7 +149,8 @@ class MLP(nn.Module):
         """Train in place, see KAN.fit. reg_metric: see reg. options: callback, patience, keep_best, seed, progress."""
         results = training.fit(
             cast("KAN", self), dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, update_grid=False,
-            loss_fn=loss_fn, lr=lr, batch=batch, metrics=metrics, reg_metric=reg_metric, display_metrics=display_metrics, **options,
+            loss_fn=loss_fn, lr=lr, batch=batch, metrics=metrics, reg_metric=reg_metric,
+            display_metrics=display_metrics, **options,
         )  # fmt: skip
         del results["grid"]
         return results
