@@ -27,7 +27,7 @@ def remember(model, x: Tensor) -> None:
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return
-    model._record, model._ran_with = None, None
+    model.last_activations, model._ran_with = None, None
     if torch.compiler.is_compiling():
         transformed = by_func()
         model.cache_data = None if transformed else x.detach()
@@ -91,7 +91,7 @@ def seen(cls: type, name: str) -> property:
     kept = getattr(cls, name)
 
     def read(model):
-        if model._record is None and model.cache_data is not None:
+        if model.last_activations is None and model.cache_data is not None:
             check_same(model)
             model.get_act()
         return kept.fget(model)
