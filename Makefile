@@ -1,22 +1,29 @@
 # Everything runs in .venv, which the first call makes; later calls redo only what a change asks for.
 PYTHON ?= python3
+TORCH ?= -r requirements-torch.txt
 WHAT ?= all
 OUT ?= build/gpu
 BIN := .venv/bin
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
 
-.PHONY: build demo test bench gpu lint format clean
+.PHONY: build demo test test-all docs bench gpu lint format clean
 
 build: .venv/installed
 
 demo: build
+	@echo "Running the demo; its diagrams go to build/demo ..."
 	$(BIN)/fastkan demo --folder build/demo
 
-test: build $(if $(wildcard csrc/testing/bind.cpp),.venv/testing)
-	$(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup
+test: tested = -m "not long"
+test test-all: build .venv/requirements .venv/testing
+	$(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup $(tested)
 
-bench: build
+docs: .venv/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
+	@echo "The documentation is in build/site/index.html."
+
+bench: build .venv/requirements
 	$(BIN)/python -m bench $(WHAT)
 
 # On a machine with a GPU, by its own Python and torch; nothing is installed or fetched.
@@ -26,6 +33,7 @@ gpu:
 lint: .venv/requirements
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(if $(FORMATTED),$(BIN)/clang-format --dry-run -Werror $(FORMATTED))
 
 format: .venv/requirements
@@ -37,21 +45,40 @@ clean:
 	rm -rf .venv build dist *.egg-info fastkan/lib tests/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
 
 $(BIN)/python:
-	$(PYTHON) -m venv .venv
+	@echo "Creating .venv with $(PYTHON) ..."
+	@$(PYTHON) -m venv .venv
 
-.venv/requirements: requirements-dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -r requirements-dev.txt
-	touch $@
+.venv/torch: requirements-torch.txt | $(BIN)/python
+	@echo "Installing PyTorch ..."
+	@$(BIN)/python -m pip install -q $(TORCH)
+	@touch $@
 
-# pip keeps the build's output to itself unless it fails, hence the question after it.
-.venv/installed: .venv/requirements setup.py pyproject.toml CMakeLists.txt $(SOURCES)
-	$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
-	$(BIN)/python -c "import fastkan; [print(f'{name}: {state}') for name, state in fastkan.backends().items()]"
-	touch $@
+.venv/demo: requirements-demo.txt .venv/torch
+	@echo "Installing what the demo needs: requirements-demo.txt ..."
+	@$(BIN)/python -m pip install -q $(TORCH) -r requirements-demo.txt
+	@touch $@
+
+.venv/docs: requirements-docs.txt | $(BIN)/python
+	@echo "Installing what the documentation's site needs: requirements-docs.txt ..."
+	@$(BIN)/python -m pip install -q -r requirements-docs.txt
+	@touch $@
+
+.venv/requirements: requirements-dev.txt .venv/demo
+	@echo "Installing what tests, formatters and benchmarks need: requirements-dev.txt ..."
+	@$(BIN)/python -m pip install -q $(TORCH) -r requirements-dev.txt
+	@touch $@
+
+# pip shows a build's output only if it fails, hence the question after it.
+.venv/installed: .venv/demo setup.py pyproject.toml CMakeLists.txt $(SOURCES)
+	@echo "Compiling the kernels (CMake) and installing fastkan in .venv ..."
+	@$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	@$(BIN)/python -c "import fastkan; [print(f'{name}: {state}') for name, state in fastkan.backends().items()]"
+	@touch $@
 
 .venv/testing: .venv/requirements CMakeLists.txt $(SOURCES)
-	$(BIN)/cmake -S . -B build/testing -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTKAN_TESTING=ON \
+	@echo "Compiling what only tests use (the emulated GPU) ..."
+	@$(BIN)/cmake -S . -B build/testing -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTKAN_TESTING=ON \
 		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
 		-DTORCH_ROOT=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
-	$(BIN)/cmake --build build/testing --target fastkan_testing fastkan_emulated
-	touch $@
+	@$(BIN)/cmake --build build/testing --target fastkan_testing fastkan_emulated
+	@touch $@

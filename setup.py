@@ -6,14 +6,23 @@ leaves them out, FASTKAN_CUDA_ARCHS="80;90a" says for which GPUs.
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Command, setup
-from setuptools.command.bdist_wheel import bdist_wheel
-from setuptools.command.build import build
+import setuptools
+
+OLDEST_SETUPTOOLS, OLDEST_CMAKE = 77, (3, 20)  # as in pyproject.toml and CMakeLists.txt
+if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:  # pip's --no-build-isolation does not check it
+    raise SystemExit(
+        f"fastkan: setuptools {setuptools.__version__} is too old: expected {OLDEST_SETUPTOOLS} or later, "
+        f"pip install -U 'setuptools>={OLDEST_SETUPTOOLS}'"
+    )
+from setuptools import Command, setup  # noqa: E402
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
+from setuptools.command.build import build  # noqa: E402
 
 SOURCE = Path(__file__).resolve().parent
 PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
@@ -27,6 +36,17 @@ def tool(name: str) -> str:
     if path := shutil.which(name, path=PATH):
         return path
     raise RuntimeError(f"{name} was not found")
+
+
+def cmake() -> str:
+    path = tool("cmake")
+    text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"(\d+)\.(\d+)[.\d]*", text)
+    if version is None or tuple(map(int, version.groups())) < OLDEST_CMAKE:
+        oldest = ".".join(map(str, OLDEST_CMAKE))
+        which = f"CMake {version[0]}" if version else "a CMake without a version"
+        raise RuntimeError(f"{path} is {which}: expected {oldest} or later, pip install -U cmake")
+    return path
 
 
 def torch_root() -> Path:  # without the seconds that importing it takes
@@ -54,7 +74,7 @@ def configuration(device: str) -> list[str]:
 def compile_library(device: str) -> Path:
     """Configure and compile; what an earlier build compiled is used again unless it was configured differently."""
     folder = SOURCE / "build" / ("native" if device == "cpu" else device)
-    configure = [tool("cmake"), "-S", str(SOURCE), "-B", str(folder), "-G", "Ninja", *configuration(device)]
+    configure = [cmake(), "-S", str(SOURCE), "-B", str(folder), "-G", "Ninja", *configuration(device)]
     made_with = repr((configure, *map(os.environ.get, ("CXX", "CXXFLAGS", "LDFLAGS"))))
     record = folder / "made_with.txt"
     if not record.exists() or record.read_text() != made_with:
@@ -87,7 +107,7 @@ class build_native(Command):
                 print(f"fastkan{plain if device == 'cpu' else ', no kernels for GPUs: '}{why}", file=sys.stderr)
 
     def build_for(self, device: str) -> str | None:
-        """Why there is no library; fastkan.backends() tells it too, since pip keeps this output to itself."""
+        """Build and copy the library. Returns why it could not be built, which fastkan.backends() reports too."""
         folder = (SOURCE if self.editable_mode or self.inplace else Path(self.build_lib)) / "fastkan/lib"
         target = folder / f"libfastkan_{device}.so"
         reason = target.with_suffix(".absent.txt")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from fastkan.measure.correctness import RANGE, Case, Contestant, Operands, Unavailable, formula
+from fastkan.measure.correctness import RANGE, Candidate, Case, Operands, Unavailable, formula
 from fastkan.measure.progress import bar
 
 from . import cases
@@ -53,8 +53,8 @@ def splines(case: Case) -> Operands:
 
 
 def _both(name: str, problem: Operands) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    contestant: Contestant = PEERS[name].build(problem)
-    found = {key: value.double() for key, value in contestant.results().items()}
+    candidate: Candidate = PEERS[name].build(problem)
+    found = {key: value.double() for key, value in candidate.results().items()}
     return found, formula(problem.double(), "reference").results()
 
 

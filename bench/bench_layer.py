@@ -1,4 +1,4 @@
-"""The cases under pytest-benchmark: `pytest bench --benchmark-only`. Every contestant passes the gate first."""
+"""The cases under pytest-benchmark: `pytest bench --benchmark-only`. Every candidate passes the gate first."""
 
 from functools import cache
 
@@ -7,15 +7,15 @@ import torch
 
 from bench import cases
 from bench.peers import PEERS
-from fastkan.measure.correctness import Case, Contestant, Gate, Operands, Unavailable
+from fastkan.measure.correctness import Candidate, Case, Checker, Operands, Unavailable
 
 THREADS = 2
 
 
 @cache
-def gate(case: Case) -> tuple[Operands, Gate]:
+def gate(case: Case) -> tuple[Operands, Checker]:
     problem = Operands.of(case)
-    return problem, Gate(problem)
+    return problem, Checker(problem)
 
 
 def name(case: Case) -> str:
@@ -23,17 +23,17 @@ def name(case: Case) -> str:
     return f"{case.batch}x{case.in_features}x{case.out_features}-G{case.grid_size}"
 
 
-def admitted(case: Case, peer: str) -> Contestant:
+def admitted(case: Case, peer: str) -> Candidate:
     problem, door = gate(case)
     try:
         torch._dynamo.reset()
-        contestant = PEERS[peer].build(problem)
+        candidate = PEERS[peer].build(problem)
     except Unavailable as absent:
         pytest.skip(str(absent))
-    if contestant.gradients is not None:
-        _, reason = door.check(contestant)
+    if candidate.gradients is not None:
+        _, reason = door.check(candidate)
         assert not reason, reason
-    return contestant
+    return candidate
 
 
 @pytest.mark.parametrize("peer", PEERS)

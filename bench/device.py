@@ -5,7 +5,7 @@ from statistics import median
 
 import torch
 
-from fastkan.measure.correctness import Case, Contestant
+from fastkan.measure.correctness import Candidate, Case
 from fastkan.measure.timing import wall_clock
 
 ROUNDS = 9
@@ -55,25 +55,25 @@ def _limit(name: str, unit: str, work: int, run: Callable[[], object], take) -> 
     return {"limit": name, "rate": f"{work / seconds:.4g}", "unit": unit, "seconds": f"{seconds:.4g}"}
 
 
-def input_sets(contestant: Contestant, device: torch.device) -> int:
+def input_sets(candidate: Candidate, device: torch.device) -> int:
     """How many inputs and cotangents together are twice the second-level cache, up to 16."""
     if device.type != "cuda":
         return 2
-    each = contestant.x.nbytes + contestant.grad_out.nbytes
+    each = candidate.x.nbytes + candidate.grad_out.nbytes
     return max(1, min(16, -(-2 * torch.cuda.get_device_properties(device).L2_cache_size // each)))
 
 
-def step_bytes(contestant: Contestant, device: torch.device) -> int | str:
+def step_bytes(candidate: Candidate, device: torch.device) -> int | str:
     """The most that forward and backward allocate beyond input and parameters; '' on a CPU, which does not tell."""
     if device.type != "cuda":
         return ""
-    contestant.train()  # compiles, and makes the libraries' workspaces
-    contestant.x.grad = None
-    for p in contestant.parameters:
+    candidate.train()  # compiles, and makes the libraries' workspaces
+    candidate.x.grad = None
+    for p in candidate.parameters:
         p.grad = None
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    contestant.train()
+    candidate.train()
     return torch.cuda.max_memory_allocated(device) - before
 
 

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from fastkan import KAN
-from fastkan.arguments import positive
 from fastkan.measure.provenance import write_csv
 from fastkan.measure.table import table
+from fastkan_cli import positive
 
 SIZES = (3, 5, 10, 20, 50, 100, 200, 500, 1000)
 PYKAN_SIZES = (3, 5, 10, 20, 50)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import fastkan
 from fastkan.measure.correctness import Unavailable
 from fastkan.measure.progress import bar
-from fastkan.measure.timing import quartiles, race
+from fastkan.measure.timing import quartiles, time_interleaved
 
 from .peers import installed
 
@@ -66,7 +66,7 @@ def _rows(setting: Setting, rounds: int) -> Iterator[dict[str, object]]:
     times: dict[str, list[float]] = {}
     if not setting.memory:
         runs = {peer: Training(start, setting) for peer, start in starts.items()}
-        times, _ = race(runs, rounds, 0.0, label=str(setting), sample=_seconds_a_step)
+        times, _ = time_interleaved(runs, rounds, 0.0, label=str(setting), sample=_seconds_a_step)
     for peer in LABELS:
         row = {
             "network": str(setting), "lamb": setting.lamb, "update_grid": setting.update_grid, "peer": peer,

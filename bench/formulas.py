@@ -75,7 +75,7 @@ TINY = ((Target("x + y", lambda x: x.sum(1), -1, 1, (2, 1, 1), ((2, 1),)), 1, 0)
 
 
 def rows(which: Sequence[tuple[Target, int, int]], rounds: int) -> list[dict[str, object]]:
-    """One row a target and contestant; rounds: seeds at most."""
+    """One row a target and candidate; rounds: seeds at most."""
     return [row for entry in bar(which, "formulas") for row in _rows(*entry, rounds)]
 
 

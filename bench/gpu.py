@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from fastkan.arguments import positive
-from fastkan.measure.correctness import Build, Case, Contestant, Operands, Unavailable
+from fastkan.measure.correctness import Build, Candidate, Case, Operands, Unavailable
 from fastkan.measure.peers import BASELINE, builds
 from fastkan.measure.provenance import write_csv
 from fastkan.measure.timing import PHASES, Result, csv_rows, measure
+from fastkan_cli import positive
 
 from . import gpu_report, steps
 from .device import ARITHMETICS, clock, floor_seconds, input_sets, limits, step_bytes
@@ -98,9 +98,9 @@ class Session:
         torch.set_float32_matmul_precision(ARITHMETICS[work.case.arithmetic][1])
         peaks: dict[str, int | str] = {}
 
-        def prepare(name: str, contestant: Contestant) -> None:
-            peaks[name] = step_bytes(contestant, self.device)
-            contestant.rotate(input_sets(contestant, self.device))
+        def prepare(name: str, candidate: Candidate) -> None:
+            peaks[name] = step_bytes(candidate, self.device)
+            candidate.rotate(input_sets(candidate, self.device))
 
         peers = {name: self._guarded(name, build) for name, build in builds(work.peers, ON_GPU).items()}
         try:
@@ -120,14 +120,14 @@ class Session:
     def _left_out(self, work: Work) -> str:
         if self.late:
             return f"left out: the {self.seconds:g} s were spent"
-        # float64: coefficients, their copy and gradient, once as the truth; the contestants: parameters and gradients
+        # float64: coefficients, their copy and gradient, once as the truth; the candidates: parameters and gradients
         needed = work.case.parameters * (5 * 8 + (2 * len(work.peers) + 5) * work.case.dtype.itemsize)
         return f"left out: takes about {needed / 2**30:.0f} GiB" if needed > self._memory() else ""
 
     def _guarded(self, name: str, build: Build) -> Build:
-        """The contestant, unless its features alone would not fit."""
+        """The candidate, unless its features alone would not fit."""
 
-        def checked(problem: Operands) -> Contestant:
+        def checked(problem: Operands) -> Candidate:
             c = problem.case
             needed = DENSE_COPIES * c.batch * c.in_features * c.functions * c.dtype.itemsize
             if name in FORMULAS and name != "reference" and needed > self._memory():
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seconds", type=positive, default=240, metavar="S", help="to spend, about (240)")
-    parser.add_argument("--rounds", type=positive, default=9, help="samples of each contestant (9)")
+    parser.add_argument("--rounds", type=positive, default=9, help="samples of each candidate (9)")
     parser.add_argument("--quick", action="store_true", help="the most important cases alone")
     parser.add_argument("--dry", action="store_true", help="tiny shapes on a CPU, to test this program")
     args = parser.parse_args(argv)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fastkan.measure.correctness import Case, Contestant, Operands, Unavailable
+from fastkan.measure.correctness import Candidate, Case, Operands, Unavailable
 from fastkan.measure.progress import bar
 
 from . import cases
@@ -37,9 +37,9 @@ def _row(case: Case, name: str) -> dict[str, object]:
         return {**row, "reason": f"fails: {type(failure).__name__}"}
 
 
-def saved_bytes(contestant: Contestant) -> int:
+def saved_bytes(candidate: Candidate) -> int:
     """Each storage that autograd saves is counted once; those of x, of parameters and of constants are not."""
-    contestant.train()  # what is compiled or cached at the first call does not count
+    candidate.train()  # what is compiled or cached at the first call does not count
     kept = {}  # address -> storage, which stays alive, so that no address is used twice
 
     def keep(t: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ def saved_bytes(contestant: Contestant) -> int:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        contestant.forward(contestant.x)
-    for own in (contestant.x, *contestant.parameters, *contestant.constants):
+        candidate.forward(candidate.x)
+    for own in (candidate.x, *candidate.parameters, *candidate.constants):
         kept.pop(own.untyped_storage().data_ptr(), None)
     return sum(storage.nbytes() for storage in kept.values())

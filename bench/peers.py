@@ -7,12 +7,12 @@ from types import ModuleType
 from torch import nn
 
 from fastkan.measure import peers as shipped
-from fastkan.measure.correctness import RANGE, Contestant, Operands, Unavailable
+from fastkan.measure.correctness import RANGE, Candidate, Operands, Unavailable
 from fastkan.measure.peers import Peer
 from fastkan.measure.provenance import version_of
 
 
-def pykan(problem: Operands) -> Contestant:
+def pykan(problem: Operands) -> Candidate:
     """pykan's KANLayer, its spline scale at one and fixed, so that it trains what the others train."""
     c = problem.case
     layer = installed("kan.KANLayer", "pykan").KANLayer(
@@ -22,13 +22,13 @@ def pykan(problem: Operands) -> Contestant:
     _fill(layer.scale_base, problem.base_weight)
     layer.scale_sp.data.fill_(1)
     nn.Module.to(layer, problem.x.device, c.dtype)  # its own `to` takes a device only
-    return Contestant(
+    return Candidate(
         lambda x: layer(x)[0], problem.x, problem.grad_out, (layer.coef, layer.scale_base),
         lambda: (layer.coef.grad.transpose(1, 2), layer.scale_base.grad), (layer.grid, layer.mask, layer.scale_sp),
     )  # fmt: skip
 
 
-def inkan(problem: Operands) -> Contestant:
+def inkan(problem: Operands) -> Candidate:
     """inkan's KANLayer as it comes: its basis through torch.compile."""
     c = problem.case
     _cubic(problem)
@@ -42,10 +42,10 @@ def inkan(problem: Operands) -> Contestant:
         coef = layer.weight.grad[:, :splines].view(c.out_features, c.in_features, c.functions)
         return coef.permute(1, 2, 0), layer.weight.grad[:, splines:].T
 
-    return Contestant(layer, problem.x, problem.grad_out, (layer.weight,), gradients, (layer.grid_starts,))
+    return Candidate(layer, problem.x, problem.grad_out, (layer.weight,), gradients, (layer.grid_starts,))
 
 
-def flashkan(problem: Operands) -> Contestant:
+def flashkan(problem: Operands) -> Candidate:
     """flashkan's KANLayer as it comes: its basis through torch.compile."""
     c = problem.case
     _cubic(problem)
@@ -55,7 +55,7 @@ def flashkan(problem: Operands) -> Contestant:
     layer.to(problem.x.device, c.dtype)
     _fill(layer.spline_weight, problem.coef.permute(2, 0, 1))
     _fill(layer.base_weight, problem.base_weight.T)
-    return Contestant(
+    return Candidate(
         layer, problem.x, problem.grad_out, (layer.spline_weight, layer.base_weight),
         lambda: (layer.spline_weight.grad.permute(1, 2, 0), layer.base_weight.grad.T), (layer.grid_starts,),
     )  # fmt: skip

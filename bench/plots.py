@@ -63,7 +63,7 @@ def layers(rows: Rows, labels: dict[str, str], path: Path) -> None:
 
 
 def scaling(rows: Rows, labels: dict[str, str], path: Path) -> None:
-    """Time of forward+backward against G, one line a contestant."""
+    """Time of forward+backward against G, one line a candidate."""
     rows = [r for r in rows if r["phase"] == "forward+backward" and r["seconds"] and r["peer"] in STYLES]
     figure, axes = plt.subplots(figsize=(9.5, 4.5), layout="constrained")
     for peer in dict.fromkeys(r["peer"] for r in rows):

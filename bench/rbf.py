@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastkan import FastKANLayer, use_backend
 from fastkan.measure.progress import bar
-from fastkan.measure.timing import quartiles, race
+from fastkan.measure.timing import quartiles, time_interleaved
 
 BASELINE = "linear"
 LABELS = {BASELINE: "nn.Linear, equal parameters", "formula": "fast-kan's formula", "native": "FastKANLayer, native"}
@@ -40,7 +40,7 @@ TINY = (Shape(16, 3, 2, 4),)
 
 
 def rows(which: Sequence[Shape], rounds: int) -> list[dict[str, object]]:
-    """One row a shape and contestant; nothing is timed unless the kernels' gradients are the formula's."""
+    """One row a shape and candidate; nothing is timed unless the kernels' gradients are the formula's."""
     return [row for shape in bar(which, "rbf") for row in _rows(shape, rounds)]
 
 
@@ -55,7 +55,7 @@ def _rows(shape: Shape, rounds: int) -> Iterator[dict[str, object]]:
         off = float((got - want).norm() / want.norm())
         if off > TOLERANCE:
             raise AssertionError(f"{shape}: a gradient is off by {off:.1e} of its norm")
-    times, _ = race(by, rounds, 5e-3, label=str(shape))
+    times, _ = time_interleaved(by, rounds, 5e-3, label=str(shape))
     for peer, samples in times.items():
         low, high = quartiles(samples)
         ratio = median(a / b for a, b in zip(samples, times[BASELINE], strict=True))

@@ -54,7 +54,7 @@ def _run(r: dict[str, str]) -> str:
 
 
 def layers(rows: Rows, where: str = "") -> str:
-    """Ratios to the baseline, contestants down, cases across; one table a phase. `where` ends the title."""
+    """Ratios to the baseline, candidates down, cases across; one table a phase. `where` ends the title."""
     cases = list(dict.fromkeys(case(r) for r in rows))
     parts = [f"## A layer's time over that of {LABELS[BASELINE]}{where}"]
     for phase in dict.fromkeys(r["phase"] for r in rows):
@@ -80,7 +80,7 @@ def _baseline_times(rows: Rows, cases: Sequence[str]) -> str:
 
 
 def scaling(rows: Rows) -> str:
-    """Times, grid sizes down, contestants across; forward and backward."""
+    """Times, grid sizes down, candidates across; forward and backward."""
     every, rows = rows, [r for r in rows if r["phase"] == "forward+backward"]
     grids = list(dict.fromkeys(r["grid_size"] for r in rows))
     cells = {(r["grid_size"], r["peer"]): r for r in rows}
@@ -118,7 +118,7 @@ def _growth(rows: Rows, grids: Sequence[str]) -> str:
 
 
 def accuracy(rows: Rows) -> str:
-    """Largest errors in float32, contestants down, grid sizes across."""
+    """Largest errors in float32, candidates down, grid sizes across."""
     grids = list(dict.fromkeys(r["grid_size"] for r in rows))
     rows_of = {(r["peer"], r["grid_size"]): r for r in rows}
     peers = [p for p in dict.fromkeys(r["peer"] for r in rows) if any(rows_of[p, g]["feature_error"] for g in grids)]
@@ -136,7 +136,7 @@ def accuracy(rows: Rows) -> str:
 
 
 def memory(rows: Rows) -> str:
-    """KiB kept for backward, contestants down, cases across."""
+    """KiB kept for backward, candidates down, cases across."""
     cases = list(dict.fromkeys(case(r) for r in rows))
     cells = {(r["peer"], case(r)): f"{int(r['saved_bytes']) / 1024:,.1f}" if r["saved_bytes"] else "-" for r in rows}
     lines = [[LABELS[p], *(cells[p, case] for case in cases)] for p in dict.fromkeys(r["peer"] for r in rows)]
@@ -154,7 +154,7 @@ def startup(rows: Rows) -> str:
 
 
 def fit(rows: Rows) -> str:
-    """Steps of a training: networks down, contestants across; then memory."""
+    """Steps of a training: networks down, candidates across; then memory."""
     timed = [r for r in rows if r["seconds"]]
     lines = []
     for r in timed:
@@ -171,7 +171,7 @@ def fit(rows: Rows) -> str:
 
 
 def symbolic(rows: Rows) -> str:
-    """auto_symbolic: networks down, contestants across."""
+    """auto_symbolic: networks down, candidates across."""
     lines = [
         [r["network"], r["edges"], r["peer"], r["edges_timed"], duration(float(r["seconds"])), _ratio(r)]
         for r in rows
@@ -182,7 +182,7 @@ def symbolic(rows: Rows) -> str:
 
 
 def formulas(rows: Rows) -> str:
-    """Which formulas are found: targets down, contestants across."""
+    """Which formulas are found: targets down, candidates across."""
     lines = []
     for r in rows:
         if int(r["seeds"]):
@@ -262,7 +262,7 @@ def _time(row: dict[str, str] | None) -> str:
 
 
 def reasons(rows: Iterable[dict[str, str]], where: Callable[[dict[str, str]], str]) -> str:
-    """One line for each contestant and reason, with where it holds."""
+    """One line for each candidate and reason, with where it holds."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for r in rows:
         if r["reason"]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fastkan.measure.correctness import Build, Case, Contestant, Operands
+from fastkan.measure.correctness import Build, Candidate, Case, Operands
 from fastkan.measure.peers import builds
 from fastkan.measure.progress import bar
 from fastkan.measure.timing import csv_rows, measure
@@ -18,7 +18,7 @@ FULL, TINY = cases.SCALING, cases.TINY
 DENSE_FEATURES = 1 << 24
 
 
-class ZeroFill(Contestant):
+class ZeroFill(Candidate):
     """Not a layer: zeros written into a new gradient of the coefficients, which any layer must do at least."""
 
     def infer(self) -> torch.Tensor:
@@ -38,16 +38,16 @@ class ZeroFillInPlace(ZeroFill):
     train = infer
 
 
-def zero_fill(problem: Operands) -> Contestant:
+def zero_fill(problem: Operands) -> Candidate:
     return ZeroFill(torch.zeros_like, problem.x, problem.grad_out, (problem.coef,))
 
 
-def zero_fill_in_place(problem: Operands) -> Contestant:
+def zero_fill_in_place(problem: Operands) -> Candidate:
     native = PEERS["native"].build(problem)
     return ZeroFillInPlace(native.forward, problem.x, problem.grad_out, (problem.coef,))
 
 
-def contestants(case: Case) -> dict[str, Build]:
+def candidates(case: Case) -> dict[str, Build]:
     dense = case.batch * case.in_features * case.functions <= DENSE_FEATURES
     layers = builds(["native", *(["efficient-kan"] if dense else [])], PEERS)
     return {**layers, "zero-fill": zero_fill, "forward-zero-fill": zero_fill_in_place}
@@ -55,4 +55,4 @@ def contestants(case: Case) -> dict[str, Build]:
 
 def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
     """As in layers, with the peers `zero-fill` and `forward-zero-fill` beside the layers."""
-    return [row for case in which for row in csv_rows(measure(case, contestants(case), rounds, progress=bar))]
+    return [row for case in which for row in csv_rows(measure(case, candidates(case), rounds, progress=bar))]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fastkan import KAN
-from fastkan.measure.timing import quartiles, race
+from fastkan.measure.timing import quartiles, time_interleaved
 from fastkan.nn import KANSequential
 
 from .steps import GRID_SIZE, TOLERANCE, Network, Training, kan
@@ -79,7 +79,7 @@ def _rows(network: Network, rounds: int) -> Iterator[dict[str, object]]:
     reasons = {peer: wrong(network, peer) for peer in PEERS}
     trainings = {peer: Training(network, PEERS[peer](network), CPU) for peer in PEERS if not reasons[peer]}
     runs = {peer: lambda t=training: step(t) for peer, training in trainings.items()}
-    times, _ = race(runs, rounds, 5e-3, label=str(network))
+    times, _ = time_interleaved(runs, rounds, 5e-3, label=str(network))
     for peer, reason in reasons.items():
         row = {"network": str(network), "peer": peer, "seconds": "", "seconds_q1": "", "seconds_q3": "", "ratio": ""}
         if samples := times.get(peer):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastkan import KANLinear, select
 from fastkan.measure.correctness import RANGE, Case, Operands
 from fastkan.measure.peers import BASELINE, EfficientKAN
-from fastkan.measure.timing import quartiles, race
+from fastkan.measure.timing import quartiles, time_interleaved
 
 from .device import clock
 
@@ -159,7 +159,7 @@ def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str
         except Exception as failure:  # a row of the table
             reason = f"fails: {type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
         failed[peer, mode] = reason
-    times, _ = race(runs, rounds, 2e-3, label=str(which), sample=clock(device))
+    times, _ = time_interleaved(runs, rounds, 2e-3, label=str(which), sample=clock(device))
     for peer, mode in failed:
         row = {
             "network": str(which), "peer": peer, "mode": mode, "parameters": count.get(peer, ""), "seconds": "",

@@ -13,7 +13,7 @@ import torch
 import fastkan
 from fastkan.measure.correctness import Unavailable
 from fastkan.measure.progress import bar
-from fastkan.measure.timing import quartiles, race
+from fastkan.measure.timing import quartiles, time_interleaved
 
 from .peers import installed
 
@@ -53,7 +53,7 @@ def _rows(setting: Setting, rounds: int) -> Iterator[dict[str, object]]:
         runs["pykan"] = Pykan(setting)
     except Unavailable as absent:
         reason = str(absent)
-    times, _ = race(runs, rounds, 0.0, label=str(setting), sample=lambda run, repeats: run())
+    times, _ = time_interleaved(runs, rounds, 0.0, label=str(setting), sample=lambda run, repeats: run())
     for peer in LABELS:
         row = {"network": str(setting), "rows": setting.rows, "edges": setting.edges, "peer": peer}
         row |= {"edges_timed": setting.edges if peer == BASELINE else setting.timed}

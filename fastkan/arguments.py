@@ -1,8 +1,6 @@
 """Checks of arguments: errors name the argument, its value and what was expected."""
 
-import argparse
 import math
-import re
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -45,9 +43,3 @@ def indices(name: str, values: Iterable[int], count: int) -> list[int]:
     if len(set(found)) != len(found):
         raise ValueError(f"{name}={values!r}: expected different indices")
     return found
-
-
-def positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
-    return int(text)

@@ -1,6 +1,7 @@
 """The instrument: the gate turns red on what is wrong, the race is interleaved, records come back as they went."""
 
 import math
+import subprocess
 import time
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 import torch
 
 from fastkan.measure import peers
-from fastkan.measure.correctness import Case, Contestant, Gate, Operands, Unavailable, formula
-from fastkan.measure.provenance import circumstances, read_csv, write_csv
-from fastkan.measure.timing import PHASES, measure, quartiles, race
+from fastkan.measure.correctness import Candidate, Case, Checker, Operands, Unavailable, formula
+from fastkan.measure.provenance import environment, read_csv, write_csv
+from fastkan.measure.timing import PHASES, measure, quartiles, time_interleaved
 
 CASE = Case(64, 6, 5, 5)
 LAYERS = [Case(1024, 256, 256, 5), Case(4096, 64, 64, 5), Case(1024, 784, 64, 5), Case(256, 64, 64, 200)]
@@ -23,24 +24,24 @@ def problem():
 
 @pytest.fixture(scope="module")
 def gate(problem):
-    return Gate(problem)
+    return Checker(problem)
 
 
 @pytest.mark.parametrize("degree", range(6))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_right_layers_pass(degree, dtype):
     problem = Operands.of(Case(64, 6, 5, 20, degree, dtype))
-    gate = Gate(problem)
+    gate = Checker(problem)
     for name in ("reference", "native", "efficient-kan", "closed-cubic"):
         try:
-            contestant = peers.PEERS[name].build(problem)
+            candidate = peers.PEERS[name].build(problem)
         except Unavailable:
             continue
-        share, reason = gate.check(contestant)
+        share, reason = gate.check(candidate)
         assert share < 1 and not reason, name
 
 
-class Wrong(Contestant):
+class Wrong(Candidate):
     """A right layer with one result changed."""
 
     def __init__(self, problem: Operands, key: str, change):
@@ -87,7 +88,7 @@ def test_the_gate_sees_ten_bits_of_mantissa(problem, gate):
 def test_a_large_problem_is_checked_in_some_rows_and_run_in_all(monkeypatch):
     monkeypatch.setattr("fastkan.measure.correctness.FEATURES", 10 * CASE.in_features * CASE.functions)
     problem = Operands.of(CASE)
-    gate = Gate(problem)
+    gate = Checker(problem)
     assert len(gate.rows) == 10 and gate.rows[0] == 0 and gate.rows[-1] == CASE.batch - 1
     share, reason = gate.check(formula(problem, "reference"))
     assert share < 1 and not reason
@@ -108,14 +109,14 @@ def test_no_number_is_given_for_a_wrong_an_absent_or_a_failing_contestant():
     def failing(problem):
         raise RuntimeError("broken\nat length")
 
-    contestants = {
+    candidates = {
         "linear": peers.linear_equal_parameters,
         "wrong": lambda problem: Wrong(problem, "grad_x", lambda v: v / 2),
         "absent": absent,
         "failing": failing,
     }
-    results = measure(CASE, contestants, 2, sample_seconds=0)
-    assert [(r.peer, r.phase) for r in results] == [(peer, phase) for phase in PHASES for peer in contestants]
+    results = measure(CASE, candidates, 2, sample_seconds=0)
+    assert [(r.peer, r.phase) for r in results] == [(peer, phase) for phase in PHASES for peer in candidates]
     for r in results:
         assert bool(r.times) == bool(r.ratios) == (r.peer == "linear")
     reasons = {r.peer: r.reason for r in results}
@@ -127,14 +128,14 @@ def test_no_number_is_given_for_a_wrong_an_absent_or_a_failing_contestant():
 def test_rounds_are_interleaved_and_rotated():
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in "abc"}
-    times, repeats = race(runs, 4, sample_seconds=0)
+    times, repeats = time_interleaved(runs, 4, sample_seconds=0)
     assert repeats == {"a": 1, "b": 1, "c": 1}
     assert "".join(calls[-12:]) == "abcbcacababc"
     assert all(len(samples) == 4 for samples in times.values())
 
 
 def test_short_runs_are_repeated_within_a_sample():
-    _, repeats = race({"short": lambda: None, "long": lambda: time.sleep(2e-3)}, 1, sample_seconds=1e-3)
+    _, repeats = time_interleaved({"short": lambda: None, "long": lambda: time.sleep(2e-3)}, 1, sample_seconds=1e-3)
     assert repeats["short"] > 10 and repeats["long"] == 1
 
 
@@ -160,7 +161,7 @@ def test_records_come_back_as_they_were_written(tmp_path):
     write_csv(tmp_path / "sub" / "x.csv", rows)
     found = read_csv(tmp_path / "sub" / "x.csv")
     assert [{key: row[key] for key in rows[0]} for row in found] == rows
-    now = circumstances()
+    now = environment()
     assert all(row["torch"] == torch.__version__ and set(now) < set(row) for row in found)
     with pytest.raises(ValueError, match="rows is empty"):
         write_csv(tmp_path / "y.csv", [])
@@ -182,10 +183,10 @@ def test_a_layer_keeps_its_input_and_parameters_only(bench, problem):
     assert saved_bytes(peers.PEERS["efficient-kan"].build(problem)) > 0
     for name in ("reference", "native"):
         try:
-            contestant = peers.PEERS[name].build(problem)
+            candidate = peers.PEERS[name].build(problem)
         except Unavailable:
             continue
-        assert saved_bytes(contestant) == 0
+        assert saved_bytes(candidate) == 0
 
 
 def test_the_report_is_made_of_the_records(bench, tmp_path):
@@ -257,16 +258,17 @@ def test_the_limit_of_a_kan_layer_counts_its_windows(bench):
 
 
 def test_contestants_take_other_inputs_in_turn(problem):
-    contestant = formula(problem, "reference")
-    x = contestant.x.detach()
-    contestant.rotate(2)
+    candidate = formula(problem, "reference")
+    x = candidate.x.detach()
+    candidate.rotate(2)
     seen = []
     for _ in range(3):
-        contestant.train()
-        seen.append(contestant.x.detach())
+        candidate.train()
+        seen.append(candidate.x.detach())
     assert torch.equal(seen[0], x) and torch.equal(seen[2], x) and torch.equal(seen[1], x.roll(1, 0))
 
 
+@pytest.mark.long
 def test_tutorials_under_one_package_in_a_process_of_its_own():
     pytest.importorskip("sympy"), pytest.importorskip("matplotlib")
     from bench import report, tutorials
@@ -280,3 +282,31 @@ def test_tutorials_under_one_package_in_a_process_of_its_own():
     assert "| stopped after 60 s |" in report.tutorials([row, stopped])
     slow = row | {"peer": "pykan", "cpu_seconds": str(3 * float(row["cpu_seconds"]))}
     assert "the median is 3.0" in report.tutorials([row, slow])
+
+
+def test_two_commits_are_compared(bench, tmp_path, monkeypatch, capsys):
+    from bench import compare
+
+    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=compare.ROOT, capture_output=True).returncode:
+        pytest.skip("no git history")
+    monkeypatch.setattr(compare, "TREES", tmp_path)
+    monkeypatch.setenv("FASTKAN_NO_NATIVE", "1")  # compiling takes minutes
+    try:
+        assert compare.main(["HEAD", "--tiny", "--rounds", "2", "--csv", str(tmp_path / "x.csv")]) == 0
+    finally:
+        compare.git("worktree", "remove", "--force", str(next(tmp_path.glob("*/"))))
+    out = capsys.readouterr().out
+    assert (
+        "| 16, 3->2, G=5, forward+backward |" in out and "missing: libfastkan_cpu.so was not built: FASTKAN_NO" in out
+    )
+    (row,) = read_csv(tmp_path / "x.csv")
+    assert float(row["ratio"]) > 0 and float(row["difference"]) < compare.TOLERANCE
+    with pytest.raises(SystemExit, match="bench compare: fatal: "):
+        compare.main(["no-such-commit"])
+
+
+def test_results_that_differ_between_commits_are_reported(bench):
+    from bench.compare import difference
+
+    assert difference([(1.0, 2.0), (0.5, 1.0)], [(1.0, 2.0), (0.6, 1.0)]) == pytest.approx(0.1)
+    assert difference([(1.0, 2.0)], []) == math.inf and difference([], []) == 0

@@ -1,18 +1,23 @@
 """The command line: what each command prints, and that users' errors end in a message."""
 
+import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 import fastkan
-from fastkan import select
-from fastkan.cli import demo, formulas, main
+import fastkan_cli
+from fastkan import select, spec
+from fastkan.cli import demo, formulas
 from fastkan.measure import progress
 from fastkan.measure.correctness import Case
 from fastkan.measure.peers import DEFAULT, PEERS
 from fastkan.measure.provenance import read_csv
 from fastkan.measure.table import digits, duration, table
+from fastkan.tabular import prepare
+from fastkan_cli import main
 
 TINY = ["--rounds", "1", "--shape", "16x3x2"]
 
@@ -20,6 +25,54 @@ TINY = ["--rounds", "1", "--shape", "16x3x2"]
 def test_version_of_the_module():
     done = subprocess.run([sys.executable, "-m", "fastkan", "--version"], capture_output=True, text=True)
     assert done.stdout.strip() == f"fastkan {fastkan.__version__}"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], *([name, "--help"] for name in fastkan_cli.COMMANDS)])
+def test_help_does_not_wait_for_torch(command):
+    code = "import sys, fastkan_cli\ntry: fastkan_cli.main()\nfinally: assert not {'torch', 'fastkan'} & {*sys.modules}"
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 0 and "fastkan" in done.stdout and not done.stderr
+
+
+def test_the_names_in_the_options_are_those_of_the_package():
+    assert fastkan_cli.version() == fastkan.__version__
+    assert fastkan_cli.FAMILIES == spec.FAMILIES and fastkan_cli.MAX_DEGREE == spec.MAX_DEGREE
+    assert fastkan_cli.PEERS == tuple(PEERS) and fastkan_cli.DEFAULT_PEERS == DEFAULT
+    assert fastkan_cli.FEW_CLASSES == prepare.FEW
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers for the last word."""
+    line = " ".join(f"'{word}'" for word in words)
+    code = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _fastkan; echo ${{COMPREPLY[@]}}"
+    script = subprocess.run([sys.executable, "-m", "fastkan", "completion", "bash"], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", script.stdout + "\n" + code], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["fastkan", ""], [*fastkan_cli.COMMANDS, "--help", "--version"]),
+        (["fastkan", "pr"], ["predict"]),
+        (["fastkan", "fit", "t.csv", "--ta"], ["--target", "--task"]),
+        (["fastkan", "fit", "t.csv", "--task", ""], [*fastkan_cli.TASKS]),
+        (["fastkan", "bench", "--degree", ""], ["0", "1", "2", "3", "4", "5"]),
+        (["fastkan", "completion", "z"], ["zsh"]),
+        (["fastkan", "demo", "--e"], []),
+        (["fastkan", "fit", "t"], []),
+    ],
+)
+def test_bash_completes(words, expected):
+    assert completed(*words) == expected
+
+
+@pytest.mark.parametrize("shell, line", [("zsh", "bashcompinit"), ("fish", "-l keep -x -a 'formula network'")])
+def test_scripts_of_other_shells(capsys, shell, line):
+    assert main(["completion", shell]) == 0
+    assert line in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -31,6 +84,13 @@ def test_info_names_versions_and_backends(capsys, dtype):
     assert "chosen: " in out and "compiled library, cpu" in out
 
 
+def test_info_as_json(capsys):
+    assert main(["info", "--json", "--family", "rbf"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["family"] == "rbf" and content["torch"] and content["compiled library, cpu"]
+    assert content["backends"]["cpu"] == fastkan.backends(family="rbf")
+
+
 def test_info_asks_about_a_family(native, capsys, monkeypatch):
     monkeypatch.setattr(native, "_FAMILIES", ("bspline",))
     assert main(["info", "--family", "rbf"]) == 0
@@ -38,7 +98,7 @@ def test_info_asks_about_a_family(native, capsys, monkeypatch):
     assert "Backends for rbf in float32 on cpu" in out and "no compiled kernels for family 'rbf'" in out
 
 
-def test_bench_prints_a_line_for_every_contestant(capsys):
+def test_bench_prints_a_line_for_every_layer(capsys):
     assert main(["bench", *TINY]) == 0
     out = capsys.readouterr().out
     for peer in DEFAULT:

@@ -4,15 +4,14 @@ import math
 
 import pytest
 import torch
-from conftest import skip_if_missing
-from test_network_model import inputs
 
 from fastkan import KAN, reference
 from fastkan.compat.pykan import from_pykan
 from fastkan.network.layers.library import SYMBOLIC_LIB
-from fastkan.network.train import fit as training
-from fastkan.network.train import gradient, lbfgs, penalties
+from fastkan.network.train import gradient, lbfgs, objective, penalties
 from fastkan.network.train.lbfgs import LBFGS
+from support.backends import skip_if_missing
+from support.models import inputs
 
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u")
@@ -105,15 +104,15 @@ def gradients(model: KAN) -> dict[str, torch.Tensor]:
 
 
 def by_hand(model: KAN, x, y, lamb: float, metric: str, loss_fn=gradient.mean_square):
-    assert gradient.served(model, lamb, metric)
+    assert gradient.is_supported(model, lamb, metric)
     values = gradient.Gradient(model, loss_fn, lamb, metric, LAMBDAS, {})(x, y)
     return values, gradients(model)
 
 
 def by_autograd(model: KAN, x, y, lamb: float, metric: str, loss_fn=None):
-    objective = training.Objective(model, loss_fn, lamb, metric, LAMBDAS, {})
-    objective(x, y).backward()
-    return (objective.loss, objective.penalty), gradients(model)
+    total, value = objective.Objective(model, loss_fn, lamb, metric, LAMBDAS, {})(x, y)
+    total.backward()
+    return value, gradients(model)
 
 
 def assert_same(found, expected, **tolerance) -> None:
@@ -213,34 +212,35 @@ def test_the_loss_may_hold_parameters():
 )
 def test_all_else_is_autograds(change):
     model = KAN([3, 2, 1])
-    assert gradient.served(model, 0.1, METRICS[0]) and not gradient.served(model, 0.1, "edge_backward")
+    assert gradient.is_supported(model, 0.1, METRICS[0]) and not gradient.is_supported(model, 0.1, "edge_backward")
     change(model)
-    assert not gradient.served(model, 0.1, METRICS[0])
+    assert not gradient.is_supported(model, 0.1, METRICS[0])
 
 
 def test_edges_of_both_branches_are_autograds_where_their_sums_are_weighed():
     model = some_symbolic()
-    assert all(gradient.served(model, 0.1, metric) for metric in METRICS)
+    assert all(gradient.is_supported(model, 0.1, metric) for metric in METRICS)
     model.act_fun[0].mask[0, 0] = 0.5
-    assert [gradient.served(model, 0.1, metric) for metric in METRICS] == [True, False, False]
-    assert gradient.served(model, 0.0, METRICS[1])
+    assert [gradient.is_supported(model, 0.1, metric) for metric in METRICS] == [True, False, False]
+    assert gradient.is_supported(model, 0.0, METRICS[1])
     x, y = inputs(60, 3), inputs(60, 2, seed=5)
     assert_same(by_hand(model, x, y, 0.1, METRICS[0]), by_autograd(model, x, y, 0.1, METRICS[0]))
     model.symbolic_enabled = False
-    assert gradient.served(model, 0.1, METRICS[1])
+    assert gradient.is_supported(model, 0.1, METRICS[1])
 
 
-def test_functions_without_singularities():
+def test_functions_without_singularities(monkeypatch):
     model = some_symbolic(("1/x", "log", "sqrt"))
     x, y = inputs(60, 3), inputs(60, 2, seed=5)
     results = []
-    for served in (True, False):
-        trained = training.Objective(model, None, 0.1, METRICS[1], LAMBDAS, {"singularity_avoiding": True, "y_th": 5.0})
-        if served:
-            trained.settle()
-            assert trained.gradient is not None
-        trained.evaluate(x, y)
-        results.append(((trained.loss, trained.penalty), gradients(model)))
+    assert gradient.is_supported(model, 0.1, METRICS[1])
+    for supported in (True, False):
+        monkeypatch.setattr(objective, "is_supported", lambda *args, answer=supported: answer)
+        trained = objective.Objective(
+            model, None, 0.1, METRICS[1], LAMBDAS, {"singularity_avoiding": True, "y_th": 5.0}
+        )
+        _, value = trained.step_function()(x, y)
+        results.append((value, gradients(model)))
     assert results[0][0][0].isfinite()
     assert_same(*results)
 
@@ -253,17 +253,17 @@ def test_an_affine_map_that_is_not_trained():
 
 
 def test_other_base_functions_are_autograds():
-    assert not gradient.served(KAN([3, 2, 1], base_fun=torch.tanh), 0.0, METRICS[0])
+    assert not gradient.is_supported(KAN([3, 2, 1], base_fun=torch.tanh), 0.0, METRICS[0])
     with torch.autocast("cpu", torch.bfloat16):
-        assert not gradient.served(KAN([3, 2, 1]), 0.0, METRICS[0])
+        assert not gradient.is_supported(KAN([3, 2, 1]), 0.0, METRICS[0])
 
 
 def test_a_step_is_the_same_either_way(monkeypatch):
     x, y = inputs(60, 3), inputs(60, 1, seed=5)
     models = [KAN([3, 4, 1], dtype=torch.float64) for _ in range(2)]
     results = []
-    for model, served in zip(models, (gradient.served, lambda *args: False), strict=True):
-        monkeypatch.setattr(gradient, "served", served)
+    for model, supported in zip(models, (gradient.is_supported, lambda *args: False), strict=True):
+        monkeypatch.setattr(objective, "is_supported", supported)
         results.append(model.fit((x, y), steps=2, lamb=0.01, progress=False))
     for name in ("train_loss", "reg"):
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-6)
@@ -425,8 +425,8 @@ def test_the_direction_of_lbfgs_checks_its_vectors():
 
 def test_how_much_lbfgs_remembers():
     """As much as does not slow it down; and as many steps then lead further, of a quadratic of 100 parameters say."""
-    sizes = [LBFGS([torch.zeros(size)]).history for size in (10, lbfgs.NUMBERS // 20, lbfgs.NUMBERS)]
-    assert sizes == [lbfgs.MOST, 20, lbfgs.LEAST]
+    sizes = [LBFGS([torch.zeros(size)]).history for size in (10, lbfgs.HISTORY_ELEMENTS // 20, lbfgs.HISTORY_ELEMENTS)]
+    assert sizes == [lbfgs.MAX_HISTORY, 20, lbfgs.MIN_HISTORY]
     weights, ends = torch.logspace(0, 4, 100, dtype=torch.float64), []
     for history in (10, None):
         parameters = [torch.ones(100, dtype=torch.float64).requires_grad_()]

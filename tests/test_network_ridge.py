@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_levenberg_marquardt import NETWORKS, random
 
 from fastkan import KAN
 from fastkan.network.checkpoint import State
-from fastkan.network.train.fit import Objective
-from fastkan.network.train.lm_residuals import Batch
+from fastkan.network.train.lm_residuals import ObjectiveResiduals
+from fastkan.network.train.objective import Objective
+from support.least_squares import NETWORKS, random
 
 SHARE = 1e-2
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.1, "lamb_coefdiff": 0.0}
@@ -27,23 +27,22 @@ def ridge(model: KAN, loss: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def test_it_is_added_to_the_objective_and_its_gradient(name):
     model = NETWORKS[name]()
     x, y = random(20, model.in_features), 3 * random(20, model.width_in[-1], seed=1)
-    mine = objective(model)
-    mine.settle()
-    value = mine.evaluate(x, y)
+    evaluate = objective(model).step_function()
+    total, value = evaluate(x, y)
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     loss = (model(x) - y).square().mean()
     expected = loss + ridge(model, loss.detach(), y)
     expected.backward()
-    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(total, expected.detach(), rtol=1e-12, atol=0)
     for n, p in model.named_parameters():
         if p.grad is not None:
             torch.testing.assert_close(found[n], p.grad, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(mine.loss, loss.detach())
+    torch.testing.assert_close(value.loss, loss.detach())
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1)
-    assert mine.evaluate(x, y) == pytest.approx(
+    assert evaluate(x, y)[0] == pytest.approx(
         ((model(x) - y).square().mean() + ridge(model, loss.detach(), y)).item(), rel=1e-12
     ), "the ridge takes the loss at the start of the step"
 
@@ -54,7 +53,7 @@ def test_it_is_residuals_of_levenberg_marquardt(name, lamb):
     model = NETWORKS[name]()
     x, y = random(20, model.in_features), 3 * random(20, model.width_in[-1], seed=1)
     batch, params = (
-        Batch(objective(model, lamb), x, y, State(model)),
+        ObjectiveResiduals(objective(model, lamb), x, y, State(model)),
         [p for p in model.parameters() if p.requires_grad],
     )
     linear = batch.linearised(params)

@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 import torch
-from test_network_model import inputs
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastkan import KAN
 from fastkan.compat.pykan.model import MultKAN
+from support.models import inputs
 
 
 def target(x: torch.Tensor) -> torch.Tensor:
@@ -158,7 +158,7 @@ def test_grids_are_updated_on_schedule(monkeypatch):
     from fastkan.network.train import fit as training
 
     steps = []
-    monkeypatch.setattr(training, "_move", lambda model, x, inwards: steps.append(len(x)))
+    monkeypatch.setattr(training, "_update_grid", lambda model, x, inwards: steps.append(len(x)))
     run(KAN([2, 1]), opt="Adam", lr=0.01, steps=12, grid_update_num=5, stop_grid_update_step=10, batch=20)
     assert steps == [20] * 5
     steps.clear()

@@ -1,4 +1,4 @@
-// The local B-spline recurrence: the K+1 functions that are not zero on one knot interval, and their derivatives.
+// The local B-spline recurrence: the K + 1 basis functions that are non-zero on one knot span, and their derivatives.
 // One source for g++ and nvcc. Source: de Boor, A Practical Guide to Splines, chapters IX and X.
 #pragma once
 
@@ -15,7 +15,7 @@
 namespace fastkan {
 
 // Distances from x to its neighbouring knots, x in [t_m, t_{m+1}): left(j) = x - t_{m+1-j}, right(j) = t_{m+j} - x, j
-// = 1..K, and the reciprocal of the support that a recurrence step divides by, t_{m+k+1} - t_{m-r+k+1}.
+// = 1..K, and inv_support, the reciprocal of t_{m+k+1} - t_{m-r+k+1}, by which a step of the recurrence divides.
 
 // Knots one apart: u = x - t_m in units of the knot distance.
 template <class T>
@@ -23,7 +23,7 @@ struct UniformKnots {
   T u;
   FASTKAN_HD T left(int j) const { return u + T(j - 1); }
   FASTKAN_HD T right(int j) const { return T(j) - u; }
-  FASTKAN_HD T over_support(int r, int) const { return T(1) / T(r); }
+  FASTKAN_HD T inv_support(int r, int) const { return T(1) / T(r); }
 };
 
 // Any knots: l[j-1] = left(j), r[j-1] = right(j).
@@ -32,7 +32,7 @@ struct LocalKnots {
   T l[K > 0 ? K : 1], r[K > 0 ? K : 1];
   FASTKAN_HD T left(int j) const { return l[j - 1]; }
   FASTKAN_HD T right(int j) const { return r[j - 1]; }
-  FASTKAN_HD T over_support(int degree, int k) const { return T(1) / (right(k + 1) + left(degree - k)); }
+  FASTKAN_HD T inv_support(int degree, int k) const { return T(1) / (right(k + 1) + left(degree - k)); }
 };
 
 // w[k] = d^D/dx^D of function m-K+k at x, k = 0..K (per knot distance, for uniform knots); D <= K <= MAX.
@@ -49,7 +49,7 @@ FASTKAN_HD void local_functions(int K, int D, const Knots& knots, T* w) {
       T below = T(0);
       FASTKAN_UNROLL
       for (int k = 0; k < r; ++k) {
-        const T q = w[k] * knots.over_support(r, k);
+        const T q = w[k] * knots.inv_support(r, k);
         w[k] = derivative ? T(r) * (below - q) : knots.left(r - k + 1) * below + knots.right(k + 1) * q;
         below = q;
       }

@@ -1,13 +1,14 @@
-// Chebyshev polynomials of the first kind and their derivatives; what they are stands in fastkan/basis/chebyshev.py.
+// Chebyshev polynomials of the first kind and their derivatives; defined in fastkan/basis/chebyshev.py.
 #pragma once
 
 #include "bspline.h"
 
 namespace fastkan {
 
-// T_f^(d)(z), |z| <= 1: T_f = 2 z T_{f-1} - T_{f-2}, and T_f^(d) = 2^(d-1) (d-1)! f C_{f-d}^(d) with the ultraspherical
+// T_f^(d)(z), |z| <= 1: T_f = 2 z T_{f-1} - T_{f-2}, and T_f^(d) = 2^(d-1) (d-1)! f C_{f-d}^(d) with the
+// ultraspherical
 //   (n + 1) C_{n+1} = 2 (n + d) z C_n - (n + 2 d - 1) C_{n-1}.
-// V is T or a vector of these.
+// V is T or a SIMD vector of T.
 template <class T, class V>
 FASTKAN_HD V chebyshev(int f, int d, V z) {
   const V zero = z - z;

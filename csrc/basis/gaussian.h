@@ -1,5 +1,4 @@
-// Gaussian radial functions exp(-t^2), t = (x - c_f) / h, and their derivatives; what they are stands in
-// fastkan/basis/rbf.py.
+// Gaussian radial functions exp(-t^2), t = (x - c_f) / h, and their derivatives; defined in fastkan/basis/rbf.py.
 #pragma once
 
 #include "silu.h"

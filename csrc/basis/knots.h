@@ -1,4 +1,4 @@
-// A row of knots, as kernels keep it, and the interval that a number falls into.
+// The knots of one input in the form that kernels keep, and the search for the knot span of x.
 #pragma once
 
 #include <cmath>
@@ -9,8 +9,8 @@
 
 namespace fastkan {
 
-// Rounded as they stand: never contracted into a fused multiply-add.
-FASTKAN_HD double sum_of(double a, double b) {
+// Sum and product rounded to nearest, never contracted into a fused multiply-add.
+FASTKAN_HD double add_rn(double a, double b) {
 #if defined(__CUDA_ARCH__)
   return __dadd_rn(a, b);
 #else
@@ -18,7 +18,7 @@ FASTKAN_HD double sum_of(double a, double b) {
   return sum;
 #endif
 }
-FASTKAN_HD double product_of(double a, double b) {
+FASTKAN_HD double mul_rn(double a, double b) {
 #if defined(__CUDA_ARCH__)
   return __dmul_rn(a, b);
 #else
@@ -26,7 +26,7 @@ FASTKAN_HD double product_of(double a, double b) {
   return product;
 #endif
 }
-FASTKAN_HD float sum_of(float a, float b) {
+FASTKAN_HD float add_rn(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fadd_rn(a, b);
 #else
@@ -34,7 +34,7 @@ FASTKAN_HD float sum_of(float a, float b) {
   return sum;
 #endif
 }
-FASTKAN_HD float product_of(float a, float b) {
+FASTKAN_HD float mul_rn(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
 #else
@@ -43,9 +43,9 @@ FASTKAN_HD float product_of(float a, float b) {
 #endif
 }
 
-// The least T that is not below x, the greatest that is not above it.
+// x rounded up, or down, to a T.
 template <class T>
-FASTKAN_HD T not_below(double x) {
+FASTKAN_HD T rounded_up(double x) {
   if constexpr (sizeof(T) == sizeof(double)) {
     return x;
   } else {
@@ -58,11 +58,11 @@ FASTKAN_HD T not_below(double x) {
   }
 }
 template <class T>
-FASTKAN_HD T not_above(double x) {
-  return -not_below<T>(-x);
+FASTKAN_HD T rounded_down(double x) {
+  return -rounded_up<T>(-x);
 }
 
-// x = near + rest to twice the precision of T.
+// x = near + rest, twice the precision of T (double-double arithmetic).
 template <class T>
 struct Split {
   T near, rest;
@@ -70,28 +70,28 @@ struct Split {
   FASTKAN_HD static Split around(T near, double x) { return {near, static_cast<T>(x - static_cast<double>(near))}; }
 };
 
-// What all rows of a grid share.
+// Properties shared by all rows of a grid.
 struct Shape {
   int F, K, M;
   Outside outside;
   bool uniform;
-  bool exact;  // knots are compared with one by one: where they are uneven, and at orders at which a spline jumps there
-  double over_intervals;  // 1 / (M - 1)
+  bool exact;            // compare x with the knots: non-uniform knots, and orders at which the spline has jumps
+  double inv_intervals;  // 1 / (M - 1)
 
-  // Knot j of a row; of a uniform one rounded exactly as the reference rounds it, with the quotient j / (M - 1) mended
-  // by its remainder (Markstein, IBM J. Res. Dev. 34, 1990), since a device has no fast division.
+  // Knot j of a row. Uniform knots are rounded exactly like the reference's: the quotient j / (M - 1) is corrected by
+  // its remainder (Markstein, IBM J. Res. Dev. 34, 1990), since GPUs have no fast division.
   FASTKAN_HD double knot(const double* row, int j) const {
     if (!uniform) return row[j];
-    const double place = j, about = product_of(place, over_intervals);
-    const double share = fma(fma(-about, static_cast<double>(M - 1), place), over_intervals, about);
-    return sum_of(row[0], product_of(row[M - 1] - row[0], share));
+    const double place = j, about = mul_rn(place, inv_intervals);
+    const double share = fma(fma(-about, static_cast<double>(M - 1), place), inv_intervals, about);
+    return add_rn(row[0], mul_rn(row[M - 1] - row[0], share));
   }
 };
 
 template <class T>
 struct KnotRow {
   Split<T> origin, step;  // of uniform knots
-  T over_step;
+  T inv_step;
   Split<T> low, high;  // the ends of the grid range: x >= low.near where x >= t_K, x <= high.near where x <= t_F
   T begin, end;        // of the knots: x >= begin where x >= t_0, x < end where x < t_{M-1}
 
@@ -100,48 +100,48 @@ struct KnotRow {
     const double low = s.knot(row, s.K), high = s.knot(row, s.F), end = s.knot(row, s.M - 1);
     KnotRow r;
     r.origin = Split<T>::of(first);
-    r.step = Split<T>::of((last - first) * s.over_intervals);
-    r.over_step = static_cast<T>(s.M - 1) / static_cast<T>(last - first);
-    r.low = Split<T>::around(not_below<T>(low), low);
-    r.high = Split<T>::around(not_above<T>(high), high);
-    r.begin = not_below<T>(first);
-    r.end = not_below<T>(s.exact ? end : last);
+    r.step = Split<T>::of((last - first) * s.inv_intervals);
+    r.inv_step = static_cast<T>(s.M - 1) / static_cast<T>(last - first);
+    r.low = Split<T>::around(rounded_up<T>(low), low);
+    r.high = Split<T>::around(rounded_down<T>(high), high);
+    r.begin = rounded_up<T>(first);
+    r.end = rounded_up<T>(s.exact ? end : last);
     return r;
   }
 };
 
-// (x - origin) / step - place, right to the rounding of T however far the place is: origin + place step is made in
+// (x - origin) / step - place, accurate to the rounding of T for any place: origin + place * step is computed in
 // twice the precision.
 template <class T>
 FASTKAN_HD T steps_beyond(const KnotRow<T>& r, T x, T place) {
   if constexpr (sizeof(T) == sizeof(double)) {
-    return ((x - r.origin.near) - r.origin.rest) * r.over_step - place;
+    return ((x - r.origin.near) - r.origin.rest) * r.inv_step - place;
   } else {
-    // The product and the sum with their rounding errors (Dekker, Numer. Math. 18, 1971).
-    const T offset = product_of(place, r.step.near);
+    // Error-free product and sum (Dekker, Numer. Math. 18, 1971).
+    const T offset = mul_rn(place, r.step.near);
     const T offset_rest = fmaf(place, r.step.near, -offset) + place * r.step.rest;
-    const T t = sum_of(r.origin.near, offset);
-    const T back = sum_of(t, -r.origin.near);
-    const T t_rest = sum_of(sum_of(r.origin.near, -sum_of(t, -back)), sum_of(offset, -back));
-    return (sum_of(x, -t) - (t_rest + offset_rest + r.origin.rest)) * r.over_step;
+    const T t = add_rn(r.origin.near, offset);
+    const T back = add_rn(t, -r.origin.near);
+    const T t_rest = add_rn(add_rn(r.origin.near, -add_rn(t, -back)), add_rn(offset, -back));
+    return (add_rn(x, -t) - (t_rest + offset_rest + r.origin.rest)) * r.inv_step;
   }
 }
 
-// The interval m of x among uniform knots, t_m <= x < t_{m+1} to rounding, and u = (x - t_m) / h. Without "zero"
-// outside x is first moved into the grid range; of a NaN the lowest interval.
+// Knot span m of x on uniform knots, t_m <= x < t_{m+1} up to rounding, and u = (x - t_m) / h. Unless outside is
+// "zero", x is first clamped to the grid range. A NaN gets the first span.
 template <class T>
 FASTKAN_HD int uniform_interval(const Shape& s, const KnotRow<T>& r, T x, T* u) {
   const bool whole = s.outside == Outside::zero;
   const T lowest = whole ? r.begin : r.low.near, highest = whole ? r.end : r.high.near;
   T at = x > lowest ? x : lowest;
   at = at < highest ? at : highest;
-  const T z = ((at - r.origin.near) - r.origin.rest) * r.over_step;
+  const T z = ((at - r.origin.near) - r.origin.rest) * r.inv_step;
   const int bottom = whole ? 0 : s.K, top = (whole ? s.M - 1 : s.F) - 1;
   int m = static_cast<int>(z);
   m = m > bottom ? m : bottom;
   m = m < top ? m : top;
   *u = steps_beyond(r, at, static_cast<T>(m));
-  if constexpr (sizeof(T) != sizeof(double)) {  // where z may have rounded to the wrong side of a knot
+  if constexpr (sizeof(T) != sizeof(double)) {  // z may have been rounded to the wrong side of a knot
     const int beside = *u < T(0) && m > bottom ? -1 : *u >= T(1) && m < top ? 1 : 0;
     m += beside;
     *u -= static_cast<T>(beside);
@@ -149,13 +149,14 @@ FASTKAN_HD int uniform_interval(const Shape& s, const KnotRow<T>& r, T x, T* u) 
   return m;
 }
 
-// The same by comparison with the knots: the last at or below x, but the last of all; of a NaN the first. The right end
-// of the grid range closes the interval before it. x has been moved into the grid range, but with "zero" outside.
+// The same by comparison with the knots: the last knot at or below x, excluding the very last; a NaN gets the first
+// span. The right end of the grid range belongs to the span before it. x has been clamped to the grid range unless
+// outside is "zero".
 template <class T>
 FASTKAN_HD int exact_interval(const Shape& s, const KnotRow<T>& r, const double* row, double x) {
   int m = 0;
   if (s.uniform) {
-    const T z = (static_cast<T>(x) - r.origin.near) * r.over_step;
+    const T z = (static_cast<T>(x) - r.origin.near) * r.inv_step;
     m = z > T(0) ? z < static_cast<T>(s.M - 2) ? static_cast<int>(z) : s.M - 2 : 0;
     while (m > 0 && !(x >= s.knot(row, m))) --m;
     while (m < s.M - 2 && x >= s.knot(row, m + 1)) ++m;

@@ -1,4 +1,4 @@
-// The base function silu(x) = x sigma(x) and its derivatives; branch-free, so that loops over them become vector code.
+// The base function silu(x) = x sigma(x) and its derivatives; branch-free, so that loops over them vectorise.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ inline void sigmoid_derivative(int order, double* p) {
   }
 }
 
-// exp by 2^n e^r, |r| <= ln2 / 2, and the Taylor series of e^r to the rounding of the type. What would be less than the
-// least normal number is 0.
+// exp(x) = 2^n e^r with |r| <= ln2 / 2, and e^r by its Taylor series to the rounding of the type. Results below the
+// smallest normal number are 0.
 FASTKAN_HD float exponential(float x) {
   x = x < 88.0f ? x : 88.0f;
   x = x > -88.0f ? x : -88.0f;

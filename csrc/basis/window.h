@@ -1,4 +1,4 @@
-// One number on one row of knots: the window of K + 1 functions that are not zero there, and their weights.
+// The window of one x: the K + 1 B-spline basis functions that are non-zero there, and their values or derivatives.
 #pragma once
 
 #include "knots.h"
@@ -6,7 +6,7 @@
 
 namespace fastkan {
 
-// MAX bounds the degree: its arrays stay in registers. Where the degree is MAX itself, FIXED tells the compiler.
+// MAX bounds the degree, so that arrays stay in registers; FIXED means that the degree is MAX.
 template <class T, int MAX, bool FIXED>
 class Window {
  public:
@@ -25,14 +25,14 @@ class Window {
     start = start < top ? start : top;
   }
 
-  // The derivatives of that order of the functions start + k into w[k], k = 0..K.
+  // w[k] = derivative of that order of function start + k, k = 0..K.
   FASTKAN_HD void weights(int order, T* w) const {
     const int K = degree();
     const bool inside = x >= r_.low.near && x <= r_.high.near;
     const bool linear = s_.outside == Outside::linear;
     const bool rises = linear && !inside && order == 0 && K > 0;
     FASTKAN_ROLL
-    for (int pass = 0; pass <= rises; ++pass) {  // value at the end of the range, then slope
+    for (int pass = 0; pass <= rises; ++pass) {  // value at the end of the grid range, then slope
       T v[MAX + 1] = {};
       functions(pass == 0 ? order : 1, v);
       const Split<T> end = x < r_.low.near ? r_.low : r_.high;
@@ -66,7 +66,7 @@ class Window {
     if (!s_.exact) {
       local_functions<MAX>(K, order, UniformKnots<T>{u_}, w);
       T factor = T(1);
-      for (int d = 0; d < order; ++d) factor *= r_.over_step;
+      for (int d = 0; d < order; ++d) factor *= r_.inv_step;
       FASTKAN_UNROLL
       for (int k = 0; k <= MAX; ++k)
         if (k <= K) w[k] *= factor;
@@ -90,8 +90,8 @@ class Window {
     for (int k = 0; k <= MAX; ++k) w[k] = value;
   }
 
-  // On the extended knots part of the window has no function: w[k] <- w[k + by], zero where there is none. In steps of
-  // one, since registers have no index.
+  // On the extended knots a part of the window lies outside 0..F-1: w[k] <- w[k + by], zero where there is none. In
+  // steps of one, since registers cannot be indexed.
   FASTKAN_HD void shift(int by, T* w) const {
     const int K = degree();
     for (int step = 0; step < (by > 0 ? by : -by); ++step) {
@@ -108,12 +108,12 @@ class Window {
   const Shape& s_;
   const KnotRow<T>& r_;
   const double* row_;
-  double at_ = 0;  // x on exactly known knots, moved into the grid range
+  double at_ = 0;  // x clamped to the grid range, with exact knots
   T u_ = T(0);
-  int begin_;  // of the window, which may lie beyond the F functions
+  int begin_;  // start of the window before it is moved into 0..F-1
 };
 
-// What the base function needs beside x: the polynomials of its derivative, silu^(d) = x sigma^(d) + d sigma^(d-1).
+// The base function's constants: the polynomials in sigma of its derivative, silu^(d) = x sigma^(d) + d sigma^(d-1).
 template <class T>
 struct BaseFunction {
   Base kind;

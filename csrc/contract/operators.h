@@ -1,8 +1,8 @@
-// The operators of fastkan/ops.py for any device: checks and plain structs. A device's register.cpp gives the rest:
-//   Backend::result(like, shape, dtype, zero)   a contiguous tensor where another is, uninitialised or zero
-//   Backend::expect_beside(x, name, t)          an error that names t if it is not where x is
-//   Backend::kFamilies                          of functions that it has, the first so many
-//   Backend::even(problem)                      whether all knots are equidistant, where it can look at them
+// The operators of fastkan/ops.py for any device: argument checks, and plain structs for the kernels. A device's
+// register.cpp provides
+//   Backend::result(like, shape, dtype, zero)   a contiguous tensor on the device of `like`, uninitialised or zero
+//   Backend::expect_same_device(x, name, t)     an error that names t if it is on another device than x
+//   Backend::equidistant(problem)               whether all knots are equidistant, if it can read them
 //   Backend::kan_out(problem, x), kan_backward, edge_moments
 #pragma once
 
@@ -62,12 +62,12 @@ inline Dtype accumulator(const View& a, const View& b) {
   return a.dtype == Dtype::f64 || b.dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
 }
 
-// The type computed in, as torch's.
-inline int32_t computed(const Problem& p) {
+// The torch dtype of the computation.
+inline int32_t compute_dtype(const Problem& p) {
   return p.compute == Dtype::f64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
 }
 
-// TF32: products of float32 may be those of numbers rounded to tf32.
+// TF32: float32 operands of a matrix product may be rounded to tf32.
 template <class Backend, bool TF32 = false>
 struct Operators {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
@@ -77,7 +77,7 @@ struct Operators {
   }
 
   static View view(const char* name, const Tensor& t, const Tensor& x) {
-    Backend::expect_beside(x, name, t);
+    Backend::expect_same_device(x, name, t);
     View v;
     v.data = t.const_data_ptr();
     v.dtype = dtype_of(name, t);
@@ -86,12 +86,11 @@ struct Operators {
   }
   static View view(const char* name, const Maybe& t, const Tensor& x) { return t ? view(name, *t, x) : View{}; }
 
-  // What all operators share: the shape, the knots and the order of a layer. `grid` outlives the kernels' run, in the
-  // caller.
+  // The part of a Problem that all operators share: shape, knots and derivative order. The caller keeps `grid` alive
+  // while the kernels run.
   static Problem geometry(const Tensor& x, int64_t I, int64_t O, const Tensor& grid, int64_t degree, int64_t base,
                           int64_t outside, bool uniform, int64_t family, int64_t order) {
-    STD_TORCH_CHECK(family >= 0 && family < Backend::kFamilies, "family=", family, ": expected 0 to ",
-                    Backend::kFamilies - 1);
+    STD_TORCH_CHECK(family >= 0 && family < kFamilies, "family=", family, ": expected 0 to ", kFamilies - 1);
     STD_TORCH_CHECK(family == 0 || (degree == 0 && uniform), "degree=", degree, ", uniform=", uniform,
                     ": expected 0 and true with family=", family);
     STD_TORCH_CHECK(x.dim() == 2, "x has ", x.dim(), " dimensions: expected 2");
@@ -113,7 +112,7 @@ struct Operators {
     expect("grid", grid, {I, p.M});
     STD_TORCH_CHECK(p.F > p.K, "grid has ", p.M, " knots: expected at least 2 * degree + 2 = ", 2 * p.K + 2);
     STD_TORCH_CHECK(grid.stride(1) == 1 || p.M == 1, "grid's knots have stride ", grid.stride(1), ": expected 1");
-    Backend::expect_beside(x, "grid", grid);
+    Backend::expect_same_device(x, "grid", grid);
     p.base = static_cast<Base>(base);
     p.outside = static_cast<Outside>(outside);
     p.family = static_cast<Family>(family);
@@ -121,7 +120,7 @@ struct Operators {
     p.tf32 = TF32;
     p.grid = static_cast<const double*>(grid.const_data_ptr());
     p.grid_stride = grid.stride(0);
-    p.even = uniform || Backend::even(p);
+    p.equidistant = uniform || Backend::equidistant(p);
     p.with_base = false;
     return p;
   }
@@ -157,7 +156,7 @@ struct Operators {
     p.out_dtype = p.coef.dtype;
     if (!empty(p)) {
       Backend::kan_out(p, x);
-    } else if (bias) {  // all that there is of no inputs
+    } else if (bias) {  // no inputs: the bias alone
       torch::stable::copy_(y, *bias);
     }
     return y;
@@ -202,7 +201,7 @@ struct Operators {
     return {grad_coef, grad_base};
   }
 
-  // The gradients of x, where it is wanted, coef and base_weight together.
+  // The gradients of x (if with_x), coef and base_weight in one launch.
   static std::tuple<Tensor, Tensor, Tensor> all_gradients(Problem& p, const Tensor& x, const Tensor& coef,
                                                           bool with_x = true) {
     Tensor grad_x = result(x, {with_x ? p.N : 0, p.I}, empty(p));
@@ -234,10 +233,10 @@ struct Operators {
     STD_TORCH_CHECK(coef.dim() == 3, "coef has ", coef.dim(), " dimensions: expected 3");
     Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, 0);
     set_weights(p, x, coef, base_weight);
-    Tensor moments = Backend::result(coef, {3, p.I, p.O}, computed(p));
+    Tensor moments = Backend::result(coef, {3, p.I, p.O}, compute_dtype(p));
     p.out = moments.mutable_data_ptr();
     p.out_dtype = p.compute;
-    if (p.I > 0 && p.O > 0) Backend::edge_moments(p, x);  // of no rows: 0 / 0
+    if (p.I > 0 && p.O > 0) Backend::edge_moments(p, x);  // no rows: 0 / 0 = NaN
     return moments;
   }
 

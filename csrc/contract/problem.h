@@ -1,4 +1,4 @@
-// What crosses from the operators, which know torch, to the kernels, which do not: plain structs.
+// Plain structs passed from the operators, which use torch, to the kernels, which do not.
 #pragma once
 
 #include <cstdint>
@@ -9,50 +9,51 @@ enum class Dtype : int { f32, f64, bf16, f16 };
 enum class Base : int { zero, identity, silu };       // as in fastkan/basis/base.py
 enum class Outside : int { zero, linear, clamp };     // as in fastkan/basis/bspline.py
 enum class Family : int { bspline, rbf, chebyshev };  // as in fastkan/spec.py
+constexpr int kFamilies = 3;
 
 // A strided array of up to three dimensions; strides count elements.
 struct View {
   const void* data = nullptr;
   int64_t stride[3] = {0, 0, 0};
   Dtype dtype = Dtype::f32;
-  constexpr explicit operator bool() const { return data != nullptr; }  // constexpr: nvcc takes it on the device too
+  constexpr explicit operator bool() const { return data != nullptr; }  // constexpr: usable in device code
 };
 
-// One contraction: T_order(x; s, coef, u). N rows, I inputs, O outputs, F functions of degree K on M knots; of families
-// other than B-splines the degree is 0.
+// One contraction T_order(x; s, coef, u) of N rows, I inputs, O outputs and F basis functions of degree K on M knots.
+// Families other than B-splines have degree 0.
 struct Problem {
   int64_t N, I, O;
   int F, K, M;
-  int order, x_order;  // of the features; of those in grad_x
+  int order, x_order;  // derivative order of the basis functions; the one for grad_x
   Base base;
   Outside outside;
   Family family;
-  bool uniform;         // equidistant knots by the caller's word: of a row the first and the last are read
-  bool even;            // equidistant knots, as they were found; those of a uniform problem are
+  bool uniform;         // equidistant knots, asserted by the caller: only the first and last knot of a row are read
+  bool equidistant;     // equidistant knots, checked; always true with `uniform`
   const double* grid;   // [I, M]
-  int64_t grid_stride;  // of its rows; 0 where one row serves all inputs
+  int64_t grid_stride;  // 0: all inputs share one row of knots
   bool with_base;
   View x, s, u, coef, base_weight, bias;
   View terms;     // [3, I, O], see edge_backward
   Dtype compute;  // f32 or f64
-  bool tf32;      // whether products of float32 may be those of numbers rounded to tf32
-  // Results, contiguous; the kernels write all of them.
+  bool tf32;      // float32 operands may be rounded to tf32
+  // Results, contiguous. Kernels write every element; null: not wanted.
   void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
   Dtype out_dtype, grad_x_dtype, grad_coef_dtype;
 };
 
 constexpr int kMaxLayers = 8, kMaxTangents = 3;
-constexpr int kWeights = 4;  // of a layer of a stack: coef, scale, base_weight, bias
-constexpr int kSpec = 5;     // integers of a layer: degree, base, outside, uniform, family
+constexpr int kWeights = 4;  // per layer of a stack: coef, scale, base_weight, bias
+constexpr int kSpec = 5;     // integers per layer: degree, base, outside, uniform, family
 
-// Layers one after the other, f: D^k f(x)[t_1, ..., t_k], or the gradients of its product with u. See fastkan/stack.py.
+// A stack of layers f: D^k f(x)[t_1, ..., t_k], or the gradients of its product with u. See fastkan/stack.py.
 struct Stack {
   int64_t N;
   int depth, tangents;
-  Dtype dtype;  // of all but the knots: f32 or f64
+  Dtype dtype;  // of everything but the knots: f32 or f64
   View x, tangent[kMaxTangents], u;
-  Problem layer[kMaxLayers];                 // of a layer its shape, knots, weights and their gradients
-  View scale[kMaxLayers];                    // [I, O], of coef
+  Problem layer[kMaxLayers];                 // shape, knots, weights and their gradients of each layer
+  View scale[kMaxLayers];                    // [I, O], multiplies coef
   bool with_x, with_tangents, with_weights;  // which gradients are wanted
   // Results, contiguous.
   void *out = nullptr, *grad_x = nullptr, *grad_tangent[kMaxTangents] = {};

@@ -1,5 +1,5 @@
-// The operators for a whole stack of layers: checks and plain structs, for any device. See fastkan/stack.py for the
-// mathematics. Backend is that of operators.h, and has besides
+// The operators for a whole stack of layers, for any device: argument checks and plain structs. The mathematics is in
+// fastkan/stack.py. Backend is that of operators.h, with two more members:
 //   Backend::stack_out(stack, x), stack_backward
 #pragma once
 
@@ -84,8 +84,8 @@ struct StackOperators {
     return y;
   }
 
-  // The gradients of x, if with_x, of the tangents, if with_tangents, and of the weights that there are, if
-  // with_weights.
+  // The gradients of x (if with_x), the tangents (if with_tangents) and the weights that are present (if
+  // with_weights).
   static Tensors backward(Tensor x, Tensors tangents, Tensor u, Maybes weights, Tensors grids,
                           std::vector<int64_t> specs, bool with_x, bool with_tangents, bool with_weights) {
     Stack s = stack(x, tangents, weights, grids, specs);

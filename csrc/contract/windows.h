@@ -1,21 +1,22 @@
-// How kernels take the functions that are not zero at an x.
+// How kernels group the basis functions that are not zero at an x into windows.
 #pragma once
 
 #include "problem.h"
 
 namespace fastkan {
 
-// So many neighbouring functions, in windows of a size that kernels are compiled for: one window of a spline, several
-// side by side of families whose functions are not zero in several at once.
+// `functions` neighbouring basis functions, split into `count` windows of `size`, for which kernels are compiled. A
+// B-spline has one window, its K + 1 non-zero functions; other families may have several side by side.
 struct Windows {
   int functions, size, count;
-  // Where a window starts, counted from the first; the last one takes some of the functions before it along, as zeros.
+  // Start of a window, relative to the first window. The last window overlaps its predecessor: its first
+  // zeros(window) functions have weight zero.
   constexpr int start(int window) const { return window + 1 < count ? window * size : functions - size; }
   constexpr int zeros(int window) const { return window * size - start(window); }
 };
 
 constexpr int kWidestWindow = 6;
-// From one more than so many widths on exp(-t^2) is 0 in that type.
+// exp(-t^2) underflows to 0 in float32, float64 beyond this many widths plus one.
 constexpr int kGaussianReach32 = 9, kGaussianReach64 = 26;
 
 inline Windows windows_of(const Problem& p) {

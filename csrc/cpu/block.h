@@ -1,6 +1,6 @@
-// How a contraction is cut: blocks of inputs whose coefficients stay in the first-level cache, chunks of outputs that
-// fit the registers. Coefficients are read in place where they are contiguous in the type computed in, else copied
-// block by block. The sums of one result are taken in the same order whatever the cut.
+// Cache and register blocking of a contraction: blocks of inputs whose coefficients fit the L1 cache, chunks of
+// outputs that fit the registers. Coefficients are read in place if they are contiguous and of the compute type, else
+// copied block by block. The order of every sum is independent of the blocking.
 #pragma once
 
 #include "features.h"
@@ -8,42 +8,42 @@
 namespace fastkan {
 namespace {
 
-constexpr int64_t kFirstLevel = 24 * 1024, kSecondLevel = 512 * 1024, kLastLevel = 4 * 1024 * 1024;
-constexpr int64_t kDirectWidth = 256;  // outputs above which rows of coefficients alias in the cache when read in place
+constexpr int64_t kL1Bytes = 24 * 1024, kL2Bytes = 512 * 1024, kLastLevelBytes = 4 * 1024 * 1024;
+constexpr int64_t kDirectWidth = 256;  // outputs above which rows of coefficients, read in place, alias in the cache
 
-// Outputs in whole vectors.
+// Number of outputs rounded up to whole vectors.
 template <class T>
 int64_t padded(int64_t outputs) {
   return round_up(outputs, kLanes<T>);
 }
 
-// Inputs of a block whose coefficients, `width` outputs wide, fit the first-level cache; for large F the second. Of
-// several windows those of one have to fit the first.
+// Number of inputs whose coefficients, `width` outputs wide, fit the L1 cache; for large F the L2 cache. With several
+// windows per x, the coefficients of one window must fit L1.
 template <class T>
 int64_t block_inputs(const Problem& p, int64_t width) {
   const Windows windows = windows_of(p);
   const int64_t row = width * static_cast<int64_t>(sizeof(T)), each = (p.F + 1) * row;
-  const int64_t fit = windows.count > 1 ? least(kFirstLevel / (windows.size * row), kSecondLevel / each)
-                                        : most(kFirstLevel / each, least(4, kSecondLevel / each));
-  return least(p.I, most(1, least(kMaxInputs, fit)));
+  const int64_t fit = windows.count > 1 ? min(kL1Bytes / (windows.size * row), kL2Bytes / each)
+                                        : max(kL1Bytes / each, min(4, kL2Bytes / each));
+  return min(p.I, max(1, min(kMaxInputs, fit)));
 }
 
-// One of the windows at an x: its first plane of features, its start from the first window's, and whether it is of the
-// base function alone.
-struct Part {
+// One of the windows at an x: its first plane of features, its start relative to the first window, and whether it
+// consists of the base function alone.
+struct WindowPart {
   int plane, start;
   bool of_base;
 };
 
-// Rows of coefficients of a block of inputs, `width` outputs from o0: in place, or a copy.
+// Coefficients of a block of inputs and `width` outputs from o0: in place, or a copy.
 template <class T>
 struct Weights {
   const T* coef;
   const T* base;
   int64_t coef_input, coef_row, base_input;  // strides
   const T* rows(int64_t input) const { return coef + input * coef_input; }
-  // Those of one window; of the base function, one row wherever a window starts.
-  Weights part(const Part& window) const {
+  // The coefficients of one window; for the base function, a single row.
+  Weights part(const WindowPart& window) const {
     if (window.of_base) return {base, nullptr, base_input, 0, 0};
     return {coef + window.start * coef_row, base, coef_input, coef_row, base_input};
   }
@@ -52,7 +52,7 @@ struct Weights {
 template <class T>
 class WeightBlocks {
  public:
-  // Blocks `width` outputs wide, copied where a row has more than `widest` outputs.
+  // Blocks `width` outputs wide; always copied if p.O > widest.
   WeightBlocks(const Problem& p, int64_t width, int64_t widest)
       : p_(p),
         width_(padded<T>(width)),
@@ -108,8 +108,8 @@ class WeightBlocks {
   T *coef_ = nullptr, *base_ = nullptr;
 };
 
-// A block of rows of a matrix [N, O] with padded rows in the type computed in: in place, or a copy; one row of zeros
-// where there is no matrix.
+// A block of rows of a matrix [N, O] in the compute type with padded rows: in place, or a copy; a row of zeros if the
+// matrix is absent.
 template <class T>
 class RowBlocks {
  public:
@@ -142,14 +142,14 @@ struct Constant {
   static constexpr int value = V;
 };
 
-// The coefficient gradients of input i, base last, [F + 1, width] in the type computed in, into the results.
+// Stores the coefficient gradients of input i, base last, [F + 1, width] in the compute type, to the results.
 template <class T>
 void store_coef(const Problem& p, int64_t i, const T* from, int64_t width) {
   store_block(p.grad_coef, p.grad_coef_dtype, i * p.F * p.O, p.O, from, width, 1, p.F, p.O);
   if (p.with_base) store_block(p.grad_base, p.grad_coef_dtype, i * p.O, 0, from + p.F * width, 0, 1, 1, p.O);
 }
 
-// Calls f with the chunk width NV (vectors) as a constant, over all vectors of a row, widest first.
+// Splits the vectors of a row into chunks, widest first, and calls f with the chunk width NV as a constant.
 template <int NV, class F>
 inline void chunks(int64_t vectors, int64_t at, const F& f) {
   for (; vectors >= NV; vectors -= NV, at += NV) f(Constant<NV>{}, at);
@@ -158,15 +158,14 @@ inline void chunks(int64_t vectors, int64_t at, const F& f) {
   }
 }
 
-// The widest power of two of vectors for which those of a window, one for each of its functions, stay in registers,
-// beside two more.
+// The largest power of two of vectors per row such that the rows of a window, and two more, fit the registers.
 constexpr int window_vectors(int functions) {
   int nv = 1;
   while ((functions + 2) * nv * 2 + 2 <= kRegisters) nv *= 2;
   return nv;
 }
 
-// Calls f with the number of functions of a window and whether there is a base function beside them as constants.
+// Calls f with the size of a window, and whether it includes the base function, as constants.
 template <class F>
 inline void by_size(int size, bool with_base, const F& f) {
   switch (2 * (size - 1) + with_base) {
@@ -209,15 +208,16 @@ inline void by_size(int size, bool with_base, const F& f) {
   }
 }
 
-// The same for each of the windows at an x, with which it is.
+// The same for each of the windows at an x.
 template <class F>
 inline void by_window(const Problem& p, const F& f) {
   const Windows windows = windows_of(p);
   for (int g = 0; g < windows.count; ++g) {
-    const Part part{g * windows.size, windows.start(g), false};
+    const WindowPart part{g * windows.size, windows.start(g), false};
     by_size(windows.size, base_inside(p), [&](auto size, auto base) { f(size, base, part); });
   }
-  if (p.with_base && !base_inside(p)) f(Constant<1>{}, Constant<0>{}, Part{windows.count * windows.size, 0, true});
+  if (p.with_base && !base_inside(p))
+    f(Constant<1>{}, Constant<0>{}, WindowPart{windows.count * windows.size, 0, true});
 }
 
 }  // namespace

@@ -1,13 +1,13 @@
-// Over the rows of x, of every edge's values phi[i,o](x[n,i]): the mean of |phi|, the mean and the population variance,
-// an input at a time, without ever holding [N, I, O].
-// Rows go in blocks. With d = phi - the mean of the blocks before, or the first value, a block has the mean of d and
-// M = sum d^2 - (sum d)^2 / rows, where nothing large cancels: no block has more than 16 times the rows before it. So
-// an edge that is constant has the variance 0. Blocks are joined as in Chan, Golub and LeVeque, COMPSTAT 1982:
+// Statistics of every edge's values phi[i,o](x[n,i]) over the rows: mean of |phi|, mean and population variance; one
+// input at a time, without a tensor [N, I, O]. Rows are processed in blocks. With d = phi - shift, the shift being
+// the mean of the previous blocks or the first value, a block has the mean of d and M = sum d^2 - (sum d)^2 / rows
+// without cancellation of large numbers: no block has more than 16 times the rows before it. So constant edges have
+// variance 0. Blocks are merged as in Chan, Golub and LeVeque, COMPSTAT 1982:
 //   M = M_a + M_b + (mean_b - mean_a)^2 n_a n_b / (n_a + n_b)
 #pragma once
 
-#include "narrow.h"
-#include "values.h"
+#include "edge_values.h"
+#include "few_outputs.h"
 
 namespace fastkan {
 namespace {
@@ -17,7 +17,7 @@ inline Vec<T> absolute(Vec<T> a) {
   return a < 0 ? -a : a;
 }
 
-// Of one output after the other: sum |phi|, sum d, sum d^2, `width` apart, with d = phi - shift.
+// For every output: sum |phi|, sum d and sum d^2, in rows of `width`, with d = phi - shift.
 template <class T, int NV, int R, bool BASE>
 __attribute__((noinline)) void edge_sums(int64_t rows, const T* weight, const int32_t* start, const T* coef,
                                          int64_t stride, const T* base, const T* shift, T* sums, int64_t width) {
@@ -29,7 +29,7 @@ __attribute__((noinline)) void edge_sums(int64_t rows, const T* weight, const in
     Vec<T> phi[NV];
 #pragma GCC unroll 8
     for (int k = 0; k < R + BASE; ++k) {
-      const Vec<T> w = splat(weight[k * kVisit + n]);
+      const Vec<T> w = splat(weight[k * kVisitRows + n]);
       const T* c = k < R ? row + k * stride : base;
 #pragma GCC unroll 16
       for (int v = 0; v < NV; ++v) phi[v] = k == 0 ? w * load(c + v * W) : phi[v] + w * load(c + v * W);
@@ -49,16 +49,16 @@ __attribute__((noinline)) void edge_sums(int64_t rows, const T* weight, const in
   }
 }
 
-// The same of one output, lanes being rows.
+// The same for one output; lanes are rows.
 template <class T, int R, bool BASE>
-__attribute__((noinline)) void narrow_sums(int64_t rows, const T* weight, const int32_t* start, Vec<T> table, T base,
-                                           T shift, T* sums, int64_t width) {
+__attribute__((noinline)) void few_outputs_moments(int64_t rows, const T* weight, const int32_t* start, Vec<T> table,
+                                                   T base, T shift, T* sums, int64_t width) {
   constexpr int W = kLanes<T>;
   Index<T> row;
   for (int l = 0; l < W; ++l) row[l] = l;
   Vec<T> sizes = Vec<T>{}, first = Vec<T>{}, second = Vec<T>{};
   for (int64_t n = 0; n < rows; n += W, row += W) {
-    const Vec<T> phi = narrow_value<T, R, BASE>(weight + n, kVisit, load_index<T>(start + n), table, base);
+    const Vec<T> phi = few_outputs_value<T, R, BASE>(weight + n, kVisitRows, load_index<T>(start + n), table, base);
     const Index<T> here = row < static_cast<int32_t>(rows);
     const Vec<T> d = here ? phi - splat(shift) : Vec<T>{};
     sizes += here ? absolute<T>(phi) : Vec<T>{};
@@ -77,17 +77,17 @@ __attribute__((noinline)) void narrow_sums(int64_t rows, const T* weight, const 
 struct MomentsPlan {
   const Problem& p;
   int64_t width, splits, split_rows;
-  double* partial = nullptr;  // [splits, I, 3, width] where an input's rows are split
+  double* partial = nullptr;  // [splits, I, 3, width] if rows are split
 
   MomentsPlan(const Problem& problem, int64_t padded_outputs) : p(problem), width(padded_outputs) {
-    splits = most(1, least(16 / p.I, p.N / (2 * kVisit)));
+    splits = max(1, min(16 / p.I, p.N / (2 * kVisitRows)));
     split_rows = ceil_div(p.N, splits);
   }
-  int64_t rows(int64_t split) const { return least(split_rows, p.N - split * split_rows); }
+  int64_t rows(int64_t split) const { return min(split_rows, p.N - split * split_rows); }
 };
 
-// Moments of some rows, [3, width]: sum |phi|, mean, M.
-inline void join(double* to, int64_t rows_before, const double* part, int64_t rows, int64_t width) {
+// Merges the moments [3, width] of a block of rows: sum |phi|, mean, M.
+inline void merge_moments(double* to, int64_t rows_before, const double* part, int64_t rows, int64_t width) {
   const double before = static_cast<double>(rows_before), more = static_cast<double>(rows), all = before + more;
   for (int64_t o = 0; o < width; ++o) {
     const double apart = part[width + o] - to[width + o];
@@ -98,20 +98,20 @@ inline void join(double* to, int64_t rows_before, const double* part, int64_t ro
 }
 
 template <class T>
-void store_moments(const MomentsPlan& plan, int64_t i, double* of_input) {
+void store_moments(const MomentsPlan& plan, int64_t i, double* moments) {
   const Problem& p = plan.p;
   const double rows = static_cast<double>(p.N);
   for (int64_t o = 0; o < plan.width; ++o) {
-    of_input[o] /= rows;
-    if (p.N == 0) of_input[plan.width + o] = of_input[o];
-    of_input[2 * plan.width + o] /= rows;
+    moments[o] /= rows;
+    if (p.N == 0) moments[plan.width + o] = moments[o];
+    moments[2 * plan.width + o] /= rows;
   }
   T* out = static_cast<T*>(p.out) + i * p.O;
   for (int64_t k = 0; k < 3; ++k)
-    for (int64_t o = 0; o < p.O; ++o) out[k * p.I * p.O + o] = static_cast<T>(of_input[k * plan.width + o]);
+    for (int64_t o = 0; o < p.O; ++o) out[k * p.I * p.O + o] = static_cast<T>(moments[k * plan.width + o]);
 }
 
-// Of one input, and some of its rows.
+// One input and a split of its rows.
 template <class T>
 class MomentsTask {
  public:
@@ -122,20 +122,20 @@ class MomentsTask {
         i_(task / plan.splits),
         blocks_(p_, p_.O, p_.O),
         memory_(reserved()),
-        column_(p_, memory_, kVisit),
-        x_(p_.x, memory_, 1, kVisit) {
+        column_(p_, memory_, kVisitRows),
+        x_(p_.x, memory_, 1, kVisitRows) {
     blocks_.take(memory_, 1);
-    weight_ = memory_.template take<T>(planes() * kVisit);
-    found_ = memory_.template take<int32_t>(kVisit);
-    start_ = memory_.template take<int32_t>(kVisit);
+    weight_ = memory_.template take<T>(planes() * kVisitRows);
+    found_ = memory_.template take<int32_t>(kVisitRows);
+    start_ = memory_.template take<int32_t>(kVisitRows);
     shift_ = memory_.template take<T>(plan.width);
     sums_ = memory_.template take<T>(3 * plan.width);
-    if (several()) {
-      values_ = memory_.template take<T>(kVisit * plan.width);
-      ones_ = memory_.template take<T>(kVisit);
-      order_ = memory_.template take<int32_t>(kVisit + kAhead);
-      for (int32_t n = 0; n < kVisit; ++n) ones_[n] = T(1);
-      count_rows(order_);
+    if (has_several_windows()) {
+      values_ = memory_.template take<T>(kVisitRows * plan.width);
+      ones_ = memory_.template take<T>(kVisitRows);
+      order_ = memory_.template take<int32_t>(kVisitRows + kAhead);
+      for (int32_t n = 0; n < kVisitRows; ++n) ones_[n] = T(1);
+      identity_order(order_);
     }
     part_ = memory_.template take<double>(3 * plan.width);
     total_ = plan.partial ? plan.partial + (split_ * p_.I + i_) * 3 * plan.width
@@ -147,12 +147,12 @@ class MomentsTask {
     const int64_t width = plan_.width, begin = split_ * plan_.split_rows, end = begin + plan_.rows(split_);
     w_ = blocks_.get(i_, 1, 0, p_.O);
     memset(total_, 0, static_cast<size_t>(3 * width) * sizeof(double));
-    for (int64_t n0 = begin, rows = kFirstRows; n0 < end; n0 += rows, rows = kVisit) {
-      rows = least(rows, end - n0);
+    for (int64_t n0 = begin, rows = kFirstRows; n0 < end; n0 += rows, rows = kVisitRows) {
+      rows = min(rows, end - n0);
       x_.load(i_, 1, n0, rows);
-      column_.find(i_, x_.column(0), rows, 0, found_);
-      column_.place(x_.column(0), nullptr, found_, rows, start_);
-      column_.weights(0, weight_, kVisit);
+      column_.find_windows(i_, x_.column(0), rows, 0, found_);
+      column_.set_rows(x_.column(0), nullptr, found_, rows, start_);
+      column_.weights(0, weight_, kVisitRows);
       if (n0 == begin) {
         memset(shift_, 0, static_cast<size_t>(width) * sizeof(T));
         sum(1);
@@ -167,35 +167,37 @@ class MomentsTask {
         part_[width + o] = shift_[o] + first / static_cast<double>(rows);
         part_[2 * width + o] = m < 0 ? 0 : m;
       }
-      join(total_, n0 - begin, part_, rows, width);
+      merge_moments(total_, n0 - begin, part_, rows, width);
     }
     if (!plan_.partial) store_moments<T>(plan_, i_, total_);
   }
 
  private:
   int planes() const { return feature_planes(p_); }
-  // The values of the edges are made before they are summed up.
-  bool several() const { return windows_of(p_).count > 1; }
+  // With several windows per x, values are computed before they are summed.
+  bool has_several_windows() const { return windows_of(p_).count > 1; }
 
   Scratch& reserved() {
     Scratch& memory = scratch();
-    memory.reserve(blocks_.bytes(1) + Column<T>::bytes(p_, kVisit) + Tile<T>::bytes(p_.x, 1, kVisit) +
-                   Scratch::bytes<T>(planes() * kVisit) + 2 * Scratch::bytes<int32_t>(kVisit) +
+    memory.reserve(blocks_.bytes(1) + Column<T>::bytes(p_, kVisitRows) + Tile<T>::bytes(p_.x, 1, kVisitRows) +
+                   Scratch::bytes<T>(planes() * kVisitRows) + 2 * Scratch::bytes<int32_t>(kVisitRows) +
                    Scratch::bytes<T>(plan_.width) + Scratch::bytes<T>(3 * plan_.width) +
                    2 * Scratch::bytes<double>(3 * plan_.width) +
-                   (several() ? Scratch::bytes<T>(kVisit * plan_.width) + Scratch::bytes<T>(kVisit) +
-                                    Scratch::bytes<int32_t>(kVisit + kAhead)
-                              : 0));
+                   (has_several_windows()
+                        ? Scratch::bytes<T>(kVisitRows * plan_.width) + Scratch::bytes<T>(kVisitRows) +
+                              Scratch::bytes<int32_t>(kVisitRows + kAhead)
+                        : 0));
     return memory;
   }
 
   void sum(int64_t rows) {
-    if (several()) return sum_values(rows);
-    by_window(p_, [&](auto window, auto base, const Part&) {
-      if (is_narrow<T>(p_)) {
+    if (has_several_windows()) return sum_values(rows);
+    by_window(p_, [&](auto window, auto base, const WindowPart&) {
+      if (has_few_outputs<T>(p_)) {
         for (int64_t o = 0; o < p_.O; ++o)
-          narrow_sums<T, window.value, base.value>(rows, weight_, start_, load_table(w_.coef + o, w_.coef_row, p_.F),
-                                                   base.value ? w_.base[o] : T(0), shift_[o], sums_ + o, plan_.width);
+          few_outputs_moments<T, window.value, base.value>(
+              rows, weight_, start_, load_table(w_.coef + o, w_.coef_row, p_.F), base.value ? w_.base[o] : T(0),
+              shift_[o], sums_ + o, plan_.width);
       } else {
         chunks<kRegisters / 8>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
           const int64_t o0 = at * kLanes<T>;
@@ -206,7 +208,7 @@ class MomentsTask {
     });
   }
 
-  // Values stand for coefficients of which each row has one, with the weight 1.
+  // edge_sums on precomputed values: a window of one function with weight 1 per row.
   void sum_values(int64_t rows) {
     edge_values(p_, rows, order_, start_, weight_, 0, 1, w_, plan_.width, values_);
     chunks<kRegisters / 8>(plan_.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
@@ -246,7 +248,8 @@ void edge_moments(const Problem& p, const Pool& pool) {
   for (int64_t i = 0; i < p.I; ++i) {
     double* total = plan.partial + i * each;
     for (int64_t split = 1; split < plan.splits; ++split)
-      join(total, split * plan.split_rows, plan.partial + (split * p.I + i) * each, plan.rows(split), plan.width);
+      merge_moments(total, split * plan.split_rows, plan.partial + (split * p.I + i) * each, plan.rows(split),
+                    plan.width);
     store_moments<T>(plan, i, total);
   }
   free(plan.partial);

@@ -1,5 +1,5 @@
-// L1 and entropy of the sizes of a layer's edges and their gradients, as fastkan/network/edge_penalty.py defines them.
-// A layer is small where its penalty counts, and there what counts is the number of calls: this is one.
+// L1 and entropy penalties of a layer's edge sizes, with their gradients, as defined in
+// fastkan/network/train/penalties.py. For small layers the number of calls dominates the time: this is a single one.
 #pragma once
 
 #include <cmath>
@@ -17,7 +17,7 @@ struct EdgePenalty {
   int64_t N, I, O;
   PenaltyWeights weights;
   const T* moments;  // [3, I, O]
-  const T* x;        // [N, I] with row stride and column stride, or null
+  const T* x;        // [N, I] with strides x_row, x_column; or null
   int64_t x_row, x_column;
   // Results: 0-dimensional, [3, I, O], [I] and [I].
   T *penalty, *terms, *x_mean, *x_term;
@@ -58,7 +58,7 @@ struct EdgePenalty {
  private:
   double room(double x_std) const { return x ? x_std + 0.1 : 1; }
 
-  // The means and standard deviations of the columns of x.
+  // Means and standard deviations of the columns of x.
   void spread(double less, double* x_std) const {
     if (!x) return;
     std::vector<double> sum(I, 0), squares(I, 0);
@@ -76,8 +76,8 @@ struct EdgePenalty {
     }
   }
 
-  // The mean over nodes of -sum share log2(share + 1e-4) with share = size / sum, where an edge's node is its input or
-  // its output. Adds the gradient by size.
+  // Mean over nodes of the entropy -sum share log2(share + 1e-4), share = size / sum over the node's edges; nodes are
+  // inputs or outputs. Adds the gradient by size to `grad`.
   double entropy(const double* size, const std::vector<double>& sums, bool by_input, double* grad) const {
     constexpr double kTiny = 1e-4, kLog2 = 1.4426950408889634;
     const double weight = -weights.entropy / static_cast<double>(sums.size());

@@ -1,6 +1,5 @@
-// The features of a block of rows for some inputs: where the window of K+1 functions starts, and their weights.
-// Columns of one input at a time, in passes that the compiler turns into vector code; what is rare is mended
-// afterwards.
+// Features of a block of rows: the start of the window of K + 1 basis functions, and their values. Computed for one
+// input at a time in vectorised passes; rows outside the grid range and NaNs are fixed up in a second pass.
 #pragma once
 
 #include "../basis/bspline.h"
@@ -9,13 +8,13 @@
 namespace fastkan {
 namespace {
 
-constexpr int kMaxInputs = 16;  // of a block
-constexpr int kCounted = 32;    // knots that each row is compared with, before the rest are bisected
+constexpr int kMaxInputs = 16;    // inputs of a block
+constexpr int kLinearKnots = 32;  // knots compared with linearly; the rest by bisection
 template <class T>
-constexpr int kLookedUp = kLookUp ? 2 * kLanes<T> : 0;  // intervals of which all that a row needs is looked up
+constexpr int kTableSpans = kLookUp ? 2 * kLanes<T> : 0;  // knot spans up to which tables in registers are used
 
-// Weights of `inputs` inputs by `rows` rows, input-major: w[(i * planes + k) * rows_padded + n], window after window,
-// the base function last.
+// Values of the features, input-major: w[(i * planes + k) * rows_padded + n], window after window, the base function
+// last.
 template <class T>
 struct Features {
   int planes;
@@ -25,37 +24,38 @@ struct Features {
   Features from(int plane) const { return {planes, rows_padded, w + plane * rows_padded}; }
 };
 
-// Planes of an input.
+// Planes per input.
 inline int feature_planes(const Problem& p) {
   const Windows windows = windows_of(p);
   return windows.count * windows.size + p.with_base;
 }
 
-// Knot j of a uniform row, rounded exactly as the reference rounds it: no fused multiply-add.
+// Knot j of a uniform row, rounded exactly like the reference's: no fused multiply-add.
 __attribute__((noinline)) double uniform_knot(const double* grid, int M, int j) {
   volatile double offset = (grid[M - 1] - grid[0]) * (static_cast<double>(j) / (M - 1));
   return grid[0] + offset;
 }
 
-// The least T that is not below x.
+// x rounded up to a T.
 template <class T>
-inline T round_up_to(double x) {
-  const T near = static_cast<T>(x);  // built in: what <cmath> has inline may be linked into another instruction set
+inline T rounded_up(double x) {
+  const T near = static_cast<T>(x);  // no <cmath>: its inline functions may be linked into other instruction sets
   return static_cast<double>(near) < x ? __builtin_nextafterf(near, __builtin_huge_valf()) : near;
 }
 template <>
-inline double round_up_to(double x) {
+inline double rounded_up(double x) {
   return x;
 }
 
-// A stride for columns of that many rows: whole lines, and not so many that lines of a row's columns share a cache set.
+// Stride of columns with that many rows: an odd number of cache lines, so that the columns of a row fall into
+// different cache sets.
 template <class T>
 inline int64_t column_stride(int64_t rows) {
   constexpr int64_t kLine = 64 / sizeof(T);
   return (ceil_div(rows, kLine) | 1) * kLine;
 }
 
-// Columns of a matrix [N, I] in the type computed in: read row by row, since rows are what lies together in memory.
+// Columns of a matrix [N, I] in the compute type; read row by row, since rows are contiguous.
 template <class T>
 class Tile {
  public:
@@ -77,16 +77,16 @@ class Tile {
   T* columns_;
 };
 
-// One input's column of x on its knots: find() tells the windows of its rows, which may lie beyond the F functions,
-// place() takes rows in any order, with the windows found for them, and weights() gives their features. What is said
-// here of one window is of B-splines; other families go to a WideColumn.
+// The features of one input. find_windows() computes the windows of a column of x, which may lie outside 0..F-1;
+// set_rows() takes rows in any order with their windows; weights() evaluates their features. B-splines have one
+// window per x; other families delegate to a WideColumn.
 template <class T>
 class Column {
  public:
   static size_t bytes(const Problem& p, int64_t rows) {
     return Scratch::bytes<T>(rows) * static_cast<size_t>(2 + 2 * p.K) + Scratch::bytes<double>(p.M + 2 * p.K) +
            Scratch::bytes<T>(2 * p.M) + Scratch::bytes<int32_t>(rows) +
-           Scratch::bytes<T>((2 * p.K + 2) * kLookedUp<T>) + WideColumn<T>::bytes(rows);
+           Scratch::bytes<T>((2 * p.K + 2) * kTableSpans<T>) + WideColumn<T>::bytes(rows);
   }
 
   Column(const Problem& p, Scratch& memory, int64_t rows) : p_(p), windows_(windows_of(p)), wide_(p, memory, rows) {
@@ -96,15 +96,15 @@ class Column {
     knots_ = memory.take<double>(p.M + 2 * p.K) + p.K;
     steps_ = memory.take<T>(2 * p.M);
     special_ = memory.take<int32_t>(rows);
-    tables_ = memory.take<T>((2 * p.K + 2) * kLookedUp<T>);
+    tables_ = memory.take<T>((2 * p.K + 2) * kTableSpans<T>);
   }
 
-  // Windows of input i, of which M - 1 start at -K. At orders below the degree neighbouring intervals agree on their
-  // knot, so uniform knots need no exact comparison; from there on the knots decide.
-  void find(int64_t i, const T* x, int64_t rows, int top_order, int32_t* window) {
-    if (is_wide()) return wide_.find(i, x, rows, window);
+  // Windows of input i: M - 1 knot spans, numbered from -K. At orders below the degree the spline is continuous at
+  // the knots, so uniform knots need no exact comparison; at higher orders x is compared with the knots.
+  void find_windows(int64_t i, const T* x, int64_t rows, int top_order, int32_t* window) {
+    if (is_wide()) return wide_.find_windows(i, x, rows, window);
     const double* grid = p_.grid + i * p_.grid_stride;
-    fast_ = p_.even && top_order < p_.K;
+    fast_ = p_.equidistant && top_order < p_.K;
     whole_ = p_.outside == Outside::zero;
     first_ = grid[0];
     last_ = grid[p_.M - 1];
@@ -116,17 +116,17 @@ class Column {
       high_ = grid[p_.F];
     }
     if (fast_) {
-      over_h_ = (p_.M - 1) / (last_ - first_);
+      inv_h_ = (p_.M - 1) / (last_ - first_);
       find_uniform(x, rows, window);
     } else {
-      take_knots(grid);
-      find_among(x, rows, window);
+      load_knots(grid);
+      find_by_search(x, rows, window);
     }
   }
 
-  // The rows whose weights are wanted next; s weighs their features, where it is given. Where the K + 1 functions start
-  // that a row's weights are of goes to `start`: the window, moved within the F functions.
-  void place(const T* x, const T* s, const int32_t* window, int64_t rows, int32_t* start) {
+  // Sets the rows for weights(); their features are multiplied by s unless it is null. Writes to `start` the first
+  // function of each row's window, clamped to 0..F-K-1.
+  void set_rows(const T* x, const T* s, const int32_t* window, int64_t rows, int32_t* start) {
     x_ = x;
     s_ = s;
     window_ = window;
@@ -137,17 +137,18 @@ class Column {
       const int32_t above = window[n] > 0 ? window[n] : 0;
       start[n] = above < top ? above : top;
     }
-    if (is_wide()) return wide_.place(x, window, rows);
-    list_special();
+    if (is_wide()) return wide_.set_rows(x, window, rows);
+    list_special_rows();
     if (fast_)
-      place_uniform();
+      uniform_coordinates();
     else if (few_knots())
-      place_looked_up();
+      distances_by_lookup();
     else
-      place_among();
+      distances_to_knots();
   }
 
-  // The weights of that order into planes w + k * stride: of one side of `sides`, which take turns window by window.
+  // Writes the derivatives of that order to planes w + k * stride. With `sides` sets of features, their windows are
+  // interleaved; this is set number `side`.
   void weights(int order, T* w, int64_t stride, int side = 0, int sides = 1) {
     const int planes = windows_.size + base_inside(p_), all = sides * windows_.count;
     for (int g = 0, at = side; g < windows_.count; ++g, at += sides) {
@@ -161,7 +162,7 @@ class Column {
     scale(1, to, stride);
   }
 
-  // Whether a NaN among the rows placed belongs into more functions than the windows have.
+  // Whether there is a NaN that affects more functions than the windows contain.
   bool spreads_nan() const { return is_wide() && windows_.functions < p_.F && wide_.with_nan(); }
 
  private:
@@ -176,36 +177,35 @@ class Column {
   void splines(int order, T* w, int64_t stride) {
     switch (p_.K) {
       case 0:
-        functions<0>(order, w, stride);
+        spline_weights<0>(order, w, stride);
         break;
       case 1:
-        functions<1>(order, w, stride);
+        spline_weights<1>(order, w, stride);
         break;
       case 2:
-        functions<2>(order, w, stride);
+        spline_weights<2>(order, w, stride);
         break;
       case 3:
-        functions<3>(order, w, stride);
+        spline_weights<3>(order, w, stride);
         break;
       case 4:
-        functions<4>(order, w, stride);
+        spline_weights<4>(order, w, stride);
         break;
       default:
-        functions<5>(order, w, stride);
+        spline_weights<5>(order, w, stride);
         break;
     }
   }
 
-  // The coordinate of x in knots from the first, within the knots that windows are looked for among; of a NaN the
-  // lowest.
+  // Bounds of the coordinate (x - first knot) / h when windows are searched; a NaN gets the lower one.
   double lowest() const { return whole_ ? 0 : p_.K; }
   double highest() const { return whole_ ? p_.M - 1 : p_.F; }
 
   void find_uniform(const T* x, int64_t rows, int32_t* window) const {
-    const double origin = first_, over_h = over_h_, low = lowest(), high = highest();
+    const double origin = first_, inv_h = inv_h_, low = lowest(), high = highest();
     const int top = static_cast<int>(high) - 1, K = p_.K;
     for (int64_t n = 0; n < rows; ++n) {
-      const double z = (static_cast<double>(x[n]) - origin) * over_h;
+      const double z = (static_cast<double>(x[n]) - origin) * inv_h;
       double c = z > low ? z : low;
       c = c < high ? c : high;
       const int m = static_cast<int>(c);
@@ -213,22 +213,22 @@ class Column {
     }
   }
 
-  void place_uniform() {
-    const double origin = first_, over_h = over_h_, low = lowest(), high = highest();
+  void uniform_coordinates() {
+    const double origin = first_, inv_h = inv_h_, low = lowest(), high = highest();
     const int K = p_.K;
     const T* x = x_;
     T* u = u_;
     const int32_t* window = window_;
     for (int64_t n = 0; n < rows_; ++n) {
-      const double z = (static_cast<double>(x[n]) - origin) * over_h;
+      const double z = (static_cast<double>(x[n]) - origin) * inv_h;
       double c = z > low ? z : low;
       c = c < high ? c : high;
       u[n] = static_cast<T>(c - (window[n] + K));
     }
   }
 
-  // Which rows are outside the grid range, or NaN.
-  void list_special() {
+  // Lists the rows that are NaN or outside the grid range.
+  void list_special_rows() {
     const double low = low_, high = high_;
     const T* x = x_;
     const int32_t* window = window_;
@@ -246,9 +246,8 @@ class Column {
     specials_ = found;
   }
 
-  // The knots, the outer ones once more for every function beyond them, and as the least number of the type computed in
-  // that is not below them: what to compare with.
-  void take_knots(const double* grid) {
+  // Loads the knots: padded by repeating the outer ones, and rounded up to the compute type for comparisons.
+  void load_knots(const double* grid) {
     const int M = p_.M;
     for (int j = 0; j < M; ++j) knots_[j] = p_.uniform ? uniform_knot(grid, M, j) : grid[j];
     for (int j = 1; j <= p_.K; ++j) {
@@ -256,17 +255,17 @@ class Column {
       knots_[M - 1 + j] = knots_[M - 1];
     }
     last_ = knots_[M - 1];
-    for (stride_ = 1; M > kCounted * stride_;) stride_ *= 2;
-    for (int j = 0; j < M - 1; ++j) steps_[j] = round_up_to<T>(knots_[j]);
+    for (stride_ = 1; M > kLinearKnots * stride_;) stride_ *= 2;
+    for (int j = 0; j < M - 1; ++j) steps_[j] = rounded_up<T>(knots_[j]);
     for (int j = M - 1; j < M + stride_; ++j) steps_[j] = T(__builtin_nan(""));
-    if (few_knots()) take_tables();
+    if (few_knots()) build_tables();
   }
 
-  // Counts knots at or below x, a stride apart, and then bisects within the stride: no branch depends on x. Reads
-  // whole vectors of the column, which a Tile has room for.
-  void find_among(const T* column, int64_t rows, int32_t* window) const {
+  // Counts the knots at or below x with a stride, then bisects within the stride: no branch depends on x. Reads whole
+  // vectors of the column, for which a Tile has padding.
+  void find_by_search(const T* column, int64_t rows, int32_t* window) const {
     constexpr int W = kLanes<T>;
-    const int last = last_below_high(), low = whole_ ? 0 : found(low_), high = whole_ ? p_.M - 2 : last;
+    const int last = last_below_high(), low = whole_ ? 0 : span_of(low_), high = whole_ ? p_.M - 2 : last;
     const T end = static_cast<double>(static_cast<T>(high_)) == high_ ? static_cast<T>(high_) : T(__builtin_nan(""));
     for (int64_t n = 0; n < rows; n += W) {
       const Vec<T> x = load(column + n);
@@ -283,20 +282,20 @@ class Column {
     }
   }
 
-  // The interval that the right end of the grid range closes.
+  // The knot span that contains the right end of the grid range.
   int last_below_high() const {
     int last = p_.F - 1;
     while (last > 0 && !(knots_[last] < high_)) --last;
     return last;
   }
 
-  int found(double x) const {
+  int span_of(double x) const {
     int m = 0;
     while (m + 1 < p_.M - 1 && x >= knots_[m + 1]) ++m;
     return m;
   }
 
-  void place_among() {
+  void distances_to_knots() {
     const double* t = knots_ + p_.K;
     const bool whole = whole_;
     const double low = low_, high = high_;
@@ -315,38 +314,38 @@ class Column {
     }
   }
 
-  bool few_knots() const { return p_.K > 0 && p_.M - 1 <= kLookedUp<T>; }
+  bool few_knots() const { return p_.K > 0 && p_.M - 1 <= kTableSpans<T>; }
 
-  // The same of few knots, whose distances from t_m every row looks up in registers: a processor gathers an element at
-  // a time. x - t_m, with t_m as the sum of two T, is right to its last place, as are the distances between knots.
-  void place_looked_up() {
+  // The same for few knots, by lookup in tables held in registers, since gather instructions load one element at a
+  // time. t_m is a sum of two T, so x - t_m and the distances between knots are correct to the last place.
+  void distances_by_lookup() {
     constexpr int W = kLanes<T>;
     const int K = p_.K;
     for (int64_t n = 0; n < rows_; n += W) {
       const Index<T> m = load_index<T>(window_ + n) + K;
-      Vec<T> u = load(x_ + n) - looked_up(0, m) - looked_up(1, m);
+      Vec<T> u = load(x_ + n) - lookup_table(0, m) - lookup_table(1, m);
       if (!whole_) {
-        const Vec<T> width = looked_up(2 + K, m);
+        const Vec<T> width = lookup_table(2 + K, m);
         u = u > 0 ? u : Vec<T>{};
         u = u < width ? u : width;
       }
       for (int j = 1; j <= K; ++j) {
-        store(neighbours_[j - 1] + n, j == 1 ? u : u + looked_up(1 + j, m));
-        store(neighbours_[K + j - 1] + n, looked_up(1 + K + j, m) - u);
+        store(neighbours_[j - 1] + n, j == 1 ? u : u + lookup_table(1 + j, m));
+        store(neighbours_[K + j - 1] + n, lookup_table(1 + K + j, m) - u);
       }
     }
   }
 
-  Vec<T> looked_up(int table, Index<T> m) const {
-    const T* t = tables_ + table * kLookedUp<T>;
+  Vec<T> lookup_table(int table, Index<T> m) const {
+    const T* t = tables_ + table * kTableSpans<T>;
     return lookup<T>(load(t), load(t + kLanes<T>), m);
   }
 
-  // Of every interval m: t_m in two parts; t_m - t_{m+1-j}, j = 2..K; t_{m+j} - t_m, j = 1..K.
-  void take_tables() {
+  // Tables over knot spans m: t_m as a sum of two; t_m - t_{m+1-j}, j = 2..K; t_{m+j} - t_m, j = 1..K.
+  void build_tables() {
     const int K = p_.K, intervals = p_.M - 1;
     const auto table = [&](int at, auto&& of) {
-      for (int m = 0; m < intervals; ++m) tables_[at * kLookedUp<T> + m] = of(knots_ + m);
+      for (int m = 0; m < intervals; ++m) tables_[at * kTableSpans<T> + m] = of(knots_ + m);
     };
     table(0, [](const double* t) { return static_cast<T>(*t); });
     table(1, [](const double* t) { return static_cast<T>(*t - static_cast<double>(static_cast<T>(*t))); });
@@ -355,14 +354,14 @@ class Column {
   }
 
   template <int K>
-  void functions(int order, T* w, int64_t stride) {
+  void spline_weights(int order, T* w, int64_t stride) {
     if (order > K) {
       for (int k = 0; k <= K; ++k)
         for (int64_t n = 0; n < rows_; ++n) w[k * stride + n] = T(0);
     } else {
       by_order<K, 0>(order, w, stride);
     }
-    if (specials_) mend<K>(order, w, stride);
+    if (specials_) fix_special_rows<K>(order, w, stride);
   }
 
   template <int K, int D>
@@ -379,7 +378,7 @@ class Column {
   template <int K, int D>
   void uniform_functions(T* w, int64_t stride) {
     T factor = T(1);
-    for (int d = 0; d < D; ++d) factor *= static_cast<T>(over_h_);
+    for (int d = 0; d < D; ++d) factor *= static_cast<T>(inv_h_);
     const T* u = u_;
     for (int64_t n = 0; n < rows_; ++n) {
       T v[K + 1];
@@ -407,7 +406,7 @@ class Column {
   }
 
   template <int K>
-  void mend(int order, T* w, int64_t stride) {
+  void fix_special_rows(int order, T* w, int64_t stride) {
     T slope_low[K + 1], slope_high[K + 1];
     if (p_.outside == Outside::linear && order == 0) end_slopes<K>(slope_low, slope_high);
     for (int64_t at = 0; at < specials_; ++at) {
@@ -416,7 +415,7 @@ class Column {
       if (x != x) {
         for (int k = 0; k <= K; ++k) w[k * stride + n] = x;
       } else if (p_.outside == Outside::zero) {
-        tail<K>(n, w, stride);
+        shift_into_range<K>(n, w, stride);
       } else if (x >= low_ && x <= high_) {
         continue;
       } else if (order >= (p_.outside == Outside::linear ? 2 : 1)) {
@@ -424,17 +423,17 @@ class Column {
       } else if (p_.outside == Outside::linear && order == 0) {
         const T* slope = x < low_ ? slope_low : slope_high;
         const T beyond = static_cast<T>(static_cast<double>(x) - (x < low_ ? low_ : high_));
-        for (int k = 0; k <= K; ++k) w[k * stride + n] += slope[k] == T(0) ? T(0) : beyond * slope[k];  // also at inf
+        for (int k = 0; k <= K; ++k) w[k * stride + n] += slope[k] == T(0) ? T(0) : beyond * slope[k];  // x may be inf
       }
     }
   }
 
-  // On the extended knots part of the window has no function: shift it until it lies within the F there are.
+  // On the extended knots a part of the window lies outside 0..F-1: shifts it into the range.
   template <int K>
-  void tail(int64_t n, T* w, int64_t stride) {
+  void shift_into_range(int64_t n, T* w, int64_t stride) {
     T v[3 * K + 3] = {};
     for (int k = 0; k <= K; ++k) v[K + 1 + k] = w[k * stride + n];
-    const int begin = window_[n], start = static_cast<int>(most(0, least(begin, p_.F - K - 1)));
+    const int begin = window_[n], start = static_cast<int>(max(0, min(begin, p_.F - K - 1)));
     const bool within = x_[n] >= first_ && x_[n] < last_;
     const T* from = v + K + 1 + (within ? start - begin : K + 1);
     for (int k = 0; k <= K; ++k) w[k * stride + n] = from[k];
@@ -448,8 +447,8 @@ class Column {
       local_functions<K, 1>(UniformKnots<T>{T(0)}, low);
       local_functions<K, 1>(UniformKnots<T>{T(1)}, high);
       for (int k = 0; k <= K; ++k) {
-        low[k] *= static_cast<T>(over_h_);
-        high[k] *= static_cast<T>(over_h_);
+        low[k] *= static_cast<T>(inv_h_);
+        high[k] *= static_cast<T>(inv_h_);
       }
     } else {
       int m = K;
@@ -516,10 +515,10 @@ class Column {
   T* neighbours_[10] = {};
   double* knots_;
   T *steps_, *tables_;
-  int32_t* special_;  // of the rows, those that mend() is for
+  int32_t* special_;  // rows for fix_special_rows()
   int stride_ = 1;
   int64_t rows_ = 0, specials_ = 0;
-  double first_ = 0, last_ = 0, low_ = 0, high_ = 0, over_h_ = 0;
+  double first_ = 0, last_ = 0, low_ = 0, high_ = 0, inv_h_ = 0;
   bool fast_ = false, whole_ = false, with_sigma_ = false;
 };
 

@@ -1,15 +1,15 @@
-// dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o].
-// A task is a block of rows by a block of outputs; a row's outputs stay in registers while a block of inputs goes by.
+// dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_k w_k coef[i, start + k, o]) + bias[o]. A task is a
+// block of rows by a block of outputs; the outputs of a row stay in registers during the loop over a block of inputs.
 #pragma once
 
-#include "narrow.h"
-#include "values.h"
+#include "edge_values.h"
+#include "few_outputs.h"
 
 namespace fastkan {
 namespace {
 
-// y += the sum over a block of inputs, which is taken on its own: rounding errors grow with the length of a sum. P rows
-// at a time, so that enough sums are under way to hide the latency of a multiply-add.
+// y += the sum over a block of inputs, accumulated separately, since rounding errors grow with the length of a sum. P
+// rows at a time: enough independent sums to hide the latency of a multiply-add.
 template <class T, int NV, int R, bool BASE, int P>
 __attribute__((always_inline)) inline void out_row_group(int64_t n, int64_t inputs, const Features<T>& f,
                                                          const int32_t* start, const Weights<T>& w, int64_t o0, T* y,
@@ -68,35 +68,35 @@ __attribute__((noinline)) void out_rows(int64_t rows, int64_t inputs, const Feat
   for (; n < rows; ++n) out_row_group<T, NV, R, BASE, 1>(n, inputs, f, start, w, o0, y, y_stride);
 }
 
-// Bytes of an input's coefficients above which its rows are sorted: with few rows in a window, and with many.
-constexpr int64_t kSortedFrom = 48 * 1024, kHeldFrom = 4 * 1024;
-constexpr int64_t kManyInWindow = 6, kSortedFew = 512;  // rows of a window, rows that are worth sorting
+// Bytes of an input's coefficients above which rows are sorted: with few rows per window, and with many.
+constexpr int64_t kSortBytes = 48 * 1024, kHoldBytes = 4 * 1024;
+constexpr int64_t kManyRowsPerWindow = 6, kMinSortedRows = 512;  // rows per window; rows worth sorting
 constexpr int64_t kSummedInputs = 64;
-constexpr int64_t kRows = 128, kFewestRows = 32;  // of a task that does not sort them
+constexpr int64_t kRows = 128, kMinRows = 32;  // rows of a task without sorting
 
 template <class T>
 struct OutPlan {
   const Problem& p;
   int64_t inputs, rows, width, row_blocks, output_blocks;
-  bool narrow, sorted, held;
+  bool few_outputs, sorted, held;
 
   OutPlan(const Problem& problem, const Pool& pool) : p(problem) {
-    width = least(p.O, kDirectWidth);
+    width = min(p.O, kDirectWidth);
     inputs = block_inputs<T>(p, padded<T>(width));
     const int64_t size = p.F * padded<T>(width) * static_cast<int64_t>(sizeof(T)),
                   windows = p.F - windows_of(p).functions + 1;
-    narrow = is_narrow<T>(p);
+    few_outputs = has_few_outputs<T>(p);
     sorted = (windows > 1 || p.family == Family::bspline) &&
-             ((size > kSortedFrom && p.N >= kSortedFew) ||
-              (size > kHeldFrom && least(p.N, kSortedRows / 2) > kManyInWindow * windows));
-    if (sorted) inputs = least(p.I, kMaxInputs);
-    // Sorted: many rows of each window, as far as y stays in the second-level cache and threads have work.
-    const int64_t many = least(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisit / 4));
-    const int64_t few = most(kFewestRows, least(kRows, round_up(ceil_div(p.N, pool.threads), kFewestRows / 2)));
-    rows = least(p.N, sorted ? many : few);
-    held = rows > kManyInWindow * windows;
+             ((size > kSortBytes && p.N >= kMinSortedRows) ||
+              (size > kHoldBytes && min(p.N, kSortedRows / 2) > kManyRowsPerWindow * windows));
+    if (sorted) inputs = min(p.I, kMaxInputs);
+    // Sorted: many rows per window, as long as y fits the L2 cache and all threads have work.
+    const int64_t many = min(kSortedRows / 2, round_up(ceil_div(p.N, pool.threads), kVisitRows / 4));
+    const int64_t few = max(kMinRows, min(kRows, round_up(ceil_div(p.N, pool.threads), kMinRows / 2)));
+    rows = min(p.N, sorted ? many : few);
+    held = rows > kManyRowsPerWindow * windows;
     row_blocks = ceil_div(p.N, rows);
-    // Few rows: let threads share the outputs.
+    // Few rows: split the outputs over threads.
     while (row_blocks * ceil_div(p.O, width) < pool.threads && width > 4 * kLanes<T>)
       width = round_up(width / 2, kLanes<T>);
     output_blocks = ceil_div(p.O, width);
@@ -104,7 +104,7 @@ struct OutPlan {
   int64_t tasks() const { return row_blocks * output_blocks; }
 };
 
-// The block of rows and outputs of one task, where its sums are taken.
+// The block of rows and outputs of one task, and the memory in which it is accumulated.
 template <class T>
 struct OutBlock {
   const Problem& p;
@@ -116,12 +116,12 @@ struct OutBlock {
       : p(plan.p),
         n0(task / plan.output_blocks * plan.rows),
         o0(task % plan.output_blocks * plan.width),
-        rows(least(plan.rows, p.N - n0)),
-        outputs(least(plan.width, p.O - o0)),
+        rows(min(plan.rows, p.N - n0)),
+        outputs(min(plan.width, p.O - o0)),
         width(padded<T>(outputs)),
-        in_place(p.out_dtype == kDtype<T> && outputs == width && !plan.narrow) {
-    stride = plan.narrow ? 1 : in_place ? p.O : width;
-    column = plan.narrow ? round_up(rows, kLanes<T>) : 1;
+        in_place(p.out_dtype == kDtype<T> && outputs == width && !plan.few_outputs) {
+    stride = plan.few_outputs ? 1 : in_place ? p.O : width;
+    column = plan.few_outputs ? round_up(rows, kLanes<T>) : 1;
   }
   int64_t size() const { return stride == 1 ? outputs * column : rows * width; }
   size_t bytes() const { return in_place ? 0 : Scratch::bytes<T>(size()); }
@@ -148,7 +148,7 @@ template <class T>
 void out_task(const OutPlan<T>& plan, int64_t task) {
   const Problem& p = plan.p;
   OutBlock<T> out(plan, task);
-  const int64_t rows = out.rows, stride = round_up(rows, kLanes<T>);  // of features
+  const int64_t rows = out.rows, stride = round_up(rows, kLanes<T>);  // row stride of the features
   const int planes = feature_planes(p);
   WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
@@ -162,19 +162,19 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
   int32_t *start = memory.take<int32_t>(plan.inputs * stride), *window = memory.take<int32_t>(rows);
   out.begin(memory);
   for (int64_t i0 = 0; i0 < p.I; i0 += plan.inputs) {
-    const int64_t inputs = least(plan.inputs, p.I - i0);
+    const int64_t inputs = min(plan.inputs, p.I - i0);
     x.load(i0, inputs, out.n0, rows);
     s.load(i0, inputs, out.n0, rows);
     for (int64_t i = 0; i < inputs; ++i) {
-      column.find(i0 + i, x.column(i), rows, p.order, window);
-      column.place(x.column(i), s.column(i), window, rows, start + i * stride);
+      column.find_windows(i0 + i, x.column(i), rows, p.order, window);
+      column.set_rows(x.column(i), s.column(i), window, rows, start + i * stride);
       column.weights(p.order, f.w + i * planes * stride, stride);
     }
     const Weights<T> w = blocks.get(i0, inputs, out.o0, out.outputs);
-    by_window(p, [&](auto window, auto base, const Part& part) {
-      for (int64_t o = 0; plan.narrow && o < p.O; ++o)
-        narrow_out<T, window.value, base.value>(rows, inputs, f, start, w, p.F, o, out.y + o * out.column);
-      if (plan.narrow) return;
+    by_window(p, [&](auto window, auto base, const WindowPart& part) {
+      for (int64_t o = 0; plan.few_outputs && o < p.O; ++o)
+        few_outputs_sum<T, window.value, base.value>(rows, inputs, f, start, w, p.F, o, out.y + o * out.column);
+      if (plan.few_outputs) return;
       const Features<T> weights = f.from(part.plane);
       const Weights<T> of = w.part(part);
       chunks<kRegisters / 2>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t at) {
@@ -191,21 +191,20 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
   const Problem& p = plan.p;
   OutBlock<T> out(plan, task);
   const int64_t rows = out.rows;
-  const bool apart =
-      p.I > kSummedInputs;  // the sums of so many inputs at a time: rounding errors grow with their length
+  const bool apart = p.I > kSummedInputs;  // rounding errors grow with the length of a sum
   const int planes = feature_planes(p);
   WeightBlocks<T> blocks(p, out.outputs, kDirectWidth);
   Scratch& memory = scratch();
-  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, kVisit) + Tile<T>::bytes(p.x, plan.inputs, rows) +
-                 Tile<T>::bytes(p.s, plan.inputs, rows) + Sorted<T>::bytes(p, rows) +
-                 Scratch::bytes<T>(planes * kVisit) + Scratch::bytes<int32_t>(rows) + Scratch::bytes<int32_t>(kVisit) +
-                 out.bytes() + (apart ? Scratch::bytes<T>(rows * out.width) : 0));
+  memory.reserve(blocks.bytes(1) + Column<T>::bytes(p, kVisitRows) + Tile<T>::bytes(p.x, plan.inputs, rows) +
+                 Tile<T>::bytes(p.s, plan.inputs, rows) + SortedRows<T>::bytes(p, rows) +
+                 Scratch::bytes<T>(planes * kVisitRows) + Scratch::bytes<int32_t>(rows) +
+                 Scratch::bytes<int32_t>(kVisitRows) + out.bytes() + (apart ? Scratch::bytes<T>(rows * out.width) : 0));
   blocks.take(memory, 1);
-  Column<T> column(p, memory, kVisit);
+  Column<T> column(p, memory, kVisitRows);
   Tile<T> x(p.x, memory, plan.inputs, rows), s(p.s, memory, plan.inputs, rows);
-  Sorted<T> sorted(p, memory, rows);
-  T* features = memory.take<T>(planes * kVisit);
-  int32_t *window = memory.take<int32_t>(rows), *start = memory.take<int32_t>(kVisit);
+  SortedRows<T> sorted(p, memory, rows);
+  T* features = memory.take<T>(planes * kVisitRows);
+  int32_t *window = memory.take<int32_t>(rows), *start = memory.take<int32_t>(kVisitRows);
   out.begin(memory);
   T* y = apart ? memory.take<T>(rows * out.width) : out.y;
   const int64_t y_stride = apart ? out.width : out.stride;
@@ -213,26 +212,26 @@ void out_sorted_task(const OutPlan<T>& plan, int64_t task) {
   for (int64_t i = 0; i < p.I; ++i) {
     const int64_t of_tile = i % plan.inputs;
     if (of_tile == 0) {
-      x.load(i, least(plan.inputs, p.I - i), out.n0, rows);
-      s.load(i, least(plan.inputs, p.I - i), out.n0, rows);
+      x.load(i, min(plan.inputs, p.I - i), out.n0, rows);
+      s.load(i, min(plan.inputs, p.I - i), out.n0, rows);
     }
-    column.find(i, x.column(of_tile), rows, p.order, window);
+    column.find_windows(i, x.column(of_tile), rows, p.order, window);
     sorted.build(window, x.column(of_tile), s.column(of_tile), rows);
     const Weights<T> w = blocks.get(i, 1, out.o0, out.outputs);
-    for (int64_t at = 0; at < rows; at += kVisit) {
-      const int64_t visited = least(kVisit, rows - at);
-      column.place(sorted.x + at, p.s ? sorted.s + at : nullptr, sorted.window + at, visited, start);
-      column.weights(p.order, features, kVisit);
-      const auto visit = [&](auto window, auto base, const Part& part, auto held) {
-        const T* weights = features + part.plane * kVisit;
+    for (int64_t at = 0; at < rows; at += kVisitRows) {
+      const int64_t visited = min(kVisitRows, rows - at);
+      column.set_rows(sorted.x + at, p.s ? sorted.s + at : nullptr, sorted.window + at, visited, start);
+      column.weights(p.order, features, kVisitRows);
+      const auto visit = [&](auto window, auto base, const WindowPart& part, auto held) {
+        const T* weights = features + part.plane * kVisitRows;
         const Weights<T> of = w.part(part);
         chunks<window_vectors(window.value)>(out.width / kLanes<T>, 0, [&](auto vectors, int64_t chunk) {
           const int64_t o = chunk * kLanes<T>;
-          out_visit<T, vectors.value, window.value, base.value, held.value>(
+          add_window_values<T, vectors.value, window.value, base.value, held.value>(
               visited, sorted.order + at, start, weights, of.coef + o, of.coef_row, of.base + o, y + o, y_stride);
         });
       };
-      by_window(p, [&](auto window, auto base, const Part& part) {
+      by_window(p, [&](auto window, auto base, const WindowPart& part) {
         plan.held ? visit(window, base, part, Constant<1>{}) : visit(window, base, part, Constant<0>{});
       });
     }

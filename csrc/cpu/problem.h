@@ -1,4 +1,4 @@
-// What crosses from the operators (register.cpp, which knows torch) to the kernels (which do not).
+// The interface between the operators (register.cpp, which uses torch) and the kernels (which do not).
 #pragma once
 
 #include <cstdint>
@@ -7,44 +7,45 @@
 
 namespace fastkan {
 
-// Runs task(0..tasks-1, context) on torch's threads.
+// Runs task(0..tasks-1, context) on torch's thread pool.
 struct Pool {
   void (*run)(int64_t tasks, void (*task)(int64_t, const void*), const void* context);
   int threads;
 };
 
-// Whether the base function goes along with the only window; else it is the last one, alone.
+// Whether the base function is part of the window, which is then the only one; otherwise it is a window of its own,
+// the last one.
 inline bool base_inside(const Problem& p) { return p.with_base && windows_of(p).count == 1; }
 
-// What two_loops.h makes a direction of: the changes s and y are rows of [history, size], `pairs` of them from `oldest`
-// on and round.
-struct Changes {
+// Input of the L-BFGS two-loop recursion (lbfgs.h): s and y are ring buffers [history, size] with `pairs` valid rows,
+// beginning at row `oldest`.
+struct LbfgsHistory {
   Dtype dtype;
   int64_t size, history, pairs, oldest;
   const void *g, *s, *y;
-  const double* inverse;  // 1 / y s, from the oldest on
+  const double* rho;  // 1 / (y . s), oldest first
   double scale;
-  double* share;  // scratch for as many
+  double* alpha;  // scratch, one per pair
   void* q;
 };
 
-// What knots are found to be: whether those of every row are equidistant, to rounding; a row whose knots do not ascend
-// or are not finite, -1 if there is none.
-struct Evenness {
-  bool even;
+// Result of the check of the knots: whether every row is equidistant up to rounding, and a row that is not ascending
+// or not finite, -1 if there is none.
+struct KnotCheck {
+  bool equidistant;
   int64_t unsorted;
 };
 
-// One set of kernels for each instruction set; kernels.cpp is compiled once for each.
+// The kernels of one instruction set; kernels.cpp is compiled once for each.
 struct Kernels {
   const char* isa;
-  Evenness (*evenness)(const Problem&);
+  KnotCheck (*check_knots)(const Problem&);
   void (*kan_out)(const Problem&, const Pool&);
-  void (*kan_backward)(const Problem&, const Pool&);  // grad_x, grad_coef and grad_base, or those that are wanted
+  void (*kan_backward)(const Problem&, const Pool&);  // those of grad_x, grad_coef and grad_base that are not null
   void (*edge_moments)(const Problem&, const Pool&);
   void (*stack_out)(const Stack&, const Pool&);
   void (*stack_backward)(const Stack&, const Pool&);
-  void (*two_loops)(const Changes&);
+  void (*lbfgs_direction)(const LbfgsHistory&);
 };
 
 namespace baseline {

@@ -1,4 +1,4 @@
-// The operators of fastkan/ops.py on the CPU: checks, plain structs, and the kernels of this machine's instruction set.
+// The operators of fastkan/ops.py on the CPU, with the kernels of this machine's instruction set.
 #include <torch/csrc/stable/ops.h>
 
 #include <cstdlib>
@@ -12,7 +12,7 @@
 namespace fastkan {
 namespace {
 
-// The best that this processor has, or the one that FASTKAN_CPU_ISA names.
+// The best instruction set of this processor, or the one named by FASTKAN_CPU_ISA.
 const Kernels& choose() {
   const Kernels* sets[] = {
 #if defined(__x86_64__)
@@ -39,8 +39,8 @@ const Kernels& kernels() {
   return chosen;
 }
 
-// Less than this many multiply-adds are not worth waking a thread for: two threads gain 4 % at 0.8 million when the
-// machine is idle, and lose a factor of two or more when it is not.
+// Multiply-adds below which one thread does the work: at 0.8 million, two threads gain 4 % on an idle machine, and
+// lose a factor of two or more on a busy one.
 constexpr double kSerialWork = 1 << 20;
 
 void run_parallel(int64_t tasks, void (*task)(int64_t, const void*), const void* context) {
@@ -62,10 +62,9 @@ Pool pool_for(double work) {
   return {run_parallel, static_cast<int>(torch::stable::get_num_threads())};
 }
 
-struct Cpu {
-  static constexpr int kFamilies = 3;
-  // A contiguous result, uninitialised or zero. Straight through the C interface: the way through the dispatcher costs
-  // more than the kernel of a small layer.
+struct CpuBackend {
+  // A contiguous result, uninitialised or zero. Uses the C interface directly: the dispatcher costs more than the
+  // kernel of a small layer.
   static Tensor result(const Tensor&, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {
     int64_t strides[3], size = 1;
     for (size_t d = shape.size(); d-- > 0;) {
@@ -79,16 +78,16 @@ struct Cpu {
     if (zero) std::memset(t.mutable_data_ptr(), 0, static_cast<size_t>(size) * t.element_size());
     return t;
   }
-  static void expect_beside(const Tensor&, const char*, const Tensor&) {}
-  static bool even(const Problem& p) {
-    const Evenness found = kernels().evenness(p);
-    STD_TORCH_CHECK(found.unsorted < 0, "grid does not ascend in row ", found.unsorted,
+  static void expect_same_device(const Tensor&, const char*, const Tensor&) {}
+  static bool equidistant(const Problem& p) {
+    const KnotCheck check = kernels().check_knots(p);
+    STD_TORCH_CHECK(check.unsorted < 0, "grid does not ascend in row ", check.unsorted,
                     ": expected sorted finite knots");
-    return found.even;
+    return check.equidistant;
   }
 
   static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(work(p))); }
-  // The way back is two products.
+  // The backward is two contractions.
   static void kan_backward(const Problem& p, const Tensor&) { kernels().kan_backward(p, pool_for(2 * work(p))); }
   static void edge_moments(const Problem& p, const Tensor&) { kernels().edge_moments(p, pool_for(work(p))); }
 
@@ -101,8 +100,8 @@ struct Cpu {
   static void stack_backward(const Stack& s, const Tensor&) { kernels().stack_backward(s, pool_for_all(s)); }
 };
 
-using Here = Operators<Cpu>;
-using Stacks = StackOperators<Cpu>;
+using Contractions = Operators<CpuBackend>;
+using Stacks = StackOperators<CpuBackend>;
 
 template <class T>
 void run_penalty(const Tensor& moments, const Maybe& x, int64_t rows, const PenaltyWeights& weights, Tensor& penalty,
@@ -131,8 +130,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_penalty(Tensor moments, Maybe x,
   const Dtype dtype = dtype_of("moments", moments);
   STD_TORCH_CHECK(dtype == Dtype::f32 || dtype == Dtype::f64, "moments has another dtype than float32 or float64");
   STD_TORCH_CHECK(!x || dtype_of("x", *x) == dtype, "x has another dtype than moments");
-  Tensor penalty = Here::result(moments, {}), terms = Here::result(moments, {3, I, O});
-  Tensor x_mean = Here::result(moments, {x ? I : 0}), x_term = Here::result(moments, {x ? I : 0});
+  Tensor penalty = Contractions::result(moments, {}), terms = Contractions::result(moments, {3, I, O});
+  Tensor x_mean = Contractions::result(moments, {x ? I : 0}), x_term = Contractions::result(moments, {x ? I : 0});
   const PenaltyWeights weights{l1, entropy, weight};
   if (dtype == Dtype::f64)
     run_penalty<double>(moments, x, rows, weights, penalty, terms, x_mean, x_term);
@@ -151,14 +150,14 @@ Tensor lbfgs_direction(Tensor g, Tensor s, Tensor y, std::vector<double> inverse
                         dtype_of("s, y", *rows) == dtype,
                     "s, y: expected contiguous matrices with rows like g");
   STD_TORCH_CHECK(pairs <= s.size(0) && oldest >= 0 && oldest < s.size(0), "inverse, oldest: expected rows of s and y");
-  Tensor q = Here::result(g, {size});
-  std::vector<double> share(inverse.size());
-  kernels().two_loops({dtype, size, s.size(0), pairs, oldest, g.const_data_ptr(), s.const_data_ptr(),
-                       y.const_data_ptr(), inverse.data(), scale, share.data(), q.mutable_data_ptr()});
+  Tensor q = Contractions::result(g, {size});
+  std::vector<double> alpha(inverse.size());
+  kernels().lbfgs_direction({dtype, size, s.size(0), pairs, oldest, g.const_data_ptr(), s.const_data_ptr(),
+                             y.const_data_ptr(), inverse.data(), scale, alpha.data(), q.mutable_data_ptr()});
   return q;
 }
 
-// Which kernels serve this machine: 0 baseline, 1 avx2, 2 avx512.
+// The instruction set in use: 0 baseline, 1 avx2, 2 avx512.
 int64_t cpu_isa() {
   const std::string isa = kernels().isa;
   return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
@@ -170,12 +169,12 @@ int64_t cpu_isa() {
 STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa)); }
 
 STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
-  m.impl("kan_out", TORCH_BOX(&fastkan::Here::kan_out));
-  m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
-  m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
-  m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
-  m.impl("edge_moments", TORCH_BOX(&fastkan::Here::edge_moments));
-  m.impl("edge_backward", TORCH_BOX(&fastkan::Here::edge_backward));
+  m.impl("kan_out", TORCH_BOX(&fastkan::Contractions::kan_out));
+  m.impl("kan_in", TORCH_BOX(&fastkan::Contractions::kan_in));
+  m.impl("kan_coef", TORCH_BOX(&fastkan::Contractions::kan_coef));
+  m.impl("kan_backward", TORCH_BOX(&fastkan::Contractions::kan_backward));
+  m.impl("edge_moments", TORCH_BOX(&fastkan::Contractions::edge_moments));
+  m.impl("edge_backward", TORCH_BOX(&fastkan::Contractions::edge_backward));
   m.impl("edge_penalty", TORCH_BOX(&fastkan::edge_penalty));
   m.impl("lbfgs_direction", TORCH_BOX(&fastkan::lbfgs_direction));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));

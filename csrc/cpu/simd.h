@@ -1,5 +1,5 @@
-// Vectors of the instruction set that this translation unit is compiled for, and strided loads of every storage type.
-// Everything here is internal to the unit: nothing that one set compiles may be linked into another.
+// SIMD vectors of the instruction set of this translation unit, and strided loads of every storage type. Everything
+// here has internal linkage: code compiled for one instruction set must not be linked into another.
 #pragma once
 
 #include <cstdint>
@@ -54,10 +54,10 @@ inline void store(T* p, Vec<T> v) {
 }
 template <class T>
 inline Vec<T> splat(T s) {
-  return s - Vec<T>{};  // not a sum: -0 + 0 is 0, which would have to be computed
+  return s - Vec<T>{};  // not a sum: -0 + 0 = 0, so the compiler could not drop it
 }
 
-// int32 numbers, one for a lane.
+// int32 numbers, one per lane.
 template <class T>
 inline Index<T> load_index(const int32_t* p) {
   return __builtin_convertvector(*reinterpret_cast<const typename Simd<T>::rows*>(p), Index<T>);
@@ -69,7 +69,7 @@ inline void store_index(int32_t* p, Index<T> index) {
 }
 
 // table[index], of one vector or two.
-constexpr bool kLookUp = FASTKAN_VECTOR_BYTES > 16;  // in a few instructions
+constexpr bool kLookUp = FASTKAN_VECTOR_BYTES > 16;  // vector permutations take few instructions
 template <class T>
 inline Vec<T> lookup(Vec<T> table, Index<T> index) {
 #if defined(__clang__)
@@ -89,14 +89,14 @@ inline Vec<T> lookup(Vec<T> low, Vec<T> high, Index<T> index) {
 #endif
 }
 
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// Sums of kLanes vectors, as one vector: lane l holds the sum over the lanes of q[l]. Halves the number of vectors in
-// each step; with groups of g lanes, the two halves of a group of x add up to the group's first half, those of y to its
-// second.
+// Horizontal sums of kLanes vectors at once: lane l of the result is the sum over the lanes of q[l]. Each step halves
+// the number of vectors: of a pair x, y, the two halves of every group of G lanes of x are added into the first half
+// of the group, those of y into the second.
 template <class T, int G>
 inline void sum_step(Vec<T>* q) {
   constexpr int W = kLanes<T>;
@@ -122,7 +122,7 @@ inline void sum_step(Vec<T>* q) {
   if constexpr (G > 2) sum_step<T, G / 2>(q);
 }
 
-// Storage types <-> the type computed in.
+// Conversions between storage types and the compute type.
 inline float widen_bf16(uint16_t h) {
   const uint32_t bits = static_cast<uint32_t>(h) << 16;
   float f;
@@ -169,29 +169,29 @@ inline void narrow(T v, _Float16* to) {
   *to = static_cast<_Float16>(static_cast<float>(v));
 }
 
-// Calls f(n, c) for a block of rows by columns, along the rows.
+// Calls f(n, c) for a block of rows by columns, in row order.
 template <class F>
-__attribute__((always_inline)) inline void each(int64_t rows, int64_t columns, const F& f) {
+__attribute__((always_inline)) inline void for_each(int64_t rows, int64_t columns, const F& f) {
   for (int64_t n = 0; n < rows; ++n)
     for (int64_t c = 0; c < columns; ++c) f(n, c);
 }
 
-// The same along the columns, for arrays whose rows do not go together: as many rows at a time as are fetched together.
+// The same in column order, for arrays with non-contiguous rows: a few rows at a time, to use whole cache lines.
 template <class F>
-__attribute__((always_inline)) inline void each_transposed(int64_t rows, int64_t columns, const F& f) {
+__attribute__((always_inline)) inline void for_each_transposed(int64_t rows, int64_t columns, const F& f) {
   constexpr int64_t kTogether = 32;
   for (int64_t n0 = 0; n0 < rows; n0 += kTogether)
     for (int64_t c = 0; c < columns; ++c)
-      for (int64_t n = n0; n < least(rows, n0 + kTogether); ++n) f(n, c);
+      for (int64_t n = n0; n < min(rows, n0 + kTogether); ++n) f(n, c);
 }
 
 template <class T, class S>
 void load_typed(T* to, int64_t to_row, int64_t to_column, const S* from, int64_t row, int64_t column, int64_t rows,
                 int64_t columns) {
   if (column == 1 && to_column == 1)
-    each(rows, columns, [=](int64_t n, int64_t c) { to[n * to_row + c] = widen<T>(from[n * row + c]); });
+    for_each(rows, columns, [=](int64_t n, int64_t c) { to[n * to_row + c] = widen<T>(from[n * row + c]); });
   else
-    each_transposed(rows, columns, [=](int64_t n, int64_t c) {
+    for_each_transposed(rows, columns, [=](int64_t n, int64_t c) {
       to[n * to_row + c * to_column] = widen<T>(from[n * row + c * column]);
     });
 }
@@ -219,10 +219,10 @@ void load_block(T* to, int64_t to_row, int64_t to_column, const View& from, int6
 template <class T, class S>
 void store_typed(S* to, int64_t to_row, const T* from, int64_t row, int64_t column, int64_t rows, int64_t columns) {
   if (column == 1)
-    each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c], to + n * to_row + c); });
+    for_each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c], to + n * to_row + c); });
   else
-    each_transposed(rows, columns,
-                    [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); });
+    for_each_transposed(rows, columns,
+                        [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); });
 }
 
 // to[offset + n * to_row + c] = from[n * row + c * column], in any storage type.
@@ -244,7 +244,8 @@ void store_block(void* to, Dtype dtype, int64_t offset, int64_t to_row, const T*
 template <class T>
 constexpr Dtype kDtype = sizeof(T) == 4 ? Dtype::f32 : Dtype::f64;
 
-// Scratch of one thread, kept between tasks: take() hands out consecutive aligned pieces, a Frame gives them back.
+// Scratch memory of one thread, reused by all tasks: reserve() starts over, take() hands out consecutive aligned
+// pieces.
 class Scratch {
  public:
   ~Scratch() { free(data_); }

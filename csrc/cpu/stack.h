@@ -1,12 +1,12 @@
-// A stack of layers, a block of rows after the other, with the kernels of a layer. With h_A the derivative of what
-// enters a layer by the tangents in A, a subset of them, what leaves it has
-//   h'_A = sum_d out_d(h; s_{A,d}),   s_{A,d} = the sum over the partitions of A into d parts of the products of their
-//   h,
-// so that with u_A the gradient by h'_A
+// A stack of layers, one block of rows at a time, with the kernels of a layer. With h_A the derivative of a layer's
+// input along the tangents in a subset A, the derivatives of its output are
+//   h'_A = sum_d out_d(h; s_{A,d}),   s_{A,d} = sum over partitions of A into d parts of the products of their h
+// and with u_A the gradient by h'_A
 //   the gradient by coef is sum_{A,d} coef_d(h; s_{A,d}, u_A)
 //   the gradient by h    is sum_{A,d} s_{A,d} in_{d+1}(h; u_A)
 //   the gradient by h_B  is sum_{A,d} s_{A-B,d-1} in_d(h; u_A), A with all of B.
-// Nothing is kept for the backward: a block goes forward again, and back while its activations are in the cache.
+// Nothing is saved for the backward: it repeats the forward of a block, and goes back while its activations are in
+// the cache.
 #pragma once
 
 #include "kan_backward.h"
@@ -15,12 +15,12 @@
 namespace fastkan {
 namespace {
 
-// Rows of a block; tasks, each with a part of the sums over the rows, at most.
+// Rows of a block; maximum number of tasks, each with partial sums over its rows.
 constexpr int64_t kStackRows = 256, kStackTasks = 64;
 constexpr int kSubsets = 1 << kMaxTangents;
 static_assert(kMaxTangents <= 3, "add_products keeps one product");
 
-// A thread's own, beside that of the layers' kernels.
+// Scratch of a thread, in addition to that of the layers' kernels.
 inline Scratch& stack_scratch() {
   static thread_local Scratch s;
   return s;
@@ -36,25 +36,25 @@ void add(T* to, const T* from, int64_t count) {
   for (int64_t k = 0; k < count; ++k) to[k] += from[k];
 }
 
-// The cut into tasks, which does not depend on the threads, and what they share.
+// The split into tasks, which is independent of the number of threads, and the data they share.
 template <class T>
 struct StackPlan {
   const Stack& s;
-  int64_t blocks, tasks, widest, largest;  // the widest layer, the one with the most weights
-  int64_t begin[kMaxLayers + 1];           // of a layer's gradients: coef, base_weight, bias
+  int64_t blocks, tasks, widest, largest;  // most nodes, and most weights, of a layer
+  int64_t begin[kMaxLayers + 1];           // offset of a layer's gradients: coef, base_weight, bias
   Problem layer[kMaxLayers];
   T* part = nullptr;  // [tasks, begin[depth]]
 
   explicit StackPlan(const Stack& stack) : s(stack), widest(0), largest(0) {
     blocks = ceil_div(s.N, kStackRows);
-    tasks = least(blocks, kStackTasks);
+    tasks = min(blocks, kStackTasks);
     begin[0] = 0;
     for (int l = 0; l < s.depth; ++l) {
       layer[l] = s.layer[l];
       const int64_t size = coef_size(l) + edges(l) + layer[l].O;
       begin[l + 1] = begin[l] + size;
-      largest = most(largest, size);
-      widest = most(widest, most(layer[l].I, layer[l].O));
+      largest = max(largest, size);
+      widest = max(widest, max(layer[l].I, layer[l].O));
     }
   }
   int64_t edges(int l) const { return layer[l].I * layer[l].O; }
@@ -63,7 +63,7 @@ struct StackPlan {
   int subsets() const { return 1 << s.tangents; }
 };
 
-// One block of rows on its way through the stack.
+// Forward and backward of one block of rows.
 template <class T>
 class StackBlock {
  public:
@@ -84,31 +84,31 @@ class StackBlock {
   }
 
   void forward(int64_t block) {
-    enter(block);
+    load_inputs(block);
     const int last = s_.depth - 1, all = plan_.subsets() - 1;
-    for (int l = 0; l < last; ++l) advance(l);
+    for (int l = 0; l < last; ++l) layer_forward(l);
     output(last, all, static_cast<T*>(s_.out) + n0_ * plan_.layer[last].O);
   }
 
   // Adds the gradients of the weights to `part`.
   void backward(int64_t block, T* part) {
-    enter(block);
-    for (int l = 0; l + 1 < s_.depth; ++l) advance(l);
+    load_inputs(block);
+    for (int l = 0; l + 1 < s_.depth; ++l) layer_forward(l);
     const int all = plan_.subsets() - 1;
-    T* given[kSubsets] = {};
-    load(given[all] = of_u_[s_.depth % 2][all], s_.u, plan_.layer[s_.depth - 1].O);
-    for (int l = s_.depth - 1; l >= 0; --l) retreat(l, given, of_u_[l % 2], part + plan_.begin[l]);
-    if (s_.with_x) leave(given[0], s_.grad_x);
-    for (int t = 0; s_.with_tangents && t < s_.tangents; ++t) leave(given[1 << t], s_.grad_tangent[t]);
+    T* grad_out[kSubsets] = {};
+    load(grad_out[all] = of_u_[s_.depth % 2][all], s_.u, plan_.layer[s_.depth - 1].O);
+    for (int l = s_.depth - 1; l >= 0; --l) layer_backward(l, grad_out, of_u_[l % 2], part + plan_.begin[l]);
+    if (s_.with_x) store_gradient(grad_out[0], s_.grad_x);
+    for (int t = 0; s_.with_tangents && t < s_.tangents; ++t) store_gradient(grad_out[1 << t], s_.grad_tangent[t]);
   }
 
  private:
   static int first_order(int A) { return A != 0; }
   static int last_order(int A) { return __builtin_popcount(static_cast<unsigned>(A)); }
 
-  void enter(int64_t block) {
+  void load_inputs(int64_t block) {
     n0_ = block * kStackRows;
-    rows_ = least(kStackRows, s_.N - n0_);
+    rows_ = min(kStackRows, s_.N - n0_);
     for (int A = 1; A < plan_.subsets(); ++A) h_[0][A] = nullptr;
     load(h_[0][0] = of_h_[0][0], s_.x, plan_.width(0));
     for (int t = 0; t < s_.tangents; ++t) load(h_[0][1 << t] = of_h_[0][1 << t], s_.tangent[t], plan_.width(0));
@@ -118,13 +118,13 @@ class StackBlock {
     load_block(to, columns, 1, from, n0_ * from.stride[0], from.stride[0], from.stride[1], rows_, columns);
   }
 
-  void leave(const T* from, void* result) const {
+  void store_gradient(const T* from, void* result) const {
     const size_t bytes = static_cast<size_t>(rows_ * plan_.width(0)) * sizeof(T);
     T* to = static_cast<T*>(result) + n0_ * plan_.width(0);
     from ? void(memcpy(to, from, bytes)) : void(memset(to, 0, bytes));
   }
 
-  void advance(int l) {
+  void layer_forward(int l) {
     for (int A = 0; A < plan_.subsets(); ++A) output(l, A, h_[l + 1][A] = of_h_[l + 1][A]);
   }
 
@@ -133,27 +133,28 @@ class StackBlock {
     const int64_t size = rows_ * plan_.layer[l].O;
     bool first = true;
     for (int d = first_order(A); d <= last_order(A); ++d) {
-      const T* weight = weight_of(l, A, d, weight_);
+      const T* weight = tangent_weight(l, A, d, weight_);
       if (A && !weight) continue;
       Problem p = problem(l, weight, d);
       if (A) p.bias = View{};
       p.out = first ? to : term_;
-      kan_out<T>(p, kAlone);
+      kan_out<T>(p, kSerial);
       if (!first) add(to, term_, size);
       first = false;
     }
     if (first) memset(to, 0, static_cast<size_t>(size) * sizeof(T));
   }
 
-  // s_{A,d} on layer l, null where it is zero, or 1 where A is empty.
-  const T* weight_of(int l, int A, int d, T* to) {
+  // s_{A,d} of layer l; null if it is zero, or if A is empty (where it is 1).
+  const T* tangent_weight(int l, int A, int d, T* to) {
     if (A == 0) return nullptr;
     if (d == 1) return h_[l][A];
     memset(to, 0, static_cast<size_t>(rows_ * plan_.width(l)) * sizeof(T));
     return add_products(l, A, d, nullptr, to) ? to : nullptr;
   }
 
-  // Adds factor s_{A,d}; the part with the first tangent of A first, then partitions of the rest.
+  // Adds factor * s_{A,d} by recursion: the block with the first tangent of A, then partitions of the remaining
+  // tangents.
   bool add_products(int l, int A, int d, const T* factor, T* to) {
     const int64_t size = rows_ * plan_.width(l);
     if (d == 1) {
@@ -181,57 +182,58 @@ class StackBlock {
     return p;
   }
 
-  // From the gradients by what leaves layer l to those by what enters it, which are put into `room`.
-  void retreat(int l, T** given, T** room, T* part) {
+  // Backward of layer l: replaces the gradients by its outputs by those by its inputs, which are written to
+  // `buffers`.
+  void layer_backward(int l, T** grad_out, T** buffers, T* part) {
     const bool of_h = l > 0 || s_.with_x, of_parts = l > 0 || s_.with_tangents;
-    T* found[kSubsets] = {};
+    T* grad_in[kSubsets] = {};
     for (int A = 0; A < plan_.subsets(); ++A) {
-      if (!given[A]) continue;
-      if (A == 0 && s_.with_weights && s_.grad_bias[l]) add_bias(l, given[0], part);
+      if (!grad_out[A]) continue;
+      if (A == 0 && s_.with_weights && s_.grad_bias[l]) add_bias(l, grad_out[0], part);
       for (int d = first_order(A); d <= last_order(A); ++d) {
-        const T* weight = weight_of(l, A, d, weight_);
-        if (weight || A == 0) values(l, d, weight, given[A], of_h, found, room, part);
-        if (A && of_parts) slopes(l, A, d, given[A], found, room);
+        const T* weight = tangent_weight(l, A, d, weight_);
+        if (weight || A == 0) value_gradients(l, d, weight, grad_out[A], of_h, grad_in, buffers, part);
+        if (A && of_parts) tangent_gradients(l, A, d, grad_out[A], grad_in, buffers);
       }
     }
-    memcpy(given, found, sizeof(found));
+    memcpy(grad_out, grad_in, sizeof(grad_in));
   }
 
-  // What goes to the weights and to h.
-  void values(int l, int d, const T* weight, const T* u, bool of_h, T** found, T** room, T* part) {
+  // Gradients of the weights and of h.
+  void value_gradients(int l, int d, const T* weight, const T* u, bool of_h, T** grad_in, T** buffers, T* part) {
     if (!of_h && !s_.with_weights) return;
     Problem p = problem(l, weight, d);
     p.u = rows_of(u, p.O);
     p.x_order = d + 1;
-    if (of_h) p.grad_x = found[0] ? term_ : room[0];
+    if (of_h) p.grad_x = grad_in[0] ? term_ : buffers[0];
     if (s_.with_weights) {
       p.grad_coef = grads_;
       p.grad_base = grads_ + plan_.coef_size(l);
     }
-    kan_backward<T>(p, kAlone);
-    if (of_h && found[0]) add(found[0], term_, rows_ * p.I);
-    if (of_h) found[0] = room[0];
+    kan_backward<T>(p, kSerial);
+    if (of_h && grad_in[0]) add(grad_in[0], term_, rows_ * p.I);
+    if (of_h) grad_in[0] = buffers[0];
     if (s_.with_weights) add(part, grads_, plan_.coef_size(l) + (p.with_base ? plan_.edges(l) : 0));
   }
 
-  // What goes to the h_B; of x only single tangents are not zero.
-  void slopes(int l, int A, int d, const T* u, T** found, T** room) {
+  // Gradients of the h_B; at the first layer only single tangents are non-zero.
+  void tangent_gradients(int l, int A, int d, const T* u, T** grad_in, T** buffers) {
     const int64_t size = rows_ * plan_.width(l);
     bool ready = false;
     for (int B = A; B; B = (B - 1) & A) {
       if (l == 0 && last_order(B) > 1) continue;
       if ((d == 1) != (B == A)) continue;
-      const T* rest = d == 1 ? nullptr : weight_of(l, A ^ B, d - 1, rest_);
+      const T* rest = d == 1 ? nullptr : tangent_weight(l, A ^ B, d - 1, rest_);
       if (d > 1 && !rest) continue;
       if (!ready) {
         Problem p = problem(l, nullptr, d);
         p.u = rows_of(u, p.O);
         p.grad_x = term_;
-        kan_backward<T>(p, kAlone);
+        kan_backward<T>(p, kSerial);
         ready = true;
       }
-      if (!found[B]) memset(found[B] = room[B], 0, static_cast<size_t>(size) * sizeof(T));
-      for (int64_t k = 0; k < size; ++k) found[B][k] += rest ? rest[k] * term_[k] : term_[k];
+      if (!grad_in[B]) memset(grad_in[B] = buffers[B], 0, static_cast<size_t>(size) * sizeof(T));
+      for (int64_t k = 0; k < size; ++k) grad_in[B][k] += rest ? rest[k] * term_[k] : term_[k];
     }
   }
 
@@ -241,10 +243,10 @@ class StackBlock {
     for (int64_t n = 0; n < rows_; ++n) add(to, u + n * O, O);
   }
 
-  static void alone(int64_t tasks, void (*task)(int64_t, const void*), const void* context) {
+  static void run_serially(int64_t tasks, void (*task)(int64_t, const void*), const void* context) {
     for (int64_t t = 0; t < tasks; ++t) task(t, context);
   }
-  static constexpr Pool kAlone = {alone, 1};
+  static constexpr Pool kSerial = {run_serially, 1};
 
   const StackPlan<T>& plan_;
   const Stack& s_;
@@ -254,7 +256,7 @@ class StackBlock {
   T *product_, *weight_, *rest_, *term_, *grads_;
 };
 
-// The edge scales multiplied into coef, for all tasks.
+// coef multiplied by the edge scales, shared by all tasks.
 template <class T>
 class ScaledCoef {
  public:
@@ -267,7 +269,7 @@ class ScaledCoef {
       if (plan.s.scale[l]) multiply(plan, l);
   }
 
-  // The gradients of coef and of scale, given that of their product.
+  // Gradients of coef and of scale, from that of their product.
   void split(const StackPlan<T>& plan, int l, const T* product) const {
     const Problem& p = plan.layer[l];
     const View& coef = plan.s.layer[l].coef;
@@ -316,7 +318,7 @@ void stack_out(const Stack& s, const Pool& pool) {
       &plan);
 }
 
-// Adds up the tasks' parts in their order.
+// Adds the tasks' partial gradients in a fixed order.
 template <class T>
 void add_parts(const StackPlan<T>& plan, const ScaledCoef<T>& scaled) {
   const int64_t size = plan.begin[plan.s.depth];

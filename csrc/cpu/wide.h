@@ -1,4 +1,4 @@
-// The features of families whose functions are not zero in several windows at once: Gaussians, Chebyshev polynomials.
+// Features of the families with wide support: Gaussians and Chebyshev polynomials.
 #pragma once
 
 #include "../basis/chebyshev.h"
@@ -8,7 +8,7 @@
 namespace fastkan {
 namespace {
 
-// One input's column of x on its knots, as Column has it of B-splines; weights() gives one of the windows at a time.
+// The counterpart of Column (features.h) for these families; weights() evaluates one window at a time.
 template <class T>
 class WideColumn {
  public:
@@ -17,8 +17,8 @@ class WideColumn {
   WideColumn(const Problem& p, Scratch& memory, int64_t rows)
       : p_(p), windows_(windows_of(p)), near_(memory.take<T>(rows)), rest_(memory.take<T>(rows)) {}
 
-  // The first functions of each row's windows.
-  void find(int64_t i, const T* x, int64_t rows, int32_t* first) {
+  // The first function of each row's windows.
+  void find_windows(int64_t i, const T* x, int64_t rows, int32_t* first) {
     const double* grid = p_.grid + i * p_.grid_stride;
     const double width = (grid[p_.M - 1] - grid[0]) / p_.F;
     origin_ = p_.family == Family::rbf ? grid[0] + width / 2 : (grid[0] + grid[p_.M - 1]) / 2;
@@ -34,9 +34,9 @@ class WideColumn {
     }
   }
 
-  // The coordinate; of Gaussians from the middle of the windows and as a sum of two numbers, so that centres are taken
-  // off it without a loss of digits, of polynomials with whether x is on the grid range.
-  void place(const T* x, const int32_t* first, int64_t rows) {
+  // Sets the rows' coordinates. Gaussians: relative to the middle of the windows and as a sum of two numbers, so that
+  // subtracting a centre loses no digits. Polynomials: `rest_` is 1 if x is in the grid range, else 0.
+  void set_rows(const T* x, const int32_t* first, int64_t rows) {
     rows_ = rows;
     x_ = x;
     const bool gaussians = p_.family == Family::rbf;
@@ -54,7 +54,7 @@ class WideColumn {
     for (int64_t n = 0; n < rows; ++n) rest_[n] = T(coordinate(x[n], -2, 2) == coordinate(x[n], -1, 1));
   }
 
-  // The derivatives of that order of one window's functions into planes w + k * stride, which hold whole vectors.
+  // Writes the derivatives of one window's functions to planes w + k * stride, which hold whole vectors.
   void weights(int order, int window, T* w, int64_t stride) const {
     const int start = windows_.start(window), zeros = windows_.zeros(window);
     double factor = 1;
@@ -70,15 +70,16 @@ class WideColumn {
     }
   }
 
-  // Among the rows placed.
+  // Whether a row is NaN.
   bool with_nan() const { return with_nan_; }
 
  private:
-  static constexpr double kFar = 32;  // from every function beyond, Gaussians are 0
+  static constexpr double kFar = 32;  // distance beyond which Gaussians are 0
 
   int32_t middle() const { return windows_.functions / 2; }
 
-  // In widths of Gaussians from the first centre, or from -1 to 1 on the grid; within bounds, of NaN the lower.
+  // Coordinate in units of the Gaussians' width from the first centre, or from -1 to 1 on the grid range; clamped to
+  // the bounds; a NaN gets the lower one.
   double coordinate(T x, double low, double high) const {
     const double z = (static_cast<double>(x) - origin_) * over_, above = z > low ? z : low;
     return above < high ? above : high;

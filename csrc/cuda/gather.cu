@@ -1,21 +1,22 @@
 // The gather kernels of one type.
-#include "edge_moments.h"
-#include "kan_out.h"
+#include "gather/edge_moments.h"
+#include "gather/kan_out.h"
 #include "stored.h"
 
 namespace fastkan {
 namespace {
 
-// Of the device that is current; its code is chosen by the driver.
+// Whether the driver finds code for the current device in this library.
 template <class Operand>
-bool loads() {
+bool has_code_for_current_device() {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, out_kernel<Operand, kCubic, true>) == cudaSuccess;
 }
 
 template <class Operand>
 constexpr Kernels kernels_of() {
-  return {kan_out<Operand>, kan_backward<Operand>, edge_moments<Operand>, edge_backward<Operand>, loads<Operand>};
+  return {kan_out<Operand>, kan_backward<Operand>, edge_moments<Operand>, edge_backward<Operand>,
+          has_code_for_current_device<Operand>};
 }
 
 }  // namespace

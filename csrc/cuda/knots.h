@@ -1,5 +1,5 @@
-// The rows of knots of all inputs as kernels keep them, made once where each input has its own: that takes a hundred
-// operations in float64, which some GPUs are slow at.
+// Precomputes the KnotRow of every input if inputs have knots of their own: about a hundred float64 operations each,
+// in which some GPUs are slow.
 #pragma once
 
 #include "launch.h"
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kKnotThreads) knots_kernel(const __grid_consta
   if (i < a.c.p.I) a.rows[i] = KnotRow<A>::of(a.c.shape, a.c.p.grid + i * a.c.p.grid_stride);
 }
 
-// nullptr where all inputs share one row.
+// nullptr if all inputs share one row.
 template <class A>
 const KnotRow<A>* rows_of_knots(const Contraction<A>& c, const Device& device) {
   if (c.p.grid_stride == 0) return nullptr;

@@ -1,4 +1,4 @@
-// Launches, and the blocks that a problem is cut into: arithmetic of the host alone.
+// Kernel launches, integer arithmetic for tilings, and the allocator of a block's shared memory.
 #pragma once
 
 #include <stdexcept>
@@ -11,8 +11,8 @@
 
 namespace fastkan {
 
-FASTKAN_HD int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-FASTKAN_HD int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+FASTKAN_HD int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTKAN_HD int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 FASTKAN_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline void check(const char* kernel, cudaError_t status) {
@@ -20,13 +20,13 @@ inline void check(const char* kernel, cudaError_t status) {
   throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(status));
 }
 
-constexpr size_t kSharedUnasked = 48 << 10;  // bytes of shared memory that a block may have without more words
+constexpr size_t kDefaultSharedBytes = 48 << 10;  // shared memory of a block without opt-in
 
 template <class Args>
 void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, size_t shared, const Device& device,
             const Args& args) {
   if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 blocks are needed");
-  if (shared > kSharedUnasked)
+  if (shared > kDefaultSharedBytes)
     check(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
@@ -36,13 +36,14 @@ void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads,
   check(name, cudaLaunchKernelEx(&config, kernel, args));
 }
 
-// What every kernel is told. Kernels of the cubic know the degree, the others bound it and take every family.
+// Arguments common to all kernels. Kernels for cubics have the degree at compile time; the others bound it and serve
+// every family.
 template <class A>
 struct Contraction {
   Problem p;
   Windows windows;
   Shape shape;
-  BaseFunction<A> base, base_of_x;  // of the problem's order, and of that in grad_x
+  BaseFunction<A> base, base_of_x;  // of order `order`, and of order `x_order`
 
   static Contraction of(const Problem& p) {
     const bool exact = !p.uniform || (p.x_order > p.order ? p.x_order : p.order) >= p.K;
@@ -63,10 +64,10 @@ void by_degree(const Problem& p, const F& f) {
     f.template operator()<kMaxDegree, false>();
 }
 
-// Shared memory, handed out in pieces of whole 16 bytes.
-class Pieces {
+// Hands out shared memory in pieces of whole 16 bytes.
+class SharedAllocator {
  public:
-  FASTKAN_HD explicit Pieces(unsigned char* memory) : at_(memory) {}
+  FASTKAN_HD explicit SharedAllocator(unsigned char* memory) : at_(memory) {}
   template <class T>
   FASTKAN_HD T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(at_);

@@ -1,15 +1,15 @@
-// The products of matrices of one type: of 16 bits, float32 that is rounded to tf32, or float64.
-#include "bulk_out.h"
-#include "matrix_backward.h"
+// The matrix-product kernels of one type: bf16, fp16, float32 rounded to tf32, or float64.
+#include "matrix/kan_backward.h"
+#include "matrix/kan_out_tma.h"
 #include "stored.h"
 
 namespace fastkan {
 namespace FASTKAN_TYPE {
 
-const Kernels matrix = {sparse_out<Stored>, matrix_backward<Stored>, nullptr, nullptr, nullptr};
-#if !FASTKAN_ELEMENTS  // of 16 bits
-const Kernels groups = {sparse_out_of_groups<Stored>, nullptr, nullptr, nullptr, nullptr};
-const Kernels bulk = {bulk_out<Stored>, nullptr, nullptr, nullptr, nullptr};
+const Kernels matrix = {matrix_out<Stored>, matrix_backward<Stored>, nullptr, nullptr, nullptr};
+#if !FASTKAN_ELEMENTS  // 16-bit types
+const Kernels wgmma = {matrix_out_wgmma<Stored>, nullptr, nullptr, nullptr, nullptr};
+const Kernels tma = {matrix_out_tma<Stored>, nullptr, nullptr, nullptr, nullptr};
 #endif
 
 }  // namespace FASTKAN_TYPE

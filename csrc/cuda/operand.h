@@ -1,5 +1,5 @@
-// How a thread reads and writes outputs: 16 bytes at a time where they lie so, else one by one from any layout and
-// type.
+// How a thread reads and writes outputs: 16 bytes at a time where alignment allows, else one by one in any layout and
+// dtype.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -26,7 +26,7 @@ __device__ __forceinline__ A element(const View& v, int64_t offset) {
   }
 }
 
-// The bits of a number of 16 or 32 as a float.
+// The bits of a 16- or 32-bit number as a float.
 __device__ __forceinline__ float number_of_bits(uint32_t bits, Dtype dtype) {
   if (dtype == Dtype::f16) {
     __half half;
@@ -39,7 +39,7 @@ __device__ __forceinline__ float number_of_bits(uint32_t bits, Dtype dtype) {
   return number;
 }
 
-// The same as a double, of any type.
+// The same as a double, from any dtype.
 __device__ __forceinline__ double number_of_bits(uint64_t bits, Dtype dtype) {
   if (dtype != Dtype::f64) return number_of_bits(static_cast<uint32_t>(bits), dtype);
   double number;
@@ -47,13 +47,14 @@ __device__ __forceinline__ double number_of_bits(uint64_t bits, Dtype dtype) {
   return number;
 }
 
-// What has room for the bits of a number that A is computed with: of all types or of those of up to 32.
+// Holds the bits of an operand of a computation in A: of any dtype for double, else of at most 32 bits.
 template <class A>
 using Bits = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
 
-// Some neighbours in a row as bits, zeros beyond `count`: to make numbers of them is to wait for them.
+// Loads COUNT neighbours of a row as raw bits, zeros beyond `count`. Converting them to numbers is what waits for the
+// load.
 template <int COUNT, class B>
-__device__ __forceinline__ void read_bits(const View& v, int64_t offset, int64_t stride, int64_t count, B* to) {
+__device__ __forceinline__ void load_bits(const View& v, int64_t offset, int64_t stride, int64_t count, B* to) {
 #pragma unroll
   for (int k = 0; k < COUNT; ++k) to[k] = 0;
   if (sizeof(B) == 8 && v.dtype == Dtype::f64) {
@@ -91,12 +92,12 @@ __device__ __forceinline__ void put_element(void* to, Dtype dtype, int64_t offse
   }
 }
 
-// Outputs one by one; A is what is computed in.
+// Outputs one by one; A is the compute type.
 template <class A>
 struct Elements {
   using Accumulator = A;
   static constexpr int kWidth = 1, kRows = 2;
-  static constexpr bool kSame = false;  // whether what is stored is what is computed in
+  static constexpr bool kSame = false;  // whether the storage type is the compute type
 
   static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t stride, A* to) {
     to[0] = element<A>(v, offset + o * stride);
@@ -106,7 +107,7 @@ struct Elements {
   }
 };
 
-// 16 bytes of outputs that lie side by side, aligned.
+// 16 aligned bytes of neighbouring outputs.
 template <class S>
 struct Vectors;
 
@@ -187,9 +188,10 @@ struct Vectors<__nv_bfloat16> : Halves<__nv_bfloat16, __nv_bfloat162> {};
 template <>
 struct Vectors<__half> : Halves<__half, __half2> {};
 
-// Sums of V outputs in workspace or, where it has their type, in a result; 16 bytes at a time where there are as many.
+// Stores the sums of V outputs to workspace, or to a result of the same type; 16 bytes at a time if there are as
+// many.
 template <int V, class A>
-__device__ __forceinline__ void put_sums(A* to, const A* from) {
+__device__ __forceinline__ void store_partial(A* to, const A* from) {
   constexpr int kTogether = 16 / sizeof(A);
   if constexpr (V % kTogether == 0) {
 #pragma unroll
@@ -200,13 +202,13 @@ __device__ __forceinline__ void put_sums(A* to, const A* from) {
   }
 }
 
-// The same, added to what is there. Only the thread that adds has written it.
+// The same, added to the previous sums, which the same thread has written.
 template <int V, class A>
-__device__ __forceinline__ void add_sums(A* to, const A* from) {
+__device__ __forceinline__ void add_partial(A* to, const A* from) {
   A sum[V];
 #pragma unroll
   for (int v = 0; v < V; ++v) sum[v] = to[v] + from[v];
-  put_sums<V>(to, sum);
+  store_partial<V>(to, sum);
 }
 
 }  // namespace fastkan

@@ -1,37 +1,38 @@
-// The rows of one input that a warp works on, in the order of the windows they fall into.
+// The rows of one input that a warp works on, sorted by knot span.
 #pragma once
 
 #include "launch.h"
 
 namespace fastkan {
 
-constexpr int kWarp = 32, kDigits = 256;
-constexpr unsigned kAll = 0xffffffffu;
+constexpr int kWarp = 32, kBuckets = 256;
+constexpr unsigned kFullWarp = 0xffffffffu;
 
-// A warp's rows, up to `capacity` at a time. A window is counted from the lowest that the warp has to do with.
+// A warp's rows, up to `capacity` at a time. Sort keys are windows, counted from the lowest that the warp handles.
 template <class A>
-struct Ordered {
-  int32_t* row;          // [slot], from the warp's first row
-  uint8_t* window;       // [slot]
-  uint16_t* slot;        // [place in the order]
-  A* scratch;            // [slot] or [place]: ranks while sorting, then sums
-  uint16_t* digit_ends;  // [kDigits]
+struct SortedRows {
+  int32_t* row;           // [slot], from the warp's first row
+  uint8_t* window;        // [slot]
+  uint16_t* slot;         // [rank]
+  A* scratch;             // [slot] while sorting, for ranks within a bucket; then [rank], for sums
+  uint16_t* bucket_ends;  // [kBuckets]
 
-  FASTKAN_HD Ordered(Pieces& pieces, int capacity)
-      : row(pieces.take<int32_t>(capacity)),
-        window(pieces.take<uint8_t>(capacity)),
-        slot(pieces.take<uint16_t>(capacity)),
-        scratch(pieces.take<A>(capacity)),
-        digit_ends(pieces.take<uint16_t>(kDigits)) {}
+  FASTKAN_HD SortedRows(SharedAllocator& allocator, int capacity)
+      : row(allocator.take<int32_t>(capacity)),
+        window(allocator.take<uint8_t>(capacity)),
+        slot(allocator.take<uint16_t>(capacity)),
+        scratch(allocator.take<A>(capacity)),
+        bucket_ends(allocator.take<uint16_t>(kBuckets)) {}
   FASTKAN_HD static int64_t bytes(int capacity) {
-    return Pieces::bytes<int32_t>(capacity) + Pieces::bytes<uint8_t>(capacity) + Pieces::bytes<uint16_t>(capacity) +
-           Pieces::bytes<A>(capacity) + Pieces::bytes<uint16_t>(kDigits);
+    return SharedAllocator::bytes<int32_t>(capacity) + SharedAllocator::bytes<uint8_t>(capacity) +
+           SharedAllocator::bytes<uint16_t>(capacity) + SharedAllocator::bytes<A>(capacity) +
+           SharedAllocator::bytes<uint16_t>(kBuckets);
   }
 
-  // Adds the rows of those lanes that have one, in their order.
+  // Appends the rows of those lanes that have one, in lane order.
   __device__ __forceinline__ void add(int& filled, bool wanted, int32_t of_row, int of_window) const {
     const int lane = threadIdx.x % kWarp;
-    const unsigned among = __ballot_sync(kAll, wanted);
+    const unsigned among = __ballot_sync(kFullWarp, wanted);
     if (wanted) {
       const int at = filled + __popc(among & ((1u << lane) - 1));
       row[at] = of_row;
@@ -40,40 +41,40 @@ struct Ordered {
     filled += __popc(among);
   }
 
-  // A counting sort: rows of one window stay in their order, so that sums over them are always taken in the same one.
+  // A stable counting sort: sums over the rows of a window always have the same order.
   __device__ __forceinline__ void sort(int filled) const {
     const int lane = threadIdx.x % kWarp;
-    constexpr int kEach = kDigits / kWarp;
+    constexpr int kEach = kBuckets / kWarp;
     int32_t* rank = reinterpret_cast<int32_t*>(scratch);
-    for (int d = lane; d < kDigits; d += kWarp) digit_ends[d] = 0;
+    for (int d = lane; d < kBuckets; d += kWarp) bucket_ends[d] = 0;
     __syncwarp();
     for (int from = 0; from < filled; from += kWarp) {
       const int at = from + lane;
-      const int digit = at < filled ? window[at] : kDigits;
-      const unsigned peers = __match_any_sync(kAll, digit);
+      const int bucket = at < filled ? window[at] : kBuckets;
+      const unsigned peers = __match_any_sync(kFullWarp, bucket);
       const int before = __popc(peers & ((1u << lane) - 1));
-      if (at < filled) rank[at] = digit_ends[digit] + before;
+      if (at < filled) rank[at] = bucket_ends[bucket] + before;
       __syncwarp();
-      if (at < filled && before == 0) digit_ends[digit] = static_cast<uint16_t>(digit_ends[digit] + __popc(peers));
+      if (at < filled && before == 0) bucket_ends[bucket] = static_cast<uint16_t>(bucket_ends[bucket] + __popc(peers));
       __syncwarp();
     }
     int count[kEach], total = 0;
 #pragma unroll
-    for (int j = 0; j < kEach; ++j) total += count[j] = digit_ends[lane * kEach + j];
+    for (int j = 0; j < kEach; ++j) total += count[j] = bucket_ends[lane * kEach + j];
     int end = total;
 #pragma unroll
     for (int by = 1; by < kWarp; by *= 2) {
-      const int other = __shfl_up_sync(kAll, end, by);
+      const int other = __shfl_up_sync(kFullWarp, end, by);
       if (lane >= by) end += other;
     }
     int begin = end - total;
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
-      digit_ends[lane * kEach + j] = static_cast<uint16_t>(begin);
+      bucket_ends[lane * kEach + j] = static_cast<uint16_t>(begin);
       begin += count[j];
     }
     __syncwarp();
-    for (int at = lane; at < filled; at += kWarp) slot[digit_ends[window[at]] + rank[at]] = static_cast<uint16_t>(at);
+    for (int at = lane; at < filled; at += kWarp) slot[bucket_ends[window[at]] + rank[at]] = static_cast<uint16_t>(at);
     __syncwarp();
   }
 };

@@ -1,4 +1,4 @@
-// What crosses from the operators (register.cpp, which knows torch) to the kernels (which do not).
+// The interface between the operators (register.cpp, which uses torch) and the kernels (which do not).
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,12 +7,12 @@
 
 namespace fastkan {
 
-// Where kernels run, and where their workspace comes from: it lives until the operator returns.
+// The device of a launch. Workspace from it lives until the operator returns.
 struct Device {
   cudaStream_t stream;
   int processors;
-  bool has_groups;    // whether wgmma runs there, and was compiled for it
-  bool fast_doubles;  // whether float64 is made for there: then its tensor cores multiply twice as fast as the others
+  bool has_wgmma;              // sm_90, and this library has code for sm_90a
+  bool has_fp64_tensor_cores;  // float64 at half the rate of float32, and twice that on tensor cores
   void* owner;
   void* (*allocate)(void* owner, int64_t bytes);
 
@@ -22,27 +22,26 @@ struct Device {
   }
 };
 
-// The kernels of one algorithm, for one way in which coefficients and cotangents lie in memory; absent ones are
-// nullptr.
+// The kernels of one algorithm for one memory layout of coefficients and cotangents; nullptr if there is none.
 struct Kernels {
   void (*kan_out)(const Problem&, const Device&);
-  void (*kan_backward)(const Problem&, const Device&);  // grad_x, grad_coef and grad_base, or those that are wanted
+  void (*kan_backward)(const Problem&, const Device&);  // those of grad_x, grad_coef and grad_base that are not null
   void (*edge_moments)(const Problem&, const Device&);
   void (*edge_backward)(const Problem&, const Device&);
-  bool (*loads)();  // whether the device that is current has code among them
+  bool (*has_code_for_current_device)();  // whether this library has code for the current device
 };
 
-// Those of a stack of layers, stack.cu, for the types computed in.
+// The kernels for a stack of layers (stack.cu), in float32 or float64.
 struct StackKernels {
   void (*out)(const Stack&, const Device&);
   void (*backward)(const Stack&, const Device&);
 };
 
-// Of an input, in products of matrices; of float64 as many as are faster that way.
-constexpr int kMostMatrixFunctions = 56, kMostTf32Functions = 32, kMostDoubleFunctions = 16;
+// Upper limits on the functions of an input for the matrix kernels; in float64, beyond it gathering is faster.
+constexpr int kMaxMatrixFunctions = 56, kMaxTf32Functions = 32, kMaxDoubleFunctions = 16;
 
-// gather.cu and matrix.cu are compiled once for each type: aligned rows of it, and by gathering for the types computed
-// in anything else.
+// gather.cu and matrix.cu are compiled once for each storage type, with aligned rows; gather.cu also for the compute
+// types with any layout (`elements`).
 namespace f32 {
 extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
@@ -52,10 +51,10 @@ extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
 }  // namespace f64
 namespace bf16 {
-extern const Kernels vectors, matrix, groups, bulk;
+extern const Kernels vectors, matrix, wgmma, tma;
 }
 namespace f16 {
-extern const Kernels vectors, matrix, groups, bulk;
+extern const Kernels vectors, matrix, wgmma, tma;
 }
 
 }  // namespace fastkan

@@ -1,4 +1,4 @@
-// Sums of parts in their order: what was split over rows or inputs is put together here, in a second launch.
+// Second launch of a split-K reduction: adds the partial sums of splits over rows or inputs in a fixed order.
 #pragma once
 
 #include "launch.h"
@@ -10,7 +10,7 @@ constexpr int kReduceThreads = 256;
 
 // to[j] = sum of parts[q * size + j] over q (+ bias[j % O]), j < size.
 template <class A>
-struct Parts {
+struct PartialSums {
   const A* parts = nullptr;
   int64_t size = 0, count = 0;
   void* to = nullptr;
@@ -20,15 +20,15 @@ struct Parts {
 };
 
 template <class A>
-struct TwoParts {
-  Parts<A> first, second;
+struct TwoPartialSums {
+  PartialSums<A> first, second;
 };
 
 template <class A>
-__global__ void __launch_bounds__(kReduceThreads) reduce_kernel(const __grid_constant__ TwoParts<A> both) {
+__global__ void __launch_bounds__(kReduceThreads) reduce_kernel(const __grid_constant__ TwoPartialSums<A> both) {
   const int64_t j = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const bool is_first = j < both.first.size;
-  const Parts<A>& p = is_first ? both.first : both.second;
+  const PartialSums<A>& p = is_first ? both.first : both.second;
   const int64_t at = is_first ? j : j - both.first.size;
   if (at >= p.size) return;
   A sum = A(0);
@@ -38,10 +38,10 @@ __global__ void __launch_bounds__(kReduceThreads) reduce_kernel(const __grid_con
 }
 
 template <class A>
-void reduce(const Parts<A>& first, const Parts<A>& second, const Device& device) {
+void reduce(const PartialSums<A>& first, const PartialSums<A>& second, const Device& device) {
   if (first.size + second.size == 0) return;
   launch("reduce", reduce_kernel<A>, ceil_div(first.size + second.size, kReduceThreads), kReduceThreads, 0, device,
-         TwoParts<A>{first, second});
+         TwoPartialSums<A>{first, second});
 }
 
 }  // namespace fastkan

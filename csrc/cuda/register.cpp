@@ -1,4 +1,4 @@
-// The operators of fastkan/ops.py on NVIDIA's GPUs: where the kernels run, what they are given to work in, and which.
+// The operators of fastkan/ops.py on NVIDIA GPUs: device, stream, workspace and the choice of kernels.
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 
@@ -12,7 +12,7 @@
 // Of libtorch_cuda.so, under this name since torch 2.9.
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 
-#if !defined(FASTKAN_SM90A)  // whether the kernels were compiled for sm_90a
+#if !defined(FASTKAN_SM90A)  // 1 if the kernels are compiled for sm_90a
 #define FASTKAN_SM90A 0
 #endif
 
@@ -26,14 +26,14 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-// Of a device, as it was first asked.
+// A device attribute, cached after the first query.
 template <cudaDeviceAttr WHICH>
-int kept_attribute(int device) {
-  static std::atomic<int> known[64];
-  const bool keeps = device >= 0 && device < 64;
-  int value = keeps ? known[device].load(std::memory_order_relaxed) : 0;
+int cached_attribute(int device) {
+  static std::atomic<int> cache[64];
+  const bool cacheable = device >= 0 && device < 64;
+  int value = cacheable ? cache[device].load(std::memory_order_relaxed) : 0;
   if (value == 0) value = attribute(WHICH, device);
-  if (keeps) known[device].store(value, std::memory_order_relaxed);
+  if (cacheable) cache[device].store(value, std::memory_order_relaxed);
   return value;
 }
 
@@ -52,18 +52,18 @@ Tensor uninitialised(const Tensor& like, std::initializer_list<int64_t> shape, i
   return Tensor(handle);
 }
 
-// The device of x, current while this lives, and workspace on it: torch hands out what is given back here once the
-// stream has passed the kernels, so nothing waits.
-class Run {
+// Makes the device of x current for its lifetime, and allocates workspace there. Torch's allocator reuses freed
+// workspace only after the kernels on the stream, so nothing waits.
+class DeviceScope {
  public:
-  explicit Run(const Tensor& x) : x_(x), guard_(x.get_device_index()) {
+  explicit DeviceScope(const Tensor& x) : x_(x), guard_(x.get_device_index()) {
     void* stream;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
     const int index = x.get_device_index();
     device = {static_cast<cudaStream_t>(stream),
-              kept_attribute<cudaDevAttrMultiProcessorCount>(index),
-              FASTKAN_SM90A && kept_attribute<cudaDevAttrComputeCapabilityMajor>(index) == 9,
-              kept_attribute<cudaDevAttrSingleToDoublePrecisionPerfRatio>(index) == 2,
+              cached_attribute<cudaDevAttrMultiProcessorCount>(index),
+              FASTKAN_SM90A && cached_attribute<cudaDevAttrComputeCapabilityMajor>(index) == 9,
+              cached_attribute<cudaDevAttrSingleToDoublePrecisionPerfRatio>(index) == 2,
               this,
               allocate};
   }
@@ -71,9 +71,9 @@ class Run {
 
  private:
   static void* allocate(void* self, int64_t bytes) {
-    Run& run = *static_cast<Run*>(self);
-    run.workspace_.push_back(uninitialised(run.x_, {bytes}, aoti_torch_dtype_uint8()));
-    return run.workspace_.back().mutable_data_ptr();
+    DeviceScope& scope = *static_cast<DeviceScope*>(self);
+    scope.workspace_.push_back(uninitialised(scope.x_, {bytes}, aoti_torch_dtype_uint8()));
+    return scope.workspace_.back().mutable_data_ptr();
   }
 
   const Tensor& x_;
@@ -81,17 +81,15 @@ class Run {
   std::vector<Tensor> workspace_;
 };
 
-struct Cuda {
-  static constexpr int kFamilies = 3;
-
+struct CudaBackend {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {
     Tensor t = uninitialised(like, shape, dtype);
     if (zero) fill(t, 0);
     return t;
   }
 
-  static bool even(const Problem&) { return false; }  // the knots are on the GPU
-  static void expect_beside(const Tensor& x, const char* name, const Tensor& t) {
+  static bool equidistant(const Problem&) { return false; }  // the knots are on the GPU
+  static void expect_same_device(const Tensor& x, const char* name, const Tensor& t) {
     int32_t of_x, of_t;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &of_x));
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &of_t));
@@ -100,8 +98,8 @@ struct Cuda {
   }
 
   static void run(void (*Kernels::*contraction)(const Problem&, const Device&), const Problem& p, const Tensor& x) {
-    const Run here(x);
-    choose(contraction, p, here.device)(p, here.device);
+    const DeviceScope scope(x);
+    choose(contraction, p, scope.device)(p, scope.device);
   }
   static void kan_out(const Problem& p, const Tensor& x) { run(&Kernels::kan_out, p, x); }
   static void kan_backward(const Problem& p, const Tensor& x) {
@@ -109,18 +107,18 @@ struct Cuda {
   }
   static void edge_moments(const Problem& p, const Tensor& x) {
     if (p.N > 0) return run(&Kernels::edge_moments, p, x);
-    const Run here(x);  // the mean of nothing: all bits set are a NaN of every type
-    set(p.out, 0xff, 3 * p.I * p.O * (p.out_dtype == Dtype::f64 ? 8 : 4), here.device.stream);
+    const DeviceScope scope(x);  // the mean of no rows is NaN: all bits set, in every type
+    set(p.out, 0xff, 3 * p.I * p.O * (p.out_dtype == Dtype::f64 ? 8 : 4), scope.device.stream);
   }
 
   static const StackKernels& stacks(const Stack& s) { return s.dtype == Dtype::f64 ? f64::stacks : f32::stacks; }
-  static void stack_out(const Stack& s, const Tensor& x) { stacks(s).out(s, Run(x).device); }
-  static void stack_backward(const Stack& s, const Tensor& x) { stacks(s).backward(s, Run(x).device); }
+  static void stack_out(const Stack& s, const Tensor& x) { stacks(s).out(s, DeviceScope(x).device); }
+  static void stack_backward(const Stack& s, const Tensor& x) { stacks(s).backward(s, DeviceScope(x).device); }
 
  private:
   static void fill(Tensor& t, int byte) {
-    const Run run(t);
-    set(t.mutable_data_ptr(), byte, t.numel() * static_cast<int64_t>(t.element_size()), run.device.stream);
+    const DeviceScope scope(t);
+    set(t.mutable_data_ptr(), byte, t.numel() * static_cast<int64_t>(t.element_size()), scope.device.stream);
   }
   static void set(void* memory, int byte, int64_t bytes, cudaStream_t stream) {
     if (bytes == 0) return;
@@ -129,19 +127,19 @@ struct Cuda {
   }
 };
 
-using Here = Operators<Cuda>;
-using Rounding = Operators<Cuda, true>;
-using Stacks = StackOperators<Cuda>;
+using Contractions = Operators<CudaBackend>;
+using ContractionsTf32 = Operators<CudaBackend, true>;
+using Stacks = StackOperators<CudaBackend>;
 
-// Whether the kernels were built for that GPU.
+// Whether this library has code for that GPU.
 bool cuda_serves(int64_t device) {
   const torch::stable::accelerator::DeviceGuard guard(static_cast<int32_t>(device));
-  const bool serves = f32::vectors.loads();
-  cudaGetLastError();  // a missing one is an answer, not an error
+  const bool serves = f32::vectors.has_code_for_current_device();
+  cudaGetLastError();  // clears the error of missing code
   return serves;
 }
 
-// What the last contraction ran, an Algorithm.
+// The Algorithm of the last contraction.
 int64_t cuda_algorithm() { return static_cast<int64_t>(last_algorithm.load()); }
 
 }  // namespace
@@ -158,16 +156,16 @@ STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
-  m.impl("kan_out", TORCH_BOX(&fastkan::Here::kan_out));
-  m.impl("kan_in", TORCH_BOX(&fastkan::Here::kan_in));
-  m.impl("kan_coef", TORCH_BOX(&fastkan::Here::kan_coef));
-  m.impl("kan_backward", TORCH_BOX(&fastkan::Here::kan_backward));
-  m.impl("kan_out_tf32", TORCH_BOX(&fastkan::Rounding::kan_out));
-  m.impl("kan_in_tf32", TORCH_BOX(&fastkan::Rounding::kan_in));
-  m.impl("kan_coef_tf32", TORCH_BOX(&fastkan::Rounding::kan_coef));
-  m.impl("kan_backward_tf32", TORCH_BOX(&fastkan::Rounding::kan_backward));
-  m.impl("edge_moments", TORCH_BOX(&fastkan::Here::edge_moments));
-  m.impl("edge_backward", TORCH_BOX(&fastkan::Here::edge_backward));
+  m.impl("kan_out", TORCH_BOX(&fastkan::Contractions::kan_out));
+  m.impl("kan_in", TORCH_BOX(&fastkan::Contractions::kan_in));
+  m.impl("kan_coef", TORCH_BOX(&fastkan::Contractions::kan_coef));
+  m.impl("kan_backward", TORCH_BOX(&fastkan::Contractions::kan_backward));
+  m.impl("kan_out_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_out));
+  m.impl("kan_in_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_in));
+  m.impl("kan_coef_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_coef));
+  m.impl("kan_backward_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_backward));
+  m.impl("edge_moments", TORCH_BOX(&fastkan::Contractions::edge_moments));
+  m.impl("edge_backward", TORCH_BOX(&fastkan::Contractions::edge_backward));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
   m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));
 }

@@ -1,4 +1,4 @@
-// The kernels for whole stacks of one type.
+// The kernels for whole stacks of layers in one type.
 #include "stack.h"
 #include "stored.h"
 

@@ -1,8 +1,8 @@
-// A stack of layers whose weights fit the shared memory of a block, in one launch each way, activations in shared
-// memory beside the weights. The mathematics is that of cpu/stack.h. A block takes some rows through all layers and
-// back, in steps: its threads make the windows of some inputs, a row and input each; then each adds up what a row and
-// output get of these, or, on the way back, what some coefficients get of all rows. A second launch adds the blocks'
-// sums, a warp a coefficient, in one order.
+// A stack of layers in one kernel, for weights and activations that fit the shared memory of a block. The mathematics
+// is that of cpu/stack.h. A block takes a tile of rows through all layers and back, in steps of some inputs: threads
+// first evaluate the windows, one (row, input) pair each. Then each thread sums over these inputs for one (row,
+// output) pair, or in the backward over the rows for one coefficient. A second launch adds the blocks' weight
+// gradients in a fixed order, one warp per coefficient.
 #pragma once
 
 #include "launch.h"
@@ -11,20 +11,20 @@
 
 namespace fastkan {
 
-// Rows of a block: at most; as many have to fit; fewer where the processors are many.
-constexpr int kStackThreads = 128, kMostStackRows = 128, kSomeStackRows = 32, kFewStackRows = 8;
-constexpr int kMostStackTangents = 2;
-// Bytes that a block has on every GPU that is built for; fastkan/stack.py knows what it holds.
-constexpr size_t kMostStackShared = 96 << 10;
-constexpr int kStackWindow = kMaxDegree + 2;  // the functions of a window, then the base function
+// Rows of a block: maximum; the number that must fit; minimum if there are more multiprocessors than blocks.
+constexpr int kStackThreads = 128, kMaxStackRows = 128, kRequiredStackRows = 32, kMinStackRows = 8;
+constexpr int kMaxStackTangents = 2;
+// Shared memory of a block on every supported GPU; fastkan/stack.py computes the same sizes.
+constexpr size_t kMaxStackShared = 96 << 10;
+constexpr int kStackWindow = kMaxDegree + 2;  // basis functions of a window, then the base function
 
 template <class A, int T>
 struct StackArgs {
   Stack s;
   Shape shape[kMaxLayers];
-  int coef[kMaxLayers], base[kMaxLayers], bias[kMaxLayers], weights;  // where those of a layer begin, how many in all
-  int knots[kMaxLayers + 1], nodes[kMaxLayers + 1];                   // of all layers before
-  int widest, rows, inputs;                                           // the latter of a step
+  int coef[kMaxLayers], base[kMaxLayers], bias[kMaxLayers], weights;  // offsets of each layer's weights; their number
+  int knots[kMaxLayers + 1], nodes[kMaxLayers + 1];                   // prefix sums over layers
+  int widest, rows, inputs;                                           // widest layer; rows of a tile; inputs of a step
   int64_t blocks;
   BaseFunction<A> silu[T + 2];  // of every order
   A* parts;                     // [blocks, weights]
@@ -43,26 +43,27 @@ struct StackShared {
   A* stage;    // [input of the step][subset][function of the window][row]
   int* start;  // [input of the step][row]
 
-  FASTKAN_HD StackShared(const StackArgs<A, T>& a, unsigned char* memory, bool back) {
-    Pieces pieces(memory);
-    knots = pieces.take<KnotRow<A>>(a.knots[a.s.depth]);
-    weight = pieces.take<A>(a.weights);
-    h = pieces.take<A>(static_cast<int64_t>(a.nodes[a.s.depth]) * S * a.rows);
+  FASTKAN_HD StackShared(const StackArgs<A, T>& a, unsigned char* memory, bool backward) {
+    SharedAllocator allocator(memory);
+    knots = allocator.take<KnotRow<A>>(a.knots[a.s.depth]);
+    weight = allocator.take<A>(a.weights);
+    h = allocator.take<A>(static_cast<int64_t>(a.nodes[a.s.depth]) * S * a.rows);
     side_ = static_cast<int64_t>(a.widest) * S * a.rows;
-    both_u = pieces.take<A>(2 * side_);
-    stage = pieces.take<A>(static_cast<int64_t>(a.inputs) * S * kStackWindow * a.rows);
-    start = pieces.take<int>(a.inputs * a.rows);
-    if (back) grad = pieces.take<A>(a.weights);
+    both_u = allocator.take<A>(2 * side_);
+    stage = allocator.take<A>(static_cast<int64_t>(a.inputs) * S * kStackWindow * a.rows);
+    start = allocator.take<int>(a.inputs * a.rows);
+    if (backward) grad = allocator.take<A>(a.weights);
   }
-  // The gradients by the nodes that enter layer l; those of neighbours lie apart.
+  // The gradients by the inputs of layer l: two buffers, used alternately.
   FASTKAN_HD A* u(int l) const { return both_u + l % 2 * side_; }
 
-  static size_t bytes(const StackArgs<A, T>& a, bool back) {
+  static size_t bytes(const StackArgs<A, T>& a, bool backward) {
     const int64_t row = static_cast<int64_t>(a.rows) * S;
-    int64_t sum = Pieces::bytes<KnotRow<A>>(a.knots[a.s.depth]) + Pieces::bytes<A>(a.weights) +
-                  Pieces::bytes<A>(a.nodes[a.s.depth] * row) + Pieces::bytes<A>(2 * a.widest * row) +
-                  Pieces::bytes<A>(a.inputs * kStackWindow * row) + Pieces::bytes<int>(a.inputs * a.rows);
-    if (back) sum += Pieces::bytes<A>(a.weights);
+    int64_t sum = SharedAllocator::bytes<KnotRow<A>>(a.knots[a.s.depth]) + SharedAllocator::bytes<A>(a.weights) +
+                  SharedAllocator::bytes<A>(a.nodes[a.s.depth] * row) + SharedAllocator::bytes<A>(2 * a.widest * row) +
+                  SharedAllocator::bytes<A>(a.inputs * kStackWindow * row) +
+                  SharedAllocator::bytes<int>(a.inputs * a.rows);
+    if (backward) sum += SharedAllocator::bytes<A>(a.weights);
     return static_cast<size_t>(sum);
   }
 
@@ -70,34 +71,34 @@ struct StackShared {
   int64_t side_;
 };
 
-// The window of one number at orders 0..D, and what the tangents make of it.
+// The window of one x at orders 0..D, combined with the tangents.
 template <class A, int T, int D>
 struct StackWindow {
   static constexpr int S = 1 << T, W = kStackWindow;
   int start;
   A w[D + 1][W];  // derivatives
-  A s[S][T + 1];  // s_{A,d}, 0 for d above the size of A
+  A s[S][T + 1];  // s_{A,d}; 0 if d exceeds the size of A
   A h[S];
 
   __device__ __forceinline__ StackWindow(const StackArgs<A, T>& a, int l, const KnotRow<A>& knots, const double* row,
-                                         const A* of, int64_t stride) {
+                                         const A* h_in, int64_t stride) {
     const Problem& p = a.s.layer[l];
 #pragma unroll
-    for (int B = 0; B < S; ++B) h[B] = of[B * stride];
+    for (int B = 0; B < S; ++B) h[B] = h_in[B * stride];
     const Window<A, kMaxDegree, false> window(a.shape[l], knots, row, h[0]);
     start = window.start;
 #pragma unroll
     for (int d = 0; d <= D; ++d) {
-      A found[kMaxDegree + 1];
-      window.weights(d, found);
+      A v[kMaxDegree + 1];
+      window.weights(d, v);
 #pragma unroll
-      for (int k = 0; k <= kMaxDegree; ++k) w[d][k] = k <= p.K ? found[k] : A(0);
+      for (int k = 0; k <= kMaxDegree; ++k) w[d][k] = k <= p.K ? v[k] : A(0);
       w[d][W - 1] = !p.with_base || p.base == Base::zero ? A(0)
                     : p.base == Base::silu               ? a.silu[d](h[0])
                     : d == 0                             ? h[0]
                                                          : A(d == 1);
     }
-    // s_{A,d}: the part with the first tangent of A, then partitions of the rest.
+    // s_{A,d} by recursion: the block with the first tangent of A, times partitions of the remaining tangents.
 #pragma unroll
     for (int B = 0; B < S; ++B)
 #pragma unroll
@@ -118,29 +119,29 @@ struct StackWindow {
   }
 };
 
-// Deals pairs of a row and one of `count` others to the threads.
+// Calls f(row, j) for all rows and 0 <= j < count, spread over the threads of the block.
 template <class A, int T, class F>
-__device__ __forceinline__ void each_pair(const StackArgs<A, T>& a, int count, const F& f) {
+__device__ __forceinline__ void for_each_pair(const StackArgs<A, T>& a, int count, const F& f) {
   for (int q = static_cast<int>(threadIdx.x); q < a.rows * count; q += kStackThreads) f(q % a.rows, q / a.rows);
 }
 
-// The numbers of a stack have one type.
+// All tensors of a stack have the type A.
 template <class A>
 __device__ __forceinline__ A number(const View& v, int64_t offset) {
   return static_cast<const A*>(v.data)[offset];
 }
 
-// The windows of `count` inputs from i0 on of a layer whose nodes are `of`, into the stage; f(window, row, input) has
-// each. Nodes lie [subset][node][row].
+// Evaluates the windows of inputs i0 .. i0 + count - 1 of a layer into `stage`, and calls f(window, row, input) for
+// each. h holds the layer's inputs, [subset][node][row].
 template <int D, class A, int T, class F>
 __device__ __forceinline__ void stack_windows(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
-                                              const A* of, int i0, int count, const F& f) {
+                                              const A* h_in, int i0, int count, const F& f) {
   constexpr int S = 1 << T, W = kStackWindow;
   const Problem& p = a.s.layer[l];
-  each_pair(a, count, [&](int r, int i_at) {
+  for_each_pair(a, count, [&](int r, int i_at) {
     const int i = i0 + i_at;
     const StackWindow<A, T, D> window(a, l, shared.knots[a.knots[l] + i], p.grid + i * p.grid_stride,
-                                      of + i * a.rows + r, p.I * a.rows);
+                                      h_in + i * a.rows + r, p.I * a.rows);
     shared.start[i_at * a.rows + r] = window.start;
 #pragma unroll
     for (int B = 0; B < S; ++B)
@@ -151,20 +152,20 @@ __device__ __forceinline__ void stack_windows(const StackArgs<A, T>& a, const St
   __syncthreads();
 }
 
-// From a layer's nodes to the next.
+// Forward of one layer: from its inputs h_in to its outputs h_out.
 template <class A, int T>
-__device__ __forceinline__ void stack_layer(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
-                                            const A* of, A* to) {
+__device__ __forceinline__ void stack_layer_forward(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                                    const A* h_in, A* h_out) {
   constexpr int S = 1 << T, W = kStackWindow;
   const Problem& p = a.s.layer[l];
   const int I = static_cast<int>(p.I), O = static_cast<int>(p.O);
   for (int i0 = 0; i0 < I; i0 += a.inputs) {
-    const int count = static_cast<int>(least(a.inputs, I - i0));
-    stack_windows<T>(a, shared, l, of, i0, count, [](const auto&, int, int) {});
-    each_pair(a, O, [&](int r, int o) {
+    const int count = static_cast<int>(min(a.inputs, I - i0));
+    stack_windows<T>(a, shared, l, h_in, i0, count, [](const auto&, int, int) {});
+    for_each_pair(a, O, [&](int r, int o) {
 #pragma unroll
       for (int B = 0; B < S; ++B) {
-        A& result = to[(B * O + o) * a.rows + r];
+        A& result = h_out[(B * O + o) * a.rows + r];
         A sum = i0 > 0 ? result : B == 0 && p.bias ? shared.weight[a.bias[l] + o] : A(0);
         for (int i_at = 0; i_at < count; ++i_at) {
           const int i = i0 + i_at;
@@ -182,17 +183,18 @@ __device__ __forceinline__ void stack_layer(const StackArgs<A, T>& a, const Stac
   }
 }
 
-// The gradients by the nodes of an input, from those by a layer's outputs, u: found[subset].
+// The gradients by one input's nodes, grad[subset], from the gradients u by the layer's outputs.
 template <class A, int T>
-__device__ __forceinline__ void stack_node_back(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
-                                                const StackWindow<A, T, T + 1>& window, int i, const A* u, A* found) {
+__device__ __forceinline__ void stack_node_backward(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                                    const StackWindow<A, T, T + 1>& window, int i, const A* u,
+                                                    A* grad) {
   constexpr int S = 1 << T, W = kStackWindow;
   const Problem& p = a.s.layer[l];
   const int O = static_cast<int>(p.O);
   const A* coef = shared.weight + a.coef[l] + (i * p.F + window.start) * O;
   const A* base = shared.weight + a.base[l] + i * O;
 #pragma unroll
-  for (int B = 0; B < S; ++B) found[B] = A(0);
+  for (int B = 0; B < S; ++B) grad[B] = A(0);
 #pragma unroll
   for (int B = 0; B < S; ++B) {
     A dot[W] = {};
@@ -208,18 +210,18 @@ __device__ __forceinline__ void stack_node_back(const StackArgs<A, T>& a, const 
       A in = A(0);  // in_d(h; u_B)
 #pragma unroll
       for (int k = 0; k < W; ++k) in += window.w[d][k] * dot[k];
-      if (d > 0) found[0] += window.s[B][d - 1] * in;
+      if (d > 0) grad[0] += window.s[B][d - 1] * in;
 #pragma unroll
       for (int C = 1; C < S; ++C)
-        if (d > 0 && d <= T && (C & B) == C) found[C] += window.s[B ^ C][d - 1] * in;
+        if (d > 0 && d <= T && (C & B) == C) grad[C] += window.s[B ^ C][d - 1] * in;
     }
   }
 }
 
-// What the coefficients and base weights of the step's inputs get of all rows.
+// Adds the gradients of the coefficients and base weights of the step's inputs, summed over the tile's rows.
 template <class A, int T>
-__device__ __forceinline__ void stack_weights_back(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
-                                                   int i0, int count, const A* u) {
+__device__ __forceinline__ void stack_weights_backward(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                                       int i0, int count, const A* u) {
   constexpr int S = 1 << T, W = kStackWindow;
   const Problem& p = a.s.layer[l];
   const int O = static_cast<int>(p.O), functions = p.F + p.with_base;
@@ -228,7 +230,7 @@ __device__ __forceinline__ void stack_weights_back(const StackArgs<A, T>& a, con
     const bool spline = f < p.F;
     const int* start = shared.start + i_at * a.rows;
     A sum = A(0);
-#pragma unroll 4  // loads of several rows at a time
+#pragma unroll 4  // several loads in flight
     for (int r = 0; r < a.rows; ++r) {
       const int k = spline ? f - start[r] : W - 1;
       const bool meets = !spline || (k >= 0 && k <= p.K);
@@ -243,22 +245,22 @@ __device__ __forceinline__ void stack_weights_back(const StackArgs<A, T>& a, con
   }
 }
 
-// From the gradients by a layer's outputs, u, to those by its inputs, `to`.
+// Backward of one layer: from the gradients u by its outputs to grad_in by its inputs.
 template <class A, int T>
-__device__ __forceinline__ void stack_layer_back(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
-                                                 const A* of, const A* u, A* to) {
+__device__ __forceinline__ void stack_layer_backward(const StackArgs<A, T>& a, const StackShared<A, T>& shared, int l,
+                                                     const A* h_in, const A* u, A* grad_in) {
   constexpr int S = 1 << T;
   const Problem& p = a.s.layer[l];
   const int I = static_cast<int>(p.I), O = static_cast<int>(p.O);
   for (int i0 = 0; i0 < I; i0 += a.inputs) {
-    const int count = static_cast<int>(least(a.inputs, I - i0));
-    stack_windows<T + 1>(a, shared, l, of, i0, count, [&](const StackWindow<A, T, T + 1>& window, int r, int i) {
-      A found[S];
-      stack_node_back(a, shared, l, window, i, u + r, found);
+    const int count = static_cast<int>(min(a.inputs, I - i0));
+    stack_windows<T + 1>(a, shared, l, h_in, i0, count, [&](const StackWindow<A, T, T + 1>& window, int r, int i) {
+      A grad[S];
+      stack_node_backward(a, shared, l, window, i, u + r, grad);
 #pragma unroll
-      for (int B = 0; B < S; ++B) to[(B * I + i) * a.rows + r] = found[B];
+      for (int B = 0; B < S; ++B) grad_in[(B * I + i) * a.rows + r] = grad[B];
     });
-    if (a.s.with_weights) stack_weights_back(a, shared, l, i0, count, u);
+    if (a.s.with_weights) stack_weights_backward(a, shared, l, i0, count, u);
     __syncthreads();
   }
   if (!a.s.with_weights || !p.bias) return;
@@ -270,9 +272,9 @@ __device__ __forceinline__ void stack_layer_back(const StackArgs<A, T>& a, const
   __syncthreads();
 }
 
-// The weights of all layers, coef times scale, and the knots.
+// Loads the weights of all layers (coef times scale) and the knots into shared memory.
 template <class A, int T>
-__device__ __forceinline__ void load_stack(const StackArgs<A, T>& a, const StackShared<A, T>& shared, bool back) {
+__device__ __forceinline__ void load_stack(const StackArgs<A, T>& a, const StackShared<A, T>& shared, bool backward) {
   const int at = static_cast<int>(threadIdx.x);
   for (int l = 0; l < a.s.depth; ++l) {
     const Problem& p = a.s.layer[l];
@@ -291,48 +293,48 @@ __device__ __forceinline__ void load_stack(const StackArgs<A, T>& a, const Stack
     for (int o = at; p.bias && o < O; o += kStackThreads)
       shared.weight[a.bias[l] + o] = number<A>(p.bias, o * p.bias.stride[0]);
   }
-  for (int q = at; back && q < a.weights; q += kStackThreads) shared.grad[q] = A(0);
+  for (int q = at; backward && q < a.weights; q += kStackThreads) shared.grad[q] = A(0);
   __syncthreads();
 }
 
-template <class A, int T, bool BACK>
+template <class A, int T, bool BACKWARD>
 __global__ void __launch_bounds__(kStackThreads, 1) stack_kernel(const __grid_constant__ StackArgs<A, T> a) {
   constexpr int S = 1 << T;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
   const Stack& s = a.s;
-  const StackShared<A, T> shared(a, fastkan_shared, BACK);
+  const StackShared<A, T> shared(a, fastkan_shared, BACKWARD);
   const int last = s.depth - 1;
   const int I = static_cast<int>(s.layer[0].I), O = static_cast<int>(s.layer[last].O);
-  load_stack(a, shared, BACK);
+  load_stack(a, shared, BACKWARD);
   for (int64_t tile = blockIdx.x; tile * a.rows < s.N; tile += a.blocks) {
     const int64_t n0 = tile * a.rows;
-    each_pair(a, I, [&](int r, int i) {
+    for_each_pair(a, I, [&](int r, int i) {
 #pragma unroll
       for (int B = 0; B < S; ++B) {
-        const View& v = B == 0 ? s.x : s.tangent[B == 2];  // of two tangents at once there is none
+        const View& v = B == 0 ? s.x : s.tangent[B == 2];  // x has no second-order part
         const bool given = n0 + r < s.N && (B & (B - 1)) == 0;
         shared.h[(B * I + i) * a.rows + r] = given ? number<A>(v, (n0 + r) * v.stride[0] + i * v.stride[1]) : A(0);
       }
     });
     __syncthreads();
-    A* of = shared.h;
+    A* h_in = shared.h;
     for (int l = 0; l < s.depth; ++l) {
-      A* to = l == last ? shared.u(s.depth) : shared.h + a.nodes[l + 1] * S * a.rows;
-      if (!BACK || l < last) stack_layer(a, shared, l, of, to);
-      of = to;
+      A* h_out = l == last ? shared.u(s.depth) : shared.h + a.nodes[l + 1] * S * a.rows;
+      if (!BACKWARD || l < last) stack_layer_forward(a, shared, l, h_in, h_out);
+      h_in = h_out;
     }
-    each_pair(a, O, [&](int r, int o) {
+    for_each_pair(a, O, [&](int r, int o) {
       const bool here = n0 + r < s.N;
       A* all = shared.u(s.depth) + ((S - 1) * O + o) * a.rows + r;
-      if (!BACK && here) static_cast<A*>(s.out)[(n0 + r) * O + o] = *all;
-      for (int B = 0; BACK && B < S - 1; ++B) shared.u(s.depth)[(B * O + o) * a.rows + r] = A(0);
-      if (BACK) *all = here ? number<A>(s.u, (n0 + r) * s.u.stride[0] + o * s.u.stride[1]) : A(0);
+      if (!BACKWARD && here) static_cast<A*>(s.out)[(n0 + r) * O + o] = *all;
+      for (int B = 0; BACKWARD && B < S - 1; ++B) shared.u(s.depth)[(B * O + o) * a.rows + r] = A(0);
+      if (BACKWARD) *all = here ? number<A>(s.u, (n0 + r) * s.u.stride[0] + o * s.u.stride[1]) : A(0);
     });
-    if constexpr (BACK) {
+    if constexpr (BACKWARD) {
       __syncthreads();
       for (int l = last; l >= 0; --l)
-        stack_layer_back(a, shared, l, shared.h + a.nodes[l] * S * a.rows, shared.u(l + 1), shared.u(l));
-      each_pair(a, I, [&](int r, int i) {
+        stack_layer_backward(a, shared, l, shared.h + a.nodes[l] * S * a.rows, shared.u(l + 1), shared.u(l));
+      for_each_pair(a, I, [&](int r, int i) {
         const int64_t to = (n0 + r) * I + i;
         if (n0 + r >= s.N) return;
         if (s.with_x) static_cast<A*>(s.grad_x)[to] = shared.u(0)[i * a.rows + r];
@@ -341,23 +343,23 @@ __global__ void __launch_bounds__(kStackThreads, 1) stack_kernel(const __grid_co
       });
     }
   }
-  if (!BACK || !s.with_weights) return;
+  if (!BACKWARD || !s.with_weights) return;
   __syncthreads();
   for (int q = static_cast<int>(threadIdx.x); q < a.weights; q += kStackThreads)
     a.parts[blockIdx.x * a.weights + q] = shared.grad[q];
 }
 
-// Of a warp: each lane adds up some blocks', then they add theirs.
+// The sum over blocks of weight gradient q, by one warp.
 template <class A, int T>
 __device__ __forceinline__ A stack_sum(const StackArgs<A, T>& a, int q) {
   A sum = A(0);
   for (int64_t b = threadIdx.x % kWarp; b < a.blocks; b += kWarp) sum += a.parts[b * a.weights + q];
 #pragma unroll
-  for (int by = kWarp / 2; by > 0; by /= 2) sum += __shfl_xor_sync(kAll, sum, by);
+  for (int by = kWarp / 2; by > 0; by /= 2) sum += __shfl_xor_sync(kFullWarp, sum, by);
   return sum;
 }
 
-// The blocks' sums, and what the scales make of them: a warp for each edge and bias.
+// Adds the blocks' weight gradients, and splits those of scale * coef: one warp per edge and per bias.
 template <class A, int T>
 __global__ void __launch_bounds__(kStackThreads) stack_sum_kernel(const __grid_constant__ StackArgs<A, T> a) {
   int e = static_cast<int>((blockIdx.x * kStackThreads + threadIdx.x) / kWarp), l = 0;
@@ -386,14 +388,15 @@ __global__ void __launch_bounds__(kStackThreads) stack_sum_kernel(const __grid_c
   if (first) static_cast<A*>(p.grad_base)[e] = sum;
 }
 
-// As many rows in a block as fit, but no more than leave work for every processor; then as many inputs in a step.
+// As many rows per block as fit, but few enough that every multiprocessor has work; then as many inputs per step as
+// fit.
 template <class A, int T>
-StackArgs<A, T> plan_stack(const Stack& s, bool back, int processors) {
+StackArgs<A, T> plan_stack(const Stack& s, bool backward, int processors) {
   StackArgs<A, T> a = {};
   a.s = s;
   for (int l = 0; l < s.depth; ++l) {
     const Problem& p = s.layer[l];
-    const bool exact = !p.uniform || T + back >= p.K;
+    const bool exact = !p.uniform || T + backward >= p.K;
     a.shape[l] = Shape{p.F, p.K, p.M, p.outside, p.uniform, exact, 1.0 / (p.M - 1)};
     const int I = static_cast<int>(p.I), O = static_cast<int>(p.O);
     a.coef[l] = a.weights;
@@ -402,41 +405,42 @@ StackArgs<A, T> plan_stack(const Stack& s, bool back, int processors) {
     a.weights = a.bias[l] + O;
     a.knots[l + 1] = a.knots[l] + I;
     a.nodes[l + 1] = a.nodes[l] + I;
-    a.widest = static_cast<int>(most(a.widest, most(I, O)));
+    a.widest = static_cast<int>(max(a.widest, max(I, O)));
   }
   for (int d = 0; d <= T + 1; ++d) a.silu[d] = BaseFunction<A>::of(Base::silu, d);
-  const auto bytes = [&] { return StackShared<A, T>::bytes(a, back); };
-  a.rows = kMostStackRows;
+  const auto bytes = [&] { return StackShared<A, T>::bytes(a, backward); };
+  a.rows = kMaxStackRows;
   a.inputs = 1;
-  while (a.rows > kSomeStackRows && bytes() > kMostStackShared) a.rows /= 2;
-  if (bytes() > kMostStackShared)
+  while (a.rows > kRequiredStackRows && bytes() > kMaxStackShared) a.rows /= 2;
+  if (bytes() > kMaxStackShared)
     throw std::runtime_error("the layers take " + std::to_string(bytes()) +
-                             " bytes of the shared memory of a GPU's block: expected at most " +
-                             std::to_string(kMostStackShared));
-  while (a.rows > kFewStackRows && ceil_div(s.N, a.rows) < processors) a.rows /= 2;
+                             " bytes h_in the shared memory h_in a GPU's block: expected at most " +
+                             std::to_string(kMaxStackShared));
+  while (a.rows > kMinStackRows && ceil_div(s.N, a.rows) < processors) a.rows /= 2;
   a.inputs = a.widest;
-  while (a.inputs > 1 && bytes() > kMostStackShared) a.inputs = (a.inputs + 1) / 2;
-  a.blocks = least(ceil_div(s.N, a.rows), 2 * processors);
+  while (a.inputs > 1 && bytes() > kMaxStackShared) a.inputs = (a.inputs + 1) / 2;
+  a.blocks = min(ceil_div(s.N, a.rows), 2 * processors);
   return a;
 }
 
-template <class A, int T, bool BACK>
+template <class A, int T, bool BACKWARD>
 void run_stack(const Stack& s, const Device& device) {
-  StackArgs<A, T> a = plan_stack<A, T>(s, BACK, device.processors);
-  if (BACK && s.with_weights) a.parts = device.take<A>(a.blocks * a.weights);
-  launch("stack", stack_kernel<A, T, BACK>, a.blocks, kStackThreads, StackShared<A, T>::bytes(a, BACK), device, a);
-  if (!BACK || !s.with_weights) return;
+  StackArgs<A, T> a = plan_stack<A, T>(s, BACKWARD, device.processors);
+  if (BACKWARD && s.with_weights) a.parts = device.take<A>(a.blocks * a.weights);
+  launch("stack", stack_kernel<A, T, BACKWARD>, a.blocks, kStackThreads, StackShared<A, T>::bytes(a, BACKWARD), device,
+         a);
+  if (!BACKWARD || !s.with_weights) return;
   int64_t warps = 0;
   for (int l = 0; l < s.depth; ++l) warps += a.edges_and_biases(l);
   launch("stack_sum", stack_sum_kernel<A, T>, ceil_div(warps * kWarp, kStackThreads), kStackThreads, 0, device, a);
 }
 
-template <class A, bool BACK>
+template <class A, bool BACKWARD>
 void stack(const Stack& s, const Device& device) {
-  if (s.tangents > kMostStackTangents) throw std::runtime_error("tangents: expected at most 2 on a GPU");
-  s.tangents == 0   ? run_stack<A, 0, BACK>(s, device)
-  : s.tangents == 1 ? run_stack<A, 1, BACK>(s, device)
-                    : run_stack<A, 2, BACK>(s, device);
+  if (s.tangents > kMaxStackTangents) throw std::runtime_error("tangents: expected at most 2 on a GPU");
+  s.tangents == 0   ? run_stack<A, 0, BACKWARD>(s, device)
+  : s.tangents == 1 ? run_stack<A, 1, BACKWARD>(s, device)
+                    : run_stack<A, 2, BACKWARD>(s, device);
 }
 
 }  // namespace fastkan

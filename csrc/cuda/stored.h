@@ -1,4 +1,4 @@
-// The type that a file is compiled for: FASTKAN_TYPE names it.
+// Stored: the type that a file is compiled for, named by FASTKAN_TYPE.
 #pragma once
 
 #include <cuda_bf16.h>

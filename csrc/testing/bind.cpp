@@ -1,4 +1,4 @@
-// The headers that host and device share, as a Python module for the tests: what is checked here is what a GPU runs.
+// Python bindings of the headers shared by host and device (csrc/basis), for the tests.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -21,7 +21,7 @@ std::vector<T> window(const Knots& knots) {
   return w;
 }
 
-// Calls f<K, D>() for a degree and an order that are known at run time only.
+// Calls f<K, D>() for a degree and an order known only at run time.
 template <int K = 0, int D = 0, class F>
 auto dispatch(int degree, int order, const F& f) -> decltype(f.template operator()<0, 0>()) {
   if (degree == K && order == D) return f.template operator()<K, D>();

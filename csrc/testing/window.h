@@ -1,4 +1,4 @@
-// basis/window.h for the tests, its degree, order and outside known at run time.
+// basis/window.h for the tests, with degree, order and outside chosen at run time.
 #pragma once
 
 #include <stdexcept>
@@ -18,7 +18,7 @@ inline Shape shape_of(const std::vector<double>& row, int degree, int outside, b
           1.0 / (M - 1)};
 }
 
-// Where the window of x starts, and the derivatives of its functions; as a kernel of that degree alone, or of any.
+// Start of the window of x and the derivatives of its functions; `fixed`: with the degree as a compile-time constant.
 template <class T>
 std::pair<int, std::vector<T>> window_at(T x, const std::vector<double>& row, int degree, int outside, bool uniform,
                                          int order, bool fixed) {
@@ -35,7 +35,7 @@ std::pair<int, std::vector<T>> window_at(T x, const std::vector<double>& row, in
   return {start, w};
 }
 
-// The same without a branch: the function that the first weight is of, which may lie beyond the F, and the weights.
+// The same by UniformWindow: function of the first weight, which may lie outside of 0..F-1, and the weights.
 template <class T>
 std::pair<int, std::vector<T>> uniform_window_at(T x, const std::vector<double>& row, int degree, int outside,
                                                  int order) {

@@ -47,8 +47,8 @@ def cpu_isa() -> str | None:
 
 
 def cuda_algorithm() -> str:
-    """What the last contraction on a GPU ran: "none" so far, "gather", "matrix", "wgmma" or "bulk"."""
-    names = ("none", "gather", "matrix", "wgmma", "bulk")
+    """What the last contraction on a GPU ran: "none" so far, "gather", "matrix", "wgmma" or "tma"."""
+    names = ("none", "gather", "matrix", "wgmma", "tma")
     return names[0 if ABSENT["cuda"] else torch.ops.fastkan.cuda_algorithm()]
 
 

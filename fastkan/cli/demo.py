@@ -1,17 +1,15 @@
-"""`fastkan demo`: a classifier of real digits, with nn.Linear and with KANLinear; formulas; every backend's speed."""
+"""`fastkan demo`: classify scanned digits with nn.Linear and with KANLinear, find formulas, time every backend."""
 
 import argparse
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..arguments import positive
 from ..measure import provenance
 from ..measure.correctness import Case
 from ..measure.peers import DEFAULT, builds
@@ -19,7 +17,7 @@ from ..measure.progress import bar
 from ..measure.table import duration, table
 from ..measure.timing import measure
 from ..nn import KANLinear, replace_linear
-from . import formulas
+from . import MissingExtra, formulas
 from .bench import FOOTNOTE, headline, results_table
 
 HIDDEN = 64
@@ -29,38 +27,26 @@ LEARNING_RATE = 3e-3
 CASES = (Case(1024, 256, 256, 5), Case(256, 64, 64, 200))
 
 
-class MissingExtra(RuntimeError):
-    """The demo needs a package that fastkan itself does not."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the layers and the order of batches (0)")
-    parser.add_argument("--threads", type=positive, metavar="T", help="of torch's pool (as torch chooses)")
-    parser.add_argument("--folder", type=Path, default=Path("fastkan-demo"), help="for the diagrams (fastkan-demo)")
-    parser.add_argument("--epochs", type=positive, default=30, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=positive, default=7, help=argparse.SUPPRESS)
-
-
 def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     digits = load_digits(args.seed)
     print(
-        f"Scanned digits of scikit-learn: {len(digits.train_y)} to train on, {len(digits.test_y)} held out; "
-        f"{args.epochs} epochs of batches of {BATCH}, AdamW.\n"
+        f"Scanned digits of scikit-learn: {len(digits.train_y)} for training, {len(digits.test_y)} held out; "
+        f"{args.epochs} epochs, batch size {BATCH}, AdamW.\n"
         f"{torch.get_num_threads()} threads, {provenance.cpu_model()}\n"
     )
     outcomes = [train(name, model, digits, args.epochs, args.seed) for name, model in models(args.seed).items()]
     print(outcome_table(outcomes))
     print(
-        f"\nAccuracy is on the {len(digits.test_y)} held-out digits, with its standard error. The third network is the "
-        "first, its layers replaced\nby replace_linear; share of held-out inputs outside the grid, layer by layer: "
+        f"\nAccuracy on the {len(digits.test_y)} held-out digits, with its standard error. The third network is the "
+        "first\nafter replace_linear; share of held-out inputs outside the grid, layer by layer: "
         f"{', '.join(f'{share:.1%}' for share in outcomes[-1].outside)}."
     )
     print()
     formulas.show(args.folder, args.seed)
     for case in CASES:
-        print(f"\nForward alone and with backward, {headline(case)}")
+        print(f"\nForward, and forward + backward: {headline(case)}")
         print(results_table(measure(case, builds(DEFAULT), args.rounds, progress=bar)))
     print(FOOTNOTE)
     return 0
@@ -101,7 +87,7 @@ def load_digits(seed: int) -> Digits:
 def models(seed: int) -> dict[str, nn.Module]:
     """One network with nn.Linear, one with as many parameters as the third, one with its layers replaced by KANLinear.
 
-    Tanh keeps what reaches the second layer within the grid, [-1, 1].
+    Tanh keeps the second layer's inputs inside its grid, [-1, 1].
     """
     torch.manual_seed(seed)
     plain, kan = perceptron(HIDDEN), replace_linear(perceptron(HIDDEN))

@@ -1,4 +1,4 @@
-"""`fastkan fit`: from a table to a network and its formula."""
+"""`fastkan fit`: train a network on a table and find its formula."""
 
 import argparse
 import json
@@ -11,60 +11,13 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..arguments import positive
 from ..measure.progress import steps
 from ..measure.table import duration, table
 from ..network.plot import page
 from ..tabular import files, formula, prepare, report, row_sample, search
 from ..tabular.delimited import Delimited, TableError, counted
 
-ROWS = 20_000
 NAMES = {"model": "model.pt", "diagram": "diagram.svg", "page": "page.html"}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="a file of delimited text with a row of names, may be gzipped")
-    parser.add_argument("--target", required=True, metavar="NAME", help="the column to predict")
-    parser.add_argument("--task", choices=prepare.TASKS,
-                        help=f"(classification of text and of {prepare.FEW} whole numbers at most)")  # fmt: skip
-    parser.add_argument("--drop", action="append", default=[], metavar="NAME", help="a column to leave out; repeatable")
-    parser.add_argument("--text", action="append", default=[], metavar="NAME",
-                        help="a column of numbers that are names; repeatable")  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the files (the table's name and -kan)")
-    parser.add_argument("--html", type=Path, metavar="PATH", help="of the interactive page (FOLDER/page.html)")
-    parser.add_argument("--keep", choices=("formula", "network"),
-                        help="what the model file holds (the formula, unless the splines are better)")  # fmt: skip
-    parser.add_argument("--hold-out", type=_share, default=0.2, metavar="SHARE", help="of rows, for the errors (0.2)")
-    parser.add_argument("--rows", type=positive, default=ROWS, help=f"a random sample of so many, at most ({ROWS})")
-    parser.add_argument("--seed", type=int, default=0, help="of sample, split and networks (0)")
-    add_layout(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-
-
-def add_layout(parser: argparse.ArgumentParser) -> None:
-    """How the file is to be read where what is found is wrong."""
-    parser.add_argument("--delimiter", type=_delimiter, metavar="SIGN", help="between cells, or 'tab' (as found)")
-    parser.add_argument("--decimal", choices=(".", ","), help="the decimal sign (as found)")
-    parser.add_argument("--header", action=argparse.BooleanOptionalAction,
-                        help="whether the first row has the names (as found)")  # fmt: skip
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0, 0.5 at most")
-    return value
-
-
-def _delimiter(text: str) -> str:
-    text = {"tab": "\t", "\\t": "\t", "space": " "}.get(text, text)
-    if len(text) != 1 or text in '"\r\n':
-        raise argparse.ArgumentTypeError(f"{text!r}: expected one character, or tab or space")
-    return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,18 +29,18 @@ def run(args: argparse.Namespace) -> int:
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
-    with steps(search.STAGES, not silent) as tell, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a training that did not work says is for those who ask for one
-        rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: tell(f"{n} rows read", 0))
+    with steps(search.STAGES, not silent) as report_step, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of discarded candidate models are of no use to the user
+        rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: report_step(f"{n} rows read", 0))
         data = prepare.prepare(rows, target, args.task, args.drop, args.hold_out, args.seed, source.header)
-        found = search.find(data, args.seed, tell)
+        found = search.find(data, args.seed, report_step)
         if found.formula is not None and not formula.can_be_written():
             data.notes.append("no formula: it needs SymPy and NumPy, pip install fastkan[symbolic]")
             found = found._replace(formula=None)
-        tell("errors and formula")
+        report_step("errors and formula")
         content = _report(args, source, rows, data, found)
         fitted = files.Fitted(_kept(args, found), data.preparation, content)
-        tell("files")
+        report_step("files")
         content["files"] = _write(fitted, data, paths)
     content["seconds"] = round(time.perf_counter() - start, 1)
     if args.json:
@@ -98,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _paths(args: argparse.Namespace) -> dict[str, Path]:
-    """Where the files go; OSError now, rather than after the training, where they can't."""
+    """Output files by kind. Raises TableError before the training if one of them cannot be written."""
     folder = args.out or Path(f"{args.data.name.removesuffix('.gz').rsplit('.', 1)[0]}-kan")
     paths = {kind: folder / name for kind, name in NAMES.items()}
     if args.html:
@@ -118,7 +71,7 @@ def _kept(args: argparse.Namespace, found: search.Found):
 
 
 def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prepared, found: search.Found) -> dict:
-    """What was done and found, of which JSON can be made."""
+    """The report as JSON-compatible values."""
     p, notes = data.preparation, [*source.notes, *data.notes]
     if source.skipped:
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")
@@ -148,7 +101,7 @@ def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prep
 
 
 def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path]) -> dict[str, str]:
-    """Write model, page and diagram, each in one piece; their paths."""
+    """Write model, page and diagram, each file atomically. Returns their paths."""
     p, model = fitted.preparation, fitted.model
     model.get_act(data.x[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]])
     for path in paths.values():
@@ -170,12 +123,12 @@ def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path])
 
 
 def _plain(name: str) -> str:
-    """The name for matplotlib, to which dollar signs start formulas."""
+    """The name for matplotlib, where dollar signs would start a formula."""
     return name.replace("$", r"\$")
 
 
 def as_json(content: dict) -> str:
-    """The report for a machine, null for what is no finite number."""
+    """The report as JSON; NaN and infinities become null."""
 
     def finite(value):
         if isinstance(value, dict):
@@ -186,7 +139,7 @@ def as_json(content: dict) -> str:
 
 
 def text(fitted: files.Fitted) -> str:
-    """The report for a person."""
+    """The report as text."""
     r, p = fitted.report, fitted.preparation
     rows = r["rows"]
     lines = [
@@ -199,10 +152,12 @@ def text(fitted: files.Fitted) -> str:
     if r["formula"]:
         lines += [f"{name} = {formula}" for name, formula in r["formula"].items()]
         if r["kept"] == "network":
-            lines.append("On the rows to choose by, the network with its splines was better (else: --keep formula).")
+            lines.append(
+                "The spline network had the lower validation error and was saved; --keep formula saves the formula."
+            )
     unused = len(r["inputs"]) - len(r["used"])
     inputs = f"{len(r['used'])} of {len(r['inputs'])} inputs" if unused else f"{len(r['inputs'])} inputs"
-    lines.append(f"Kept: the {r['kept']}, {'-'.join(map(str, r['shape']))}, {r['edges']} edges, {inputs}.")
+    lines.append(f"Saved: the {r['kept']}, {'-'.join(map(str, r['shape']))}, {r['edges']} edges, {inputs}.")
     for kind, path in r.get("files", {}).items():
         lines.append(f"{kind + ':':9}{path}")
     if "seconds" in r:

@@ -1,4 +1,4 @@
-"""The second half of `fastkan demo`: what networks have learned, as formulas and diagrams."""
+"""The second half of `fastkan demo`: formulas and diagrams of trained networks."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -32,20 +32,20 @@ def show(folder: Path, seed: int) -> None:
 
 
 def known(folder: Path, seed: int) -> None:
-    """Find exp(sin(pi x) + y^2) again in 500 of its values."""
+    """Recover exp(sin(pi x) + y^2) from 500 of its values."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(500, 2, generator=generator, dtype=torch.float64) * 2 - 1
     y = torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
     found = KAN.discover((x, y), shapes=[[2, 1, 1]], var=["x", "y"], seed=seed, verbose=False)
     print("500 values of exp(sin(pi x) + y^2): a [2, 1, 1] network trained, made symbolic, refined")
     print(f"  formula found: {found.formulas[0]}")
-    print(f"  error on held-out values over their standard deviation: {found.error:.1e}")
+    print(f"  error on held-out values, relative to their standard deviation: {found.error:.1e}")
     found.model.plot(in_vars=["$x$", "$y$"], out_vars=["$f$"], path=folder / "formula.svg")
     print(f"  diagram: {folder / 'formula.svg'}")
 
 
 def patients(folder: Path, seed: int) -> None:
-    """The progress of diabetes in 442 patients, of ten columns."""
+    """Predict the progress of diabetes in 442 patients from ten columns."""
     table = load_diabetes(seed)
     shape = [table.x.shape[1], 1, 1]
     model = KAN(shape, grid=3, grid_range=(-3, 3), seed=seed, dtype=torch.float64, outside="linear")
@@ -59,11 +59,13 @@ def patients(folder: Path, seed: int) -> None:
     replace_edges(model, lib=SIMPLE)
     model.fit(data, **options)
     formulas, _ = model.symbolic_formula(var=table.names, floating_digit=2)
-    print(f"\nDiabetes of scikit-learn, {len(table.y)} patients to train on, {len(table.test_y)} held out: R^2 there")
+    print(
+        f"\nDiabetes of scikit-learn, {len(table.y)} patients for training, {len(table.test_y)} held out; R^2 on these"
+    )
     print(f"  least squares, {len(table.names)} columns: {linear_r2(table):.2f}")
-    print(f"  KAN, {len(table.names)} columns: {numeric:.2f}; its {KEPT} that matter most: {pruned:.2f}")
+    print(f"  KAN, {len(table.names)} columns: {numeric:.2f}; its {KEPT} most important ones: {pruned:.2f}")
     print(f"  their formula: {r2(model, table):.2f}\n  progress = {formulas[0]}")
-    print("  (standard deviations from the mean throughout)")
+    print("  (all variables standardised)")
     model.plot(in_vars=table.names, out_vars=["progress"], path=folder / "diabetes.svg")
     print(f"  diagram: {folder / 'diabetes.svg'}")
 

@@ -1,4 +1,4 @@
-"""`fastkan predict`: the target of every row of a table, by a model that `fastkan fit` has written."""
+"""`fastkan predict`: predict the target for every row of a table with a model written by `fastkan fit`."""
 
 import argparse
 import csv
@@ -19,16 +19,6 @@ from ..tabular.columns import Column, looked_up
 from ..tabular.columns import indices as indices_of
 from ..tabular.delimited import Delimited, TableError, counted
 from ..tabular.row_sample import Field
-from .fit import add_layout
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`")
-    parser.add_argument("data", type=Path, help="a table with the columns that the model reads")
-    parser.add_argument("--out", type=Path, metavar="PATH", help="a file for the predictions (standard output)")
-    add_layout(parser)
-    parser.add_argument("--quiet", action="store_true", help="no notes on standard error")
-    parser.add_argument("--json", action="store_true", help="a JSON object a row in place of CSV")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that appears when it is complete."""
+    """Standard output, or a file that is created only when it is complete."""
     with nullcontext() if path is None else atomic_write(path) as binary:
         if binary is None:
             yield sys.stdout
@@ -62,19 +52,16 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 
 
 class Predictor:
-    """Predictions of chunks of rows, and what is to be said of the rows in the end.
-
-    Raises TableError where the table lacks a column that the model reads.
-    """
+    """Predicts chunks of rows and counts missing and out-of-range values. TableError if an input column is missing."""
 
     def __init__(self, fitted: files.Fitted, source: Delimited):
         self.model, self.preparation, self.source = fitted.model, fitted.preparation, source
         used = {fitted.preparation.inputs[n] for n in fitted.model.input_id.tolist()}
         self.used = [c for c in fitted.preparation.columns if used & set(c.inputs)]
-        lacking = [c.name for c in self.used if c.name not in source.names]
-        if lacking:
+        absent = [c.name for c in self.used if c.name not in source.names]
+        if absent:
             raise TableError(
-                f"{source.path} has no column {prepare.listed(lacking)}: it has {prepare.listed(source.names)}"
+                f"{source.path} has no column {prepare.listed(absent)}: it has {prepare.listed(source.names)}"
             )
         self.fields = {c.name: _field(c.name, c.levels) for c in self.used}
         self.target = self.preparation.target.name if self.preparation.target.name in source.names else None
@@ -89,7 +76,7 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, cells: list[tuple[str, ...]]) -> tuple[list[list], list[bool]]:
-        """A list of cells for each row, and whether the row had any value at all."""
+        """The output cells of each row, and whether all of the row's input cells are empty."""
         by_name = dict(zip(self.source.names, cells, strict=True))
         values, blank = {}, torch.ones(len(cells[0]), dtype=torch.bool)
         for column in self.preparation.columns:
@@ -110,7 +97,7 @@ class Predictor:
         return read
 
     def _keep_label(self, cells: tuple[str, ...], prediction: Tensor, blank: Tensor) -> None:
-        """Where the table has the target, for the error."""
+        """Store predictions and targets, for the error, if the table has the target column."""
         p, label = self.preparation, self.label.values(cells, self.source.decimal)
         if p.classes is not None:
             names = [_class_name(name, self.source.decimal, p.classes) for name in self.label.texts]
@@ -128,15 +115,15 @@ class Predictor:
         return [[name, *share] for name, share in zip(names, shares, strict=True)]
 
     def notes(self) -> list[str]:
-        """What a user should know of the rows."""
+        """Notes for the user: skipped rows, missing and out-of-range values, the error."""
         notes = list(self.source.notes)
         if self.source.skipped:
             notes.append(f"{counted(self.source.skipped, 'row')} without a prediction: {self.source.first_skipped}")
         for name, field in self.fields.items():
-            parts = {"missing": field.missing - self.empty, "beyond the range of the training": self.outside[name]}
-            told = [f"{count} {what}" for what, count in parts.items() if count > 0]
-            if told:
-                notes.append(f"{name}: {', '.join(told)}")
+            parts = {"missing": field.missing - self.empty, "outside the training range": self.outside[name]}
+            counts = [f"{count} {what}" for what, count in parts.items() if count > 0]
+            if counts:
+                notes.append(f"{name}: {', '.join(counts)}")
         if self.known:
             prediction, label = (torch.cat(part) for part in zip(*self.known, strict=True))
             target = self.preparation.target
@@ -145,18 +132,18 @@ class Predictor:
             else:
                 scores = report.class_scores(prediction, label.long())
             (_, *kinds), ((_, *values),) = report.lines({"": scores})
-            told = ", ".join(f"{kind} {value}" for kind, value in zip(kinds, values, strict=True))
-            notes.append(f"{told} on the {len(label)} rows with {target.name}")
+            shown = ", ".join(f"{kind} {value}" for kind, value in zip(kinds, values, strict=True))
+            notes.append(f"{shown} on the {len(label)} rows with {target.name}")
         return notes
 
 
 def _field(name: str, values: list[str] | None) -> Field:
-    """A column of numbers, or of texts whose codes are their places in values, others coming after."""
+    """A column of numbers, or of texts coded by their index in `values`; unknown texts get larger codes."""
     return Field(name, values is not None, {value: n for n, value in enumerate(values or ())})
 
 
 def _class_name(text: str, decimal: str, classes: list[str]) -> str:
-    """The class that a cell names; whole numbers are written in several ways."""
+    """The class of a cell; whole numbers may be spelled differently (1, 1.0)."""
     if text in classes:
         return text
     try:
@@ -168,11 +155,11 @@ def _class_name(text: str, decimal: str, classes: list[str]) -> str:
 def _csv_lines(file: IO[str], predictor: Predictor):
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(predictor.header)
-    nothing = [""] * len(predictor.header)
+    blank_row = [""] * len(predictor.header)
 
     def write(rows: list[list], blank: list[bool]) -> None:
         writer.writerows(
-            nothing if empty else [_short(cell) for cell in row] for row, empty in zip(rows, blank, strict=True)
+            blank_row if empty else [_short(cell) for cell in row] for row, empty in zip(rows, blank, strict=True)
         )
 
     return write

@@ -1,17 +1,11 @@
-"""`fastkan show`: what is in a model that `fastkan fit` has written."""
+"""`fastkan show`: formula, errors and columns of a model written by `fastkan fit`."""
 
 import argparse
-from pathlib import Path
 
 from ..measure.table import table
 from ..tabular import files
 from ..tabular.columns import Column
 from . import fit
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`")
-    parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

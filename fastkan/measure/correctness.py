@@ -1,7 +1,4 @@
-"""The gate: what a KAN layer must compute before its time counts.
-
-A contestant that computes a KAN layer but not within the tolerance gets a reason instead of a number.
-"""
+"""Correctness check of timed layers: no time is reported for a KAN layer whose results exceed the tolerance."""
 
 import itertools
 import math
@@ -21,7 +18,7 @@ FEATURES = 1 << 23
 
 @dataclass(frozen=True)
 class Case:
-    """One shape to run at: cubic and float32 unless said otherwise."""
+    """The shape, degree and dtype of a layer to time; cubic and float32 by default."""
 
     batch: int
     in_features: int
@@ -42,12 +39,12 @@ class Case:
 
     @property
     def parameters(self) -> int:
-        """Of a KAN layer without bias: F coefficients and one base weight on every edge."""
+        """Number of parameters of a KAN layer without bias: F coefficients and one base weight per edge."""
         return self.in_features * self.out_features * (self.functions + 1)
 
     @property
     def arithmetic(self) -> str:
-        """The dtype, or tf32."""
+        """Name of the dtype, or "tf32"."""
         return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
 
     def __str__(self) -> str:
@@ -56,7 +53,7 @@ class Case:
 
 @dataclass
 class Operands:
-    """A case with its numbers: x, grad_out [N, .]; coef [I, F, O]; base_weight [I, O]; knots [M], float64."""
+    """Random operands of a case: x, grad_out [N, .]; coef [I, F, O]; base_weight [I, O]; knots [M], float64."""
 
     case: Case
     x: Tensor
@@ -69,7 +66,7 @@ class Operands:
     def of(cls, case: Case, seed: int = 0, device: torch.device | str = "cpu") -> "Operands":
         drawn = {"generator": torch.Generator(device).manual_seed(seed), "device": device}
         shape = (case.batch, case.in_features)
-        # 2 % of an interval away from every knot: where a derivative jumps, the rounding of x would decide the value.
+        # At least 2 % of an interval from every knot: at a jump of a derivative, rounding x would change the value.
         cell = torch.randint(case.grid_size, shape, **drawn) + 0.02 + 0.96 * torch.rand(shape, **drawn).double()
         x = RANGE[0] + (RANGE[1] - RANGE[0]) * cell / case.grid_size
         return cls(
@@ -86,22 +83,21 @@ class Operands:
         return Operands(self.case, *(t.double() for t in tensors), self.knots)
 
     def only(self, rows: Tensor) -> "Operands":
-        """The problem of these rows alone."""
+        """The same operands, restricted to these rows."""
         case = replace(self.case, batch=len(rows))
         return Operands(case, self.x[rows], self.coef, self.base_weight, self.grad_out[rows], self.knots)
 
 
 class Unavailable(Exception):
-    """This contestant cannot take part here; the message says why."""
+    """This candidate cannot run here; the message gives the reason."""
 
 
 @dataclass
-class Contestant:
-    """Something with a forward and a backward.
+class Candidate:
+    """A layer to time, with its own input x, cotangent grad_out, parameters and constants (buffers).
 
-    x and grad_out are its own input and cotangent, parameters what it trains, constants its buffers. `gradients`
-    returns the gradients of coef [I, F, O] and base_weight [I, O] after a backward; it is None where another function
-    than the case's is computed, and then there is nothing to check.
+    `gradients` returns the gradients of coef [I, F, O] and base_weight [I, O] after a backward pass; None for a layer
+    that computes another function than the case's, which is not checked.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -116,11 +112,11 @@ class Contestant:
         self._inputs: Iterator[tuple[Tensor, Tensor]] | None = None
 
     def rotate(self, count: int) -> None:
-        """From now on every call takes the next of `count` inputs and cotangents, so that no cache holds them."""
+        """Cycle through `count` inputs and cotangents from now on, so that no cache holds them."""
         sets = [(self.x.detach().roll(k, 0).requires_grad_(), self.grad_out.roll(k, 0)) for k in range(count)]
         self._inputs = itertools.cycle(sets)
 
-    def _turn(self) -> None:
+    def _next_input(self) -> None:
         if self._inputs is not None:
             self.x, self.grad_out = next(self._inputs)
 
@@ -129,13 +125,13 @@ class Contestant:
         return sum(p.numel() for p in self.parameters)
 
     def infer(self) -> Tensor:
-        self._turn()
+        self._next_input()
         with torch.no_grad():
             return self.forward(self.x)
 
     def train(self) -> Tensor:
         """Forward and backward, to x and to every parameter."""
-        self._turn()
+        self._next_input()
         self.x.grad = None
         for p in self.parameters:
             p.grad = None
@@ -144,7 +140,7 @@ class Contestant:
         return y
 
     def results(self, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """What a KAN layer is checked by. With `rows` only these have a cotangent, and y is of these alone."""
+        """y and gradients. With `rows`, only these rows have a cotangent, and y is restricted to them."""
         cotangent = self.grad_out
         try:
             if rows is not None:
@@ -157,34 +153,33 @@ class Contestant:
         return {"y": y, "grad_x": self.x.grad, "grad_coef": grad_coef, "grad_base_weight": grad_base}
 
 
-# Makes a contestant; raises Unavailable where it cannot take part.
-Build = Callable[[Operands], Contestant]
+# Builds a candidate; raises Unavailable if it cannot run here.
+Build = Callable[[Operands], Candidate]
 
 
-def formula(problem: Operands, backend: str) -> Contestant:
-    """kan_linear itself on that backend."""
+def formula(problem: Operands, backend: str) -> Candidate:
+    """kan_linear on this backend."""
     p, k = problem, problem.case.degree
     coef, base = p.coef.clone().requires_grad_(), p.base_weight.clone().requires_grad_()
 
     def forward(x: Tensor) -> Tensor:
         return kan_linear(x, coef, p.knots, base, degree=k, uniform=True, backend=backend)
 
-    return Contestant(forward, p.x, p.grad_out, (coef, base), lambda: (coef.grad, base.grad), (p.knots,))
+    return Candidate(forward, p.x, p.grad_out, (coef, base), lambda: (coef.grad, base.grad), (p.knots,))
 
 
-class Gate:
-    """The reference in float64, and how far from it a right answer in the case's dtype can be.
+class Checker:
+    """Compares a candidate with the reference in float64, within a tolerance derived from the case.
 
-    tolerance = 2 e + 6 s: e is the error that the reference makes in the case's dtype, s the standard deviation of the
-    result when every feature B_f(x) is off by delta = u + 4 u_c (G + 2K), where u and u_c are the roundings of the
-    dtype and of the coordinate's dtype (float32 or better): a coordinate counted in intervals has the magnitude G + 2K,
-    and four roundings cover the ways in which it is formed. Where products round to tf32, its epsilon for
-    each of their two operands adds to delta. A slope is off by 2 delta / h. Six standard deviations: no
-    more than one of 10^8 normal samples lies beyond. Unlike the worst case of testing.py this takes no memory and does
-    not grow slack with the number of terms.
+    tolerance = 2 e + 6 s: e is the error of the reference in the case's dtype, s the standard deviation of the result
+    when every feature B_f(x) is off by delta = u + 4 u_c (G + 2K), where u and u_c are the unit roundoffs of the dtype
+    and of the coordinate's dtype (float32 or wider): a coordinate in units of intervals has the magnitude G + 2K, and
+    four roundings cover the ways of computing it. If products round to tf32, delta grows by its epsilon for both
+    operands. A slope is off by 2 delta / h. At most one of 10^8 normal samples lies beyond six standard deviations.
+    Unlike the worst-case bound of testing.py this needs no memory and does not become loose with many terms.
 
-    The contestant runs all rows, but only as many as the reference can do soon have a cotangent and a known y: random
-    ones, with the first and the last.
+    The candidate runs all rows, but only a sample has a cotangent and a reference y: random rows, with the first and
+    the last, as many as the reference computes quickly.
     """
 
     def __init__(self, problem: Operands):
@@ -197,13 +192,13 @@ class Gate:
             name: 2 * (rounded[name].double() - truth).abs().max().item() + 6 * spread[name]
             for name, truth in self.truth.items()
         }
-        nothing = torch.zeros_like(problem.x, dtype=torch.float64)
-        self.truth["grad_x"] = nothing.index_copy_(0, self.rows, self.truth["grad_x"])
+        zeros = torch.zeros_like(problem.x, dtype=torch.float64)
+        self.truth["grad_x"] = zeros.index_copy_(0, self.rows, self.truth["grad_x"])
 
-    def check(self, contestant: Contestant) -> tuple[float, str]:
-        """The largest error as a share of its tolerance, and what is wrong ('' if nothing is)."""
+    def check(self, candidate: Candidate) -> tuple[float, str]:
+        """The largest error divided by its tolerance, and a description of it if that is above 1, else ''."""
         worst, reason = 0.0, ""
-        for name, value in contestant.results(self.rows).items():
+        for name, value in candidate.results(self.rows).items():
             truth = self.truth[name]
             if value.shape != truth.shape:
                 return math.inf, f"{name} has shape {list(value.shape)}, not {list(truth.shape)}"
@@ -218,16 +213,16 @@ class Gate:
 
 
 def _sample(case: Case) -> Tensor:
-    """Rows with at most FEATURES features together, in order, the first and the last among them."""
-    wanted = max(2, FEATURES // (case.in_features * case.functions))
-    if wanted >= case.batch:
+    """Sorted rows with at most FEATURES features in total, the first and the last included."""
+    count = max(2, FEATURES // (case.in_features * case.functions))
+    if count >= case.batch:
         return torch.arange(case.batch)
-    between = torch.randperm(case.batch - 2, generator=torch.Generator().manual_seed(0))[: wanted - 2] + 1
+    between = torch.randperm(case.batch - 2, generator=torch.Generator().manual_seed(0))[: count - 2] + 1
     return torch.cat([torch.tensor([0]), between.sort().values, torch.tensor([case.batch - 1])])
 
 
 def _spread(c: Case) -> dict[str, float]:
-    """Standard deviations of the results when every feature is off by delta; weights and cotangents have variance 1."""
+    """Standard deviations of the results if every feature is off by delta, for weights and cotangents of variance 1."""
     u = torch.finfo(c.dtype).eps / 2
     u_coordinate = min(u, torch.finfo(torch.float32).eps / 2)
     delta = u + 4 * u_coordinate * (c.grid_size + 2 * c.degree) + 2 * TF32 * c.tf32

@@ -1,6 +1,6 @@
-"""Who races: fastkan's backends, nn.Linear, and the formulas of other KAN layers restated in plain PyTorch.
+"""Layers to compare: fastkan's backends, nn.Linear, and other libraries' KAN formulas in plain PyTorch.
 
-All KAN layers here train the same parameters, F coefficients and one base weight an edge, and no bias.
+All KAN layers here have the same parameters: F coefficients and one base weight per edge, no bias.
 """
 
 import math
@@ -13,46 +13,46 @@ from torch.nn import functional as F
 
 from .. import select
 from ..nn import KANLinear
-from .correctness import RANGE, Build, Case, Contestant, Operands, Unavailable
+from .correctness import RANGE, Build, Candidate, Case, Operands, Unavailable
 
 
 class Peer(NamedTuple):
-    """How a contestant is called in tables, and how it is made."""
+    """A candidate's label in tables, and the function that builds it."""
 
     label: str
     build: Build
 
 
-def linear_equal_parameters(problem: Operands) -> Contestant:
-    """nn.Linear of the same aspect and as many parameters as the KAN layer: the baseline of every ratio."""
+def linear_equal_parameters(problem: Operands) -> Candidate:
+    """nn.Linear with the KAN layer's aspect ratio and number of parameters: the baseline of every ratio."""
     return _linear(problem, *equal_linear(problem.case))
 
 
 def equal_linear(case: Case) -> tuple[int, int]:
-    """in_features and out_features of that nn.Linear."""
+    """in_features and out_features of the nn.Linear with as many parameters as the KAN layer."""
     per_edge = case.parameters / (case.in_features * case.out_features)
     in_features = round(case.in_features * math.sqrt(per_edge))
     return in_features, max(1, round(case.parameters / in_features))
 
 
-def linear_equal_shape(problem: Operands) -> Contestant:
-    """nn.Linear of the same shape: the floor."""
+def linear_equal_shape(problem: Operands) -> Candidate:
+    """nn.Linear of the same shape: a lower bound."""
     return _linear(problem, problem.case.in_features, problem.case.out_features)
 
 
-def _linear(problem: Operands, in_features: int, out_features: int) -> Contestant:
+def _linear(problem: Operands, in_features: int, out_features: int) -> Candidate:
     batch, dtype, device = problem.case.batch, problem.case.dtype, problem.x.device
     layer = nn.Linear(in_features, out_features, bias=False, dtype=dtype, device=device)
     drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
     x = torch.rand(batch, in_features, **drawn) * 2 - 1
     grad_out = torch.randn(batch, out_features, **drawn)
-    return Contestant(layer, x.to(dtype), grad_out.to(dtype), tuple(layer.parameters()))
+    return Candidate(layer, x.to(dtype), grad_out.to(dtype), tuple(layer.parameters()))
 
 
 def fastkan(backend: str) -> Build:
-    """KANLinear on that backend."""
+    """Builds KANLinear on this backend."""
 
-    def build(problem: Operands) -> Contestant:
+    def build(problem: Operands) -> Candidate:
         c, device = problem.case, problem.x.device
         reason = select.missing(backend, device.type, (c.dtype,))
         if reason:
@@ -64,7 +64,7 @@ def fastkan(backend: str) -> Build:
         parameters = (layer.coef, layer.base_weight)
         layer.coef.data.copy_(problem.coef)
         layer.base_weight.data.copy_(problem.base_weight)
-        return Contestant(
+        return Candidate(
             layer,
             problem.x,
             problem.grad_out,
@@ -77,7 +77,7 @@ def fastkan(backend: str) -> Build:
 
 
 class Dense(nn.Module):
-    """A KAN layer that holds all features: y = Phi(x) W^T + silu(x) W_b^T, Phi [N, I F], W [O, I F], W_b [O, I]."""
+    """A KAN layer that stores all features: y = Phi(x) W^T + silu(x) W_b^T, Phi [N, I F], W [O, I F], W_b [O, I]."""
 
     def __init__(self, problem: Operands):
         super().__init__()
@@ -98,9 +98,9 @@ class Dense(nn.Module):
 
 
 class EfficientKAN(Dense):
-    """All F splines of every input by the Cox-de Boor recursion, as github.com/Blealtan/efficient-kan does.
+    """All F B-splines of every input by the Cox-de Boor recursion, as in github.com/Blealtan/efficient-kan.
 
-    Without its optional spline scaler. Its knots are formed in the layer's dtype, float32 at least.
+    Without its optional spline scaler. Knots are computed in the layer's dtype, or float32 if that is narrower.
     """
 
     def __init__(self, problem: Operands):
@@ -122,7 +122,7 @@ class EfficientKAN(Dense):
 
 
 class ClosedCubic(Dense):
-    """All F uniform cubics from their closed form: B = (max(2-a,0)^3 - 4 max(1-a,0)^3) / 6, a = |(x - t_g)/h - 2|."""
+    """All F uniform cubic B-splines in closed form: B = (max(2-a,0)^3 - 4 max(1-a,0)^3) / 6, a = |(x - t_g)/h - 2|."""
 
     def __init__(self, problem: Operands):
         super().__init__(problem)
@@ -137,7 +137,7 @@ class ClosedCubic(Dense):
 
 
 class GaussianRBF(Dense):
-    """F Gaussians of the normalised input, as github.com/ZiyaoLi/fast-kan: another function than B-splines."""
+    """F Gaussians of the normalised input, as in github.com/ZiyaoLi/fast-kan: not B-splines, so not checked."""
 
     def __init__(self, problem: Operands):
         super().__init__(problem)
@@ -151,13 +151,13 @@ class GaussianRBF(Dense):
 
 
 def dense(layer: type[Dense], *, compiled: bool = False, exact: bool = True) -> Build:
-    """A contestant of that class, optionally through torch.compile."""
+    """Builds a candidate of this class, optionally compiled by torch.compile."""
 
-    def build(problem: Operands) -> Contestant:
+    def build(problem: Operands) -> Candidate:
         module = layer(problem).to(problem.x.device)
         forward = torch.compile(module, dynamic=False) if compiled else module
         gradients = module.gradients if exact else None
-        return Contestant(
+        return Candidate(
             forward, problem.x, problem.grad_out, tuple(module.parameters()), gradients, tuple(module.buffers())
         )
 
@@ -184,5 +184,5 @@ DEFAULT = (BASELINE, "linear-same-shape", "native", "reference", "efficient-kan"
 
 
 def builds(names: Iterable[str], peers: dict[str, Peer] = PEERS) -> dict[str, Build]:
-    """What race.measure takes: the baseline first, then these."""
+    """`peers` of timing.measure: the baseline first, then these names."""
     return {name: peers[name].build for name in dict.fromkeys((BASELINE, *names))}

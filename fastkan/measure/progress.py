@@ -1,4 +1,4 @@
-"""Progress bars, if tqdm is there."""
+"""Progress bars, if tqdm is installed."""
 
 import functools
 import sys
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def bar(items: Iterable[T], label: str) -> Iterable[T]:
-    """The items, with a bar on standard error while they are gone through."""
+    """Iterate over the items with a progress bar on standard error."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -21,7 +21,7 @@ def bar(items: Iterable[T], label: str) -> Iterable[T]:
 
 @contextmanager
 def steps(count: int, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """A function to call with the name of every step when it begins, of about so many, with a bar meanwhile."""
+    """Yields a function to call at the start of each of about `count` steps with its name, which updates a bar."""
     shown = shown and sys.stderr.isatty()
     try:
         from tqdm import tqdm

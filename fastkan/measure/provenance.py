@@ -1,4 +1,4 @@
-"""What a number needs beside it, machine, versions, commit, date and command, and CSV files that hold both."""
+"""Provenance of a measurement: machine, versions, commit, date, command; CSV files with these columns."""
 
 import csv
 import importlib.metadata
@@ -17,7 +17,7 @@ from .. import __version__
 
 
 def cpu_model() -> str:
-    """As the operating system names it; the architecture where it names none."""
+    """Model name of the CPU, or its architecture if the operating system has no name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -28,7 +28,7 @@ def cpu_model() -> str:
 
 
 def gpu() -> str:
-    """The current GPU's name, and what runs it; '' where there is none."""
+    """Name of the current GPU and version of CUDA or ROCm; '' without a GPU."""
     if not torch.cuda.is_available():
         return ""
     runtime = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
@@ -36,14 +36,14 @@ def gpu() -> str:
 
 
 def instruction_set() -> str:
-    """The widest that torch's own kernels use here: DEFAULT, AVX2, AVX512, ..."""
+    """The widest instruction set of torch's own kernels here: DEFAULT, AVX2, AVX512, ..."""
     return torch.backends.cpu.get_cpu_capability()
 
 
 def commit() -> str:
-    """Of the checkout that fastkan is imported from, with a '+' if files of it differ; '' for an installed package.
+    """Commit of the checkout that fastkan is imported from, with '+' if tracked files were changed.
 
-    A copy of a checkout without its history has what FASTKAN_COMMIT says.
+    The environment variable FASTKAN_COMMIT if there is no git history, else ''.
     """
     package = Path(__file__).parent.parent
 
@@ -60,15 +60,15 @@ def commit() -> str:
 
 
 def version_of(package: str) -> str:
-    """Of an installed distribution; '' if there is none."""
+    """Version of an installed distribution; '' if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
 
 
-def circumstances() -> dict[str, str]:
-    """Where, with what and how this process measures."""
+def environment() -> dict[str, str]:
+    """Machine, versions, commit, date and command of this process, by column name."""
     return {
         "gpu": gpu(),
         "cpu": cpu_model(),
@@ -87,26 +87,26 @@ def circumstances() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process, as it can be typed."""
+    """The shell command that started this process."""
     name = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {name.name.removesuffix('.__main__')}" if name else Path(sys.argv[0]).name
     return f"{program} {shlex.join(sys.argv[1:])}".strip()
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Rows with the same keys, each followed by the circumstances, so that rows of several files can be merged."""
+    """Write rows with the same keys, each followed by environment(), so that rows of several files can be merged."""
     if not rows:
         raise ValueError("rows is empty: expected at least one measurement")
-    where = circumstances()
+    columns = environment()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *where], lineterminator="\n")
+        writer = csv.DictWriter(file, [*rows[0], *columns], lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({**row, **where})
+            writer.writerow({**row, **columns})
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of such a file; all values are text."""
+    """Read the rows of a CSV file; all values are text."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -1,10 +1,10 @@
-"""Tables in Markdown that a terminal shows well too, and how numbers are written in them."""
+"""Aligned Markdown tables, and the format of their numbers."""
 
 from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """The first `left` columns start at the left, the others end at the right."""
+    """A Markdown table; the first `left` columns are left-aligned, the others right-aligned."""
     widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -24,5 +24,5 @@ def duration(seconds: float) -> str:
 
 
 def digits(value: float) -> str:
-    """Three digits, or the whole number where it has more."""
+    """Three digits, or all digits of the integer part."""
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"

@@ -1,7 +1,4 @@
-"""The race: every contestant passes the gate first, then all are timed in interleaved rounds.
-
-One instrument for `fastkan demo`, `fastkan bench` and bench/.
-"""
+"""Interleaved timing of several layers, each checked for correctness first."""
 
 import gc
 import math
@@ -12,7 +9,7 @@ from statistics import median, quantiles
 
 import torch
 
-from .correctness import Build, Case, Contestant, Gate, Operands, Unavailable
+from .correctness import Build, Candidate, Case, Checker, Operands, Unavailable
 
 SAMPLE_SECONDS = 5e-3
 PHASES = ("forward", "forward+backward")
@@ -20,16 +17,16 @@ PHASES = ("forward", "forward+backward")
 
 @dataclass
 class Result:
-    """One contestant in one phase of one case; times are seconds a call, none if it did not race, for `reason`."""
+    """Times of one candidate in one phase of one case, in seconds per call; empty if it was not timed, see `reason`."""
 
     case: Case
     peer: str
     phase: str
     parameters: int = 0
-    error: float | None = None  # the largest error as a share of its tolerance; None: computes another function
+    error: float | None = None  # the largest error / tolerance; None: computes another function
     reason: str = ""
     times: list[float] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)  # to the first contestant, round by round
+    ratios: list[float] = field(default_factory=list)  # to the first candidate, per round
     repeats: int = 0
 
     @property
@@ -42,7 +39,7 @@ class Result:
 
 
 def quartiles(samples: list[float]) -> tuple[float, float]:
-    """The middle half of the samples lies between these."""
+    """Lower and upper quartile."""
     if len(samples) < 2:
         return samples[0], samples[0]
     low, _, high = quantiles(samples, n=4, method="inclusive")
@@ -53,12 +50,12 @@ Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 
 def silent(items: Iterable[int], label: str) -> Iterable[int]:
-    """The progress of who wants none."""
+    """No-op progress bar."""
     return items
 
 
 def wall_clock(run: Callable[[], object], repeats: int) -> float:
-    """Seconds a call, the mean of so many in a row."""
+    """Mean seconds per call of `repeats` consecutive calls."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
@@ -68,7 +65,7 @@ def wall_clock(run: Callable[[], object], repeats: int) -> float:
 Sample = Callable[[Callable[[], object], int], float]
 
 
-def race(
+def time_interleaved(
     runs: dict[str, Callable[[], object]],
     rounds: int,
     sample_seconds: float = SAMPLE_SECONDS,
@@ -76,10 +73,10 @@ def race(
     label: str = "",
     sample: Sample = wall_clock,
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Time each run once a round, the order rotated by one from round to round.
+    """Time each run once per round, rotating the order by one from round to round.
 
-    A sample is the mean of as many calls as last `sample_seconds`. Returns name -> samples in seconds a call, and
-    name -> calls a sample.
+    A sample is the mean of as many calls as take `sample_seconds`. Returns name -> samples in seconds per call, and
+    name -> calls per sample.
     """
     repeats = {name: _calibrate(run, sample_seconds, sample) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -99,7 +96,7 @@ def race(
 
 
 def _calibrate(run: Callable[[], object], sample_seconds: float, sample: Sample) -> int:
-    """Calls that last sample_seconds, found by doubling; these calls are the warm-up too."""
+    """Number of calls that take sample_seconds, by doubling; these calls are the warm-up too."""
     sample(run, 1)
     repeats = 1
     while (seconds := repeats * sample(run, repeats)) < sample_seconds:
@@ -118,61 +115,61 @@ def measure(
     seed: int = 0,
     device: torch.device | str = "cpu",
     sample: Sample = wall_clock,
-    prepare: Callable[[str, Contestant], None] | None = None,
+    prepare: Callable[[str, Candidate], None] | None = None,
 ) -> list[Result]:
-    """Gate, then race, all peers at one case. Ratios are to the first peer, which must be able to run.
+    """Check and time all peers at one case. Ratios are to the first peer, which must be able to run.
 
-    `prepare` gets every contestant that the gate let through before its race.
+    `prepare` is called with every candidate that passed the check, before it is timed.
     """
     problem = Operands.of(case, seed, device)
-    gate = Gate(problem)
-    entries, failed = {}, {}
+    checker = Checker(problem)
+    passed, failed = {}, {}
     for name, build in peers.items():
-        contestant, error, reason = _admit(name, build, problem, gate, prepare)
+        candidate, error, reason = _build_and_check(name, build, problem, checker, prepare)
         if reason:
             failed[name] = (error, reason)
         else:
-            entries[name] = (contestant, error)
+            passed[name] = (candidate, error)
     first = next(iter(peers))
     results = []
     for phase in phases:
-        runs = {name: c.infer if phase == "forward" else c.train for name, (c, _) in entries.items()}
-        times, repeats = race(runs, rounds, sample_seconds, progress, f"{case}, {phase}", sample)
+        runs = {name: c.infer if phase == "forward" else c.train for name, (c, _) in passed.items()}
+        times, repeats = time_interleaved(runs, rounds, sample_seconds, progress, f"{case}, {phase}", sample)
         for name in peers:
             if name in failed:
                 error, reason = failed[name]
                 results.append(Result(case, name, phase, error=error, reason=reason))
                 continue
-            contestant, error = entries[name]
+            candidate, error = passed[name]
             ratios = [a / b for a, b in zip(times[name], times[first], strict=True)] if first in times else []
             results.append(
                 Result(
-                    case, name, phase, contestant.parameter_count, error,
+                    case, name, phase, candidate.parameter_count, error,
                     times=times[name], ratios=ratios, repeats=repeats[name],
                 )
             )  # fmt: skip
     return results
 
 
-def _admit(
-    name: str, build: Build, problem: Operands, gate: Gate, prepare: Callable[[str, Contestant], None] | None
-) -> tuple[Contestant | None, float | None, str]:
-    """The contestant, its error, and why it may not run ('' if it may)."""
+def _build_and_check(
+    name: str, build: Build, problem: Operands, checker: Checker, prepare: Callable[[str, Candidate], None] | None
+) -> tuple[Candidate | None, float | None, str]:
+    """The candidate, its error / tolerance, and the reason not to time it, or ''."""
     try:
-        contestant = build(problem)
-        if contestant.gradients is None:
-            contestant.train()
+        candidate = build(problem)
+        if candidate.gradients is None:
+            candidate.train()
             error, reason = None, ""
         else:
-            error, reason = gate.check(contestant)
+            error, reason = checker.check(candidate)
         if prepare and not reason:
-            prepare(name, contestant)
-    except Unavailable as absent:
-        return None, None, str(absent)
-    except Exception as failure:  # another library's failure is a row of the table, not the end of the run
+            prepare(name, candidate)
+    except Unavailable as reason:
+        return None, None, str(reason)
+    except Exception as failure:  # another library's failure is a row of the table and does not end the run
         first_line = str(failure).strip().partition("\n")[0]
         return None, None, f"fails: {type(failure).__name__}: {first_line}"
-    return contestant, error, f"wrong: {reason}" if reason else ""
+    return candidate, error, f"wrong: {reason}" if reason else ""
 
 
 def csv_rows(results: Iterable[Result]) -> list[dict[str, object]]:

@@ -54,7 +54,8 @@ def _needs_layer_calls(model: "KAN") -> bool:
 def has_own_steps(model: "KAN", steps: Sequence[str] = STEPS) -> bool:
     """Whether these methods are KAN's own: neither overridden by a subclass nor replaced on the instance."""
     cls = type(model)
-    same = "own_steps" in cls.__dict__ or all(unwrap(getattr(cls, s)) is cls.own_steps[s] for s in steps)
+    own = getattr(cls, "own_steps", {})  # {} of science.MLP
+    same = "own_steps" in cls.__dict__ or all(unwrap(getattr(cls, s)) is own.get(s) for s in steps)
     return same and not any(step in model.__dict__ for step in steps)
 
 

@@ -15,7 +15,6 @@ from .row_sample import Field, Sample
 FEWEST_ROWS = 10
 MOST_CLASSES = 20
 FEW = 5  # different whole numbers are taken for classes
-TASKS = ("regression", "classification")
 
 
 class Prepared(NamedTuple):

@@ -1,7 +1,7 @@
-// A GPU of one thread for the tests: the kernels' own source, compiled by a C++ compiler. What a kernel calls of CUDA
-// is here; blocks run one after the other, threads as fibers of which one runs until it waits for others. The order in
-// which they run changes from wait to wait, and shared memory begins as NaN, so that what lacks a barrier shows; but
-// not where lanes of the warp exchange values there anyway, which makes them wait here and orders no memory on a GPU.
+// An emulated GPU for the tests: the part of CUDA that the kernels use, so that a C++ compiler can compile their
+// source. Blocks run one after the other; threads are fibers, each running until it waits for others. The order of
+// the fibers changes at every wait, and shared memory starts as NaN, which exposes missing barriers; except where the
+// lanes of a warp exchange values: that makes them wait here, but orders no memory on a GPU.
 #pragma once
 
 #include <math.h>
@@ -41,19 +41,19 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
-// From here on names of this library's own, with what CUDA has under them below.
+// The emulator's own functions; the CUDA functions below call them.
 namespace emulated {
 
 inline constexpr int kWarp = 32;
-// Bytes that a block has, and can have for the asking, on sm_90 and elsewhere.
-inline constexpr size_t kShared = 48 << 10, kMostShared90 = 227 << 10, kMostShared = 99 << 10;
+// Shared memory of a block: without opt-in, and the maximum on sm_90 and elsewhere.
+inline constexpr size_t kShared = 48 << 10, kMaxShared90 = 227 << 10, kMaxShared = 99 << 10;
 
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* context);
 void allow_shared(const void* kernel, int bytes);
 void expect_shared(const void* kernel, size_t bytes);
-void fail(const std::string& what);  // ends the launch, with the thread that runs
+void fail(const std::string& what);  // ends the launch with an error that names the running thread
 void wait_for_block();
-// Waits for the warp, all of whose threads must have come to the same `operation`, and returns what each gave.
+// Waits for the whole warp, whose threads must all call the same `operation`, and returns the value that each gave.
 const uint64_t* exchange(const char* operation, uint64_t given);
 
 template <class T>

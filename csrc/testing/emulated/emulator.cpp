@@ -1,5 +1,5 @@
-// The fibers behind cuda_runtime.h, and what else of CUDA and torch the operators call.
-#include <cuda/bulk.h>
+// The fibers behind cuda_runtime.h, and the other functions of CUDA and torch that the operators call.
+#include <cuda/matrix/tma.h>
 #include <cuda_runtime.h>
 #include <ucontext.h>
 
@@ -12,7 +12,7 @@
 #include <vector>
 
 namespace fastkan {
-alignas(1024) unsigned char fastkan_shared[emulated::kMostShared90];  // as the kernels declare it
+alignas(1024) unsigned char fastkan_shared[emulated::kMaxShared90];  // as declared in the kernels
 }
 using fastkan::fastkan_shared;
 
@@ -22,24 +22,24 @@ namespace emulated {
 
 namespace {
 
-enum class State { ready, waits_for_warp, waits_for_block, waits_for_barrier, waits_for_some, done };
+enum class State { ready, waits_for_warp, waits_for_block, waits_for_barrier, waits_for_named_barrier, done };
 
 struct Copy {
   void* to;
   const void* from;  // nullptr: zeros
 };
 
-// A barrier in shared memory; `phase` counts those that have ended.
+// An mbarrier in shared memory; `phase` counts completed phases.
 struct BarrierState {
   int arrivals, missing;
-  int64_t bytes;  // announced and not there
+  int64_t bytes;  // expected and not yet written
   unsigned phase;
 };
 
-struct Box {
+struct TmaCopy {
   unsigned char* to;
-  fastkan::Boxes boxes;
-  int at[fastkan::Boxes::kDimensions];
+  fastkan::TensorLayout layout;
+  int at[fastkan::TensorLayout::kDimensions];
   const void* barrier;
 };
 
@@ -50,18 +50,18 @@ struct Fiber {
   bool started;
   State state;
   const char* operation;
-  const void* barrier;                   // waited for
-  unsigned parity, which, expected;      // of which of the numbered barriers, by how many
-  std::vector<Copy> copies;              // started
-  std::deque<std::vector<Copy>> groups;  // ended, the oldest first
-  bool shown, begun;                     // whether products may read what was copied, and registers
+  const void* barrier;                   // being waited for
+  unsigned parity, which, expected;      // of the mbarrier; named barrier and its thread count
+  std::vector<Copy> copies;              // started, no group yet
+  std::deque<std::vector<Copy>> groups;  // committed, the oldest first
+  bool copies_fenced, registers_fenced;  // copies, and registers, are fenced for wgmma
   std::vector<Product> products;         // started
 };
 
 constexpr size_t kStack = 128 << 10;
 
 std::vector<Fiber> fibers;
-std::vector<uint64_t> given[2];  // by the threads of a block, in turn: one is read while the other is written
+std::vector<uint64_t> given[2];  // values of the block's threads, double-buffered
 std::vector<Fragments> fragments[2];
 std::vector<unsigned> exchanges;
 jmp_buf scheduler;
@@ -72,9 +72,9 @@ std::string failure;
 size_t shared_bytes;
 std::map<const void*, int> shared_allowed;
 std::map<const void*, BarrierState> barriers;
-std::deque<Box> boxes;  // on their way
+std::deque<TmaCopy> layout;  // in flight
 
-// Switching by setjmp saves the system call that swapcontext makes.
+// setjmp instead of swapcontext, which makes a system call.
 void back_to_scheduler() {
   if (!_setjmp(fibers[current].here)) _longjmp(scheduler, 1);
 }
@@ -107,8 +107,8 @@ void prepare(unsigned count) {
     f.copies.clear();
     f.groups.clear();
     f.products.clear();
-    f.shown = true;
-    f.begun = false;
+    f.copies_fenced = true;
+    f.registers_fenced = false;
     f.which = 0;
     getcontext(&f.begin);
     f.begin.uc_stack.ss_sp = f.stack.get();
@@ -144,16 +144,16 @@ BarrierState& barrier_at(const void* address) {
   return found->second;
 }
 
-// Numbers as the engine lays them, 128 bytes swizzled, zeros beyond the tensor.
-void deliver(const Box& box) {
-  const fastkan::Boxes& b = box.boxes;
+// Writes a tile with 128-byte swizzle, zeros outside of the tensor.
+void deliver(const TmaCopy& box) {
+  const fastkan::TensorLayout& b = box.layout;
   unsigned straight = 0;
   const unsigned begin = shared_offset(box.to);
   int d[4];
-  for (d[3] = 0; d[3] < b.box[3]; ++d[3])
-    for (d[2] = 0; d[2] < b.box[2]; ++d[2])
-      for (d[1] = 0; d[1] < b.box[1]; ++d[1])
-        for (d[0] = 0; d[0] < b.box[0]; ++d[0], straight += 2) {
+  for (d[3] = 0; d[3] < b.tile[3]; ++d[3])
+    for (d[2] = 0; d[2] < b.tile[2]; ++d[2])
+      for (d[1] = 0; d[1] < b.tile[1]; ++d[1])
+        for (d[0] = 0; d[0] < b.tile[0]; ++d[0], straight += 2) {
           const unsigned to = begin + straight;
           int64_t from = 0;
           bool there = true;
@@ -170,33 +170,33 @@ void deliver(const Box& box) {
   end_phase(barrier);
 }
 
-// Some of the boxes that are on their way, any order; all of them where `all`.
-void deliver_boxes(bool all) {
-  while (!boxes.empty()) {
+// Completes some of the copies in flight, in random order; all of them if `all`.
+void deliver_all(bool all) {
+  while (!layout.empty()) {
     random_state = random_state * 1664525 + 1013904223;
     if (!all && random_state >> 30 != 0) return;
-    const size_t which = (random_state >> 8) % boxes.size();
-    deliver(boxes[which]);
-    boxes.erase(boxes.begin() + static_cast<std::ptrdiff_t>(which));
+    const size_t which = (random_state >> 8) % layout.size();
+    deliver(layout[which]);
+    layout.erase(layout.begin() + static_cast<std::ptrdiff_t>(which));
   }
 }
 
-// Lets those go on whose barrier has ended the phase, or that have come together.
+// Resumes fibers whose mbarrier phase has ended or whose named barrier is complete.
 bool release_from_barriers(unsigned count) {
   bool any = false;
   unsigned together[16] = {};
-  for (unsigned t = 0; t < count; ++t) together[fibers[t].which] += fibers[t].state == State::waits_for_some;
+  for (unsigned t = 0; t < count; ++t) together[fibers[t].which] += fibers[t].state == State::waits_for_named_barrier;
   for (unsigned t = 0; t < count; ++t) {
     Fiber& f = fibers[t];
     const bool ended = f.state == State::waits_for_barrier && (barrier_at(f.barrier).phase & 1) != f.parity;
-    if (!ended && !(f.state == State::waits_for_some && together[f.which] == f.expected)) continue;
+    if (!ended && !(f.state == State::waits_for_named_barrier && together[f.which] == f.expected)) continue;
     f.state = State::ready;
     any = true;
   }
   return any;
 }
 
-// Lets those go on whose warp, or block, has come together; whether there were any.
+// Resumes fibers whose warp or block has arrived completely; returns whether there were any.
 bool release_waiting(unsigned count) {
   bool any = false;
   for (unsigned w = 0; w < count; w += kWarp) {
@@ -213,8 +213,8 @@ bool release_waiting(unsigned count) {
     release(State::waits_for_block, 0, count);
     any = true;
   }
-  if (!any && !boxes.empty()) {
-    deliver_boxes(true);
+  if (!any && !layout.empty()) {
+    deliver_all(true);
     any = true;
   }
   return any;
@@ -224,10 +224,10 @@ void run_block(unsigned count) {
   memset(fastkan_shared, 0xff, shared_bytes);
   prepare(count);
   barriers.clear();
-  boxes.clear();
+  layout.clear();
   while (failure.empty() && count_of(State::done, 0, count) != count) {
     random_state = random_state * 1664525 + 1013904223;
-    deliver_boxes(false);
+    deliver_all(false);
     const unsigned first = (random_state >> 8) % count, step = random_state >> 31 ? 1 : count - 1;
     for (unsigned k = 0, t = first; k < count; ++k, t = (t + step) % count)
       if (fibers[t].state == State::ready) resume(t);
@@ -250,7 +250,7 @@ void wait_for_block() {
   back_to_scheduler();
 }
 
-void make_barrier(const void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0}; }
+void init_barrier(const void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0}; }
 void arrive(const void* at, int announced) {
   BarrierState& barrier = barrier_at(at);
   if (barrier.missing == 0) fail("more arrive at a barrier than it waits for");
@@ -265,16 +265,16 @@ void wait_for_barrier(const void* barrier, int parity) {
   fibers[current].state = State::waits_for_barrier;
   back_to_scheduler();
 }
-void start_box(void* shared, const fastkan::Boxes& of, const int* at, const void* barrier) {
+void start_tma_copy(void* shared, const fastkan::TensorLayout& of, const int* at, const void* barrier) {
   expect_aligned(shared, 1024);
   expect_aligned(of.data, 16);
-  boxes.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier});
+  layout.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier});
 }
-void wait_for_some(int which, unsigned count) {
+void named_barrier_sync(int which, unsigned count) {
   if (which < 1 || which > 15) fail("no such barrier");
   fibers[current].which = static_cast<unsigned>(which);
   fibers[current].expected = count;
-  fibers[current].state = State::waits_for_some;
+  fibers[current].state = State::waits_for_named_barrier;
   back_to_scheduler();
 }
 
@@ -297,15 +297,15 @@ const Fragments* all_fragments(const char* operation, const Fragments& mine) {
 void start_copy(void* to, const void* from, bool there) {
   fibers[current].copies.push_back({to, there ? from : nullptr});
 }
-void end_copy_group() {
+void commit_copies() {
   fibers[current].groups.push_back(std::move(fibers[current].copies));
   fibers[current].copies.clear();
 }
-// A wait that never comes leaves what was started undone.
-void wait_for_copy_groups(int most) {
+// Copies that are never waited for are never carried out.
+void wait_for_copies(int most) {
   std::deque<std::vector<Copy>>& groups = fibers[current].groups;
   for (; static_cast<int>(groups.size()) > most; groups.pop_front()) {
-    fibers[current].shown = fibers[current].shown && groups.front().empty();
+    fibers[current].copies_fenced = fibers[current].copies_fenced && groups.front().empty();
     for (const Copy& copy : groups.front()) {
       if (copy.from)
         memcpy(copy.to, copy.from, 16);
@@ -318,14 +318,14 @@ void wait_for_copy_groups(int most) {
 unsigned shared_offset(const void* shared) {
   return static_cast<unsigned>(static_cast<const unsigned char*>(shared) - fastkan_shared);
 }
-void show_copies() { fibers[current].shown = true; }
-void begin_products() { fibers[current].begun = true; }
+void fence_for_wgmma() { fibers[current].copies_fenced = true; }
+void wgmma_fence() { fibers[current].registers_fenced = true; }
 void start_product(const Product& product) {
-  if (!fibers[current].shown) fail("wgmma reads copies that were not shown to it");
-  if (!fibers[current].begun) fail("wgmma takes registers that were not shown to it");
+  if (!fibers[current].copies_fenced) fail("wgmma reads copies that were not copies_fenced to it");
+  if (!fibers[current].registers_fenced) fail("wgmma takes registers that were not copies_fenced to it");
   fibers[current].products.push_back(product);
 }
-void wait_for_products() {
+void wgmma_wait() {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (const Product& product : fibers[current].products)
     for (int n = 0; n < 16; ++n)
@@ -334,12 +334,12 @@ void wait_for_products() {
           product.sums[n][r] +=
               product.left[r / 2][k] * product.number(right_number(product.right, k, 8 * n + lane % 4 * 2 + r % 2));
   fibers[current].products.clear();
-  fibers[current].begun = false;
+  fibers[current].registers_fenced = false;
 }
 const void* right_number(uint64_t descriptor, int k, int n) {
   const auto field = [&](int bit) { return static_cast<unsigned>(descriptor >> bit & 0x3fff) * 16; };
   if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0 || field(0) % 1024 != 0)
-    fail("wgmma is told of a layout that is not emulated");
+    fail("wgmma is setting of a layout that is not emulated");
   const unsigned straight = field(0) + n / 64 * field(16) + k / 8 * field(32) + k % 8 * 128 + n % 64 * 2;
   return fastkan_shared + (straight ^ (straight >> 7 & 7) << 4);
 }
@@ -355,7 +355,7 @@ void expect_shared(const void* of, size_t bytes) {
   const size_t most = allowed == shared_allowed.end() ? kShared : static_cast<size_t>(allowed->second);
   int major = 0;
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-  if (bytes > most || bytes > (major == 9 ? kMostShared90 : kMostShared))
+  if (bytes > most || bytes > (major == 9 ? kMaxShared90 : kMaxShared))
     throw std::runtime_error("more shared memory than a block has");
 }
 
@@ -376,18 +376,18 @@ void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void
 
 }  // namespace emulated
 
-// FASTKAN_EMULATED_PROCESSORS tells how many the emulated GPU has: few make large tiles, many make splits. Its compute
-// capability is FASTKAN_EMULATED_MAJOR; float64 is by FASTKAN_EMULATED_RATIO slower than float32.
+// FASTKAN_EMULATED_PROCESSORS: number of multiprocessors; few lead to large tiles, many to splits.
+// FASTKAN_EMULATED_MAJOR: compute capability. FASTKAN_EMULATED_RATIO: rate of float32 relative to float64.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  struct Told {
+  struct Setting {
     const char* by;
     int otherwise;
   };
-  const Told told = which == cudaDevAttrMultiProcessorCount      ? Told{"FASTKAN_EMULATED_PROCESSORS", 1}
-                    : which == cudaDevAttrComputeCapabilityMajor ? Told{"FASTKAN_EMULATED_MAJOR", 8}
-                                                                 : Told{"FASTKAN_EMULATED_RATIO", 2};
-  const char* wanted = std::getenv(told.by);
-  *value = wanted ? std::atoi(wanted) : told.otherwise;
+  const Setting setting = which == cudaDevAttrMultiProcessorCount      ? Setting{"FASTKAN_EMULATED_PROCESSORS", 1}
+                          : which == cudaDevAttrComputeCapabilityMajor ? Setting{"FASTKAN_EMULATED_MAJOR", 8}
+                                                                       : Setting{"FASTKAN_EMULATED_RATIO", 2};
+  const char* wanted = std::getenv(setting.by);
+  *value = wanted ? std::atoi(wanted) : setting.otherwise;
   return cudaSuccess;
 }
 
@@ -396,7 +396,7 @@ cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t) 
   return cudaSuccess;
 }
 
-// In place of torch's own, for this library alone: its GPU is the CPU, which has no streams and is always current.
+// Replaces torch's functions within this library: the emulated device has no streams and is always current.
 extern "C" {
 int32_t aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
   *stream = nullptr;

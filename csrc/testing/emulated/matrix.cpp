@@ -1,2 +1,2 @@
-// The products of matrices as C++, likewise.
+// The matrix kernels compiled as C++, likewise.
 #include "../../cuda/matrix.cu"

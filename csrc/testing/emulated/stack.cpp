@@ -1,2 +1,2 @@
-// The kernels as C++; the headers beside this file are the CUDA that they include.
+// The kernels compiled as C++; the headers in this folder replace CUDA's.
 #include "../../cuda/stack.cu"

@@ -52,8 +52,8 @@ def fix_symbolic(
 
     Raises:
         ValueError: no data, data that are not finite, f is finite on none of them, or the fit needs numbers that cancel
-        in the model's dtype. Then, and with KeyError, IndexError or TypeError for a wrong argument, the model stays as
-        it was.
+            in the model's dtype. Then, and with KeyError, IndexError or TypeError for a wrong argument, the model stays
+            as it was.
     """
     check_edge(model, l, i, j)
     function = in_library(fun_name)

@@ -1,4 +1,4 @@
-"""What fit trains on: a dictionary with pykan's keys, tensors, or loaders, as batches."""
+"""Training and test data of fit: pykan's dictionary, tensors, or loaders, as batches."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,26 +14,26 @@ _EXPECTED = (
 
 
 class Data:
-    """Training batches without end, an epoch after the other, and the data to test on.
+    """Endless training batches, epoch after epoch, and the test set.
 
     x [N, ..., inputs] and y of tensors are cut into batches of `batch` rows, shuffled anew every epoch by a generator
-    with the seed; -1 takes all of them, in order. A loader makes its own batches. What is tested on is the test set, or
-    the training set where there is none.
+    with the seed; -1 takes all of them, in order. A loader makes its own batches. Without a
+    test set the training set takes its place.
 
-    seen: inputs to look at afterwards: all of a tensor; of a loader a sample of the rows that were trained on.
+    seen: the inputs trained on: all of a tensor; for a loader a bounded sample of rows.
     """
 
     def __init__(self, dataset, batch: int, seed: int, device: torch.device):
         self.device, self.batch = device, batch
         self.generator = torch.Generator("cpu").manual_seed(seed)
-        self.train, self.test = _parts(dataset)
+        self.train, self.test = _split(dataset)
         self.epochs, self.rows = 0, Rows()
         if isinstance(self.train, tuple):
-            self.train = self._placed(self.train)
+            self.train = self._to_device(self.train)
             if not 0 < self.batch < len(self.train[0]):
                 self.batch = len(self.train[0])
         if isinstance(self.test, tuple):
-            self.test = self._placed(self.test)
+            self.test = self._to_device(self.test)
 
     @property
     def seen(self) -> Tensor | None:
@@ -42,13 +42,13 @@ class Data:
         return self.rows.rows if self.rows.seen else None
 
     def trained_on(self, x: Tensor) -> None:
-        """Take the rows of a batch into the sample, in the first epoch: later ones have the same."""
+        """Add the rows of a batch to the sample, in the first epoch: later epochs repeat them."""
         if self.epochs == 0 and not isinstance(self.train, tuple):
             for rows in x.reshape(-1, x.shape[-1]).split(SAMPLE_ROWS):
                 self.rows.keep(rows)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training batches, without end."""
+        """Training batches, epoch after epoch."""
         while True:
             count = 0
             for pair in self._epoch():
@@ -59,15 +59,15 @@ class Data:
             self.epochs += 1
 
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """The whole test set, as it comes."""
+        """The whole test set."""
         if isinstance(self.test, tuple):
             return [self.test]
-        return (self._placed(pair) for pair in self.test)
+        return (self._to_device(pair) for pair in self.test)
 
     def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not isinstance(self.train, tuple):
             for pair in self.train:
-                yield self._placed(pair)
+                yield self._to_device(pair)
             return
         x, y = self.train
         if self.batch == len(x):
@@ -79,7 +79,7 @@ class Data:
             rows = rows.to(self.device)
             yield x[rows], y[rows]
 
-    def _placed(self, pair) -> tuple[Tensor, Tensor]:
+    def _to_device(self, pair) -> tuple[Tensor, Tensor]:
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
             raise TypeError(f"dataset gives a {type(pair).__name__}: expected pairs of tensors (x, y)")
         x, y = (t.to(self.device) for t in pair)
@@ -88,8 +88,8 @@ class Data:
         return x, y
 
 
-def _parts(dataset):
-    """What to train on and what to test on: a pair of tensors or a loader each."""
+def _split(dataset):
+    """Training and test set: a pair of tensors or a loader each."""
     if isinstance(dataset, dict):
         missing = [key for key in ("train_input", "train_label") if key not in dataset]
         if missing:

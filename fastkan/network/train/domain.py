@@ -1,25 +1,30 @@
-"""Formulas at the edge of a domain: sqrt(x + b) of data from 0 is best at b = 0, beyond which it is not defined.
+"""Symbolic edges at the boundary of their function's domain: sqrt(x + b) for data from 0 is best at b = 0.
 
-No descent in b gets there: the slope is infinite at the edge, so that steps get ever shorter before it. So b is held
-where the data's end is at the edge, as a function of a and of what enters, while all other parameters are fitted.
+Descent in b does not reach the boundary: the slope is infinite there, so that steps get ever shorter. Instead b is held
+at the value that puts the end of the data on the boundary, as a function of a and x, while all other parameters are
+fitted.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..layers.symbolic import at_edge
 
-# Of the range of a x: what ends closer to an edge than this may be meant to end there.
+if TYPE_CHECKING:
+    from ..model import KAN
+
+# Share of the range of a x: data that end closer to the boundary than this are held there.
 BESIDE = 1e-4
 
 
 @torch.no_grad()
-def hold(model, x: Tensor, beside: float = BESIDE) -> bool:
-    """Hold b of the edges that end beside the edge of their functions' domains on x, or beyond it; whether there are.
+def hold(model: "KAN", x: Tensor, beside: float = BESIDE) -> bool:
+    """Hold b of the edges whose data x end near the boundary of the function's domain, or beyond it.
 
-    beside: how close, as a share of the range.
+    beside: how near, as a share of the range. Returns whether any edge is held.
     """
     found, x = False, model.rows(x)
     for l in range(model.depth):
@@ -41,8 +46,8 @@ def hold(model, x: Tensor, beside: float = BESIDE) -> bool:
 
 
 @torch.no_grad()
-def release(model, x: Tensor) -> None:
-    """Give b the values at which it was held on x."""
+def release(model: "KAN", x: Tensor) -> None:
+    """Set b to the values at which it was held on x."""
     x = model.rows(x)
     for l in range(model.depth):
         layer = model.symbolic_fun[l]
@@ -52,7 +57,7 @@ def release(model, x: Tensor) -> None:
                 ax = affine[:, 0] * x[:, group.inputs]
                 b = at_edge(ax, affine[:, 1], layer.held[group.outputs, group.inputs], *group.function.domain)
                 high = group.function.domain[1]
-                above = (ax + b).amax(0) > high  # by rounding
+                above = (ax + b).amax(0) > high  # by a rounding error
                 layer.affine[group.outputs, group.inputs, 1] = torch.where(above, b - torch.finfo(b.dtype).eps, b)
             layer.held = None
         x = model.nodes(l, model.sums(l, x)) if l + 1 < model.depth else x

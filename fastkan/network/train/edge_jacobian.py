@@ -1,4 +1,4 @@
-"""One layer's columns of a network's Jacobian, by its edges, and the curvature of the edge-size penalty."""
+"""Columns of a network's Jacobian for the edges of one layer, and the curvature of the edge-size penalty."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from ...basis.base import BASES
 from ..activations import std
 from ..layers.numeric import KANLayer
 
-# Inputs whose functions are evaluated in one call.
+# Inputs whose basis functions are evaluated in one call.
 INPUTS = 8
-# A standard deviation below this share of the input's + 0.1 curves no more: a smaller edge would be stuck where it is.
-LEAST = 1e-3
+# Lower bound of an edge's standard deviation in its curvature, over the input's + 0.1: smaller edges could not move.
+MIN_STD = 1e-3
 
 
 class EdgeColumns:
-    """The columns of J that belong to a layer's coefficients and scales, of edges whose mask is not 0.
+    """Columns of J for the coefficients, base weights and scales of the edges of a layer whose mask is not 0.
 
-    First come the splines' coefficients, F of each edge, then base_weight and spline_scale, those that are trained.
-    gradient [N, Q, O] is that of the network's outputs by the layer's sums; `places` is where the columns' parameters
-    are among all; the columns start at `start`.
+    Order: F coefficients of each edge, then base_weight, then spline_scale, as far as they are trained. gradient
+    [N, Q, O]: that of the network's outputs by the layer's sums. `places`: indices of the columns' parameters in the
+    flat vector of all; `start`: the first column.
     """
 
     def __init__(self, layer: KANLayer, x: Tensor, gradient: Tensor, starts: dict[int, int], start: int):
@@ -33,7 +33,9 @@ class EdgeColumns:
         edge = self.inputs * layer.out_dim + self.outputs
         inside = torch.arange(self.functions, device=x.device) * layer.out_dim
         at_coef = (edge + self.inputs * (self.functions - 1) * layer.out_dim)[:, None] + inside
-        self.at = [at_coef.flatten() if p is linear.coef else edge for p in self.params]  # in the parameter itself
+        self.at = [
+            at_coef.flatten() if p is linear.coef else edge for p in self.params
+        ]  # indices in the parameter itself
         self.places = torch.cat([starts[id(p)] + at for p, at in zip(self.params, self.at, strict=True)])
         self.index, self.phi = local_features(layer, x)
         self.sums = None
@@ -41,11 +43,11 @@ class EdgeColumns:
 
     @property
     def width(self) -> int:
-        """Entries of a row that may not be zero."""
+        """Structural non-zeros of a row."""
         return sum((self.layer.k + 1 if p.dim() == 3 else 1) for p in self.params) * len(self.inputs)
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Columns and values [rows Q, width] of these rows of the data."""
+        """Columns and values [rows Q, width] of the structural non-zeros of these rows of the data."""
         linear, inputs = self.layer.linear, self.inputs
         gradient = self.gradient[rows].double()[:, :, self.outputs]  # N Q E
         count, q, edges = gradient.shape
@@ -92,16 +94,16 @@ class EdgeColumns:
         return torch.cat([g.reshape(-1)[at].double() for g, at in zip(grads, self.at, strict=True)])
 
     def _pieces(self, v: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Where in each of the parameters which part of v belongs."""
+        """For each parameter: indices in it, and the part of v for them."""
         parts = v[self.start : self.start + len(self.places)].split([len(at) for at in self.at])
         return list(zip(self.at, parts, strict=True))
 
 
 def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The K + 1 neighbouring splines that may not be zero at x [N, I]: their numbers and values [N, I, K + 1].
+    """Indices and values [N, I, K + 1] of the B-splines on the knot span of x [N, I].
 
-    By the fused operator, with coefficients that sum the functions f of equal f mod K + 1, of which a window has one
-    each. Values are in float64, and as exact as the layer's.
+    By the fused operator, with coefficients that sum all functions f of equal f mod K + 1: one of each such class is on
+    a knot span. Values are float64, and as accurate as the layer's.
     """
     linear, order, functions = layer.linear, layer.k + 1, layer.num + layer.k
     spec = linear.spec._replace(base=BASES.index("zero"))
@@ -120,13 +122,13 @@ def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class EdgeCurvature:
-    """Of sum_e w_e size_e by the coefficients and base weights v_e of every edge: a block w size / S^2 C for each.
+    """Gauss-Newton curvature of the penalty sum_e w_e size_e of one layer: a block w size / S^2 C for each edge e.
 
-    S^2 is the variance of the edge's values, C the covariance of its functions over the data. Where the size is in
-    proportion to S, the quadratic function with this curvature and the size's gradient touches w size where it is, and
-    is nowhere below it, since S <= (S^2 / S_0 + S_0) / 2. Inputs count as given, weights below 0 as 0.
+    S^2 is the variance of the edge's values, C the covariance of its basis functions over the data. For a size in
+    proportion to S this gives a quadratic upper bound that touches w size at the current parameters, since
+    S <= (S^2 / S_0 + S_0) / 2. Inputs are constants here, negative weights count as 0.
 
-    size, weight: [O, I]. Source: the iteratively reweighted least squares of Chartrand and Yin, ICASSP 2008.
+    size, weight: [O, I]. Source: iteratively reweighted least squares, Chartrand and Yin, ICASSP 2008.
     """
 
     def __init__(self, part: EdgeColumns, size: Tensor, weight: Tensor):
@@ -146,26 +148,26 @@ class EdgeCurvature:
             spread, room = part.layer.edge_std(part.x), std(part.x)[inputs].double() + 0.1
         spread, size, weight = (t.detach().double()[outputs, inputs] for t in (spread, size, weight))
         share = torch.where(spread > 0, size / spread, 1 / room)
-        curve = weight.clamp_min(0.0) * share / torch.maximum(spread, LEAST * room)
+        curve = weight.clamp_min(0.0) * share / torch.maximum(spread, MIN_STD * room)
         self.blocks = curve[:, None, None] * _covariance(part)[inputs] * factor[:, :, None] * factor[:, None]
 
     def add_to(self, matrix: Tensor) -> None:
-        """To a matrix [P, P] of the columns of J."""
+        """Add the blocks to J^T J [P, P]."""
         matrix.index_put_((self.columns[:, :, None], self.columns[:, None]), self.blocks, accumulate=True)
 
     def product(self, v: Tensor) -> Tensor:
-        """Times v [P]."""
+        """Product with v [P]."""
         image = torch.einsum("ecd,ed->ec", self.blocks, v[self.columns])
         return torch.zeros_like(v).index_add_(0, self.columns.flatten(), image.flatten())
 
     def diagonal(self, count: int) -> Tensor:
-        """[P]."""
+        """Diagonal [P]; count: P."""
         entries = self.blocks.diagonal(dim1=1, dim2=2).flatten()
         return entries.new_zeros(count).index_add_(0, self.columns.flatten(), entries)
 
 
 def _covariance(part: EdgeColumns) -> Tensor:
-    """Of the functions of every input that have columns, splines and base function, over the rows: [I, C, C]."""
+    """Covariance [I, C, C] over the rows of each input's trained functions, B-splines and base function."""
     linear, found = part.layer.linear, []
     trained = {id(p) for p in part.params}
     less = max(1, len(part.x) - 1)

@@ -1,9 +1,11 @@
-"""The loss, the penalty and their gradients in one pass, without autograd, whose graph costs more than a small layer.
+"""Loss, penalty and their gradients in one pass, without autograd, whose graph costs more than a small layer.
 
-One pass back through a layer serves both: the loss's gradient by the sums over the edges and the penalty's by the
-edges' values, which edge_penalty makes of their moments, go through ops.edge_backward together. Symbolic edges, and
-nodes that are more than sums, go forth and back by autograd beside it.
+A layer needs one backward pass for both: the loss's gradient by the sums over the edges and the penalty's gradient by
+the edges' values, computed by edge_penalty from their moments, enter ops.edge_backward together. Symbolic edges, and
+nodes that are more than sums, use autograd.
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,12 @@ from ..layers.symbolic import SymbolicLayer
 from ..stacked import STEPS, has_own_steps
 from .penalties import edge_penalty
 
+if TYPE_CHECKING:
+    from ..model import KAN
+
 
 class Splines:
-    """The numeric branch of a layer, on the inputs and outputs that have an edge, for as long as its mask stays."""
+    """The numeric branch of a layer, for the inputs and outputs with an active edge; valid while its mask stays."""
 
     def __init__(self, layer: KANLayer):
         self.linear = linear = layer.linear
@@ -35,55 +40,62 @@ class Splines:
         if mask is not None:
             base, scale = None if base is None else base * mask, scale * mask
         self.scale = scale[:, None]
-        self.x, self.base, self.coef = _kept(x, 1, self.inputs), self._cut(base), self._cut(linear.coef * self.scale)
+        self.x, self.base, self.coef = (
+            _select(x, 1, self.inputs),
+            self._select_edges(base),
+            self._select_edges(linear.coef * self.scale),
+        )
         y = self.ops.kan_out(self.x, None, self.coef, self.base, None, *self.fixed, 0)
-        return _put(y, 1, self.outputs, self.shape[1])
+        return _scatter(y, 1, self.outputs, self.shape[1])
 
     def moments(self) -> Tensor:
-        """[3, I, O]; an edge that is off has zeros."""
-        return self._spread(self.ops.edge_moments(self.x, self.coef, self.base, *self.fixed), 1)
+        """Moments [3, I, O], see ops.edge_moments; zeros for an edge that is off."""
+        return self._scatter_edges(self.ops.edge_moments(self.x, self.coef, self.base, *self.fixed), 1)
 
-    def back(self, u: Tensor, terms: Tensor | None, need_x: bool) -> Tensor | None:
-        """The gradient by x [N, I], given that by the sums, u [N, O]."""
-        x, coef, base, u = self.x, self.coef, self.base, _kept(u, 1, self.outputs)
+    def backward(self, u: Tensor, terms: Tensor | None, need_x: bool) -> Tensor | None:
+        """The gradient by x [N, I], from u [N, O], the gradient by the sums, and `terms`, see ops.edge_backward."""
+        x, coef, base, u = self.x, self.coef, self.base, _select(u, 1, self.outputs)
         if terms is not None:
-            terms = self._cut(terms, 1)
+            terms = self._select_edges(terms, 1)
             grad_x, grad_coef, grad_base = self.ops.edge_backward(x, u, terms, coef, base, *self.fixed, need_x)
         elif need_x:
             grad_x, grad_coef, grad_base = self.ops.kan_backward(x, None, u, coef, base, *self.fixed, 0)
         else:
             grad_coef, grad_base = self.ops.kan_coef(x, None, u, *self.fixed, 0, base is not None)
-        linear, mask, grad_coef = self.linear, self.mask, self._spread(grad_coef)
+        linear, mask, grad_coef = self.linear, self.mask, self._scatter_edges(grad_coef)
         if linear.spline_scale.requires_grad:
             grad_scale = (grad_coef * linear.coef).sum(1)
-            add(linear.spline_scale, grad_scale if mask is None else grad_scale * mask)
+            add_grad(linear.spline_scale, grad_scale if mask is None else grad_scale * mask)
         if linear.coef.requires_grad:
-            add(linear.coef, grad_coef.mul_(self.scale))
+            add_grad(linear.coef, grad_coef.mul_(self.scale))
         if grad_base is not None and linear.base_weight.requires_grad:
-            grad_base = self._spread(grad_base)
-            add(linear.base_weight, grad_base if mask is None else grad_base * mask)
-        return _put(grad_x, 1, self.inputs, self.shape[0]) if need_x else None
+            grad_base = self._scatter_edges(grad_base)
+            add_grad(linear.base_weight, grad_base if mask is None else grad_base * mask)
+        return _scatter(grad_x, 1, self.inputs, self.shape[0]) if need_x else None
 
-    def _cut(self, t: Tensor | None, dim: int = 0) -> Tensor | None:
-        """Of a tensor [..., I, ..., O] what belongs to the edges that are computed; dim: where the inputs are."""
-        return None if t is None else _kept(_kept(t, dim, self.inputs), -1, self.outputs)
+    def _select_edges(self, t: Tensor | None, dim: int = 0) -> Tensor | None:
+        """The part of a tensor [..., I, ..., O] for the active inputs and outputs; dim: the dimension of the inputs."""
+        return None if t is None else _select(_select(t, dim, self.inputs), -1, self.outputs)
 
-    def _spread(self, t: Tensor, dim: int = 0) -> Tensor:
-        """The way back, with zeros for other edges."""
-        return _put(_put(t, dim, self.inputs, self.shape[0]), -1, self.outputs, self.shape[1])
+    def _scatter_edges(self, t: Tensor, dim: int = 0) -> Tensor:
+        """The inverse of _select_edges, with zeros for other edges."""
+        return _scatter(_scatter(t, dim, self.inputs, self.shape[0]), -1, self.outputs, self.shape[1])
 
 
 class Symbolic:
-    """The symbolic branch of a layer; options: of its forward. weighed: whether moments and back with terms follow."""
+    """The symbolic branch of a layer.
 
-    def __init__(self, layer: SymbolicLayer, options: dict, weighed: bool):
-        self.layer, self.options, self.weighed = layer, options, weighed
+    options: keyword arguments of its forward. penalised: whether moments and backward with terms are called.
+    """
+
+    def __init__(self, layer: SymbolicLayer, options: dict, penalised: bool):
+        self.layer, self.options, self.penalised = layer, options, penalised
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
         self.x = x.detach().requires_grad_()
         with torch.enable_grad():
-            if not self.weighed:
+            if not self.penalised:
                 self.values = self.layer(self.x, **self.options)
                 return self.values.detach()
             self.outputs, self.inputs, self.values = self.layer.edges(self.x, **self.options)
@@ -91,16 +103,16 @@ class Symbolic:
         return y.index_add_(1, self.outputs, self.values.detach())
 
     def moments(self) -> Tensor:
-        """[3, I, O], without the first."""
+        """Moments [3, I, O], see ops.edge_moments; the first is left at 0."""
         values = self.values.detach()
         moments = values.new_zeros(3, self.layer.in_dim, self.layer.out_dim)
         mean = values.mean(0)
         moments[1:, self.inputs, self.outputs] = torch.stack([mean, (values - mean).square().mean(0)])
         return moments
 
-    def back(self, u: Tensor, terms: Tensor | None, need_x: bool) -> Tensor | None:
-        """The gradient by x [N, I], given that by the sums, u [N, O]."""
-        if self.weighed:
+    def backward(self, u: Tensor, terms: Tensor | None, need_x: bool) -> Tensor | None:
+        """The gradient by x [N, I], from u [N, O], the gradient by the sums, and `terms`, see ops.edge_backward."""
+        if self.penalised:
             u = u[:, self.outputs]
         if terms is not None:
             _, constant, slope = terms[:, self.inputs, self.outputs]
@@ -109,34 +121,34 @@ class Symbolic:
         found = torch.autograd.grad(self.values, wanted, u, allow_unused=True) if wanted else ()
         grads = {id(t): grad for t, grad in zip(wanted, found, strict=True) if grad is not None}
         if id(self.layer.affine) in grads:
-            add(self.layer.affine, grads[id(self.layer.affine)])
+            add_grad(self.layer.affine, grads[id(self.layer.affine)])
         return grads.get(id(self.x), torch.zeros_like(self.x)) if need_x else None
 
 
-def add(parameter: nn.Parameter, grad: Tensor) -> None:
+def add_grad(parameter: nn.Parameter, grad: Tensor) -> None:
     parameter.grad = grad if parameter.grad is None else parameter.grad + grad
 
 
-def _kept(t: Tensor, dim: int, places: Tensor | None) -> Tensor:
-    return t if places is None else t.index_select(dim, places)
+def _select(t: Tensor, dim: int, indices: Tensor | None) -> Tensor:
+    return t if indices is None else t.index_select(dim, indices)
 
 
-def _put(t: Tensor, dim: int, places: Tensor | None, size: int) -> Tensor:
-    """The reverse of _kept: t at these places of a dimension of that size, zeros elsewhere."""
-    if places is None:
+def _scatter(t: Tensor, dim: int, indices: Tensor | None, size: int) -> Tensor:
+    """The inverse of _select: t at these indices of a dimension of that size, zeros elsewhere."""
+    if indices is None:
         return t
     shape = list(t.shape)
     shape[dim] = size
-    return t.new_zeros(shape).index_copy_(dim, places, t)
+    return t.new_zeros(shape).index_copy_(dim, indices, t)
 
 
-# Metrics that are standard deviations of edges, and whether they are taken over the input's; those of both branches.
+# Metrics that are standard deviations of edges, and whether they are relative to the input's; metrics of both branches.
 RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forward_spline_u": False}
 OF_BOTH = ("edge_forward_sum", "edge_forward_spline_u")
 
 
-def served(model, lamb: float, metric: str) -> bool:
-    """Whether evaluate is right for this model as it is: all else is autograd's."""
+def is_supported(model: "KAN", lamb: float, metric: str) -> bool:
+    """Whether Gradient can be used for this model; otherwise autograd is."""
     if functional.is_autocast(model.device) or (lamb and metric not in RELATIVE):
         return False
     if lamb and metric in OF_BOTH and any(_mixed(model, l) for l in range(model.depth)):
@@ -154,14 +166,14 @@ def _numeric(layer: nn.Module) -> bool:
     return layer.current_plan() is not None
 
 
-def _mixed(model, l: int) -> bool:
-    """Whether an edge of layer l has functions of both branches, whose sum has a variance of its own."""
+def _mixed(model: "KAN", l: int) -> bool:
+    """Whether an edge of layer l is active in both branches: the variance of the sum is then not that of either."""
     numeric, symbolic = model.act_fun[l], _symbolic(model, l)
     return symbolic is not None and bool((numeric.edge_mask.T * symbolic.edge_mask).any())
 
 
-def _symbolic(model, l: int) -> nn.Module | None:
-    """The symbolic branch of layer l, where it takes part."""
+def _symbolic(model: "KAN", l: int) -> nn.Module | None:
+    """The symbolic branch of layer l; None if it is off."""
     symbolic = model.symbolic_fun[l]
     return symbolic if model.symbolic_enabled and symbolic.active else None
 
@@ -170,18 +182,18 @@ _DTYPES = (torch.float32, torch.float64)
 
 
 class Gradient:
-    """The objective loss_fn + lamb * penalty of a model, for as long as its masks and affine maps stay; see served.
+    """loss_fn + lamb * penalty of a supported model with its gradients; valid while masks and affine maps stay.
 
-    lambdas: lamb_l1, lamb_entropy, lamb_coef and lamb_coefdiff of regularize.penalty; options: of the model's forward.
+    lambdas: lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff of penalties.penalty; options: of the model's forward.
     """
 
-    def __init__(self, model, loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
+    def __init__(self, model: "KAN", loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
         self.model, self.loss_fn, self.lamb, self.lambdas = model, loss_fn, lamb, lambdas
-        self.plain = [_identity(model, l) for l in range(model.depth)]
+        self.nodes_are_sums = [_nodes_are_sums(model, l) for l in range(model.depth)]
         weights = lambdas["lamb_l1"], lambdas["lamb_entropy"]
         self.weights = (*weights, float(lamb)) if lamb and any(weights) else None
         self.edges = [Edges(model, l, metric, options, self.weights is not None) for l in range(model.depth)]
-        whole = all(self.plain) and all(edges.full for edges in self.edges) and not lamb
+        whole = all(self.nodes_are_sums) and all(edges.full for edges in self.edges) and not lamb
         self.linears = [layer.linear for layer in model.act_fun] if whole else []
         self.relative = RELATIVE.get(metric)
         self.smooth = lamb and (lambdas["lamb_coef"] or lambdas["lamb_coefdiff"])
@@ -196,20 +208,20 @@ class Gradient:
         for l, edges in enumerate(self.edges):
             sums = edges.sums(h)
             if self.weights is not None:
-                penalty = penalty + edges.weigh(self.relative, *self.weights)
-            nodes.append(None if self.plain[l] else Nodes(model, l, sums))
-            h = sums if self.plain[l] else nodes[l].values.detach()
+                penalty = penalty + edges.penalty(self.relative, *self.weights)
+            nodes.append(None if self.nodes_are_sums[l] else Nodes(model, l, sums))
+            h = sums if self.nodes_are_sums[l] else nodes[l].values.detach()
         loss, u = self._loss(h.view(*x.shape[:-1], -1), y)
         u = u.reshape(h.shape).to(h.dtype)
         for l in reversed(range(len(self.edges))):
-            u = self.edges[l].back(u if self.plain[l] else nodes[l].back(u), need_x=l > 0)
+            u = self.edges[l].backward(u if self.nodes_are_sums[l] else nodes[l].backward(u), need_x=l > 0)
         if self.smooth:
             for layer in model.act_fun:
                 penalty = penalty + self._smooth(layer.linear.coef)
         return loss, penalty
 
     def _whole(self, x: Tensor) -> tuple | None:
-        """Where all layers run in one call: x, their weights, grids and specs, and the operators; see fastkan.stack."""
+        """Arguments of one fused call of all layers: x, weights, grids, specs, operators; else None."""
         if not self.linears:
             return None
         layers = [linear.as_layer() for linear in self.linears]
@@ -223,11 +235,11 @@ class Gradient:
         grads = ops.stack_backward(h, (), u, weights, grids, specs, False, False, True)
         for weight, grad in zip((w for w in weights if w is not None), grads, strict=True):
             if weight.requires_grad:
-                add(weight, grad)
+                add_grad(weight, grad)
         return loss
 
     def _loss(self, prediction: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and its gradient by the prediction; by whatever else it reaches it goes into .grad."""
+        """The loss and its gradient by the prediction; gradients by anything else go into .grad."""
         if self.loss_fn is mean_square:
             return mean_square(prediction, y), (prediction - y) * (2 / prediction.numel())
         leaf = prediction.detach().requires_grad_()
@@ -237,7 +249,7 @@ class Gradient:
         return loss.detach(), torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
     def _smooth(self, coef: nn.Parameter) -> Tensor:
-        """The penalties of the coefficients [I, F, O]: of their sizes, and of their differences along F."""
+        """The penalties of coefficients [I, F, O]: on their absolute values, and on their differences along F."""
         value, grad = coef.new_zeros(()), None
         outputs = coef.shape[2]
         if weight := self.lambdas["lamb_coef"]:
@@ -249,33 +261,33 @@ class Gradient:
             steps = nn.functional.pad(steps.sign() * (weight / outputs), (0, 0, 1, 1))  # 0, s_1, ..., 0
             grad = _plus(grad, -steps.diff(dim=1))
         if grad is not None and coef.requires_grad:
-            add(coef, grad * self.lamb)
+            add_grad(coef, grad * self.lamb)
         return value
 
 
 class Nodes:
-    """The nodes of a layer, forth and back by autograd: multiplications, affine maps."""
+    """The nodes of a layer, multiplications and affine maps, by autograd."""
 
-    def __init__(self, model, l: int, sums: Tensor):
+    def __init__(self, model: "KAN", l: int, sums: Tensor):
         self.sums = sums.detach().requires_grad_()
         with torch.enable_grad():
             self.values = model.nodes(l, self.sums)
 
-    def back(self, u: Tensor) -> Tensor:
+    def backward(self, u: Tensor) -> Tensor:
         torch.autograd.backward(self.values, u)
         return self.sums.grad
 
 
 class Edges:
-    """The edges of a layer, forth and back."""
+    """The edges of a layer, numeric and symbolic, with their backward."""
 
-    def __init__(self, model, l: int, metric: str, options: dict, weighed: bool):
+    def __init__(self, model: "KAN", l: int, metric: str, options: dict, penalised: bool):
         layer, symbolic = model.act_fun[l], _symbolic(model, l)
         self.shape, self.full = layer.edge_mask.shape, layer.current_plan().full and symbolic is None
         splines = [Splines(layer)] if layer.active else []
-        both = weighed and metric in OF_BOTH
+        both = penalised and metric in OF_BOTH
         self.branches = splines if symbolic is None else [*splines, Symbolic(symbolic, options, both)]
-        self.weighed = self.branches if both else splines
+        self.penalised = self.branches if both else splines
         self.terms = self.of_x = None
 
     def sums(self, x: Tensor) -> Tensor:
@@ -283,19 +295,18 @@ class Edges:
         self.x = x
         return self._total([branch.sums(x) for branch in self.branches], self.shape[1])
 
-    def weigh(self, relative: bool, *weights: float) -> Tensor:
-        """The penalty of the edges, see edge_penalty; its gradients are kept for the way back."""
+    def penalty(self, relative: bool, *weights: float) -> Tensor:
+        """The penalty of the edges, see edge_penalty; its gradients are stored for backward."""
         x = self.x
-        moments = [branch.moments() for branch in self.weighed]
+        moments = [branch.moments() for branch in self.penalised]
         moments = sum(moments[1:], moments[0]) if moments else x.new_zeros(3, *self.shape)
-        found = edge_penalty(moments, x if relative else None, len(x), *weights)
-        penalty, self.terms, *of_x = found
+        value, self.terms, *of_x = edge_penalty(moments, x if relative else None, len(x), *weights)
         self.of_x = of_x if relative else None
-        return penalty
+        return value
 
-    def back(self, u: Tensor, need_x: bool) -> Tensor | None:
-        """The gradient by x [N, I], given that by the sums, u [N, O]; the parameters' go into .grad."""
-        parts = [b.back(u, self.terms if b in self.weighed else None, need_x) for b in self.branches]
+    def backward(self, u: Tensor, need_x: bool) -> Tensor | None:
+        """The gradient by x [N, I], from u [N, O], the gradient by the sums; those of parameters go into .grad."""
+        parts = [b.backward(u, self.terms if b in self.penalised else None, need_x) for b in self.branches]
         if not need_x:
             return None
         grad_x = self._total(parts, self.shape[0])
@@ -305,11 +316,12 @@ class Edges:
         return grad_x
 
     def _total(self, parts: list[Tensor], columns: int) -> Tensor:
-        """The sum of the branches', where there are any."""
+        """The sum over the branches; zeros if there is none."""
         return sum(parts[1:], parts[0]) if parts else self.x.new_zeros(len(self.x), columns)
 
 
 def mean_square(prediction: Tensor, label: Tensor) -> Tensor:
+    """The mean square error; raises ValueError where the shapes differ."""
     if prediction.shape != label.shape:
         raise ValueError(
             f"labels have shape {list(label.shape)}: expected that of the prediction, {list(prediction.shape)}"
@@ -317,8 +329,8 @@ def mean_square(prediction: Tensor, label: Tensor) -> Tensor:
     return (prediction - label).square().mean()
 
 
-def _identity(model, l: int) -> bool:
-    """Whether the nodes after layer l are its sums."""
+def _nodes_are_sums(model: "KAN", l: int) -> bool:
+    """Whether the nodes after layer l are the sums of its edges."""
     factors, terms = (model.subnode_scale[l], model.node_scale[l]), (model.subnode_bias[l], model.node_bias[l])
     if model.width[l + 1][1] or any(p.requires_grad for p in (*factors, *terms)):
         return False

@@ -1,11 +1,13 @@
-"""Residuals of a network and their Jacobian J: from the structure of a KAN, or of anything else by autograd.
+"""Residuals of a network and their Jacobian J: from the structure of a KAN, or by autograd.
 
-By the coefficients of a layer J has few entries that are not zero: K + 1 splines at an edge's input times the gradient
-of an output by the edge's sum, which one backward pass for each output gives for all rows and layers.
+By the coefficients of a layer J is sparse: its entries are the K + 1 B-splines that are not zero at an edge's input,
+times the gradient of an output by the sum that the edge enters. One backward pass for each output gives those
+gradients for all rows and layers.
 """
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +15,12 @@ from torch import Tensor
 from ...nn.hooks import altered
 from .edge_jacobian import EdgeColumns, EdgeCurvature
 
-# A product of dense matrices is so much faster, an entry, than adding to places of a matrix.
+if TYPE_CHECKING:
+    from ..model import KAN
+
+# Per entry, a dense matrix product is about this many times faster than index_add_.
 DENSE_IS_FASTER = 800
-# Columns of J^T J that a dense product makes at a time, since only half of it is needed.
+# Columns of J^T J per dense product: only its upper triangle is computed.
 BLOCK = 256
 
 
@@ -24,21 +29,21 @@ class Residuals:
 
     Args:
         model: a KAN; x [..., in_features], y of the prediction's shape.
-        penalty: of activations.Activations, more residuals [E], differentiable.
-        options: of the model's forward.
+        penalty: activations.Activations -> further residuals [E], differentiable.
+        options: keyword arguments of the model's forward.
 
-    The last call leaves `record`, the Activations; `prediction`; and in `extra` the penalty's residuals or None.
+    A call sets `record`, the Activations, `prediction`, and `extra`, the penalty's residuals or None.
     """
 
     def weights(self) -> list[tuple[Tensor, Tensor]] | None:
-        """Of every layer's edges [O, I], size and weight of a penalty sum weight * size; see EdgeCurvature."""
+        """Sizes and weights [O, I] of every layer's edges in a penalty sum weight * size, or None."""
         return None
 
     def roots(self) -> list[tuple[Tensor, Tensor]]:
-        """Parameters p with factors f of their shape, where the last residuals are the numbers of f p."""
+        """Parameters p and factors f of the same shape: the last residuals are the entries of f p."""
         return []
 
-    def __init__(self, model, x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
+    def __init__(self, model: "KAN", x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
         self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
         self.record, self.prediction, self.extra = None, None, None
 
@@ -56,7 +61,7 @@ class Residuals:
         return residuals if self.extra is None else torch.cat([residuals, self.extra])
 
     def linearised(self, params: list[Tensor]) -> "Structured | Products":
-        """Residuals and Jacobian at the present parameters."""
+        """Residuals and Jacobian at the current parameters."""
         with torch.enable_grad():
             residuals = self()
         if any(altered(module) for layer in self.model.act_fun for module in layer.modules()):
@@ -65,9 +70,9 @@ class Residuals:
 
 
 class Products:
-    """J of any residuals by autograd. J v is the gradient by u of (J^T u) v, which is linear in u."""
+    """Products with the Jacobian of any residuals, by autograd: J v is the gradient of (J^T u) v by u."""
 
-    curved = False  # gram is J^T J
+    curved = False  # gram is J^T J alone
 
     def __init__(self, residuals: Tensor, params: list[Tensor]):
         self.graph, self.params, self.count = residuals.flatten(), params, sum(p.numel() for p in params)
@@ -108,7 +113,7 @@ class Products:
         return parts.T if by_columns else parts
 
     def product(self, v: Tensor) -> Tensor:
-        """What gram is, times v [P]."""
+        """gram times v [P]."""
         return self.transposed(self.forward(v))
 
     def gram(self, max_bytes: int) -> Tensor:
@@ -117,23 +122,23 @@ class Products:
         return jacobian.T @ jacobian
 
     def diagonal(self, max_bytes: int) -> Tensor | None:
-        """That of J^T J [P], where it is to be had for less than J."""
+        """Diagonal of J^T J [P]; None if it costs as much as J."""
         return None
 
     def bytes_of(self, gram: bool) -> int:
-        """What gram or jacobian holds beside its result."""
+        """Bytes that gram or jacobian allocates beside its result."""
         return 8 * self.count * len(self.graph)
 
     def expanded(self, step: Tensor) -> Tensor:
-        """A step in the columns of J as one in all parameters."""
+        """A step in the columns of J as a step in all parameters."""
         return step
 
 
 class Structured:
-    """J of Residuals, with the methods of Products. Pruned edges have no columns in it.
+    """The Jacobian of Residuals, with the methods of Products; pruned edges have no columns.
 
-    Where the closure gives weights of the edges' sizes, gram has their curvature in the place of what `extra`, a square
-    root of the penalty, would give to it: a square root hides that sizes have a least value.
+    With weights for the edges' sizes, gram has their curvature instead of that of `extra`, the square root of the
+    penalty, whose linear model ignores that sizes cannot be negative.
     """
 
     def __init__(self, closure: Residuals, residuals: Tensor, params: list[Tensor]):
@@ -160,10 +165,10 @@ class Structured:
         self.count = len(self.places)
         self.rest = _columns(residuals[: self.data], rest)
         self.extra, self.alone = None, self.data
-        if closure.extra is not None:  # residuals that are not of data: rows of their own
+        if closure.extra is not None:  # residuals of the penalty: dense rows
             self.alone += len(closure.extra)
             self.extra = _rows(residuals[self.data : self.alone], params)[:, self.places]
-        # Residuals that are a parameter times a factor, from row `alone` on: where, and the factor.
+        # Residuals that are a parameter times a factor, from row `alone` on: column, factor and row of each.
         factor, row = (
             self.residuals.new_zeros(self.total),
             torch.zeros(self.total, dtype=torch.long, device=outputs.device),
@@ -196,7 +201,7 @@ class Structured:
         return image if self.extra is None else image + self.extra.T @ u[self.data : self.alone]
 
     def product(self, v: Tensor) -> Tensor:
-        """What gram is, times v [P]."""
+        """gram times v [P]."""
         if not self.curved:
             return self.transposed(self.forward(v))
         image = self.forward(v)
@@ -204,14 +209,14 @@ class Structured:
         return self.transposed(image) + sum(c.product(v) for c in self.curvatures)
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Columns and values [R', C] of the entries of some rows of the data that may not be zero."""
+        """Columns and values [R', C] of the structural non-zeros of these rows of the data."""
         rest = self.rest[rows.start * self.outputs : rows.stop * self.outputs]
         columns = (self.edges + torch.arange(rest.shape[1], device=rest.device)).expand(len(rest), -1)
         parts = [layer.entries(rows) for layer in self.layers] + [(columns, rest)]
         return tuple(torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
 
     def blocks(self, bytes_of_a_row: int, max_bytes: int) -> Iterator[slice]:
-        """Rows of the data a few at a time."""
+        """Slices of the rows of the data that need at most max_bytes."""
         count = self.data // self.outputs
         step = max(1, max_bytes // (self.outputs * bytes_of_a_row))
         return (slice(start, start + step) for start in range(0, count, step))
@@ -229,11 +234,11 @@ class Structured:
 
     @property
     def width(self) -> int:
-        """Entries of a row that may not be zero."""
+        """Structural non-zeros of a row."""
         return sum(layer.width for layer in self.layers) + self.rest.shape[1]
 
     def gram(self, max_bytes: int) -> Tensor:
-        """J^T J [P, P], with the curvature: entry by entry where rows are sparse enough, else by dense products."""
+        """J^T J [P, P] + curvature: entry by entry if the rows are sparse enough, else by dense products."""
         p, width = self.count, self.width
         sparse = DENSE_IS_FASTER * width**2 < p**2
         gram = self.residuals.new_zeros(p, p)
@@ -255,11 +260,11 @@ class Structured:
         return gram if self.extra is None or self.curved else gram.addmm_(self.extra.T, self.extra)
 
     def bytes_of(self, gram: bool) -> int:
-        """What jacobian holds, or gram beside its result."""
+        """Bytes of the result of jacobian, or that gram allocates beside its result."""
         return 0 if gram else 8 * self.count * len(self.residuals)
 
     def diagonal(self, max_bytes: int) -> Tensor:
-        """That of J^T J [P]."""
+        """Diagonal of gram [P]."""
         diagonal = self.residuals.new_zeros(self.count)
         for rows in self.blocks(64 * self.width, max_bytes):
             columns, values = self.entries(rows)
@@ -270,12 +275,12 @@ class Structured:
         return diagonal if self.extra is None or self.curved else diagonal + self.extra.square().sum(0)
 
     def expanded(self, step: Tensor) -> Tensor:
-        """A step in the columns of J as one in all parameters."""
+        """A step in the columns of J as a step in all parameters."""
         return step.new_zeros(self.total).index_copy_(0, self.places, step)
 
 
 def _gradients(outputs: Tensor, sums: list[Tensor]) -> list[Tensor]:
-    """Of every output by the sums of every layer: [N, Q, O] each; rows do not depend on one another."""
+    """Gradients of every output by the sums of every layer: [N, Q, O] each. Rows are independent of one another."""
     wanted = [s for s in sums if s.requires_grad]
     found = [
         torch.autograd.grad(y.sum(), wanted, retain_graph=True, allow_unused=True) if wanted else ()
@@ -289,7 +294,7 @@ def _gradients(outputs: Tensor, sums: list[Tensor]) -> list[Tensor]:
 
 
 def _columns(residuals: Tensor, params: list[Tensor]) -> Tensor:
-    """J [R, P] by few parameters."""
+    """J [R, P] by a few parameters, by forward products."""
     products = Products(residuals, params)
     if not products.count:
         return residuals.new_zeros(len(residuals), 0, dtype=torch.float64)
@@ -297,7 +302,7 @@ def _columns(residuals: Tensor, params: list[Tensor]) -> Tensor:
 
 
 def _rows(residuals: Tensor, params: list[Tensor]) -> Tensor:
-    """J [R, P] of few residuals."""
+    """J [R, P] of a few residuals, by backward passes."""
     return torch.stack(
         [_flat(torch.autograd.grad(r, params, retain_graph=True, allow_unused=True), params) for r in residuals]
     )
@@ -312,5 +317,5 @@ def _flat(grads, params: list[Tensor], batch: tuple[int, ...] = ()) -> Tensor:
 
 
 def _starts(params: list[Tensor]) -> list[int]:
-    """Where each begins among all entries."""
+    """Offset of each parameter in the flat vector of all."""
     return [0, *itertools.accumulate(p.numel() for p in params)][:-1]

@@ -1,9 +1,9 @@
-"""LBFGS: limited-memory BFGS with a strong Wolfe line search, for small networks, where an optimizer's own time counts.
+"""L-BFGS with a strong Wolfe line search for small networks, where the optimizer's own time counts.
 
 Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4. The steps are those of
-torch.optim.LBFGS(line_search_fn="strong_wolfe"), at a fraction of its time: vectors are flat, numbers are Python's.
-What differs: a curvature counts however small the loss is, as in pykan, where torch's drops those below 1e-10; and
-more changes are remembered where that costs little, since they bring as many steps much further.
+torch.optim.LBFGS(line_search_fn="strong_wolfe"), in a fraction of its time: vectors are flat, scalars are Python
+floats. Differences: curvatures below 1e-10 count too, as in pykan; and the history is longer where that is cheap,
+since the loss falls further in as many steps.
 """
 
 import math
@@ -13,19 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Sufficient decrease, and the share of the slope that may be left.
+# Wolfe conditions: sufficient decrease, and the share of the slope that may remain.
 DECREASE, CURVATURE = 1e-4, 0.9
-# A bracket narrower than this, in the largest parameter's change, is not searched further.
+# Width of the bracket, as the largest change of a parameter, at which the search ends.
 BRACKET = 1e-9
-# Changes, slopes and curvatures below this are none.
+# Changes, slopes and curvatures below this count as zero.
 TINY = 1e-32
-# Changes that are remembered: MOST, or fewer, but LEAST, where those of x would be more than NUMBERS numbers: all are
-# read for every direction, which takes longer than a small network's gradient where they outgrow a second-level cache.
-LEAST, MOST, NUMBERS = 10, 100, 1 << 17
+# History length: MAX_HISTORY, reduced to at least MIN_HISTORY if the steps would exceed HISTORY_ELEMENTS numbers: all
+# are read for every direction, which takes longer than a small network's gradient once they outgrow the L2 cache.
+MIN_HISTORY, MAX_HISTORY, HISTORY_ELEMENTS = 10, 100, 1 << 17
 
 
 class Point(NamedTuple):
-    """A step t along the search direction: the value there, its gradient, and its slope along the direction."""
+    """A point of the line search: step t, value, gradient, and slope along the direction."""
 
     t: float
     value: float
@@ -34,13 +34,12 @@ class Point(NamedTuple):
 
 
 class LBFGS:
-    """step(closure): up to max_iter iterations, or 1.25 times as many evaluations; closure leaves gradients in .grad.
+    """L-BFGS optimizer: step(closure) does up to max_iter iterations with at most max_eval evaluations.
 
-    closure() returns the value, a number or a tensor. A parameter without a gradient counts as one with zeros. Where
-    the value or the slope is not finite the search turns back. Parameters of 16 bits are stepped in float32. A step
-    ends early where no gradient exceeds tolerance_grad, or the slope, a change of the value or of all parameters is
-    within tolerance_change. history: how many changes are remembered, by default see MOST. max_eval: another number of
-    evaluations.
+    closure() leaves gradients in .grad (None counts as zeros) and returns the value, a number or a tensor. Where value
+    or slope is not finite the line search turns back. Parameters of 16 bits are stepped in float32. A step ends early
+    where no gradient exceeds tolerance_grad, or where the slope, the change of the value or that of all parameters is
+    within tolerance_change. max_eval: 1.25 max_iter by default. history: its length, by default see MAX_HISTORY.
     """
 
     def __init__(
@@ -51,8 +50,8 @@ class LBFGS:
         self.max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
         self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
         self.sizes = [p.numel() for p in self.params]
-        self.history = self._affordable() if history is None else history
-        # s and y [history, P], from row `oldest` on and round, and 1 / y s, from the oldest on.
+        self.history = self._history_length() if history is None else history
+        # Ring buffers s and y [history, P] that start at row `oldest`, and 1 / y s, oldest first.
         self.changes: tuple[Tensor, Tensor] | None = None
         self.oldest, self.inverse = 0, []
         self.last: tuple[Tensor, Tensor] | None = None  # the last change, and the gradient before it
@@ -63,13 +62,13 @@ class LBFGS:
             p.grad = None
 
     def forget(self) -> None:
-        """Start again from the gradient alone."""
+        """Drop the history: the next direction is the negative gradient."""
         self.oldest, self.inverse = 0, []
         self.last, self.scale = None, 1.0
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor | float]) -> Tensor | float:
-        """Returns what closure returned before the step."""
+        """One step; returns the closure's value before it."""
         x = self._flat(self.params)
         trial = torch.empty_like(x)
         views = self._views(trial)
@@ -95,7 +94,9 @@ class LBFGS:
                 break
             d = self._direction(g)
             slope = float(g.dot(d))
-            if not slope < -self.tolerance_change and self.inverse:  # curvatures of a function that has changed since
+            if (
+                not slope < -self.tolerance_change and self.inverse
+            ):  # the history is of a function that has changed since
                 self.forget()
                 d = g.neg()
                 slope = float(g.dot(d))
@@ -106,7 +107,7 @@ class LBFGS:
             x.add_(d, alpha=found.t)
             self.last, before = (d.mul_(found.t), g), f
             f, g = found.value, found.gradient
-            if found.t == 0:  # nothing on this line is better: the next one starts from the gradient
+            if found.t == 0:  # no better point on this line: start again from the gradient
                 self.forget()
                 break
             if self.evaluations >= most or abs(f - before) < self.tolerance_change:
@@ -116,10 +117,10 @@ class LBFGS:
         torch._foreach_copy_(self.params, self._views(x))
         return first
 
-    def _affordable(self) -> int:
-        if not all(p.is_cpu for p in self.params):  # where every number of the two loops is waited for
-            return LEAST
-        return max(LEAST, min(MOST, NUMBERS // max(1, sum(self.sizes))))
+    def _history_length(self) -> int:
+        if not all(p.is_cpu for p in self.params):  # there the two-loop recursion waits for the device at every scalar
+            return MIN_HISTORY
+        return max(MIN_HISTORY, min(MAX_HISTORY, HISTORY_ELEMENTS // max(1, sum(self.sizes))))
 
     def _flat(self, tensors: list[Tensor | None]) -> Tensor:
         pairs = zip(tensors, self.params, strict=True)
@@ -130,13 +131,13 @@ class LBFGS:
         return [part.view_as(p) for part, p in zip(flat.split_with_sizes(self.sizes), self.params, strict=True)]
 
     def _direction(self, g: Tensor) -> Tensor:
-        """-H g, with H the inverse Hessian that the last changes of x and of the gradient tell of."""
+        """-H g, with H the inverse Hessian from the history."""
         if self.last is None:
             return g.neg()
         s, y = self.last[0], g - self.last[1]
         curvature, square = float(y.dot(s)), float(y.dot(y))
         if curvature > TINY and square > 0:
-            self._remember(s, y)
+            self._append(s, y)
             self.inverse.append(1.0 / curvature)
             self.scale = curvature / square
         if not self.inverse:
@@ -145,7 +146,7 @@ class LBFGS:
         two_loops = torch.ops.fastkan.lbfgs_direction if fused else reference
         return two_loops(g, *self.changes, self.inverse, self.oldest, self.scale)
 
-    def _remember(self, s: Tensor, y: Tensor) -> None:
+    def _append(self, s: Tensor, y: Tensor) -> None:
         if self.changes is None:
             self.changes = s.new_empty(self.history, len(s)), s.new_empty(self.history, len(s))
         row = len(self.inverse)
@@ -157,10 +158,10 @@ class LBFGS:
 
 
 def reference(g: Tensor, s: Tensor, y: Tensor, inverse: list[float], oldest: int, scale: float) -> Tensor:
-    """-H g, g [P], by the last changes s of x and y of the gradient, rows of [H, P]; inverse holds 1 / y s.
+    """-H g for g [P] by the two-loop recursion, from steps s and gradient changes y, ring buffers [H, P].
 
-    They begin in row `oldest` and go round; there are as many as inverse has numbers. On the CPU one call,
-    csrc/cpu/two_loops.h: small ones took longer than a small network's gradient.
+    inverse: 1 / y s, oldest first, which is row `oldest` of s and y. On the CPU this is one call (csrc/cpu/lbfgs.h),
+    since many small ones took longer than the gradient of a small network.
     """
     pairs = [(s[row % len(s)], y[row % len(s)], one) for row, one in enumerate(inverse, oldest)]
     q, shares = g.neg(), []
@@ -177,13 +178,13 @@ torch.library.impl("fastkan::lbfgs_direction", "CompositeExplicitAutograd", refe
 
 
 def strong_wolfe(along: Callable[[float], Point], start: Point, t: float, largest: float, most: int) -> Point:
-    """A step that lowers the value enough and leaves little slope, or the best of `most` + 1 evaluations.
+    """Line search: a point that satisfies the strong Wolfe conditions, or the best of `most` + 1 evaluations.
 
-    along evaluates at a step; t is the first to try, `largest` the largest element of the direction.
+    along: evaluates a step; t: the first trial; largest: the largest element of the direction.
     """
     low, high, tried = start, None, 0  # a value that is not finite is too large
     point = along(t)
-    while tried < most:  # until the bracket low, high holds a step to find
+    while tried < most:  # until low and high bracket a minimum
         if not point.value <= _enough(start, point) or (tried > 1 and point.value >= low.value):
             high = point
         elif abs(point.slope) <= -CURVATURE * start.slope:
@@ -199,18 +200,18 @@ def strong_wolfe(along: Callable[[float], Point], start: Point, t: float, larges
         low, high = start, point
     if high.value < low.value:
         low, high = high, low
-    timid = False
+    near_end = False
     while tried < most and abs(high.t - low.t) * largest >= BRACKET:
         first, last = min(low.t, high.t), max(low.t, high.t)
         t = _minimum(low, high, first, last)
         margin = 0.1 * (last - first)
-        if min(last - t, t - first) < margin:  # too close to an end, twice or altogether
-            if timid or t >= last or t <= first:
-                t, timid = last - margin if abs(t - last) < abs(t - first) else first + margin, False
+        if min(last - t, t - first) < margin:  # too close to an end: a second time, or at the end
+            if near_end or t >= last or t <= first:
+                t, near_end = last - margin if abs(t - last) < abs(t - first) else first + margin, False
             else:
-                timid = True
+                near_end = True
         else:
-            timid = False
+            near_end = False
         point = along(t)
         tried += 1
         if not point.value <= _enough(start, point) or point.value >= low.value:
@@ -227,11 +228,12 @@ def strong_wolfe(along: Callable[[float], Point], start: Point, t: float, larges
 
 
 def _enough(start: Point, point: Point) -> float:
+    """The largest value of sufficient decrease at point."""
     return start.value + DECREASE * point.t * start.slope
 
 
 def _minimum(a: Point, b: Point, least: float, most: float) -> float:
-    """Of the cubic through two points with their slopes, within least and most; the middle of these if it has none."""
+    """Minimum of the cubic through two points with their slopes, clamped to [least, most]; their middle without one."""
     if a.t > b.t:
         a, b = b, a
     if a.t == b.t or not math.isfinite(a.value + b.value + a.slope + b.slope):

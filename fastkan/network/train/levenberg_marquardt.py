@@ -1,7 +1,7 @@
-"""LevenbergMarquardt: damped Gauss-Newton steps for sums of squares, dense for small networks, matrix-free above.
+"""Levenberg-Marquardt optimizer: damped Gauss-Newton steps, dense for small networks, matrix-free for larger ones.
 
-A step minimises |r + J step|^2 + damping |step|^2 for residuals r and their Jacobian J, and is taken where the sum of
-squares falls; the damping follows the ratio of the true gain to the one that the linear model promised.
+A step minimises |r + J step|^2 + damping |step|^2 for residuals r with Jacobian J. It is accepted if the sum of squares
+falls. The damping follows the ratio of the actual to the predicted gain.
 """
 
 import math
@@ -14,32 +14,32 @@ from torch import Tensor
 from .jacobian import Products
 
 SOLVERS = ("auto", "dense", "cg")
-DAMPING_RANGE = 1e-14, 1e14  # over the largest curvature
-# The first step looks for its damping: smaller by this again and again, while the gain grows and is this share of what
-# the linear model promised. A start that is far from linear keeps to its damping, and so to its basin.
+DAMPING_RANGE = 1e-14, 1e14  # relative to the largest curvature
+# The first step searches for its damping: times SEARCH while the gain grows and is at least TRUSTED of the predicted
+# one. Where the model is far from linear the damping stays, and with it the basin.
 SEARCH, TRUSTED = 0.1, 0.9
 
 
 class LevenbergMarquardt(torch.optim.Optimizer):
-    """Levenberg-Marquardt for 1/2 sum r^2, one step with its retries for each call of step.
+    """Levenberg-Marquardt for 1/2 sum r^2; a call of step is one step with its retries.
 
     Args:
-        params: real floating-point tensors, one group. Those without requires_grad are left alone.
-        damping: at the start, over the curvature along the gradient; above 0. The first step goes on to smaller ones
-            while they gain more and the linear model holds, so that many short trainings get as far as a long one.
+        params: real floating-point tensors, one group. Those without requires_grad stay unchanged.
+        damping: initial damping, relative to the curvature along the gradient; above 0. The first step tries smaller
+            values while they gain more and the linear model holds, so that many short trainings equal a long one.
         solver: "dense" forms J and solves by Cholesky; "cg" runs conjugate gradients on products with J and J^T, two
             backward passes each; "auto" takes dense where J and the matrix to solve fit into max_bytes.
-        max_trials: of a step with ever larger damping, at least 1.
-        cg_steps: conjugate gradient steps at most; cg_tolerance: of the residual of the linear system where they stop.
-        max_bytes: bound on J with the matrix to solve, and on what is computed of J at a time.
+        max_trials: number of trials of a step, each with larger damping, at least 1.
+        cg_steps: maximum number of conjugate gradient steps; cg_tolerance: relative residual at which they end.
+        max_bytes: bound on J with the matrix to solve, and on the part of J computed at a time.
 
     step(closure): closure() returns the residuals, a tensor of any shape, as a differentiable function of the
     parameters; any number of calls must return the same. With jacobian.Residuals of a KAN for closure, J comes from the
-    network's structure, for much less than by autograd. No zero_grad or backward is needed, and .grad is not used.
+    network's structure, at a fraction of the cost of autograd. Neither zero_grad nor backward is needed.
     Returns the mean of the squared residuals before the step, as a tensor. A trial that is not finite or not better is
-    undone; if none is better the parameters stay bit for bit, and the next call goes on to larger damping. Where other
-    data, grids or parameters have come in between, it begins again at the damping of the last step that was taken. If
-    the residuals are not finite to begin with, nothing is changed.
+    undone; if none is better the parameters stay bit for bit, and the next call continues with larger damping. After a
+    change of data, grids or parameters it restarts at the damping of the last accepted step. If the residuals are not
+    finite at the start, nothing is changed.
 
     state_dict holds the damping; with the same state, parameters and closure a step is the same.
 
@@ -103,7 +103,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         return value
 
     def follow(self, params: Iterable[Tensor]) -> None:
-        """Go on with other parameters, as those after a grid extension: the damping stays."""
+        """Continue with other parameters, such as those after a grid extension: the damping stays."""
         group = self.param_groups[0]
         state = self.state.pop(group["params"][0], {})
         group["params"] = list(params)
@@ -111,18 +111,18 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             self.state[group["params"][0]] = state
 
     def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
-        """Trials with ever larger damping, until one is better; at a start then with smaller, while that is better."""
+        """Trials with increasing damping until one is better; on the first step then with smaller ones."""
         low, high = (bound * system.curvature for bound in DAMPING_RANGE)
         start = "damping" not in state
         damping, growth = state.get("damping", group["damping"] * system.curvature), 2.0
-        if state.get("failed") == loss:  # the same again
+        if state.get("failed") == loss:  # the same step again
             damping, growth = state["trial"]
         before = [p.detach().clone() for p in params]
         rounding = _rounding(params, loss)
         for _ in range(group["max_trials"]):
             damping = min(max(damping, low), high)
-            best = self._tried(closure, params, before, system, loss, damping)
-            if 0 <= best.promised <= rounding or best.gain > 0:
+            best = self._try(closure, params, before, system, loss, damping)
+            if 0 <= best.predicted <= rounding or best.gain > 0:
                 break
             damping *= growth
             growth, start = min(2 * growth, 64.0), False
@@ -130,32 +130,32 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             _move(params, before, None)
             state["failed"], state["trial"] = loss, (damping, growth)
             return
-        while start and best.damping > low and best.gain > TRUSTED * best.promised:
-            trial = self._tried(closure, params, before, system, loss, max(best.damping * SEARCH, low))
+        while start and best.damping > low and best.gain > TRUSTED * best.predicted:
+            trial = self._try(closure, params, before, system, loss, max(best.damping * SEARCH, low))
             if not trial.gain > best.gain:
                 _move(params, before, system.linear.expanded(best.step))
                 break
             best = trial
-        ratio = best.gain / best.promised
+        ratio = best.gain / best.predicted
         state["damping"] = best.damping * max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
 
-    def _tried(self, closure, params, before, system, loss: float, damping: float) -> "_Trial":
-        """A step with this damping; it has been taken where it promises anything."""
-        step, promised = system.solve(damping)
+    def _try(self, closure, params, before, system, loss: float, damping: float) -> "_Trial":
+        """A step with this damping, applied to the parameters if its predicted gain exceeds rounding."""
+        step, predicted = system.solve(damping)
         gain = -math.inf
-        if math.isfinite(promised) and promised > _rounding(params, loss):
+        if math.isfinite(predicted) and predicted > _rounding(params, loss):
             _move(params, before, system.linear.expanded(step))
             with torch.enable_grad():
                 gain = loss - _loss(closure().detach())
-        return _Trial(damping, step, promised, gain)
+        return _Trial(damping, step, predicted, gain)
 
 
 class _Trial(NamedTuple):
-    """A step, the gain that the linear model promised and the true one, -inf if it was not taken or is not finite."""
+    """A step, its predicted gain and its actual gain, -inf if it was not applied or is not finite."""
 
     damping: float
     step: Tensor
-    promised: float
+    predicted: float
     gain: float
 
 
@@ -167,7 +167,7 @@ def _check_residuals(residuals: Tensor) -> None:
 
 
 def _rounding(params: list[Tensor], loss: float) -> float:
-    """A gain that can't be told."""
+    """Gain below which rounding hides a change of the loss."""
     return torch.finfo(params[0].dtype).eps * loss
 
 
@@ -177,7 +177,7 @@ def _loss(residuals: Tensor) -> float:
 
 
 def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> None:
-    """params = before + step, or before: through .data, since the graph of the residuals there is still needed."""
+    """Set params to before + step, or to before: through .data, since the graph of the residuals is still needed."""
     offset = 0
     for p, start in zip(params, before, strict=True):
         if step is None:
@@ -188,7 +188,7 @@ def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> No
 
 
 def _linearised(closure, params: list[Tensor]):
-    """Residuals and their Jacobian; see jacobian.Products, whose methods other kinds have too."""
+    """Residuals and their Jacobian, with the methods of jacobian.Products."""
     if hasattr(closure, "linearised"):
         return closure.linearised(params)
     with torch.enable_grad():
@@ -210,7 +210,7 @@ def _choose_solver(linear, group: dict):
 
 
 class _Dense:
-    """Cholesky's factors of J^T J or of J J^T: of P parameters or R residuals, the fewer.
+    """Cholesky factors of J^T J or of J J^T, whichever is smaller.
 
     (J^T J + d)^-1 J^T = J^T (J J^T + d)^-1.
     """
@@ -227,7 +227,7 @@ class _Dense:
         self.curvature = max(float(self.matrix.diagonal().max()), 1e-300)
 
     def solve(self, damping: float) -> tuple[Tensor, float]:
-        """The step, and the gain that the linear model promises."""
+        """The step and its predicted gain."""
         damped = self.matrix.clone()
         damped.diagonal().add_(damping)
         factor, failed = torch.linalg.cholesky_ex(damped)
@@ -240,7 +240,7 @@ class _Dense:
 
 
 class _MatrixFree:
-    """Conjugate gradients on the normal equations, on products with J and J^T."""
+    """Conjugate gradients on the normal equations, from products with J and J^T."""
 
     def __init__(self, linear, steps: int, tolerance: float, max_bytes: int):
         self.linear, self.steps, self.tolerance = linear, steps, tolerance
@@ -257,7 +257,7 @@ class _MatrixFree:
         rest = -self.grad
         direction = inverse * rest
         size = float(rest @ direction)
-        enough = self.tolerance**2 * size
+        target = self.tolerance**2 * size
         for _ in range(self.steps):
             applied = self.linear.product(direction) + damping * direction
             curvature = float(direction @ applied)
@@ -268,9 +268,9 @@ class _MatrixFree:
             rest -= length * applied
             preconditioned = inverse * rest
             size, last = float(rest @ preconditioned), size
-            if size <= enough:
+            if size <= target:
                 break
             direction = preconditioned + (size / last) * direction
         # gain = -grad.step - 1/2 step.A step, and A step = -grad - rest - damping step
-        promised = 0.5 * float(step @ (damping * step - self.grad + rest))
-        return step, promised
+        predicted = 0.5 * float(step @ (damping * step - self.grad + rest))
+        return step, predicted

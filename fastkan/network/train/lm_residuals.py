@@ -1,63 +1,73 @@
-"""Training by Levenberg-Marquardt: what a batch's loss and penalty are as residuals."""
+"""Residual form of the training objective, for Levenberg-Marquardt."""
+
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import State
 from ..layers.numeric import safe_sqrt
 from .gradient import mean_square
 from .jacobian import Residuals
 from .levenberg_marquardt import LevenbergMarquardt
+from .objective import Objective, Value
 from .penalties import of_sizes, penalty
 from .ridge import Ridge
 
-_SQUARES = (mean_square, torch.nn.functional.mse_loss)
+if TYPE_CHECKING:
+    from ..model import KAN
+
+_SQUARES = (mean_square, nn.functional.mse_loss)
 
 
-class Batch(Residuals):
-    """The residuals of a batch, the penalty and the ridge: their squares sum up to R times the objective, for R errors.
+class NotFinite(Exception):
+    """The objective or a gradient is not finite; the message says which."""
 
-    The penalty gives one, sqrt(R lamb penalty), of which a step takes the gradient; the curvature is that of the edges'
-    sizes. A penalty below 0 counts as 0. Keeps the model's state before a step. Raises NotFinite where the objective is
-    not finite then.
+
+class ObjectiveResiduals(Residuals):
+    """Residuals of a batch, the penalty and the ridge: R errors whose squares, with the others, sum to R * objective.
+
+    The penalty is one residual, sqrt(R lamb penalty), whose gradient a step uses; its curvature is that of the edges'
+    sizes. A negative penalty counts as 0. Saves the model in `state` before a step. `value` is the objective's Value at
+    the best parameters so far. Raises NotFinite where the objective or its gradient is not finite at the start.
     """
 
-    def __init__(self, objective, x: Tensor, y: Tensor, state: State):
+    def __init__(self, objective: Objective, x: Tensor, y: Tensor, state: State):
         super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
-        self.objective, self.state, self.best = objective, state, None
+        self.objective, self.state = objective, state
+        self.value, self.least = Value(torch.zeros(()), torch.zeros(())), None
         self.scale = y.numel() * objective.lamb
         self.sizes = self.of_sizes = None
         self.ridge = Ridge(objective.model, objective.lamb_base)
 
     def __call__(self) -> Tensor:
         residuals = super().__call__()
-        self.ridge.settle((self.prediction - self.y).square().mean(), self.y)
+        loss = (self.prediction - self.y).square().mean()
+        self.ridge.set_scale(loss, self.y)
         rows = [(root * w).flatten() for w, root in self.roots()]
         residuals = torch.cat([residuals, *rows])
         total = residuals.detach().double().square().sum()
-        if self.best is None or total < self.best:  # as a step is taken
-            self.best, objective = total, self.objective
-            objective.loss = (self.prediction - self.y).square().mean()
-            if self.extra is not None:
-                objective.penalty = self.extra.detach().square().sum() / (self.y.numel() * objective.lamb)
+        if self.least is None or total < self.least:  # the condition by which a step is taken
+            of_penalty = torch.zeros(()) if self.extra is None else self.extra.detach().square().sum() / self.scale
+            self.least, self.value = total, Value(loss, of_penalty)
         return residuals
 
     def linearised(self, params: list[Tensor]):
         linear = super().linearised(params)
         if not linear.residuals.isfinite().all():
-            raise NotFinite(self.objective.failure() or "a residual is not finite")
+            raise NotFinite(self.value.failure() or "a residual is not finite")
         if not linear.transposed(linear.residuals).isfinite().all():
             raise NotFinite("the gradient is not finite")
         self.state.keep()
         return linear
 
     def roots(self) -> list[tuple[Tensor, Tensor]]:
-        """What parameters are multiplied by to give further residuals, one for each of their numbers: the ridge."""
+        """Base weights and the factors that make the ridge's residuals of them, one for each weight."""
         pairs = zip(self.ridge.weights, self.ridge.curves, strict=True)
         return [(w, (curve * (self.y.numel() / 2)).sqrt()) for w, curve in pairs]
 
     def weights(self) -> list[tuple[Tensor, Tensor]] | None:
-        """Sizes and what the objective grows by with each, times R / 2."""
+        """Sizes of every layer's edges, and R / 2 times the objective's gradient by them."""
         if self.sizes is None or self.objective.reg_metric == "node_backward":
             return None
         grads = torch.autograd.grad(self.of_sizes, self.sizes, retain_graph=True)
@@ -74,10 +84,10 @@ class Batch(Residuals):
         return safe_sqrt(self.scale * total).reshape(1)
 
 
-def without_scales(model, params: list[Tensor]) -> list[Tensor]:
-    """params without scale_sp of the layers where the coefficients can do all that it can.
+def without_scales(model: "KAN", params: list[Tensor]) -> list[Tensor]:
+    """params without scale_sp of the layers whose coefficients are trained too, where it is redundant.
 
-    What only their product decides makes steps long, and a product of two steps is what a linear model does not see.
+    Only the product of the two matters, and a linear model does not see the product of two steps.
     """
     redundant = set()
     for layer in model.act_fun:
@@ -87,12 +97,8 @@ def without_scales(model, params: list[Tensor]) -> list[Tensor]:
     return [p for p in params if id(p) not in redundant]
 
 
-class NotFinite(Exception):
-    """The objective or a gradient is not finite; says which."""
-
-
-def check_squares(optimizer, loss_fn) -> None:
-    """ValueError where the loss is none that the optimizer minimises."""
+def check_squares(optimizer: object, loss_fn: object) -> None:
+    """Raises ValueError where Levenberg-Marquardt is asked to minimise another loss than the mean square error."""
     if isinstance(optimizer, LevenbergMarquardt) and loss_fn not in _SQUARES:
         raise ValueError(
             f"loss_fn={loss_fn!r}: expected None, the mean square error, with Levenberg-Marquardt, which minimises "

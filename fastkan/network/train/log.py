@@ -1,22 +1,28 @@
-"""What a training has to tell, and when it has done enough."""
+"""Training log, progress bar and early stopping."""
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ...arguments import integer
 from ..checkpoint import State
+from .data import Data
+from .objective import Objective, Value
+
+if TYPE_CHECKING:
+    from ..model import KAN
 
 
 class Log:
     """The result of fit: lists with a number for every step, shown as they grow."""
 
     def __init__(
-        self, model, objective, data, metrics: Sequence[Callable], shown: Sequence[str] | None, log: int, steps: int,
-        progress: bool,
+        self, objective: Objective, data: Data, metrics: Sequence[Callable], shown: Sequence[str] | None, log: int,
+        steps: int, progress: bool,
     ):  # fmt: skip
-        self.model, self.objective, self.data, self.metrics, self.steps = model, objective, data, list(metrics), steps
+        self.objective, self.data, self.metrics, self.steps = objective, data, list(metrics), steps
         self.every = max(1, integer("log", log, -1))
         self.results = {"train_loss": [], "test_loss": [], "reg": [], **{m.__name__: [] for m in self.metrics}}
         self.shown = shown or ("train_loss", "test_loss", "reg")
@@ -27,12 +33,12 @@ class Log:
         self.results.update(grid=[], stopped=None)
         self.bar = _bar(steps) if progress else None
 
-    def add(self, step: int) -> float | None:
-        """Write down a step; returns the test loss, or None where the test set was not looked at."""
+    def add(self, step: int, value: Value) -> float | None:
+        """Append a step; returns the test loss, or None where the test set was not evaluated."""
         results, tested = self.results, step % self.every == 0 or step == self.steps - 1
-        results["train_loss"].append(self.objective.shown(self.objective.loss))
-        results["reg"].append(float(self.objective.penalty))
-        results["grid"].append(self.model.grid)
+        results["train_loss"].append(self.objective.shown(value.loss))
+        results["reg"].append(float(value.penalty))
+        results["grid"].append(self.objective.model.grid)
         results["test_loss"].append(self.objective.test(self.data) if tested else results["test_loss"][-1])
         for metric in self.metrics:
             value = metric()
@@ -48,16 +54,16 @@ class Log:
             self.bar.close()
 
 
-class Early:
-    """Stops a training whose test loss no longer improves, and keeps the model as it was best."""
+class EarlyStopping:
+    """Ends a training whose test loss no longer improves; keep_best: restores the model of the least test loss."""
 
-    def __init__(self, model, patience: int | None, keep_best: bool):
+    def __init__(self, model: "KAN", patience: int | None, keep_best: bool):
         self.patience = None if patience is None else integer("patience", patience, 1)
         self.model, self.keep_best = model, keep_best
         self.best, self.waited, self.state = math.inf, 0, None
 
     def add(self, test: float | None) -> str | None:
-        """A test loss, or None; returns why to stop, if so."""
+        """Take a test loss, or None; returns the reason to stop, or None."""
         if test is None:
             return None
         if test < self.best:
@@ -70,7 +76,7 @@ class Early:
         return f"no better test loss than {self.best:.3g} for {self.waited} evaluations,"
 
     def restore(self) -> None:
-        """The model at its best, where that was asked for."""
+        """With keep_best, put the best model back."""
         if self.state is not None:
             self.state.restore()
 

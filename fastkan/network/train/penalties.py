@@ -1,6 +1,7 @@
-"""Penalties that make a network sparse and smooth: L1 and entropy of its edges' sizes, and of its coefficients."""
+"""Penalties for sparse and smooth networks: L1 and entropy of edge sizes, and penalties on coefficients."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,17 +9,20 @@ from torch import Tensor
 from ..activations import Activations
 from ..scores import attribution
 
+if TYPE_CHECKING:
+    from ..model import KAN
+
 
 def reference(
     moments: Tensor, x: Tensor | None, rows: int, l1: float, entropy: float, weight: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The penalty of edges by moments [3, I, O], ops.edge_moments over that many rows; see `penalty`.
+    """The penalty on the sizes of a layer's edges and its gradients, from the edges' moments.
 
-    An edge's size is its standard deviation S, with x [N, I] over that of its input + 0.1. Returns the penalty and,
-    times `weight`, its gradients: terms [3, I, O] as ops.edge_backward takes them, and m [I] and t [I] of t (x - m),
-    which is what comes by x itself; empty without x.
+    moments: [3, I, O] of ops.edge_moments over `rows` rows. The size of an edge is its standard deviation S; with x
+    [N, I], S over the input's standard deviation + 0.1. Returns the penalty and, times `weight`, its gradients: terms
+    [3, I, O] for ops.edge_backward, and m, t [I] of the gradient by x itself, t (x - m); empty without x.
 
-    With g the gradient by S, that by the edge's value phi in each row is g / ((N - 1) S) (phi - mean).
+    With g the gradient by S, that by the edge's value phi in a row is g / ((N - 1) S) (phi - mean).
     """
     less = max(1, rows - 1)
     _, mean, variance = moments.unbind(0)
@@ -63,10 +67,10 @@ METRICS = (
 
 
 def penalty(
-    model, record: Activations, reg_metric: str, lamb_l1: float, lamb_entropy: float, lamb_coef: float,
+    model: "KAN", record: Activations, reg_metric: str, lamb_l1: float, lamb_entropy: float, lamb_coef: float,
     lamb_coefdiff: float,
 ) -> Tensor:  # fmt: skip
-    """The penalty of a forward pass, a number, differentiable. See reg."""
+    """The penalty of a forward pass: a differentiable number. See reg."""
     total = record.acts[-1].new_zeros(())
     if lamb_l1 or lamb_entropy:
         total = total + of_sizes(model.reg_sizes(record, reg_metric), lamb_l1, lamb_entropy)
@@ -79,17 +83,17 @@ def penalty(
     return total
 
 
-def of_sizes(found: list[Tensor], lamb_l1: float, lamb_entropy: float) -> Tensor:
-    """What sizes give to the penalty, differentiable."""
-    total = found[0].new_zeros(())
-    for size in found:
+def of_sizes(matrices: list[Tensor], lamb_l1: float, lamb_entropy: float) -> Tensor:
+    """The L1 and entropy penalty of sizes, differentiable."""
+    total = matrices[0].new_zeros(())
+    for size in matrices:
         spread = sum(entropy(size, dim) for dim in reversed(range(size.dim())))
         total = total + lamb_l1 * size.sum() + lamb_entropy * spread
     return total
 
 
-def sizes(model, record: Activations, metric: str) -> list[Tensor]:
-    """What the metric weighs, a matrix for every layer."""
+def sizes(model: "KAN", record: Activations, metric: str) -> list[Tensor]:
+    """The sizes that the metric defines: [O, I] of every layer's edges, or [1, nodes] for "node_backward"."""
     if metric not in METRICS:
         raise ValueError(f"reg_metric={metric!r}: expected one of {', '.join(map(repr, METRICS))}")
     if metric == "edge_forward_mean":
@@ -114,7 +118,7 @@ def entropy(size: Tensor, dim: int) -> Tensor:
 
 
 def reg(
-    model,
+    model: "KAN",
     reg_metric: str = "edge_forward_spline_n",
     lamb_l1: float = 1.0,
     lamb_entropy: float = 2.0,
@@ -122,17 +126,17 @@ def reg(
     lamb_coefdiff: float = 0.0,
     x: Tensor | None = None,
 ) -> Tensor:
-    """lamb_l1 * L1 + lamb_entropy * entropy of the sizes of edges, + penalties of the coefficients: a number.
+    """lamb_l1 * L1 + lamb_entropy * entropy of the edges' sizes, + penalties on the coefficients.
 
-    Differentiable by the parameters. x: data, by default that of the last get_act.
+    A number, differentiable by the parameters. x: data, by default those of the last get_act.
 
-    reg_metric, the sizes over the data:
-        "edge_forward_spline_n": standard deviation of the numeric branch over the input's + 0.1;
+    reg_metric: the size of an edge over the data:
+        "edge_forward_spline_n": standard deviation of the numeric branch, over the input's + 0.1;
         "edge_forward_sum": the same of both branches;
         "edge_forward_spline_u": standard deviation of both branches;
         "edge_forward_mean": mean absolute value of the numeric branch, the paper's, by the fused operator;
         "edge_backward", "node_backward": scores of attribute.
-    lamb_coef, lamb_coefdiff: of the mean absolute coefficients, and of their differences from one to the next.
+    lamb_coef, lamb_coefdiff: weights of the mean absolute coefficients, and of their successive differences.
 
     Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.17 to 2.20; the normalisation is pykan's.
     """
@@ -144,7 +148,7 @@ def reg(
 
 
 @torch.no_grad()
-def evaluate(model, dataset: dict[str, Tensor]) -> dict:
+def evaluate(model: "KAN", dataset: dict[str, Tensor]) -> dict[str, float | int | list[int]]:
     """test_loss, the root of the mean square error on test_input and test_label; n_edge and n_grid."""
     loss = (model(dataset["test_input"]) - dataset["test_label"]).square().mean().sqrt().item()
     return {"test_loss": loss, "n_edge": model.n_edge, "n_grid": model.grid}

@@ -1,19 +1,24 @@
-"""Ridge: keeps base weights moderate in training, where splines can do nearly all that the base function does."""
+"""Ridge penalty on base weights, which splines make nearly redundant inside the grid range."""
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from ..model import KAN
+
 
 class Ridge:
-    """share * loss * sum (w / size)^2 over the base weights w of all edges that are on: what training adds to a loss.
+    """share * loss * sum (w / size)^2 over the base weights w of all active edges, added to the loss in training.
 
-    The loss is that at the start of a step, size the root mean square of the labels. Within the grid range splines do
-    what SiLU does but for 1e-4 of it on 3 intervals, 1e-9 on 50. The least of the loss alone may make use of such a
-    rest by a weight of 1e5 and coefficients that cancel it, and beyond the range nothing does. In proportion to the
-    loss the ridge is no hindrance to an exact fit: it is a prior of the weights beside noise of an unknown variance.
+    loss is that at the start of a step, size the root mean square of the labels. Inside the grid range splines equal
+    SiLU up to 1e-4 on 3 intervals, 1e-9 on 50. Without the ridge the minimum of the loss may use that difference, with
+    a weight of 1e5 and coefficients that cancel it inside the range, but not outside. In proportion to the loss the
+    ridge does not hinder an exact fit: it is a prior on the weights beside noise of unknown variance.
     """
 
-    def __init__(self, model, share: float):
+    def __init__(self, model: "KAN", share: float):
         self.share = share
         layers = [layer for layer in model.act_fun if share and layer.active and layer.linear.base_weight is not None]
         layers = [
@@ -24,8 +29,8 @@ class Ridge:
         self.curves: list[Tensor] | None = None
 
     @torch.no_grad()
-    def settle(self, loss: Tensor, y: Tensor) -> None:
-        """Take the curvature by every weight, [I, O] a layer, for a step that begins with this loss, unless taken."""
+    def set_scale(self, loss: Tensor, y: Tensor) -> None:
+        """Set the curvature by every weight, [I, O] a layer, from the first loss of a step; the first call counts."""
         if self.curves is None:
             square = y.square().mean() if y.is_floating_point() else torch.ones_like(loss)
             curve = 2 * self.share * loss.detach().abs() / torch.where(square > 0, square, 1.0)
@@ -33,7 +38,7 @@ class Ridge:
 
     @torch.no_grad()
     def add(self) -> Tensor | float:
-        """The value, whose gradients are added to .grad."""
+        """The value; adds its gradients to .grad."""
         if not self.weights:
             return 0.0
         slopes = torch._foreach_mul(self.curves, self.weights)

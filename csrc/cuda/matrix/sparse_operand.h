@@ -1,0 +1,139 @@
+// Operands of sparse matrix products by storage type, in addition to operand.h: how a window is distributed to
+// chunks.
+#pragma once
+
+#include "operand.h"
+
+namespace fastkan {
+
+// bf16 and fp16: 2:4 sparsity, both numbers of a chunk in one register.
+template <class S>
+struct SparseOperand : MatrixOperand<S> {
+  static constexpr int kChunkColumns = 4, kUsualChunks = 2;  // the latter for 8 functions
+  static constexpr int kBasePacks = 1, kBaseRows = 16;       // products for 16 base functions, and their depth
+
+  FASTKAN_HD static int chunks(const Problem& p) { return chunks_of(p.F); }
+
+  template <int K>
+  struct Window {
+    static constexpr int kMaxInputsPerPack = Sparse16832::kChunks / 2;  // inputs that have chunks in a pack, at most
+    Quad quad;
+    __device__ __forceinline__ static Window of(const UniformWindow<float, K>& window, int chunks) {
+      return {Quad::of(window.begin, rounded_numbers<S>(window), chunks)};
+    }
+    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks) const {
+      return chunk_of_quad(quad, which, chunks);
+    }
+  };
+
+  // Calls put(pack, chunk, bits) for base functions from `first` on of the 16 of a step.
+  template <int COUNT, class F>
+  __device__ __forceinline__ static void put_base(const float (&value)[COUNT], int first, const F& put) {
+#pragma unroll
+    for (int k = 0; k < COUNT; k += 2) put(0, (first + k) / 2, Mma<S>::rounded(value[k], value[k + 1]));
+  }
+
+  // Adds a sparse product with the rows of the right operand from row0 on.
+  template <int ROWS, class T>
+  __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const uint32_t (&numbers)[T::kRowBlocks][4],
+                                                    const uint32_t (&metadata)[T::kRowBlocks], const uint4* right,
+                                                    int row0) {
+    if constexpr (T::kWgmma) {
+      wgmma_fence();
+      const uint64_t descriptor = right_descriptor<ROWS>(right + row0 * 8);
+#pragma unroll
+      for (int m = 0; m < T::kRowBlocks; ++m)
+        Wgmma<S>::multiply_sparse(sums.sum[m], numbers[m], metadata[m], descriptor);
+    } else {
+      const int piece0 = sums.first_column() / 8;
+#pragma unroll
+      for (int n = 0; n < T::kColumnBlocks; ++n) {
+        uint32_t b[4];
+        ldmatrix_transposed(b, right + fastkan::right_at<ROWS>(row0 + sums.lane(), piece0 + n));
+#pragma unroll
+        for (int m = 0; m < T::kRowBlocks; ++m) Mma<S>::multiply_sparse(sums.sum[m][n], numbers[m], b, metadata[m]);
+      }
+    }
+  }
+};
+
+// float32 as tf32: 1:2 sparsity.
+template <>
+struct SparseOperand<float> : MatrixOperand<float> {
+  static constexpr int kChunkColumns = 2, kUsualChunks = 4;
+  static constexpr int kBasePacks = 2, kBaseRows = 8;
+
+  FASTKAN_HD static int chunks(const Problem& p) { return chunks_of_two(p.F, p.K); }
+
+  template <int K>
+  struct Window {
+    static constexpr int kMaxInputsPerPack = K == 2 ? 3 : 2;
+    Singles<K> singles;
+    __device__ __forceinline__ static Window of(const UniformWindow<float, K>& window, int) {
+      Window w = {{window.begin, {}}};
+#pragma unroll
+      for (int k = 0; k <= K; ++k) w.singles.numbers[k] = Mma<float>::rounded(window.w[k]);
+      return w;
+    }
+    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks) const {
+      const ChunkOfSingles c = chunk_of_singles(singles, which, chunks);
+      return {c.number, c.metadata};
+    }
+  };
+
+  template <int COUNT, class F>
+  __device__ __forceinline__ static void put_base(const float (&value)[COUNT], int first, const F& put) {
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) put((first + k) / 8, (first + k) % 8, Mma<float>::rounded(value[k]));
+  }
+
+  template <int ROWS, class T>
+  __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const uint32_t (&numbers)[T::kRowBlocks][4],
+                                                    const uint32_t (&metadata)[T::kRowBlocks], const uint4* right,
+                                                    int row0) {
+    each_block<16, T>(right, row0, [&](int n, const uint32_t (&b)[4]) {
+#pragma unroll
+      for (int m = 0; m < T::kRowBlocks; ++m) Mma<float>::multiply_sparse(sums.sum[m][n], numbers[m], b, metadata[m]);
+    });
+  }
+};
+
+// float64: every column is a chunk; all of them are multiplied (dense).
+template <>
+struct SparseOperand<double> : MatrixOperand<double> {
+  static constexpr int kChunkColumns = 1, kUsualChunks = 8;
+  static constexpr int kBasePacks = 2, kBaseRows = 8;
+
+  FASTKAN_HD static int chunks(const Problem& p) { return p.F; }
+
+  struct Chunk {
+    double numbers;
+    uint32_t metadata;
+  };
+  template <int K>
+  struct Window {
+    static constexpr int kMaxInputsPerPack = K == 2 ? 4 : 3;
+    UniformWindow<double, K> window;
+    __device__ __forceinline__ static Window of(const UniformWindow<double, K>& window, int) { return {window}; }
+    __device__ __forceinline__ Chunk chunk(int which, int) const {
+      double number = 0;
+#pragma unroll
+      for (int k = 0; k <= K; ++k) number = which == window.begin + k ? window.w[k] : number;
+      return {number, 0};
+    }
+  };
+
+  template <int COUNT, class F>
+  __device__ __forceinline__ static void put_base(const double (&value)[COUNT], int first, const F& put) {
+#pragma unroll
+    for (int k = 0; k < COUNT; ++k) put((first + k) / 8, (first + k) % 8, value[k]);
+  }
+
+  template <int ROWS, class T>
+  __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const double (&numbers)[T::kRowBlocks][4],
+                                                    const uint32_t (&)[T::kRowBlocks], const uint4* right, int row0) {
+    add_dense<ROWS>(sums, numbers, right, row0);
+  }
+};
+
+}  // namespace fastkan

@@ -1,0 +1,123 @@
+"""The warp-specialised forward with TMA and wgmma, on the emulated GPU: ring buffer, barrier phases, tensor layouts.
+
+Copies complete late and in random order; shared memory starts as NaN.
+"""
+
+import itertools
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastkan import reference
+from fastkan.basis.base import BASES
+from fastkan.basis.bspline import OUTSIDE
+from fastkan.testing import Problem, call
+from support.emulated import FEW, MAJOR, algorithm, on_hopper
+from support.matrix_product_tests import ALGORITHM, LARGE, Products
+from support.problems import BF16, HALF, SINGLE, label, problem_of
+
+
+@pytest.fixture
+def products(monkeypatch) -> Products:
+    return on_hopper(monkeypatch, "tma")
+
+
+# Chunks that fill a step and that do not; a part of a tile, half a tile, several tiles.
+CROSSED = {
+    "functions": (8, 12, 20, 28, 56), "degree": (2, 3), "shape": ((1, 1, 8), (140, 9, 72), (300, 21, 136)),
+}  # fmt: skip
+FACTORS = {
+    "outside": OUTSIDE, "dtypes": ((BF16, BF16), (HALF, HALF), (SINGLE, BF16), (SINGLE, HALF)),
+    "base": (None, *BASES), "per_input": (False, True), "weighted": (False, True), "with_bias": (False, True),
+}  # fmt: skip
+
+
+def cases() -> list[dict]:
+    draw = random.Random(3)
+    return [
+        {"order": 0, "knots": "promised", "degree": degree, "grid_size": functions - degree, "shape": shape,
+         **{name: draw.choice(values) for name, values in FACTORS.items()}}
+        for functions, degree, shape in itertools.product(*CROSSED.values())
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", cases(), ids=label)
+def test_is_the_reference(products, case):
+    """One block for all tiles: the ring buffer wraps around many times."""
+    products.processors(FEW)
+    products.check("kan_out", problem_of(case))
+
+
+def test_any_tiling(products):
+    """Random shapes and GPU sizes: every output is written exactly once."""
+
+    @settings(
+        max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(
+        rows=st.integers(1, 600), inputs=st.integers(1, 40), octets=st.integers(1, 34),
+        fours=st.integers(2, 6), count=st.sampled_from([1, 2, 3]),
+    )  # fmt: skip
+    def check(rows, inputs, octets, count, fours):
+        products.processors(count)
+        p = Problem.random(rows, inputs, 8 * octets, 4 * fours - 3, knots="promised", weighted=True, dtype=BF16)
+        products.check("kan_out", p)
+
+    check()
+
+
+def test_repeats_bit_for_bit(products):
+    """In any order of arrival, also if inputs are split."""
+    for processors in (FEW, 40):
+        products.processors(processors)
+        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BF16)
+        products.check("kan_out", p)
+        (first,), (again,) = products.call("kan_out", p), products.call("kan_out", p)
+        assert torch.equal(first, again)
+
+
+def test_strided_coefficients(products):
+    """A view into a larger tensor: its strides are in the tensor map."""
+    p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BF16)
+    wide = torch.full((10, 12, 80), torch.nan, dtype=BF16)
+    wide[::2, 2:10, 8:72] = p.coef
+    products.check("kan_out", replace(p, coef=wide[::2, 2:10, 8:72]))
+
+
+def test_a_nan_is_where_the_reference_has_it(products):
+    p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BF16)
+    p.x[33, 2] = p.x[200, 0] = torch.nan
+    (got,), (expected,) = products.call("kan_out", p), call(reference, "kan_out", p)
+    assert torch.equal(got.isnan(), expected.isnan())
+
+
+CHANGES = [
+    ({"grid_size": 6}, "they take a multiple of 4 functions"),
+    ({"dtype": SINGLE}, "they take float32 that may be rounded to tf32, float64 or 16 bits"),
+    ({"outputs": 68}, "they take outputs in whole 16 bytes"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES, ids=str)
+def test_requests_never_fall_back(products, change, message):
+    with pytest.raises(RuntimeError, match=message):
+        products.call("kan_out", Problem.random(**{**LARGE, **change}))
+
+
+def test_when_it_is_chosen(products, monkeypatch):
+    p = Problem.random(**LARGE)
+    products.call("kan_backward", p)
+    assert algorithm() == "matrix"
+    with pytest.raises(RuntimeError, match="they take coefficients that are not expanded"):
+        products.call("kan_out", replace(p, coef=p.coef[:1].expand(2, -1, -1)))
+    monkeypatch.setenv(MAJOR, "8")
+    with pytest.raises(RuntimeError, match="they take a GPU of sm_90"):
+        products.call("kan_out", Problem.random(**LARGE))
+    monkeypatch.setenv(MAJOR, "9")
+    monkeypatch.delenv(ALGORITHM)
+    products.call("kan_out", Problem.random(**LARGE))
+    assert algorithm() == "wgmma"  # never automatically
