@@ -87,12 +87,15 @@ def path_of(module: str) -> Path:
 
 
 def imported(module: str, source: str | None = None) -> set[str]:
-    """Absolute names of what a module imports, wherever in it."""
+    """Absolute names of the imports anywhere in a module, except those for type checkers only."""
     path = path_of(module)
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     found = set()
-    for node in ast.walk(ast.parse(source or path.read_text())):
-        if isinstance(node, ast.Import):
+    tree = ast.parse(source or path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+        elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []

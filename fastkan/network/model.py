@@ -1,6 +1,7 @@
 """KAN: the network of the KAN papers, with pykan's names, built from fused layers."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -112,10 +113,10 @@ class KAN(Module):
         backend: str | None = None,
         *,
         outside: str = "linear",
-        history: History | str | bool | None = None,
+        history: History | str | os.PathLike | bool | None = None,
         save_act: bool = True,
         auto_save: bool = False,
-        ckpt_path: str = "./model",
+        ckpt_path: str | os.PathLike = "./model",
     ):
         super().__init__()
         self.width = parse_width(width)

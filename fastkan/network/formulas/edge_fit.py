@@ -126,8 +126,8 @@ def fit_params(
     if bool(fit.r2.isfinite()) and not bool(fit.is_representable(dtype)):
         a, b, c, d = fit.affine[0, 0].tolist()
         raise ValueError(
-            f"{function.name}: the best fit is {c:.3g} {function.name}({a:.3g} x + {b:.3g}) + {d:.3g}, and {dtype} "
-            f"loses {fit.rounding_error.item():.1%} of it: expected a simpler function or a wider dtype (model.double())"
+            f"{function.name}: the best fit is {c:.3g} {function.name}({a:.3g} x + {b:.3g}) + {d:.3g}, and {dtype} loses "
+            f"{fit.rounding_error.item():.1%} of it: expected a simpler function or a wider dtype (model.double())"
         )
     return fit.affine[0, 0], fit.r2[0, 0]
 
