@@ -110,7 +110,7 @@ class Reader:
         return total if has_edge else Sum({**deep, Term("x", 1.0, 0.0, node): 1.0}, total.constant)
 
     def _one_edge_each(self, total: Sum) -> Sum:
-        """The same sum with at most one function of each node, since it has one edge: the others get their own nodes."""
+        """The same sum with one function of each node at most, as there is one edge; the others get their own nodes."""
         while True:
             sources: dict[Node, list[Term]] = {}
             for term in total.terms:
@@ -289,7 +289,7 @@ def kanpiler(
 
 
 class _Unit:
-    """A node of the network: the Node that it computes (None for outputs), and its value: the product of sums + bias."""
+    """A node of the network: the Node that it computes, None for an output, and its value: product of sums + bias."""
 
     def __init__(self, node: Node | None, factors: Sequence[Sum], bias: float = 0.0):
         self.node, self.factors, self.bias = node, factors, bias

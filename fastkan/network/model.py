@@ -88,7 +88,6 @@ class KAN(Module):
     cache_data: Tensor | None
     _column_order: tuple[Snapshot, bool] | None = None  # of input_id: its values, and whether they are 0, 1, 2, ...
     _modules: dict[str, Any]
-    _buffers: dict[str, Tensor]
 
     def __init__(
         self,
@@ -386,7 +385,15 @@ class KAN(Module):
     load = classmethod(checkpoint.load)
     loadckpt = load
     keep, rewind, checkout, log_history = history_.keep, history_.rewind, history_.checkout, history_.log_history
-    history = history_.attached
+
+    @property
+    def history(self) -> History | None:
+        """The History, or None. May be set: True, a folder, a History, or None for none."""
+        return history_.get_history(self)
+
+    @history.setter
+    def history(self, history: History | str | os.PathLike | bool | None) -> None:
+        history_.set_history(self, history)
 
     def __getstate__(self) -> dict:
         state = super().__getstate__() | {"_column_order": None}

@@ -135,7 +135,7 @@ def _on_cpu(model: "KAN") -> bool:
     return model._buffers["input_id"].is_cpu
 
 
-def _are_identities(modules: dict[str, nn.Module]) -> bool:
+def _are_identities(modules: dict[str, Any]) -> bool:
     for name, identity in IDENTITY.items():
         for p in modules[name]._parameters.values():
             if p.requires_grad or type(p) is not nn.Parameter:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ... import functional
@@ -38,6 +38,8 @@ class Start(NamedTuple):
 
 class EdgeLinear(KANLinear):
     """The KANLinear of a KANLayer, initialized like pykan's layers."""
+
+    spline_scale: nn.Parameter  # pyright: ignore[reportIncompatibleVariableOverride]  never None here
 
     def __init__(self, start: Start, generator: torch.Generator | None, *args: Any, **options: Any):
         self.start = start
@@ -89,7 +91,6 @@ class KANLayer(Module):
     linear: EdgeLinear
     edge_mask: Tensor
     _modules: dict[str, Any]
-    _buffers: dict[str, Tensor]
 
     def __init__(
         self,
@@ -413,8 +414,9 @@ class KANLayer(Module):
     @torch.no_grad()
     def _write(self, name: str, value: Tensor) -> None:
         value = torch.as_tensor(value).to(getattr(self.linear, name))
-        if name in self.linear._parameters:
-            self.linear._parameters[name].copy_(value)
+        own = self.linear._parameters.get(name)
+        if own is not None:
+            own.copy_(value)
         else:
             set_computed(self.linear, name, value.expand(self.in_dim, self.out_dim))
 

@@ -31,7 +31,7 @@ __all__ = [
 __all__ += [name for name in ("np", "sympy", "lambdify", "yaml") if name in globals()]
 
 add_symbolic = library.add_symbolic
-ex_round = simplify.rounded
+ex_round = simplify.round_numbers
 
 # The functions without singularities, (x, y_th) -> (..., value), under pykan's names.
 f_inv = bounded(library.SYMBOLIC_LIB["1/x"])
