@@ -4,7 +4,7 @@ Scales are standard deviations over the data; pykan prunes and regularises by th
 [N, O, I]; the values of the functions on every edge are computed when they are read.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -136,8 +136,8 @@ def lists(name: str) -> property:
     def read(model: "KAN") -> list[Tensor] | None:
         if model.last_activations is None:
             return None
-        value: Any = getattr(model.last_activations, name)
-        return value(model) if callable(value) else value
+        value = getattr(model.last_activations, name)
+        return cast(list[Tensor], value(model) if callable(value) else value)
 
     return property(read, doc=f"{name} of the last get_act, see activations.Activations; None before.")
 

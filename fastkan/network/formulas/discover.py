@@ -303,8 +303,9 @@ def _choices(fits: list[list[_EdgeFit]]) -> Iterator[list[tuple[str, Tensor]]]:
 
 def _best_first(costs: list[list[float]]) -> Iterator[tuple[int, ...]]:
     """Choices of an index into every list, in ascending order of the sum of costs; each list is ascending."""
-    first: tuple[int, ...] = (0,) * len(costs)
-    queue, seen = [(sum((c[0] for c in costs), 0.0), first)], {first}
+    first = (0,) * len(costs)
+    seen: set[tuple[int, ...]] = {first}
+    queue: list[tuple[float, tuple[int, ...]]] = [(sum((c[0] for c in costs), 0.0), first)]
     while queue:
         cost, choice = heapq.heappop(queue)
         yield choice

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class EdgeLinear(KANLinear):
         """
         start, size, degree = self.start, self.grid_size, self.spline_order
         inputs, outputs = self.in_features, self.out_features
-        grid = uniform_knots(*self.grid_range, size, degree, device="cpu")[None]
+        grid = uniform_knots(*self.grid_range, size, degree, device=torch.device("cpu"))[None]
         self.grid.copy_(grid.expand_as(self.grid))
         noise = (torch.rand(size + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * start.noise_scale
         phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
@@ -358,11 +358,11 @@ class KANLayer(Module):
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
         """The base function, by its name where it has one of BASES; may be set."""
-        return self.linear.base_name or self.linear.base_activation
+        return cast(str | Callable[[Tensor], Tensor], self.linear.base_name or self.linear.base_activation)
 
     @base_fun.setter
     def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:
-        self.linear.base_activation = base_fun
+        self.linear.base_activation = base_fun  # pyright: ignore[reportAttributeAccessIssue]  converted when set
 
     @property
     def grid_eps(self) -> float:
