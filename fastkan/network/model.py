@@ -188,6 +188,10 @@ class KAN(Module):
 
     # Forward
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor: ...
+
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """x [..., in_features] -> [..., width_in[-1]]; a NaN in x makes the outputs that depend on it NaN.
 

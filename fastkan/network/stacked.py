@@ -85,7 +85,7 @@ def _fused_layer(layer: KANLayer) -> Layer | None:
 
 
 class _AffineCheck(NamedTuple):
-    """Whether the nodes' affine maps are the identity, and the values for which that was found."""
+    """Whether the nodes' affine maps are the identity, with a snapshot of their values."""
 
     snapshots: list[Snapshot]
     identity: bool

@@ -144,9 +144,9 @@ def place(
     stacks = [side * (1 + (r - 1) * pitch) for r, side in zip(rows, sides, strict=True)]
     fan = 0.2 * unit + 0.055 * width  # from a node to boxes
     step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
-    taken, natural = below + above + sign + dot, sum(stacks) + 2 * fan * len(stacks) + sum(step)
-    height = taken + natural if height is None else height
-    stretch = max(height - taken, 0.2 * height) / natural
+    reserved, natural = below + above + sign + dot, sum(stacks) + 2 * fan * len(stacks) + sum(step)
+    height = reserved + natural if height is None else height
+    stretch = max(height - reserved, 0.2 * height) / natural
     shrink = min(stretch, 1.0)  # boxes never grow with the height
     sides, stacks, step = [s * shrink for s in sides], [s * shrink for s in stacks], [s * stretch for s in step]
     fan = (stretch * natural - sum(stacks) - sum(step)) / (2 * len(stacks))

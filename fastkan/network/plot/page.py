@@ -90,7 +90,7 @@ def _layer(model: "KAN", l: int, inputs: list[str], results: list[str]) -> dict:
     """The nodes of a layer, and the node that each subnode belongs to."""
     n_sum, product = model.width[l][0], bool(model.width[l][1])
     names = inputs if l == 0 else results if l == model.depth else [""] * model.width_in[l]
-    first = "input" if l == 0 else "handed on" if product else "sum"
+    first = "input" if l == 0 else "copy" if product else "sum"
     kinds = [first if n < n_sum else "product" for n in range(model.width_in[l])]
     return {
         "nodes": [{"name": name, "kind": kind} for name, kind in zip(names, kinds, strict=True)],

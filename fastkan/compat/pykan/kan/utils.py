@@ -98,7 +98,7 @@ def fit_params(
 
 def sparse_mask(in_dim: int, out_dim: int) -> Tensor:
     """A mask [in_dim, out_dim] that connects every input to the nearest output on [0, 1], and every output likewise."""
-    return numeric.first_mask(in_dim, out_dim, sparse=True)
+    return edge_linear.first_mask(in_dim, out_dim, sparse=True)
 
 
 def augment_input(orig_vars, aux_vars, x):
