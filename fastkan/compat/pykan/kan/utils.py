@@ -18,7 +18,7 @@ with contextlib.suppress(ImportError):
 
 from .... import science
 from ....network.formulas import edge_fit, simplify
-from ....network.layers import library, numeric
+from ....network.layers import edge_linear, library
 from ....science import batch_hessian, batch_jacobian, datasets
 from ..library import SYMBOLIC_LIB, bounded
 
