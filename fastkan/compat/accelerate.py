@@ -55,8 +55,11 @@ def accelerate(model: nn.Module, backend: str | None = None) -> nn.Module:
 
     Returns: model.
 
-    Raises: ValueError if the model has no layer of these libraries, or the backend is unknown. BackendError if the
-        requested backend does not support a layer. After an error the model is unchanged.
+    Raises:
+        ValueError: the model has no layer of these libraries, or the backend is unknown.
+        BackendError: the requested backend does not support a layer.
+
+    After an error the model is unchanged.
     """
     if backend is not None and backend not in select.BACKENDS:
         raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
