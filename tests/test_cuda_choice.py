@@ -39,7 +39,7 @@ def calls(monkeypatch) -> dict[str, int]:
     fits = stack.fits
     monkeypatch.setattr(stack, "fits", lambda device, *args: fits("cuda", *args))
     monkeypatch.setattr(stack, "MAX_TANGENTS", stack.MAX_GPU_TANGENTS)
-    monkeypatch.setattr(stacked, "_at_hand", lambda model: False)
+    monkeypatch.setattr(stacked, "_on_cpu", lambda model: False)
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     return counted
 
@@ -156,13 +156,13 @@ def test_unproven_kernels_are_taken_by_name_alone(gpu, monkeypatch):
 @pytest.fixture
 def looks(calls, monkeypatch) -> list:
     """Records each time the values of the nodes' affine maps are read."""
-    seen, read = [], stacked._identities
+    seen, read = [], stacked._are_identities
 
     def identities(modules):
         seen.append(modules)
         return read(modules)
 
-    monkeypatch.setattr(stacked, "_identities", identities)
+    monkeypatch.setattr(stacked, "_are_identities", identities)
     return seen
 
 

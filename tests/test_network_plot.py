@@ -303,7 +303,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_nothing_else_happens(tmp_path, monkeypatch):
     model = ready(0.3, 0.2, **PRODUCTS)
-    model._record = None
+    model.last_activations = None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import of it would fail
     backend = dict.__getitem__(matplotlib.rcParams, "backend")
@@ -312,7 +312,7 @@ def test_nothing_else_happens(tmp_path, monkeypatch):
     model.plot_edge(1, 0, 0, parts=True)
     plot_training({"train_loss": [1.0, 0.1]})
     assert all(map(torch.equal, state(model), before)) and model.cache_data is data
-    assert model._record is None and model._scores is None and not list(tmp_path.iterdir())
+    assert model.last_activations is None and model.last_scores is None and not list(tmp_path.iterdir())
     assert [p.requires_grad for p in model.parameters()] == grads
     assert dict.__getitem__(matplotlib.rcParams, "backend") is backend
 

@@ -20,7 +20,7 @@ FAINTEST = 0.05  # opacity of an edge that is on, however weak
 
 
 def plot(
-    model,
+    model: "KAN",
     folder: str | os.PathLike | None = None,
     beta: float = 3.0,
     metric: str = "backward",

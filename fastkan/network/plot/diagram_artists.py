@@ -44,7 +44,7 @@ class Diagram:
         if tick:
             self._numbers(boxes, side, edges, strokes)
 
-    def nodes(self, model, edges: list[Edges], opacity: list[list[float]]) -> None:
+    def nodes(self, model: "KAN", edges: list[Edges], opacity: list[list[float]]) -> None:
         """Inputs as dots, + where edges are summed, x where sums are multiplied, and what joins them.
 
         A node is as strong as the strongest edge that leads on from it, but never less than PALE.

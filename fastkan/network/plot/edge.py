@@ -47,7 +47,7 @@ class Edge(NamedTuple):
 
 @torch.no_grad()
 def plot_edge(
-    model,
+    model: "KAN",
     l: int,
     i: int,
     j: int,
@@ -129,7 +129,7 @@ def _ground(axes, edge: Edge) -> None:
     axes.margins(x=0.03, y=0.1)
 
 
-def _edge(model, l: int, i: int, j: int, data: Tensor | None) -> Edge:
+def _edge(model: "KAN", l: int, i: int, j: int, data: Tensor | None) -> Edge:
     record = activations(model, data)
     layer, symbols, rows = model.act_fun[l], model.symbolic_fun[l], record.acts[l]
     knots = layer.grid[i, layer.k : layer.k + layer.num + 1].double().cpu()

@@ -39,7 +39,7 @@ SCORES = {  # pykan's metrics: lists over layers of [O, I]
 
 
 @torch.no_grad()
-def shown(model, x: Tensor | None, metric: str) -> list[Edges]:
+def shown(model: "KAN", x: Tensor | None, metric: str) -> list[Edges]:
     """The edges of every layer, with scores by the metric on x, or on what the model has seen.
 
     The model stays as it is. Memory is that of POINTS + SAMPLES values on every edge, however long x is.
@@ -61,7 +61,7 @@ def shown(model, x: Tensor | None, metric: str) -> list[Edges]:
     return found
 
 
-def activations(model, x: Tensor | None) -> Activations:
+def activations(model: "KAN", x: Tensor | None) -> Activations:
     """What x, or what the model has seen, leaves in the network: up to ROWS rows, but for those that are not finite."""
     x = model.cache_data if x is None else x
     if x is None:
@@ -78,7 +78,7 @@ def activations(model, x: Tensor | None) -> Activations:
     return record if bool(finite.all()) else Activations(model, x[finite], **options)
 
 
-def _on(model, l: int) -> tuple[list[int], list[int], list[str]]:
+def _on(model: "KAN", l: int) -> tuple[list[int], list[int], list[str]]:
     """Inputs, outputs and modes of the edges that are on."""
     numeric = model.act_fun[l].edge_mask != 0  # I O
     symbolic = (model.symbolic_fun[l].edge_mask.T != 0) & model.symbolic_enabled

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ..checkpoint import replaced
+from ..checkpoint import atomic_write
 
 DPI = 200  # of pictures in pixels
 
@@ -75,7 +75,7 @@ def write(figure, path: str | os.PathLike) -> None:
     A file that is there stays as it was until the new one is whole. Raises as file_kind, and OSError.
     """
     kind = file_kind(path)
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format=kind, dpi=DPI, facecolor=figure.get_facecolor())
 
 

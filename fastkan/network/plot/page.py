@@ -11,7 +11,7 @@ from importlib import resources
 
 from torch import Tensor
 
-from ..checkpoint import replaced
+from ..checkpoint import atomic_write
 from ..formulas.expression import statistics
 from .edge import factor, term
 from .edge_data import Edges, shown
@@ -19,7 +19,7 @@ from .layout import chosen
 
 
 def to_html(
-    model,
+    model: "KAN",
     path: str | os.PathLike,
     *,
     x: Tensor | None = None,
@@ -64,7 +64,7 @@ def to_html(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {"TITLE": html.escape(title), "DATA": _embedded(content), "SCRIPT": script, "POLICY": f"'sha256-{digest}'"}
     page = re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _part("page.html"))
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write(page.encode("utf-8", "replace"))
 
 
@@ -78,7 +78,7 @@ def _embedded(content: dict) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _layer(model, l: int, inputs: list[str], results: list[str]) -> dict:
+def _layer(model: "KAN", l: int, inputs: list[str], results: list[str]) -> dict:
     """The nodes of a layer, and the node that each subnode belongs to."""
     n_sum, product = model.width[l][0], bool(model.width[l][1])
     names = inputs if l == 0 else results if l == model.depth else [""] * model.width_in[l]
@@ -94,7 +94,7 @@ def _layer(model, l: int, inputs: list[str], results: list[str]) -> dict:
 class _Scales:
     """What an edge's input and output are in the units of the data: (mean, std) and a factor; (0, 1) and 1 within."""
 
-    def __init__(self, model, normalizer: Sequence | None, output_normalizer: Sequence | None):
+    def __init__(self, model: "KAN", normalizer: Sequence | None, output_normalizer: Sequence | None):
         total, outputs, last = model.in_features, model.width_in[-1], model.depth - 1
         mean, std = ([0.0], [1.0]) if normalizer is None else statistics("normalizer", normalizer, total)
         self.inputs = [(mean[n % len(mean)], std[n % len(std)]) for n in model.input_id.tolist()]
@@ -108,7 +108,7 @@ class _Scales:
         return mean, std, self.outputs[j] if l == self.last and self.outputs else 1.0
 
 
-def _edges(model, l: int, edges: Edges, scales: _Scales) -> list[dict]:
+def _edges(model: "KAN", l: int, edges: Edges, scales: _Scales) -> list[dict]:
     """What is told of every edge of layer l."""
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     owner = [node for node, group in enumerate(model.subnodes(l + 1)) for _ in group]
