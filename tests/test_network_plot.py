@@ -82,7 +82,7 @@ def test_every_edge_that_is_on_is_drawn(shape, symbolic, off):
     [((-1.0, 1.0), ("-1", "1")), ((0.2578, 0.2612), ("0.258", "0.261")), ((1.0, 1.0 + 1e-9), ("1", "1"))],
 )
 def test_numbers_beside_a_box_tell_its_ends_apart(ends, shown):
-    assert diagram_artists._apart(*ends) == shown
+    assert diagram_artists._distinct(*ends) == shown
 
 
 def test_a_few_artists_whatever_the_size():
@@ -179,7 +179,7 @@ def test_rows_that_are_not_finite_are_left_out():
 
 def test_curves_need_no_memory_for_all_rows():
     model = KAN([3, 2, 1])
-    edges = edge_data.shown(model, inputs(20_000, 3).float(), "backward")
+    edges = edge_data.drawn_edges(model, inputs(20_000, 3).float(), "backward")
     assert [tuple(layer.x.shape) for layer in edges] == [(6, edge_data.POINTS), (2, edge_data.POINTS)]
     assert edges[0].sample_x.shape == (6, edge_data.SAMPLES)
 

@@ -4,7 +4,7 @@ Scales are standard deviations over the data; pykan prunes and regularises by th
 [N, O, I]; the values of the functions on every edge are computed when they are read.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -137,7 +137,7 @@ def lists(name: str) -> property:
         if model.last_activations is None:
             return None
         value = getattr(model.last_activations, name)
-        return value(model) if callable(value) else value
+        return cast(list[Tensor], value(model) if callable(value) else value)
 
     return property(read, doc=f"{name} of the last get_act, see activations.Activations; None before.")
 

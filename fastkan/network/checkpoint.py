@@ -39,8 +39,8 @@ class State:
         for layer, grid in zip(self.model.act_fun, self.grids, strict=True):
             functions = grid.shape[1] - layer.k - 1
             layer.linear.set_grid(grid, layer.linear.coef.new_zeros(layer.in_dim, functions, layer.out_dim))
-        for p, kept in zip(self.model.parameters(), self.parameters, strict=True):
-            p.copy_(kept)
+        for p, saved in zip(self.model.parameters(), self.parameters, strict=True):
+            p.copy_(saved)
 
     @torch.no_grad()
     def approach(self) -> bool:
@@ -50,10 +50,10 @@ class State:
         grids = zip(self.model.act_fun, self.grids, strict=True)
         if not all(layer.grid.shape == grid.shape and torch.equal(layer.grid, grid) for layer, grid in grids):
             return False
-        if all(torch.equal(p, kept) for p, kept in pairs):
+        if all(torch.equal(p, saved) for p, saved in pairs):
             return False
-        for p, kept in pairs:
-            p.copy_(torch.where(p == kept, p, kept + (p - kept) / 2))
+        for p, saved in pairs:
+            p.copy_(torch.where(p == saved, p, saved + (p - saved) / 2))
         return True
 
 

@@ -5,7 +5,7 @@ All change the model in place. Layers whose number of nodes changes get new para
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ def _edge_scores(model: "KAN") -> list[Tensor]:
     """Scores of the edges, [O, I] for every layer."""
     if model.edge_scores is None:
         attribute(model)
-    return model.edge_scores
+    return cast(list[Tensor], model.edge_scores)
 
 
 class New(NamedTuple):

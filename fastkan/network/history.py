@@ -19,7 +19,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from ..arguments import integer
 from . import checkpoint
@@ -213,19 +213,17 @@ def parse(history: "History | str | os.PathLike | bool | None") -> History | Non
     raise TypeError(f"history={history!r}: expected True, a folder, a History, or None for none")
 
 
-def _get(model: "KAN") -> History | None:
+def get_history(model: "KAN") -> History | None:
     return model.__dict__.get("_history")
 
 
-def _set(model: "KAN", value: Any) -> None:
+def set_history(model: "KAN", value: History | str | os.PathLike | bool | None) -> None:
+    """Give the model a History, see parse, and record its present state."""
     history = parse(value)
     if history is not None:
         history = history if history.now is None else history.branch(None)  # it belongs to another model
         history.add(model, "start")
     model.__dict__["_history"] = history
-
-
-attached = property(_get, _set, doc="The History, or None. May be set: True, a folder, a History, or None for none.")
 
 
 def keep(model: "KAN", label: str = "keep") -> str:
@@ -235,11 +233,9 @@ def keep(model: "KAN", label: str = "keep") -> str:
     """
     if not isinstance(label, str) or not label.strip():
         raise TypeError(f"label={label!r}: expected a text")
-    if _get(model) is None:
-        _set(model, True)
-    history = _get(model)
-    assert history is not None
-    return history.add(model, label)
+    if model.history is None:
+        model.history = History()
+    return cast(History, model.history).add(model, label)
 
 
 def log_history(model: "KAN", method_name: str) -> None:
@@ -255,7 +251,7 @@ def checkout(model: Model, model_id: str) -> Model:
 
     Steps of the copy are logged as a branch from there.
     """
-    history = _get(model)
+    history = model.history
     if history is None:
         raise RuntimeError("the model has no history: expected KAN(..., history=True), or a folder, before the steps")
     base = copy.deepcopy(checkpoint.given_base_funs(model))  # loading writes to base functions with state
@@ -269,7 +265,7 @@ def checkout(model: Model, model_id: str) -> Model:
 def rewind(model: Model, model_id: str) -> Model:
     """As checkout, but the copy starts a new round of the history: "0.1" becomes "1.1"; the model stays."""
     copied = checkout(model, model_id)
-    copied.history.add(copied, "rewind", new_round=True)
+    cast(History, copied.history).add(copied, "rewind", new_round=True)
     return copied
 
 
@@ -295,7 +291,7 @@ def logged(step: Callable) -> Callable:
         finally:
             _running.step = not outermost
         changed = result if isinstance(result, type(model)) else model
-        history = _get(changed)
+        history = get_history(changed)
         if outermost and log_history and history is not None:
             try:
                 history.add(changed, step.__name__)

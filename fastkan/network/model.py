@@ -1,6 +1,7 @@
 """KAN: the network of the KAN papers, with pykan's names, built from fused layers."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -87,7 +88,6 @@ class KAN(Module):
     cache_data: Tensor | None
     _column_order: tuple[Snapshot, bool] | None = None  # of input_id: its values, and whether they are 0, 1, 2, ...
     _modules: dict[str, Any]
-    _buffers: dict[str, Tensor]
 
     def __init__(
         self,
@@ -112,10 +112,10 @@ class KAN(Module):
         backend: str | None = None,
         *,
         outside: str = "linear",
-        history: History | str | bool | None = None,
+        history: History | str | os.PathLike | bool | None = None,
         save_act: bool = True,
         auto_save: bool = False,
-        ckpt_path: str = "./model",
+        ckpt_path: str | os.PathLike = "./model",
     ):
         super().__init__()
         self.width = parse_width(width)
@@ -187,6 +187,10 @@ class KAN(Module):
     __getattr__ = lookup
 
     # Forward
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor: ...
 
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """x [..., in_features] -> [..., width_in[-1]]; a NaN in x makes the outputs that depend on it NaN.
@@ -385,7 +389,15 @@ class KAN(Module):
     load = classmethod(checkpoint.load)
     loadckpt = load
     keep, rewind, checkout, log_history = history_.keep, history_.rewind, history_.checkout, history_.log_history
-    history = history_.attached
+
+    @property
+    def history(self) -> History | None:
+        """The History, or None. May be set: True, a folder, a History, or None for none."""
+        return history_.get_history(self)
+
+    @history.setter
+    def history(self, history: History | str | os.PathLike | bool | None) -> None:
+        history_.set_history(self, history)
 
     def __getstate__(self) -> dict:
         state = super().__getstate__() | {"_column_order": None}

@@ -85,7 +85,7 @@ def _fused_layer(layer: KANLayer) -> Layer | None:
 
 
 class _AffineCheck(NamedTuple):
-    """Whether the nodes' affine maps are the identity, and the values for which that was found."""
+    """Whether the nodes' affine maps are the identity, with a snapshot of their values."""
 
     snapshots: list[Snapshot]
     identity: bool
@@ -135,7 +135,7 @@ def _on_cpu(model: "KAN") -> bool:
     return model._buffers["input_id"].is_cpu
 
 
-def _are_identities(modules: dict[str, nn.Module]) -> bool:
+def _are_identities(modules: dict[str, Any]) -> bool:
     for name, identity in IDENTITY.items():
         for p in modules[name]._parameters.values():
             if p.requires_grad or type(p) is not nn.Parameter:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..network import KAN
-from ..network.checkpoint import content, atomic_write
+from ..network.checkpoint import atomic_write, content
 from .columns import Preparation
 from .delimited import TableError
 

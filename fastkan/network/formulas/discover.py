@@ -9,7 +9,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -141,13 +141,14 @@ class _Split:
         if not isinstance(data.train, tuple):
             raise TypeError("dataset: expected tensors, not a loader")
         x, y = (t.double().view(len(t), -1) for t in data.train)
-        if data.test is data.train or torch.equal(data.test[0], data.train[0]):
+        test = cast(tuple[Tensor, Tensor], data.test)
+        if test is data.train or torch.equal(test[0], data.train[0]):
             order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-            test, train = order[: len(x) // 5], order[len(x) // 5 :]
-            self.x_test, self.y_test, self.x, self.y = x[test], y[test], x[train], y[train]
+            held_out, rest = order[: len(x) // 5], order[len(x) // 5 :]
+            self.x_test, self.y_test, self.x, self.y = x[held_out], y[held_out], x[rest], y[rest]
         else:
             self.x, self.y = x, y
-            self.x_test, self.y_test = (t.double().view(len(t), -1) for t in data.test)
+            self.x_test, self.y_test = (t.double().view(len(t), -1) for t in test)
         if not all(bool(t.isfinite().all()) for t in (self.x, self.y, self.x_test, self.y_test)):
             raise ValueError("dataset has NaN or infinite values: expected finite ones")
         std, size = (float(t.square().mean().sqrt()) for t in (self.y - self.y.mean(0), self.y))
@@ -302,8 +303,9 @@ def _choices(fits: list[list[_EdgeFit]]) -> Iterator[list[tuple[str, Tensor]]]:
 
 def _best_first(costs: list[list[float]]) -> Iterator[tuple[int, ...]]:
     """Choices of an index into every list, in ascending order of the sum of costs; each list is ascending."""
-    first: tuple[int, ...] = (0,) * len(costs)
-    queue, seen = [(sum(c[0] for c in costs), first)], {first}
+    first = (0,) * len(costs)
+    seen: set[tuple[int, ...]] = {first}
+    queue: list[tuple[float, tuple[int, ...]]] = [(sum((c[0] for c in costs), 0.0), first)]
     while queue:
         cost, choice = heapq.heappop(queue)
         yield choice

@@ -126,8 +126,9 @@ def fit_params(
     if bool(fit.r2.isfinite()) and not bool(fit.is_representable(dtype)):
         a, b, c, d = fit.affine[0, 0].tolist()
         raise ValueError(
-            f"{function.name}: the best fit is {c:.3g} {function.name}({a:.3g} x + {b:.3g}) + {d:.3g}, and {dtype} "
-            f"loses {fit.rounding_error.item():.1%} of it: expected a simpler function or a wider dtype (model.double())"
+            f"{function.name}: {c:.3g} {function.name}({a:.3g} x + {b:.3g}) + {d:.3g} is the best fit, and {dtype} "
+            f"loses {fit.rounding_error.item():.1%} of it: expected a simpler function or a wider dtype "
+            "(model.double())"
         )
     return fit.affine[0, 0], fit.r2[0, 0]
 
@@ -136,12 +137,13 @@ def _form(function: SymbolicFunction, y_th: float | None) -> tuple[Callable[[Ten
     """The function to fit, with the threshold y_th if there is one, and its symmetries."""
     if y_th is None:
         return function.torch_fn, symmetry(function.torch_fn)
-    return partial(function.singular_torch_fn, y_th=y_th), _symmetry_of_singular(function.singular_torch_fn, y_th)
+    return _with_threshold(function.singular_torch_fn, y_th)
 
 
 @lru_cache(maxsize=512)
-def _symmetry_of_singular(fun: Callable[..., Tensor], y_th: float) -> Symmetry:
-    return symmetry(partial(fun, y_th=y_th))
+def _with_threshold(fun: Callable[..., Tensor], y_th: float) -> tuple[Callable[[Tensor], Tensor], Symmetry]:
+    bound = partial(fun, y_th=y_th)
+    return bound, symmetry(bound)
 
 
 def _choose(

@@ -1,8 +1,7 @@
 """KANLayer: the numeric branch of a layer, with pykan's names and shapes, built on KANLinear."""
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.utils.checkpoint import checkpoint
 from ... import functional
 from ...arguments import integer, number
 from ...basis.base import BASES
-from ...basis.bspline import bspline_features, uniform_knots
-from ...nn import KANLinear
 from ...nn.computed import set_computed
 from ...nn.hooks import any_global_hook, hooked
 from ...nn.module import Module
@@ -20,46 +17,11 @@ from ...nn.view import view_of
 from ...snapshot import Snapshot, readable
 from ...spec import MAX_DEGREE
 from ...transforms import by_func
+from .edge_linear import EdgeLinear, Start, first_mask
 from .state_dict import prepare_numeric
 
 BLOCK = 8  # inputs whose basis functions are evaluated in one call
 MAX_SAVED = 1 << 18  # basis function values that autograd may save for the backward pass
-
-
-class Start(NamedTuple):
-    """The initialization of a KANLayer: its arguments of these names."""
-
-    noise_scale: float
-    scale_base_mu: float
-    scale_base_sigma: float
-    scale_sp: float
-    sparse_init: bool
-
-
-class EdgeLinear(KANLinear):
-    """The KANLinear of a KANLayer, initialized like pykan's layers."""
-
-    def __init__(self, start: Start, generator: torch.Generator | None, *args: Any, **options: Any):
-        self.start = start
-        super().__init__(*args, enable_standalone_scale_spline=True, generator=generator, **options)
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Initialize again: random parameters, and a uniform grid of the present size on grid_range.
-
-        Random numbers are drawn on the CPU in pykan's order and precision: the same seed gives the same network.
-        """
-        start, size, degree = self.start, self.grid_size, self.spline_order
-        inputs, outputs = self.in_features, self.out_features
-        grid = uniform_knots(*self.grid_range, size, degree, device="cpu")[None]
-        self.grid.copy_(grid.expand_as(self.grid))
-        noise = (torch.rand(size + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * start.noise_scale
-        phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
-        self.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / size))
-        draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
-        if self.base_weight is not None:
-            self.base_weight.copy_((start.scale_base_mu + start.scale_base_sigma * draw) / math.sqrt(inputs))
-        self.spline_scale.copy_(start.scale_sp / math.sqrt(inputs) * first_mask(inputs, outputs, start.sparse_init))
 
 
 class KANLayer(Module):
@@ -89,7 +51,6 @@ class KANLayer(Module):
     linear: EdgeLinear
     edge_mask: Tensor
     _modules: dict[str, Any]
-    _buffers: dict[str, Tensor]
 
     def __init__(
         self,
@@ -357,11 +318,11 @@ class KANLayer(Module):
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
         """The base function, by its name where it has one of BASES; may be set."""
-        return self.linear.base_name or self.linear.base_activation
+        return cast(str | Callable[[Tensor], Tensor], self.linear.base_name or self.linear.base_activation)
 
     @base_fun.setter
     def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:
-        self.linear.base_activation = base_fun
+        self.linear.base_activation = base_fun  # pyright: ignore[reportAttributeAccessIssue]  converted when set
 
     @property
     def grid_eps(self) -> float:
@@ -413,8 +374,9 @@ class KANLayer(Module):
     @torch.no_grad()
     def _write(self, name: str, value: Tensor) -> None:
         value = torch.as_tensor(value).to(getattr(self.linear, name))
-        if name in self.linear._parameters:
-            self.linear._parameters[name].copy_(value)
+        own = self.linear._parameters.get(name)
+        if own is not None:
+            own.copy_(value)
         else:
             set_computed(self.linear, name, value.expand(self.in_dim, self.out_dim))
 
@@ -457,16 +419,3 @@ def safe_sqrt(x: Tensor) -> Tensor:
     """sqrt with value and gradient 0 where x <= 0 (by rounding); NaN for NaN."""
     is_zero = x <= 0
     return x.masked_fill(is_zero, 1.0).sqrt().masked_fill(is_zero, 0.0)
-
-
-def first_mask(inputs: int, outputs: int, sparse: bool) -> Tensor:
-    """The mask [I, O] of a new layer, on the CPU: ones, or with `sparse` edges from every input to the nearest output
-    on [0, 1], and to every output from the nearest input."""
-    if not sparse:
-        return torch.ones(inputs, outputs, device="cpu")
-    at = [(torch.arange(n, device="cpu") + 0.5) / n for n in (inputs, outputs)]
-    distance = (at[0][:, None] - at[1]).abs()
-    mask = torch.zeros(inputs, outputs, device="cpu")
-    mask[torch.arange(inputs), distance.argmin(1)] = 1.0
-    mask[distance.argmin(0), torch.arange(outputs)] = 1.0
-    return mask
