@@ -6,9 +6,6 @@ import copy
 
 import pytest
 import torch
-from emulated import BACKEND, NAMESPACE
-from test_sequential import assert_same, data, in_turn, network, sequence
-from test_stack import burgers, layers, leaves, nested, rows, smooth, weights
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,6 +14,9 @@ from fastkan.backends import native
 from fastkan.network import stacked
 from fastkan.spec import Spec
 from fastkan.stack import Layer, layered, parts, stack_out
+from support.emulated import BACKEND, NAMESPACE
+from support.networks import assert_same, data, in_turn, network, sequence
+from support.stacks import burgers, layers, leaves, nested, rows, smooth, weights
 
 OPS = getattr(torch.ops, NAMESPACE)
 

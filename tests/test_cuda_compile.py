@@ -14,7 +14,7 @@ NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 if NVCC is None:
     pytest.skip("no nvcc", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("nvcc")  # one process compiles
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("nvcc")]  # one process compiles
 
 # The flags of CMakeLists.txt.
 FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-prec-div=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}")

@@ -1,23 +1,21 @@
-"""All gather kernels of csrc/cuda on the emulated GPU, against the reference: arithmetic, tilings, order of sums,
-barriers. The tests of test_ops and test_layout run on it as they do on the CPU's kernels."""
+"""Every kernel of csrc/cuda against the reference, thread by thread: arithmetic, tiling, order of sums, barriers.
 
-import zlib
+No GPU is needed. The tests of support/contraction_tests.py run here as they do for the CPU's kernels.
+"""
+
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import torch
-from emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_autograd import arguments, derivatives, layer, plain
-from test_autograd import problem as small_problem
-from test_layout import test_native_takes_any_layout as test_any_layout  # noqa: F401
-from test_ops import (  # noqa: F401
-    BRAIN,
-    DOUBLE,
-    HALF,
-    SINGLE,
+from torch.autograd import gradcheck
+
+from fastkan import select
+from fastkan.basis.bspline import OUTSIDE
+from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
+from support.calculus import arguments, derivatives, layer, plain, small_problem
+from support.contraction_tests import (  # noqa: F401
     test_native_at_infinity_is_the_reference,
     test_native_edge_backward_of_what_is_there,
     test_native_is_the_reference,
@@ -27,24 +25,9 @@ from test_ops import (  # noqa: F401
     test_native_on_the_knots,
     test_native_puts_a_nan_where_the_reference_does,
 )
-from torch.autograd import gradcheck
-
-from fastkan import select
-from fastkan.basis.bspline import OUTSIDE
-from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
-
-
-@pytest.fixture(autouse=True)
-def processors(request, monkeypatch):
-    """Few or many multiprocessors, by the hash of the test's name: half of the cases each."""
-    monkeypatch.setenv(PROCESSORS, str((FEW, MANY)[zlib.crc32(request.node.nodeid.encode()) % 2]))
-    return lambda count: monkeypatch.setenv(PROCESSORS, str(count))
-
-
-@pytest.fixture
-def native() -> ModuleType:
-    """What the tests of test_ops and test_layout take for the compiled backend."""
-    return BACKEND
+from support.contraction_tests import test_native_takes_any_layout as test_any_layout  # noqa: F401
+from support.emulated import BACKEND, FEW, MANY, NAMESPACE
+from support.problems import BF16, DOUBLE, HALF, SINGLE  # noqa: F401
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
@@ -57,7 +40,7 @@ def test_any_tiling(contraction, processors):
     @given(
         rows=st.integers(1, 300), inputs=st.integers(1, 9), outputs=st.integers(1, 70), grid_size=st.integers(1, 60),
         degree=st.integers(0, 5), knots=st.sampled_from(KNOTS), per_input=st.booleans(),
-        dtype=st.sampled_from([SINGLE, DOUBLE, BRAIN, HALF]), count=st.sampled_from([1, 2, 7, 40, 300]),
+        dtype=st.sampled_from([SINGLE, DOUBLE, BF16, HALF]), count=st.sampled_from([1, 2, 7, 40, 300]),
     )  # fmt: skip
     def check(rows, inputs, outputs, grid_size, degree, knots, per_input, dtype, count):
         processors(count)
@@ -73,7 +56,7 @@ def test_any_tiling(contraction, processors):
 LARGE = {"rows": (1500, 3, 8, 5), "outputs": (40, 2, 530, 6), "functions": (700, 2, 4, 600), "inputs": (9, 150, 12, 5)}
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("shape", LARGE)
 def test_large_in_one_direction(contraction, shape, dtype, processors):
@@ -84,7 +67,7 @@ def test_large_in_one_direction(contraction, shape, dtype, processors):
         assert_matches_reference(BACKEND, contraction, p)
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_all_rows_in_one_window(contraction, dtype, processors):
     """All rows in one window; the gradients of the others are written, too."""
@@ -95,7 +78,7 @@ def test_all_rows_in_one_window(contraction, dtype, processors):
         assert_matches_reference(BACKEND, contraction, p)
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_repeats_bit_for_bit(contraction, dtype, processors):
     """The order in which threads run differs from run to run."""

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from emulated import FEW, MANY, NAMESPACE, PROCESSORS
-from test_stack import layers, leaves, rows, weights
 
 from fastkan import stack
 from fastkan.stack import layered, parts
+from support.emulated import FEW, MANY, NAMESPACE, PROCESSORS
+from support.stacks import layers, leaves, rows, weights
 
 OPS = getattr(torch.ops, NAMESPACE)
 DOUBLE = torch.float64

@@ -9,17 +9,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from emulated import FEW, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from products import ALGORITHM, LARGE, Products
-from test_cuda_wgmma import MAJOR, on_hopper
-from test_ops import BRAIN, HALF, SINGLE, label, problem
 
 from fastkan import reference
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import Problem, call
+from support.emulated import FEW, MAJOR, algorithm, on_hopper
+from support.matrix_product_tests import ALGORITHM, LARGE, Products
+from support.problems import BF16, HALF, SINGLE, label, problem_of
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ CROSSED = {
     "functions": (8, 12, 20, 28, 56), "degree": (2, 3), "shape": ((1, 1, 8), (140, 9, 72), (300, 21, 136)),
 }  # fmt: skip
 FACTORS = {
-    "outside": OUTSIDE, "dtypes": ((BRAIN, BRAIN), (HALF, HALF), (SINGLE, BRAIN), (SINGLE, HALF)),
+    "outside": OUTSIDE, "dtypes": ((BF16, BF16), (HALF, HALF), (SINGLE, BF16), (SINGLE, HALF)),
     "base": (None, *BASES), "per_input": (False, True), "weighted": (False, True), "with_bias": (False, True),
 }  # fmt: skip
 
@@ -50,7 +49,7 @@ def cases() -> list[dict]:
 def test_is_the_reference(products, case):
     """One block for all tiles: the ring buffer wraps around many times."""
     products.processors(FEW)
-    products.check("kan_out", problem(case))
+    products.check("kan_out", problem_of(case))
 
 
 def test_any_tiling(products):
@@ -65,7 +64,7 @@ def test_any_tiling(products):
     )  # fmt: skip
     def check(rows, inputs, octets, count, fours):
         products.processors(count)
-        p = Problem.random(rows, inputs, 8 * octets, 4 * fours - 3, knots="promised", weighted=True, dtype=BRAIN)
+        p = Problem.random(rows, inputs, 8 * octets, 4 * fours - 3, knots="promised", weighted=True, dtype=BF16)
         products.check("kan_out", p)
 
     check()
@@ -75,7 +74,7 @@ def test_repeats_bit_for_bit(products):
     """In any order of arrival, also if inputs are split."""
     for processors in (FEW, 40):
         products.processors(processors)
-        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BRAIN)
+        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BF16)
         products.check("kan_out", p)
         (first,), (again,) = products.call("kan_out", p), products.call("kan_out", p)
         assert torch.equal(first, again)
@@ -83,14 +82,14 @@ def test_repeats_bit_for_bit(products):
 
 def test_strided_coefficients(products):
     """A view into a larger tensor: its strides are in the tensor map."""
-    p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BRAIN)
-    wide = torch.full((10, 12, 80), torch.nan, dtype=BRAIN)
+    p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BF16)
+    wide = torch.full((10, 12, 80), torch.nan, dtype=BF16)
     wide[::2, 2:10, 8:72] = p.coef
     products.check("kan_out", replace(p, coef=wide[::2, 2:10, 8:72]))
 
 
 def test_a_nan_is_where_the_reference_has_it(products):
-    p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BRAIN)
+    p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BF16)
     p.x[33, 2] = p.x[200, 0] = torch.nan
     (got,), (expected,) = products.call("kan_out", p), call(reference, "kan_out", p)
     assert torch.equal(got.isnan(), expected.isnan())

@@ -9,11 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from products import ALGORITHM, each_contraction
-from test_ops import BRAIN, DOUBLE, SINGLE, label, on_knots, problem
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,6 +19,9 @@ from fastkan.backends import native
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import TF32, Problem, assert_matches_reference, call
+from support.emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS, algorithm
+from support.matrix_product_tests import ALGORITHM, each_contraction
+from support.problems import BF16, DOUBLE, SINGLE, label, on_knots, problem_of
 
 ROUNDING = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE, ops.TF32), strict=True)))
 
@@ -46,7 +46,7 @@ class Kind:
 
 
 KINDS = {
-    "tf32": Kind(ROUNDING, SINGLE, BRAIN, TF32, 4, 32),
+    "tf32": Kind(ROUNDING, SINGLE, BF16, TF32, 4, 32),
     "float64": Kind(BACKEND, DOUBLE, SINGLE, 0.0, 2, 16),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -81,7 +81,7 @@ def cases() -> list:
 @pytest.mark.parametrize(("kind", "case", "count"), cases())
 def test_is_the_reference(contraction, kind, case, count, processors):
     processors(count)
-    kind.check(contraction, problem(case))
+    kind.check(contraction, problem_of(case))
 
 
 @each_kind
@@ -246,7 +246,7 @@ class Operators(TorchDispatchMode):
 @each_contraction
 @pytest.mark.parametrize(("precision", "dtype", "device", "rounds"), [
     ("highest", SINGLE, "cuda", False), ("high", SINGLE, "cuda", True), ("medium", SINGLE, "cuda", True),
-    ("medium", DOUBLE, "cuda", False), ("medium", BRAIN, "cuda", False), ("medium", SINGLE, "cpu", False),
+    ("medium", DOUBLE, "cuda", False), ("medium", BF16, "cuda", False), ("medium", SINGLE, "cpu", False),
 ])  # fmt: skip
 def test_follows_torchs_switch(contraction, precision, dtype, device, rounds):
     p = Problem.random(2, 2, 4, 5).to(dtype)

@@ -3,6 +3,7 @@
 Modules that import this one are skipped unless the library is built (by `make test`).
 """
 
+import zlib
 from pathlib import Path
 from types import ModuleType
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from fastkan import ops
+from support.matrix_product_tests import ALGORITHM, Products
 
-LIBRARY = Path(__file__).with_name("libfastkan_emulated.so")
+LIBRARY = Path(__file__).parent.parent / "libfastkan_emulated.so"
 if not LIBRARY.exists():
     pytest.skip(f"{LIBRARY.name} is not built: `make test` builds it", allow_module_level=True)
 
@@ -34,3 +36,28 @@ FEW, MANY = 1, 132
 def algorithm() -> str:
     """The algorithm of the last contraction."""
     return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
+
+
+@pytest.fixture(autouse=True)
+def processors(request, monkeypatch):
+    """Few or many, by the name of the test: half of the cases each."""
+    monkeypatch.setenv(PROCESSORS, str((FEW, MANY)[zlib.crc32(request.node.nodeid.encode()) % 2]))
+    return lambda count: monkeypatch.setenv(PROCESSORS, str(count))
+
+
+@pytest.fixture
+def native() -> ModuleType:
+    """The compiled backend of contraction_tests and family_tests."""
+    return BACKEND
+
+
+MAJOR = "FASTKAN_EMULATED_MAJOR"  # of the compute capability
+
+
+def on_hopper(monkeypatch, asked: str) -> Products:
+    monkeypatch.setenv(ALGORITHM, asked)
+    monkeypatch.setenv(MAJOR, "9")
+    return Products(
+        BACKEND, "cpu", algorithm, asked=asked, best="wgmma",
+        processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
+    )  # fmt: skip
