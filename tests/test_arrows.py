@@ -195,6 +195,7 @@ for module in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_every_module_imports_in_a_fresh_process():
     """Each in a process where only torch was imported before and no optional package can be."""

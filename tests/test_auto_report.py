@@ -5,10 +5,10 @@ import warnings
 
 import pytest
 import torch
-from test_network_symbolic import become, kan, same, seen, state, uniform
 
 from fastkan.compat.pykan import MultKAN
 from fastkan.network.formulas.edges import Replaced, Report
+from support.symbolic import become, kan, same, seen, state, uniform
 
 
 def wild(x):

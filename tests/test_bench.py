@@ -268,6 +268,7 @@ def test_contestants_take_other_inputs_in_turn(problem):
     assert torch.equal(seen[0], x) and torch.equal(seen[2], x) and torch.equal(seen[1], x.roll(1, 0))
 
 
+@pytest.mark.long
 def test_tutorials_under_one_package_in_a_process_of_its_own():
     pytest.importorskip("sympy"), pytest.importorskip("matplotlib")
     from bench import report, tutorials

@@ -11,6 +11,7 @@ from fastkan.network.formulas.edge_fit import fit_params, fit_symbolic
 from fastkan.network.formulas.suggest import rank
 from fastkan.network.layers.library import SYMBOLIC_LIB, get_symbolic
 from fastkan.network.layers.rounding import allowed, lost
+from support.tiers import long
 
 X = 2 * torch.rand(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
 FLAT = {  # what many functions only resemble from far away
@@ -22,7 +23,7 @@ FLAT = {  # what many functions only resemble from far away
 }
 
 
-@pytest.mark.parametrize("shape", FLAT)
+@pytest.mark.parametrize("shape", ["bent", "exact line", *long("line", "parabola", "exact parabola")])
 def test_float32_carries_every_fit_or_it_is_none(shape):
     y = FLAT[shape]
     wide, fit = (fit_symbolic(X, y, dtype=dtype) for dtype in (torch.float64, torch.float32))

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from test_network_model import CLOSE, MIXED, inputs, shaken
 
 from fastkan import KAN
+from support.models import CLOSE, MIXED, inputs, shaken
 
 DEEP = {"width": [4, [3, 2], [2, 2], 3], "mult_arity": [[], [3, 2], [2, 1], []], "grid": [3, 4, 5], "k": [3, 2, 3]}
 X = inputs(40, 4)

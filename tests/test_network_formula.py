@@ -14,6 +14,7 @@ from fastkan import KAN
 from fastkan.compat.pykan import from_pykan
 from fastkan.network.formulas import simplify
 from fastkan.network.layers.library import SYMBOLIC_LIB
+from support.tiers import long
 
 sympy = pytest.importorskip("sympy")
 
@@ -73,11 +74,15 @@ def shapes(draw):
     return width, arities
 
 
-@settings(max_examples=40, deadline=None)
-@given(shapes(), st.integers(0, 10**6))
-def test_formula_is_the_model(shape, seed):
-    width, arities = shape
-    assert_formula_is_model(symbolic_network(width, arities, seed), uniform(20, width[0][0], seed=seed))
+@pytest.mark.parametrize("examples", [10, *long(40)])
+def test_formula_is_the_model(examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(shapes(), st.integers(0, 10**6))
+    def check(shape, seed):
+        width, arities = shape
+        assert_formula_is_model(symbolic_network(width, arities, seed), uniform(20, width[0][0], seed=seed))
+
+    check()
 
 
 def test_two_multiplication_nodes_of_arity_3():

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from conftest import skip_if_missing
-from test_network_model import inputs
 
 from fastkan import KAN, reference
 from fastkan.compat.pykan import from_pykan
 from fastkan.network.layers.library import SYMBOLIC_LIB
 from fastkan.network.train import gradient, lbfgs, objective, penalties
 from fastkan.network.train.lbfgs import LBFGS
+from support.backends import skip_if_missing
+from support.models import inputs
 
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.3, "lamb_coefdiff": 0.2}
 METRICS = ("edge_forward_spline_n", "edge_forward_sum", "edge_forward_spline_u")

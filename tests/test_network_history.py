@@ -7,10 +7,10 @@ import pickle
 
 import pytest
 import torch
-from test_network_model import MIXED, inputs, shaken
 
 from fastkan import KAN
 from fastkan.network import History, checkpoint
+from support.models import MIXED, inputs, shaken
 
 X = inputs(30, 2)
 DATA = {"train_input": X, "train_label": X.prod(1, keepdim=True)} | {

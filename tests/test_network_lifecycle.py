@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_network_model import MIXED, inputs, shaken
 
 from fastkan import KAN
 from fastkan.network import checkpoint
+from support.models import MIXED, inputs, shaken
 
 X = inputs(25, 3, scale=1.0)
 

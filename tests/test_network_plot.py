@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_network_model import inputs, shaken
 
 from fastkan import KAN
 from fastkan.network import plot_training
 from fastkan.network.plot import diagram, diagram_artists, edge_data
 from fastkan.network.plot.layout import Shape, place
+from support.models import inputs, shaken
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fastkan[plot]")
 figure_module = pytest.importorskip("matplotlib.figure")

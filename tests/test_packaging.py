@@ -92,6 +92,7 @@ def pure(source, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_wheel_contents(native):
     assert native.name.startswith("fastkan-") and "-py3-none-" in native.name and not native.name.endswith("-any.whl")
     names = zipfile.ZipFile(native).namelist()
@@ -102,6 +103,7 @@ def test_wheel_contents(native):
     assert [name for name in names if name.endswith(".so")] == [LIBRARY]
 
 
+@pytest.mark.long
 def test_wheel_metadata(native):
     import fastkan
 
@@ -115,12 +117,14 @@ def test_wheel_metadata(native):
     assert "MIT License" in read["LICENSE"]
 
 
+@pytest.mark.long
 def test_wheel_runs_natively(native, tmp_path):
     zipfile.ZipFile(native).extractall(tmp_path)
     assert json.loads(python(STATE, tmp_path))["native"].startswith("chosen")
     python(FORWARD, tmp_path)
 
 
+@pytest.mark.long
 def test_library_needs_only_the_stable_abi(native, tmp_path):
     """No Python and no C++ symbol of torch: that is what makes one file serve every version of both."""
     if shutil.which("nm") is None:
