@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastkan import select
-from fastkan.testing import CONTRACTIONS
+from support.backends import Recorder, skip_if_missing
 
 # Without it cuBLAS does not repeat itself; it is read when the first product runs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -54,34 +54,6 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
-
-
-class Recorder(ModuleType):
-    """A backend that counts the calls of its contractions."""
-
-    def __init__(self, name: str, backend: ModuleType):
-        super().__init__(name)
-        self.backend, self.calls = backend, Counter()
-        for contraction in CONTRACTIONS:
-            setattr(self, contraction, self._counting(contraction))
-
-    def _counting(self, contraction: str):
-        function = getattr(self.backend, contraction)
-
-        def counted(*args):
-            self.calls[contraction] += 1
-            return function(*args)
-
-        return counted
-
-    def __getattr__(self, attribute: str):
-        return getattr(self.backend, attribute)
-
-
-def skip_if_missing(name: str) -> None:
-    reason = select.missing(name, "cpu", (torch.float32,))
-    if reason:
-        pytest.skip(f"{name}: {reason}")
 
 
 @pytest.fixture(params=sorted(set(select.BACKENDS) - {"triton"}))  # its interpreter has tests of its own, short ones

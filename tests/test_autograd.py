@@ -9,49 +9,12 @@ from torch import func
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from fastkan import autograd, reference
-from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE, uniform_knots
 from fastkan.functional import edge_mean, kan_linear
 from fastkan.testing import CONTRACTIONS, KNOTS, Problem
+from support.calculus import TRANSFORMS, arguments, derivatives, layer, plain, small_problem
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-
-
-def problem(**kwargs) -> Problem:
-    return Problem.random(4, 3, 2, 4, **{"dtype": torch.float64, "knots": "uneven", "per_input": True, **kwargs})
-
-
-def arguments(p: Problem, scaled: bool = False) -> dict[str, torch.Tensor]:
-    tensors = {"x": p.x, "coef": p.coef, "base_weight": p.base_weight, "bias": p.bias}
-    if scaled:
-        tensors["scale"] = p.terms[0]
-    return {name: t.clone().requires_grad_() for name, t in tensors.items() if t is not None}
-
-
-def layer(p: Problem, names, backend: str):
-    """kan_linear on a backend as a function of the named tensors."""
-    spec = p.spec
-
-    def run(*tensors):
-        return kan_linear(
-            **dict(zip(names, tensors, strict=True)), grid=p.grid, degree=spec.degree, base=BASES[spec.base],
-            outside=OUTSIDE[spec.outside], uniform=spec.uniform, backend=backend,
-        )  # fmt: skip
-
-    return run
-
-
-def plain(p: Problem, names):
-    """The same function by the reference's formula, whose derivatives are ordinary autograd's."""
-
-    def run(*tensors):
-        t = dict(zip(names, tensors, strict=True))
-        coef = t["coef"] * t["scale"][:, None] if "scale" in t else t["coef"]
-        x = t["x"].reshape(-1, t["x"].shape[-1])
-        y = reference.kan_out(x, None, coef, t.get("base_weight"), t.get("bias"), p.grid, p.spec, 0)
-        return y.reshape(*t["x"].shape[:-1], -1)
-
-    return run
 
 
 @pytest.mark.parametrize("base", ["silu", "identity", None])
@@ -59,7 +22,7 @@ def plain(p: Problem, names):
 @pytest.mark.parametrize("degree", [0, 1, 3, 5])
 def test_gradcheck(backend, degree, outside, base):
     scaled = base == "silu"
-    p = problem(degree=degree, outside=outside, base=base, with_bias=scaled)
+    p = small_problem(degree=degree, outside=outside, base=base, with_bias=scaled)
     tensors = arguments(p, scaled)
     run, values = layer(p, tensors, backend), tuple(tensors.values())
     assert gradcheck(run, values, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
@@ -68,7 +31,7 @@ def test_gradcheck(backend, degree, outside, base):
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
 def test_gradgradcheck(backend, degree, outside):
-    p = problem(degree=degree, outside=outside, knots="promised")
+    p = small_problem(degree=degree, outside=outside, knots="promised")
     tensors = arguments(p, scaled=degree == 3)
     run = layer(p, tensors, backend)
     assert gradgradcheck(run, tuple(tensors.values()), check_fwd_over_rev=True, check_batched_grad=True)
@@ -76,7 +39,7 @@ def test_gradgradcheck(backend, degree, outside):
 
 @pytest.mark.parametrize("frozen", ["x", "coef", "base_weight", "bias", "scale"])
 def test_gradients_of_a_part_of_the_arguments(backend, frozen):
-    p = problem()
+    p = small_problem()
     tensors = arguments(p, scaled=True)
     tensors[frozen].requires_grad_(False)
     run = layer(p, tensors, backend)
@@ -84,24 +47,12 @@ def test_gradients_of_a_part_of_the_arguments(backend, frozen):
     assert gradgradcheck(run, tuple(tensors.values()), fast_mode=True)
 
 
-def derivatives(run, tensors: dict[str, torch.Tensor], depth: int) -> list[torch.Tensor]:
-    """Gradients of a number, of a number made of those, and so on, each by every tensor."""
-    values = list(tensors.values())
-    found, outputs = [], [run(*values)]
-    for _ in range(depth):
-        number = sum((torch.sin(v + k)).sum() for k, v in enumerate(outputs))
-        grads = torch.autograd.grad(number, values, create_graph=True, allow_unused=True)
-        outputs = [torch.zeros_like(t) if g is None else g for g, t in zip(grads, values, strict=True)]
-        found += [g.detach() for g in outputs]
-    return found
-
-
 @pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", range(6))
 def test_three_orders_are_ordinary_autograds(backend, degree, outside, scaled):
     for knots in KNOTS:
-        p = problem(degree=degree, outside=outside, knots=knots)
+        p = small_problem(degree=degree, outside=outside, knots=knots)
         tensors = arguments(p, scaled)
         found = derivatives(layer(p, tensors, backend), tensors, 3)
         expected = derivatives(plain(p, tensors), tensors, 3)
@@ -110,7 +61,7 @@ def test_three_orders_are_ordinary_autograds(backend, degree, outside, scaled):
 
 
 def test_the_third_derivative_is_the_difference_of_the_second(backend):
-    p = problem(degree=5, base="silu")
+    p = small_problem(degree=5, base="silu")
     tensors = arguments(p)
     run = layer(p, tensors, backend)
     x, rest = tensors["x"].detach(), [t.detach() for t in list(tensors.values())[1:]]
@@ -175,7 +126,7 @@ def zeros_for_none(grads, tensors):
 def test_each_function_is_the_reference_by_ordinary_autograd(backend, name, order, base, weighted):
     results = []
     for where in (backend, None):
-        run, fixed = as_function(name, problem(order=order, base=base, weighted=weighted, degree=5), where)
+        run, fixed = as_function(name, small_problem(order=order, base=base, weighted=weighted, degree=5), where)
         tensors = [t.clone().requires_grad_() for t in fixed if t is not None]
         outputs = flat(run, fixed)(*tensors)
         cotangents = [torch.cos(torch.arange(y.numel()).double()).view_as(y).requires_grad_() for y in outputs]
@@ -193,7 +144,7 @@ def test_each_function_is_the_reference_by_ordinary_autograd(backend, name, orde
 @pytest.mark.parametrize("base", ["silu", None])
 @pytest.mark.parametrize("name", CONTRACTIONS[:-2])
 def test_each_function_has_tangents_in_every_argument(backend, name, base, weighted):
-    p = problem(base=base, weighted=weighted, degree=4)
+    p = small_problem(base=base, weighted=weighted, degree=4)
     run, fixed = as_function(name, p, backend)
     plainly = flat(as_function(name, p, None)[0], fixed)
     tensors = [t for t in fixed if t is not None]
@@ -214,7 +165,7 @@ def test_each_function_has_tangents_in_every_argument(backend, name, base, weigh
 
 @pytest.mark.parametrize("name", CONTRACTIONS[:-1])
 def test_each_function_under_vmap_in_every_argument(backend, name):
-    p = problem(weighted=True)
+    p = small_problem(weighted=True)
     run, fixed = as_function(name, p, backend)
     call, plainly = flat(run, fixed), flat(as_function(name, p, None)[0], fixed)
     batched = [torch.stack([t, 0.5 * t, t.flip(0)]) for t in fixed]
@@ -231,24 +182,6 @@ def test_each_function_under_vmap_in_every_argument(backend, name):
 
 # torch.func on the layer.
 
-TRANSFORMS = {
-    "grad": lambda f, x: func.grad(lambda v: f(v).square().sum())(x),
-    "vjp": lambda f, x: func.vjp(f, x)[1](f(x).cos()),
-    "jvp": lambda f, x: func.jvp(f, (x,), (x.sin(),)),
-    "linearize": lambda f, x: func.linearize(f, x)[1](x.sin()),
-    "jacrev": lambda f, x: func.jacrev(f)(x),
-    "jacfwd": lambda f, x: func.jacfwd(f)(x),
-    "hessian": lambda f, x: func.hessian(f)(x),
-    "jacrev of jacrev": lambda f, x: func.jacrev(func.jacrev(f))(x),
-    "jacfwd of jacfwd": lambda f, x: func.jacfwd(func.jacfwd(f))(x),
-    "third order": lambda f, x: func.jacfwd(func.jacrev(func.jacrev(f)))(x),
-    "laplacian of each row": lambda f, x: func.vmap(lambda row: func.hessian(f)(row).diagonal(0, -2, -1).sum(-1))(x),
-    "gradient of each row": lambda f, x: func.vmap(func.grad(lambda row: f(row).sum()))(x),
-    "vmap over columns": lambda f, x: func.vmap(f, in_dims=1)(torch.stack([x, x + 0.1], 1)),
-    "vmap of vmap": lambda f, x: func.vmap(func.vmap(f))(x[None, None].expand(2, 3, -1, -1)),
-    "Hessian-vector product": lambda f, x: func.jvp(func.grad(lambda v: f(v).sin().sum()), (x,), (x.cos(),))[1],
-}
-
 
 def same(found, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
@@ -256,7 +189,7 @@ def same(found, expected) -> None:
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms_by_x(backend, transform):
-    p = problem(degree=4)
+    p = small_problem(degree=4)
     tensors = {name: t.detach() for name, t in arguments(p, scaled=True).items()}
     rest = list(tensors.values())[1:]
     run, plainly = layer(p, tensors, backend), plain(p, tensors)
@@ -266,7 +199,7 @@ def test_transforms_by_x(backend, transform):
 @pytest.mark.parametrize("name", ["coef", "scale", "base_weight", "bias"])
 @pytest.mark.parametrize("transform", ["grad", "vjp", "jvp", "jacrev", "jacfwd", "hessian"])
 def test_transforms_by_parameters(backend, transform, name):
-    p = problem()
+    p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p, scaled=True).items()}
     run, plainly = layer(p, tensors, backend), plain(p, tensors)
 
@@ -277,7 +210,7 @@ def test_transforms_by_parameters(backend, transform, name):
 
 
 def test_gradients_of_each_sample(backend):
-    p = problem()
+    p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p, scaled=True).items()}
 
     def per_sample(function):
@@ -290,7 +223,7 @@ def test_gradients_of_each_sample(backend):
 
 
 def test_ensembles(backend):
-    p = problem()
+    p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p, scaled=True).items()}
     members = [torch.stack([t, 0.3 * t, -t]) for t in list(tensors.values())[1:]]
 
@@ -302,7 +235,7 @@ def test_ensembles(backend):
 
 def test_the_reference_is_never_called_for_native(native, monkeypatch):
     """Everything above once more with the reference broken."""
-    p = problem(degree=4)
+    p = small_problem(degree=4)
     tensors = {name: t.detach() for name, t in arguments(p, scaled=True).items()}
     rest = list(tensors.values())[1:]
 
@@ -369,7 +302,7 @@ def test_a_training_step_of_a_network_on_a_pde(backend):
 @pytest.mark.parametrize("base", ["silu", None])
 @pytest.mark.parametrize("degree", [0, 3])
 def test_edge_mean_gradients(backend, degree, base):
-    p = problem(degree=degree, base=base)
+    p = small_problem(degree=degree, base=base)
     tensors = [t.clone().requires_grad_() for t in (p.x, p.coef, p.base_weight) if t is not None]
 
     def run(x, coef, base_weight=None):
@@ -380,7 +313,7 @@ def test_edge_mean_gradients(backend, degree, base):
 
 
 def test_edge_mean_under_transforms(backend):
-    p = problem()
+    p = small_problem()
 
     def penalty(mean, coef):
         return mean(coef).square().sum()
@@ -398,7 +331,7 @@ def test_edge_mean_under_transforms(backend):
 
 @pytest.mark.parametrize("base", ["silu", None])
 def test_gradients_of_all_moments(backend, base):
-    p = problem(base=base)
+    p = small_problem(base=base)
     tensors = [t.clone().requires_grad_() for t in (p.x, p.coef, p.base_weight) if t is not None]
 
     def run(x, coef, base_weight=None):
@@ -409,7 +342,7 @@ def test_gradients_of_all_moments(backend, base):
 
 
 def test_edge_mean_gradients_under_vmap(backend):
-    p = problem()
+    p = small_problem()
     x = torch.stack([p.x, -p.x])
 
     def of(function):
@@ -446,14 +379,14 @@ def test_edge_mean_saves_x_the_parameters_and_the_moments(backend):
 
 
 def test_everyday_backward_is_one_call(backend, calls):
-    p = problem()
+    p = small_problem()
     tensors = arguments(p)
     layer(p, tensors, backend)(*tensors.values()).sum().backward()
     assert dict(calls[backend]) == {"kan_out": 1, "kan_backward": 1}
 
 
 def test_a_backward_computes_what_is_needed_only(backend, calls):
-    p = problem()
+    p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p).items()}
     run = layer(p, tensors, backend)
     for name, contraction in (("x", "kan_in"), ("coef", "kan_coef"), ("base_weight", "kan_coef"), ("bias", None)):
@@ -464,7 +397,7 @@ def test_a_backward_computes_what_is_needed_only(backend, calls):
 
 
 def test_changing_x_in_place_before_backward_is_an_error(backend):
-    p = problem()
+    p = small_problem()
     tensors = arguments(p)
     x = tensors["x"].detach()
     y = layer(p, tensors, backend)(x, *list(tensors.values())[1:])
@@ -474,7 +407,7 @@ def test_changing_x_in_place_before_backward_is_an_error(backend):
 
 
 def test_inference_and_no_grad_need_no_function(backend):
-    p = problem()
+    p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p).items()}
     expected = plain(p, tensors)(*tensors.values())
     for mode in (torch.no_grad, torch.inference_mode):
@@ -483,7 +416,7 @@ def test_inference_and_no_grad_need_no_function(backend):
 
 
 def test_a_vectorized_hessian_can_be_differentiated(backend):
-    p = problem()
+    p = small_problem()
     tensors = {"x": p.x, "coef": p.coef, "base_weight": p.base_weight}
     run = layer(p, tensors, backend)
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import BSpline
 
 from fastkan import reference
 from fastkan.basis.base import BASES, base_feature
 from fastkan.basis.bspline import num_functions, uniform_knots
 from fastkan.spec import Spec
 from fastkan.testing import absolute_features, assert_within
+from support.problems import scipy_features
 
 DEGREES = range(6)
 EPS = torch.finfo(torch.float64).eps
@@ -32,18 +32,6 @@ def places(t: np.ndarray, degree: int) -> np.ndarray:
     """Points inside, on every knot and a rounding beside it, in the tail and beyond the last knot."""
     dense = np.linspace(t[0] - 1.0, t[-1] + 1.0, 211)
     return np.concatenate([dense, t, np.nextafter(t, np.inf), np.nextafter(t, -np.inf), (t[1:] + t[:-1]) / 2])
-
-
-def scipy_features(x: np.ndarray, t: np.ndarray, degree: int, order: int) -> np.ndarray:
-    """[N, F] by scipy: the tail on the extended knots, zero beyond them, [t_K, t_F] closed at both ends."""
-    count = len(t) - degree - 1
-    inner = BSpline(t, np.eye(count), degree, extrapolate=False)(x, nu=order)
-    steps = np.arange(1, degree + 1)
-    padded = np.concatenate([t[0] - steps[::-1], t, t[-1] + steps])
-    tail = BSpline(padded, np.eye(count + 2 * degree), degree, extrapolate=False)(x, nu=order)
-    tail = np.where(((x >= t[0]) & (x < t[-1]))[:, None], tail[:, degree : degree + count], 0.0)
-    inside = (x >= t[degree]) & (x <= t[count])
-    return np.where(inside[:, None], inner, tail)
 
 
 def features(x: np.ndarray, t: np.ndarray, degree: int, order: int = 0, outside: str = "zero", uniform: bool = False):

@@ -5,11 +5,8 @@ import io
 import pickle
 import warnings
 
-import peers
 import pytest
 import torch
-from conftest import skip_if_missing
-from pykan_both import real_kan
 from torch import nn
 from torch.nn import functional as F
 
@@ -17,6 +14,9 @@ import fastkan
 from fastkan import functional
 from fastkan.backends import native
 from fastkan.compat.accelerated import Accelerated
+from support import peers
+from support.backends import skip_if_missing
+from support.pykan import real_kan
 
 # float64 rounding of sums of some hundred terms of about one
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
@@ -483,6 +483,6 @@ def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan, monkeypatch, op
 
 def test_pykans_layer_on_its_own_returns_the_values_on_every_edge(pykan):
     layer = pykan.KANLayer(2, 3)
-    with pytest.warns(UserWarning, match="the model .KANLayer.: it is not within a MultKAN"):
+    with pytest.warns(UserWarning, match="the model .KANLayer.: it is not within an accelerated MultKAN"):
         fastkan.accelerate(layer)
     assert len(layer(torch.zeros(4, 2))) == 4 and type(layer) is pykan.KANLayer

@@ -2,7 +2,6 @@
 
 import copy
 
-import peers
 import pytest
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from fastkan.compat.efficient_kan import (
     to_efficient_kan,
     to_efficient_kan_state,
 )
+from support import peers
 
 
 def theirs(**options) -> nn.Module:

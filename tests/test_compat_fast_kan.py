@@ -4,15 +4,15 @@ import copy
 import io
 import pickle
 
-import peers
 import pytest
 import torch
-from conftest import skip_if_missing
 from torch import nn
 from torch.nn import functional as F
 
 import fastkan
 from fastkan.compat.fast_kan import from_fast_kan, to_fast_kan
+from support import peers
+from support.backends import skip_if_missing
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 OPTIONS = [

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
-from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor import cpp_builder
 
 from fastkan import use_backend
 from fastkan.functional import edge_mean, kan_linear
 from fastkan.testing import Problem
+from support.backends import skip_if_missing
+from support.graphs import Graphs, forward_and_backward
+from support.tiers import long
 
 P = Problem.random(6, 3, 4, 5, dtype=torch.float64)
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -40,24 +42,6 @@ def edges(backend: str | None):
 def leaves(rows: int = 6, lead: tuple[int, ...] | None = None) -> list[torch.Tensor]:
     x = torch.linspace(-1.3, 1.3, rows * 3, dtype=torch.float64).reshape(*(lead or (rows,)), 3)
     return [t.clone().requires_grad_() for t in (x, P.coef, P.base_weight, P.bias, P.terms[0])]
-
-
-def forward_and_backward(run, tensors) -> list[torch.Tensor]:
-    y = run(*tensors)
-    grads = torch.autograd.grad(y.square().sum(), tensors, allow_unused=True)
-    return [y.detach(), *(torch.zeros_like(t) if g is None else g for g, t in zip(grads, tensors, strict=True))]
-
-
-class Graphs:
-    """A compiler that keeps the operators of what it was given, forward and backward."""
-
-    def __init__(self):
-        self.operators: list[set[str]] = []
-        self.backend = aot_autograd(fw_compiler=self.keep, bw_compiler=self.keep)
-
-    def keep(self, graph, inputs):
-        self.operators.append({str(node.target) for node in graph.graph.nodes if node.op == "call_function"})
-        return graph.forward
 
 
 def assert_ran_on(backend: str, graphs: Graphs, *contractions: str) -> None:
@@ -175,7 +159,9 @@ def test_export(backend_name):
         torch.testing.assert_close(program.module()(x), net(x), **CLOSE)
 
 
+@pytest.mark.parametrize("backend_name", ["native", *long("reference")])
 def test_inductor(backend_name):
+    skip_if_missing(backend_name)
     try:
         cpp_builder.get_cpp_compiler()
     except Exception as error:

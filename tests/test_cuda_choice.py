@@ -1,14 +1,11 @@
-"""Where a network on a GPU runs in one call: chosen by shapes, without a look at values, where that is proven or asked
-for. The kernels run on the emulated GPU.
+"""When a network on a GPU runs as one fused call: decided by shapes, never by values, and only for proven architectures
+or by request. The kernels run on the emulated GPU.
 """
 
 import copy
 
 import pytest
 import torch
-from emulated import BACKEND, NAMESPACE
-from test_sequential import assert_same, data, in_turn, network, sequence
-from test_stack import burgers, layers, leaves, nested, rows, smooth, weights
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,13 +14,16 @@ from fastkan.backends import native
 from fastkan.network import stacked
 from fastkan.spec import Spec
 from fastkan.stack import Layer, layered, parts, stack_out
+from support.emulated import BACKEND, NAMESPACE
+from support.networks import assert_same, data, in_turn, network, sequence
+from support.stacks import burgers, layers, leaves, nested, rows, smooth, weights
 
 OPS = getattr(torch.ops, NAMESPACE)
 
 
 @pytest.fixture
 def calls(monkeypatch) -> dict[str, int]:
-    """A GPU in the place of the CPU, and how often its operators ran."""
+    """Runs the emulated GPU's operators in place of the CPU's, and counts their calls."""
     counted = dict.fromkeys(("stack_out", "stack_backward", "kan_out", "kan_in", "kan_coef", "kan_backward"), 0)
 
     def counting(name, operator):
@@ -39,7 +39,7 @@ def calls(monkeypatch) -> dict[str, int]:
     fits = stack.fits
     monkeypatch.setattr(stack, "fits", lambda device, *args: fits("cuda", *args))
     monkeypatch.setattr(stack, "MAX_TANGENTS", stack.MAX_GPU_TANGENTS)
-    monkeypatch.setattr(stacked, "_at_hand", lambda model: False)
+    monkeypatch.setattr(stacked, "_on_cpu", lambda model: False)
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     return counted
 
@@ -49,7 +49,7 @@ def taken_apart(calls: dict[str, int]) -> bool:
 
 
 def test_networks_run_in_one_call(calls):
-    """Values, and gradients of a loss of values and slopes, as layer by layer."""
+    """Same values, and gradients of a loss of values and slopes, as layer by layer."""
     for model, apart in (
         (m := sequence(), lambda x: nn.Sequential.forward(m, x)),
         (k := network(), lambda x: in_turn(k, x)),
@@ -60,7 +60,7 @@ def test_networks_run_in_one_call(calls):
         calls.update(dict.fromkeys(calls, 0))
 
 
-def test_derivatives_up_to_the_second_in_a_loss_stay_in_one_call(calls):
+def test_up_to_second_derivatives_in_a_loss_are_one_call(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(40, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
@@ -71,7 +71,7 @@ def test_derivatives_up_to_the_second_in_a_loss_stay_in_one_call(calls):
 
 
 @pytest.mark.parametrize("depth", [3, 4])
-def test_higher_ones_go_layer_by_layer(calls, depth):
+def test_higher_derivatives_run_layer_by_layer(calls, depth):
     made = leaves(smooth((2, 4, 1)))
     x = rows(10, 2).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights=False)
@@ -86,8 +86,8 @@ def test_higher_ones_go_layer_by_layer(calls, depth):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("widths", [(4, 400, 3), (3, 40, 40, 2), (30, 30, 30), (1, 1, 900)], ids=str)
-def test_the_size_is_what_the_kernels_have_room_for(widths, dtype, monkeypatch):
-    """As the kernels tell it themselves."""
+def test_shared_memory_size_matches_the_kernels(widths, dtype, monkeypatch):
+    """The size in Python is the size in the kernels' error message."""
     made = layers(widths, dtype=dtype, degree=3)
     x = rows(1, widths[0], dtype=dtype)
     u, needed = rows(1, widths[-1], dtype=dtype), stack.block_bytes(made)
@@ -100,8 +100,8 @@ def test_the_size_is_what_the_kernels_have_room_for(widths, dtype, monkeypatch):
             OPS.stack_backward(*args)
 
 
-def test_a_block_just_filled():
-    """The largest network of its kind that fits runs; the next one does not."""
+def test_the_largest_network_that_fits():
+    """The largest network that fits runs; the next larger one does not."""
     sizes = [n for n in range(1, 400) if stack.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
     assert sizes == list(range(1, len(sizes) + 1)) and len(sizes) > 40
     for n in (len(sizes), len(sizes) + 1):
@@ -118,7 +118,7 @@ def test_a_block_just_filled():
 SAME = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
 
 
-def test_many_rows_go_layer_by_layer(calls):
+def test_many_rows_run_layer_by_layer(calls):
     made = layers((3, 4, 2))
     assert functional.stack_backend(rows(stack.GPU_ROWS, 3), made, None) == "native"
     assert functional.stack_backend(rows(stack.GPU_ROWS + 1, 3), made, None) is None
@@ -131,7 +131,7 @@ SPEC = Spec.of(3, "silu", "zero", True)
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Tensors on a GPU that has no memory and no values, served by compiled kernels."""
+    """Fake tensors on a GPU, with compiled kernels reported as available."""
     monkeypatch.setattr(native, "missing", lambda *args: None)
     shapes = [[None if t is None else t.shape for t in m[:5]] for m in layers((3, 4, 2))]
     with FakeTensorMode():
@@ -139,7 +139,7 @@ def gpu(monkeypatch):
         yield torch.empty(20, 3, device="cuda"), [Layer(*own, SPEC) for own in there]
 
 
-def test_unproven_kernels_are_taken_by_name_alone(gpu, monkeypatch):
+def test_unproven_kernels_run_only_by_name(gpu, monkeypatch):
     x, made = gpu
     assert functional.stack_backend(x, made, None) is None
     assert functional.stack_backend(x, made, "native") == "native"
@@ -155,18 +155,18 @@ def test_unproven_kernels_are_taken_by_name_alone(gpu, monkeypatch):
 
 @pytest.fixture
 def looks(calls, monkeypatch) -> list:
-    """The times that the values of the nodes' affine maps were read."""
-    seen, read = [], stacked._identities
+    """Records each time the values of the nodes' affine maps are read."""
+    seen, read = [], stacked._are_identities
 
     def identities(modules):
         seen.append(modules)
         return read(modules)
 
-    monkeypatch.setattr(stacked, "_identities", identities)
+    monkeypatch.setattr(stacked, "_are_identities", identities)
     return seen
 
 
-def test_nodes_are_looked_at_once(looks, calls):
+def test_nodes_are_read_once(looks, calls):
     model = network()
     for _ in range(3):
         model(data()).sum().backward()
@@ -195,7 +195,7 @@ def changes():
 
 
 @pytest.mark.parametrize("change", changes(), ids=lambda f: f.__name__)
-def test_changed_nodes_are_seen(looks, calls, change):
+def test_changed_nodes_are_detected(looks, calls, change):
     model = network()
     model(data())
     change(model)
@@ -204,7 +204,7 @@ def test_changed_nodes_are_seen(looks, calls, change):
     assert not calls["stack_out"]
 
 
-def test_layer_by_layer_nodes_are_looked_at_once_too(looks):
+def test_nodes_are_read_once_layer_by_layer_too(looks):
     model = network()
     with torch.no_grad():
         model.node_scale[0][0] = 2.0
@@ -213,8 +213,8 @@ def test_layer_by_layer_nodes_are_looked_at_once_too(looks):
     assert len(looks) == 1
 
 
-def test_a_copy_looks_for_itself(looks, calls):
-    """Its parameters count their versions anew."""
+def test_a_copy_reads_its_own_nodes(looks, calls):
+    """A copy's parameters have version counters of their own."""
     model = network()
     model(data())
     with torch.no_grad():

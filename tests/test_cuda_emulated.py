@@ -1,23 +1,21 @@
-"""Every kernel of csrc/cuda, thread by thread, against the reference. What no GPU is needed for: the arithmetic, the
-cuts, the order of sums, barriers. The tests of test_ops and test_layout run on it as they do on the CPU's kernels."""
+"""Every kernel of csrc/cuda against the reference, thread by thread: arithmetic, tiling, order of sums, barriers.
 
-import zlib
+No GPU is needed. The tests of support/contraction_tests.py run here as they do for the CPU's kernels.
+"""
+
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import torch
-from emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_autograd import arguments, derivatives, layer, plain
-from test_autograd import problem as small_problem
-from test_layout import test_native_takes_any_layout as test_any_layout  # noqa: F401
-from test_ops import (  # noqa: F401
-    BRAIN,
-    DOUBLE,
-    HALF,
-    SINGLE,
+from torch.autograd import gradcheck
+
+from fastkan import select
+from fastkan.basis.bspline import OUTSIDE
+from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
+from support.calculus import arguments, derivatives, layer, plain, small_problem
+from support.contraction_tests import (  # noqa: F401
     test_native_at_infinity_is_the_reference,
     test_native_edge_backward_of_what_is_there,
     test_native_is_the_reference,
@@ -27,29 +25,14 @@ from test_ops import (  # noqa: F401
     test_native_on_the_knots,
     test_native_puts_a_nan_where_the_reference_does,
 )
-from torch.autograd import gradcheck
-
-from fastkan import select
-from fastkan.basis.bspline import OUTSIDE
-from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
-
-
-@pytest.fixture(autouse=True)
-def processors(request, monkeypatch):
-    """Few or many, by the name of the test: half of the cases each."""
-    monkeypatch.setenv(PROCESSORS, str((FEW, MANY)[zlib.crc32(request.node.nodeid.encode()) % 2]))
-    return lambda count: monkeypatch.setenv(PROCESSORS, str(count))
-
-
-@pytest.fixture
-def native() -> ModuleType:
-    """What the tests of test_ops and test_layout take for the compiled backend."""
-    return BACKEND
+from support.contraction_tests import test_native_takes_any_layout as test_any_layout  # noqa: F401
+from support.emulated import BACKEND, FEW, MANY, NAMESPACE
+from support.problems import BF16, DOUBLE, HALF, SINGLE  # noqa: F401
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_any_cut(contraction, processors):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever blocks."""
+def test_any_tiling(contraction, processors):
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -57,7 +40,7 @@ def test_any_cut(contraction, processors):
     @given(
         rows=st.integers(1, 300), inputs=st.integers(1, 9), outputs=st.integers(1, 70), grid_size=st.integers(1, 60),
         degree=st.integers(0, 5), knots=st.sampled_from(KNOTS), per_input=st.booleans(),
-        dtype=st.sampled_from([SINGLE, DOUBLE, BRAIN, HALF]), count=st.sampled_from([1, 2, 7, 40, 300]),
+        dtype=st.sampled_from([SINGLE, DOUBLE, BF16, HALF]), count=st.sampled_from([1, 2, 7, 40, 300]),
     )  # fmt: skip
     def check(rows, inputs, outputs, grid_size, degree, knots, per_input, dtype, count):
         processors(count)
@@ -69,11 +52,11 @@ def test_any_cut(contraction, processors):
     check()
 
 
-# Rows beyond one order, outputs beyond one warp's, functions beyond one range, inputs beyond one block.
+# More rows than are sorted together, outputs than a warp has, functions than a range, inputs than a block.
 LARGE = {"rows": (1500, 3, 8, 5), "outputs": (40, 2, 530, 6), "functions": (700, 2, 4, 600), "inputs": (9, 150, 12, 5)}
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("shape", LARGE)
 def test_large_in_one_direction(contraction, shape, dtype, processors):
@@ -84,10 +67,10 @@ def test_large_in_one_direction(contraction, shape, dtype, processors):
         assert_matches_reference(BACKEND, contraction, p)
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_all_rows_in_one_window(contraction, dtype, processors):
-    """As skewed as data can be: one window takes all, the others are written too."""
+    """All rows in one window; the gradients of the others are written, too."""
     for count in (FEW, MANY):
         processors(count)
         p = Problem.random(700, 2, 9, 40, dtype=dtype)
@@ -95,10 +78,10 @@ def test_all_rows_in_one_window(contraction, dtype, processors):
         assert_matches_reference(BACKEND, contraction, p)
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_repeats_bit_for_bit(contraction, dtype, processors):
-    """Whatever the order in which threads run: it differs from run to run."""
+    """The order in which threads run differs from run to run."""
     for count in (FEW, MANY):
         processors(count)
         p = Problem.random(300, 3, 33, 50, weighted=True, dtype=dtype)
@@ -108,15 +91,17 @@ def test_repeats_bit_for_bit(contraction, dtype, processors):
 
 @pytest.mark.parametrize("outputs", [1, 4, 8])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_unaligned_rows_take_the_other_way(contraction, outputs):
-    """The same numbers 16 bytes at a time and one by one: their sums are taken in one order."""
+def test_unaligned_rows(contraction, outputs):
+    """16 bytes at a time and one by one: the order of sums is the same."""
     p = Problem.random(90, 5, outputs, 6, weighted=True)
-    moved = {
+    unaligned = {
         name: torch.empty(t.numel() + 1)[1:].view(t.shape).copy_(t)
         for name, t in vars(p).items()
         if isinstance(t, torch.Tensor) and name != "grid"
     }
-    for got, want in zip(call(BACKEND, contraction, replace(p, **moved)), call(BACKEND, contraction, p), strict=True):
+    for got, want in zip(
+        call(BACKEND, contraction, replace(p, **unaligned)), call(BACKEND, contraction, p), strict=True
+    ):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -142,7 +127,7 @@ def test_the_coordinate_is_exact_at_any_grid_size(grid_size):
     assert float((found - expected).abs().max()) < 4e-6
 
 
-def test_what_is_wrong_is_named():
+def test_argument_errors():
     op = getattr(torch.ops, NAMESPACE).kan_out
     x, coef, grid = torch.zeros(4, 3), torch.zeros(3, 8, 2), torch.zeros(3, 12, dtype=DOUBLE)
     spec = (3, 0, 0, True, 0, 0)

@@ -1,10 +1,12 @@
-"""The matrix products of csrc/cuda on the emulated GPU, whose tensor cores follow the tables of the PTX ISA."""
+"""The matrix kernels of csrc/cuda on the emulated GPU, whose tensor cores follow the PTX ISA."""
 
 import pytest
-from emulated import BACKEND, PROCESSORS, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from products import (  # noqa: F401
+
+from fastkan.testing import Problem
+from support.emulated import BACKEND, PROCESSORS, algorithm
+from support.matrix_product_tests import (  # noqa: F401
     ALGORITHM,
     CONTRACTIONS,
     Products,
@@ -19,9 +21,7 @@ from products import (  # noqa: F401
     test_the_slope_is_the_reference,
     test_what_takes_matrix_products,
 )
-from test_ops import BRAIN, HALF
-
-from fastkan.testing import Problem
+from support.problems import BF16, HALF
 
 
 @pytest.fixture
@@ -31,15 +31,15 @@ def products(monkeypatch) -> Products:
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_any_cut(products, contraction):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever tiles."""
+def test_any_tiling(products, contraction):
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(
         rows=st.integers(1, 280), inputs=st.integers(1, 20), octets=st.integers(1, 18), grid_size=st.integers(3, 40),
-        degree=st.integers(2, 3), per_input=st.booleans(), dtype=st.sampled_from([BRAIN, HALF]),
+        degree=st.integers(2, 3), per_input=st.booleans(), dtype=st.sampled_from([BF16, HALF]),
         count=st.sampled_from([1, 2, 7, 40, 300]),
     )  # fmt: skip
     def check(rows, inputs, octets, grid_size, degree, per_input, dtype, count):

@@ -1,6 +1,6 @@
-"""The forward by wgmma whose coefficients the copy engine brings, on the emulated GPU: roles of warps, phases, boxes.
+"""The warp-specialised forward with TMA and wgmma, on the emulated GPU: ring buffer, barrier phases, tensor layouts.
 
-Boxes arrive late and in any order; shared memory is NaN before.
+Copies complete late and in random order; shared memory starts as NaN.
 """
 
 import itertools
@@ -9,17 +9,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from emulated import FEW, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from products import ALGORITHM, LARGE, Products
-from test_cuda_wgmma import MAJOR, on_hopper
-from test_ops import BRAIN, HALF, SINGLE, label, problem
 
 from fastkan import reference
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import Problem, call
+from support.emulated import FEW, MAJOR, algorithm, on_hopper
+from support.matrix_product_tests import ALGORITHM, LARGE, Products
+from support.problems import BF16, HALF, SINGLE, label, problem_of
 
 
 @pytest.fixture
@@ -27,12 +26,12 @@ def products(monkeypatch) -> Products:
     return on_hopper(monkeypatch, "tma")
 
 
-# Chunks that fill a step and that do not; a tile's part, one of its two halves, several tiles.
+# Chunks that fill a step and that do not; a part of a tile, half a tile, several tiles.
 CROSSED = {
     "functions": (8, 12, 20, 28, 56), "degree": (2, 3), "shape": ((1, 1, 8), (140, 9, 72), (300, 21, 136)),
 }  # fmt: skip
 FACTORS = {
-    "outside": OUTSIDE, "dtypes": ((BRAIN, BRAIN), (HALF, HALF), (SINGLE, BRAIN), (SINGLE, HALF)),
+    "outside": OUTSIDE, "dtypes": ((BF16, BF16), (HALF, HALF), (SINGLE, BF16), (SINGLE, HALF)),
     "base": (None, *BASES), "per_input": (False, True), "weighted": (False, True), "with_bias": (False, True),
 }  # fmt: skip
 
@@ -48,13 +47,13 @@ def cases() -> list[dict]:
 
 @pytest.mark.parametrize("case", cases(), ids=label)
 def test_is_the_reference(products, case):
-    """One block for all tiles, whose places for copies go round many times."""
+    """One block for all tiles: the ring buffer wraps around many times."""
     products.processors(FEW)
-    products.check("kan_out", problem(case))
+    products.check("kan_out", problem_of(case))
 
 
-def test_any_cut(products):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever block."""
+def test_any_tiling(products):
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -65,32 +64,32 @@ def test_any_cut(products):
     )  # fmt: skip
     def check(rows, inputs, octets, count, fours):
         products.processors(count)
-        p = Problem.random(rows, inputs, 8 * octets, 4 * fours - 3, knots="promised", weighted=True, dtype=BRAIN)
+        p = Problem.random(rows, inputs, 8 * octets, 4 * fours - 3, knots="promised", weighted=True, dtype=BF16)
         products.check("kan_out", p)
 
     check()
 
 
 def test_repeats_bit_for_bit(products):
-    """Whatever comes first; where inputs are split, too."""
+    """In any order of arrival, also if inputs are split."""
     for processors in (FEW, 40):
         products.processors(processors)
-        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BRAIN)
+        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BF16)
         products.check("kan_out", p)
         (first,), (again,) = products.call("kan_out", p), products.call("kan_out", p)
         assert torch.equal(first, again)
 
 
-def test_coefficients_as_they_lie(products):
-    """Strides of a tensor that is part of another: the engine is told of them."""
-    p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BRAIN)
-    wide = torch.full((10, 12, 80), torch.nan, dtype=BRAIN)
+def test_strided_coefficients(products):
+    """A view into a larger tensor: its strides are in the tensor map."""
+    p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BF16)
+    wide = torch.full((10, 12, 80), torch.nan, dtype=BF16)
     wide[::2, 2:10, 8:72] = p.coef
     products.check("kan_out", replace(p, coef=wide[::2, 2:10, 8:72]))
 
 
 def test_a_nan_is_where_the_reference_has_it(products):
-    p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BRAIN)
+    p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BF16)
     p.x[33, 2] = p.x[200, 0] = torch.nan
     (got,), (expected,) = products.call("kan_out", p), call(reference, "kan_out", p)
     assert torch.equal(got.isnan(), expected.isnan())
@@ -104,12 +103,12 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES, ids=str)
-def test_asking_never_falls_back(products, change, message):
+def test_requests_never_fall_back(products, change, message):
     with pytest.raises(RuntimeError, match=message):
         products.call("kan_out", Problem.random(**{**LARGE, **change}))
 
 
-def test_where_it_is_taken(products, monkeypatch):
+def test_when_it_is_chosen(products, monkeypatch):
     p = Problem.random(**LARGE)
     products.call("kan_backward", p)
     assert algorithm() == "matrix"
@@ -121,4 +120,4 @@ def test_where_it_is_taken(products, monkeypatch):
     monkeypatch.setenv(MAJOR, "9")
     monkeypatch.delenv(ALGORITHM)
     products.call("kan_out", Problem.random(**LARGE))
-    assert algorithm() == "wgmma"  # not by itself
+    assert algorithm() == "wgmma"  # never automatically

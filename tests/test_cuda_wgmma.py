@@ -1,23 +1,13 @@
-"""The forward by wgmma on the emulated GPU: what four warps make together, from registers and a descriptor."""
+"""The forward with wgmma on the emulated GPU: left operand in registers, right operand by descriptor."""
 
 import pytest
 import torch
-from emulated import BACKEND, FEW, MANY, PROCESSORS, algorithm
-from products import ALGORITHM, CASES, LARGE, Products
-from test_ops import BRAIN, label, problem
 
 from fastkan.testing import Problem
-
-MAJOR = "FASTKAN_EMULATED_MAJOR"  # of the compute capability
-
-
-def on_hopper(monkeypatch, asked: str) -> Products:
-    monkeypatch.setenv(ALGORITHM, asked)
-    monkeypatch.setenv(MAJOR, "9")
-    return Products(
-        BACKEND, "cpu", algorithm, asked=asked, best="wgmma",
-        processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
-    )  # fmt: skip
+from support.emulated import FEW, MAJOR, MANY, algorithm, on_hopper
+from support.matrix_product_tests import ALGORITHM, CASES, LARGE, Products
+from support.problems import BF16, label, problem_of
+from support.tiers import tiers
 
 
 @pytest.fixture
@@ -25,24 +15,24 @@ def products(monkeypatch) -> Products:
     return on_hopper(monkeypatch, "wgmma")
 
 
-@pytest.mark.parametrize("case", CASES, ids=label)
+@pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
 def test_is_the_reference(products, case):
     products.processors(FEW)
-    products.check("kan_out", problem(case))
+    products.check("kan_out", problem_of(case))
 
 
 def test_repeats_bit_for_bit(products):
-    """Where inputs are split, too."""
+    """Also if inputs are split."""
     for processors in (FEW, MANY):
         products.processors(processors)
-        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BRAIN)
+        p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BF16)
         products.check("kan_out", p)
         (first,), (again,) = products.call("kan_out", p), products.call("kan_out", p)
         assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize(("major", "expected"), [("8", "matrix"), ("9", "wgmma"), ("10", "matrix"), ("12", "matrix")])
-def test_where_it_is_taken(products, monkeypatch, major, expected):
+def test_when_it_is_chosen(products, monkeypatch, major, expected):
     monkeypatch.setenv(MAJOR, major)
     if expected == "matrix":
         with pytest.raises(RuntimeError, match="they take a GPU of sm_90"):

@@ -1,5 +1,5 @@
-"""Products of numbers of 32 and 64 bits on tensor cores, on the emulated GPU: float32 rounded to tf32, whose forward is
-sparse by one number in every two columns, and float64.
+"""The matrix kernels in 32 and 64 bits on the emulated GPU: float32 rounded to tf32, with 1:2 sparsity in the forward,
+and float64.
 """
 
 import itertools
@@ -9,11 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS, algorithm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from products import ALGORITHM, each_contraction
-from test_ops import BRAIN, DOUBLE, SINGLE, label, on_knots, problem
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,13 +19,16 @@ from fastkan.backends import native
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import TF32, Problem, assert_matches_reference, call
+from support.emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS, algorithm
+from support.matrix_product_tests import ALGORITHM, each_contraction
+from support.problems import BF16, DOUBLE, SINGLE, label, on_knots, problem_of
 
 ROUNDING = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE, ops.TF32), strict=True)))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of product: who makes it, the epsilon that operands are rounded by, and its limits."""
+    """A product type: its backend, the rounding epsilon of operands, and its limits."""
 
     backend: ModuleType | SimpleNamespace
     dtype: torch.dtype
@@ -46,7 +46,7 @@ class Kind:
 
 
 KINDS = {
-    "tf32": Kind(ROUNDING, SINGLE, BRAIN, TF32, 4, 32),
+    "tf32": Kind(ROUNDING, SINGLE, BF16, TF32, 4, 32),
     "float64": Kind(BACKEND, DOUBLE, SINGLE, 0.0, 2, 16),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -59,7 +59,7 @@ def processors(monkeypatch):
 
 
 def cases() -> list:
-    """Every degree, grid size and shape of each kind once, the rest drawn once and for all from a fixed seed."""
+    """Every degree, grid size and shape of each kind once, the other factors drawn with a fixed seed."""
     draw = random.Random(2)
     # less than a tile; no multiple of one; several tiles of all sizes
     shapes = (1, 1, 1), (70, 9, 17), (130, 21, 33)
@@ -81,7 +81,7 @@ def cases() -> list:
 @pytest.mark.parametrize(("kind", "case", "count"), cases())
 def test_is_the_reference(contraction, kind, case, count, processors):
     processors(count)
-    kind.check(contraction, problem(case))
+    kind.check(contraction, problem_of(case))
 
 
 @each_kind
@@ -94,8 +94,8 @@ def test_the_slope_is_the_reference(kind, degree, processors):
 
 @each_kind
 @each_contraction
-def test_any_cut(kind, contraction, processors):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever tiles."""
+def test_any_tiling(kind, contraction, processors):
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -117,7 +117,7 @@ def test_any_cut(kind, contraction, processors):
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize("shape", [(400, 3, 16), (20, 300, 16)], ids=str)
 def test_repeats_bit_for_bit(kind, contraction, shape, processors):
-    """Where sums are split, too."""
+    """Also if sums are split."""
     for count in (FEW, MANY):
         processors(count)
         p = kind.random(*shape, 5, weighted=True)
@@ -151,7 +151,7 @@ def test_a_nan_is_where_the_reference_has_it(kind, contraction, degree, outside)
 
 
 @each_kind
-def test_a_nan_among_the_coefficients_shows(kind):
+def test_a_nan_coefficient_shows(kind):
     p = kind.random(70, 4, 8, 6)
     p.coef[1, 2, 3] = torch.nan
     (got,), (expected,) = call(kind.backend, "kan_out", p), call(reference, "kan_out", p)
@@ -173,7 +173,7 @@ def test_at_infinity_is_the_reference(kind, contraction, outside):
 
 
 def test_coefficients_are_rounded_to_the_nearest():
-    """By three quarters of a step of tf32 above 1: up, by a quarter; to truncate it would be down by three."""
+    """1 + 3/4 ulp of tf32 is rounded up, by 1/4 ulp; truncation would be down by 3/4."""
     p = Problem.random(500, 1, 4, 20, knots="promised", base=None, with_bias=False)
     p = replace(p, coef=torch.full_like(p.coef, 1 + 0.75 * TF32), x=p.x * 0 + torch.linspace(-0.9, 0.8, 500)[:, None])
     (y,) = call(ROUNDING, "kan_out", p)
@@ -193,7 +193,7 @@ CHANGES = {
 @each_kind
 @each_contraction
 @pytest.mark.parametrize(("change", "expected"), [(c, name) for name in CHANGES for c in CHANGES[name]], ids=str)
-def test_what_takes_it(kind, contraction, change, expected, monkeypatch):
+def test_when_it_is_chosen(kind, contraction, change, expected, monkeypatch):
     monkeypatch.delenv(ALGORITHM)
     call(kind.backend, contraction, kind.random(**{**LARGE, **change}))
     assert algorithm() == expected
@@ -201,7 +201,7 @@ def test_what_takes_it(kind, contraction, change, expected, monkeypatch):
 
 @each_contraction
 @pytest.mark.parametrize("how", [{"dtype": SINGLE}, {"dtype": SINGLE, "x_dtype": DOUBLE}], ids=str)
-def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
+def test_float32_is_not_rounded_to_tf32(contraction, how, monkeypatch):
     monkeypatch.delenv(ALGORITHM)
     p = Problem.random(**LARGE, knots="promised", **how)
     call(BACKEND, contraction, p)
@@ -211,8 +211,8 @@ def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
         assert algorithm() == "gather"
 
 
-def test_double_precision_where_a_gpu_is_made_for_it(monkeypatch):
-    """By itself; for the asking everywhere."""
+def test_float64_on_gpus_with_fast_float64(monkeypatch):
+    """Chosen automatically on GPUs with fast float64; everywhere by request."""
     monkeypatch.setenv("FASTKAN_EMULATED_RATIO", "64")
     for asked, expected in ("matrix", "matrix"), ("", "gather"):
         monkeypatch.setenv(ALGORITHM, asked)
@@ -226,13 +226,13 @@ def test_double_precision_where_a_gpu_is_made_for_it(monkeypatch):
     (ROUNDING, {"dtype": SINGLE, "grid_size": 30}, "up to 32 functions of float32"),
     (BACKEND, {"dtype": DOUBLE, "grid_size": 14}, "up to 16 functions of float64"),
 ])  # fmt: skip
-def test_asking_never_falls_back(backend, how, reason):
+def test_requests_never_fall_back(backend, how, reason):
     with pytest.raises(RuntimeError, match=f"FASTKAN_CUDA_ALGORITHM: no such kernels for this: they take {reason}"):
         call(backend, "kan_out", Problem.random(**{**LARGE, "knots": "promised", **how}))
 
 
 class Operators(TorchDispatchMode):
-    """The names of those that run."""
+    """Records the names of the operators that run."""
 
     def __init__(self):
         super().__init__()
@@ -246,7 +246,7 @@ class Operators(TorchDispatchMode):
 @each_contraction
 @pytest.mark.parametrize(("precision", "dtype", "device", "rounds"), [
     ("highest", SINGLE, "cuda", False), ("high", SINGLE, "cuda", True), ("medium", SINGLE, "cuda", True),
-    ("medium", DOUBLE, "cuda", False), ("medium", BRAIN, "cuda", False), ("medium", SINGLE, "cpu", False),
+    ("medium", DOUBLE, "cuda", False), ("medium", BF16, "cuda", False), ("medium", SINGLE, "cpu", False),
 ])  # fmt: skip
 def test_follows_torchs_switch(contraction, precision, dtype, device, rounds):
     p = Problem.random(2, 2, 4, 5).to(dtype)

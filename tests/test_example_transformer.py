@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastkan import KANLinear
+from support.tiers import long
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -31,7 +32,7 @@ def test_what_is_replaced():
     assert all(0.01 < state.std() < 5 for state in states)  # the residual stream stays in range at the start
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, *long(torch.bfloat16)])
 def test_training(data, dtype):
     """At equal parameters, within 8 %; no loss is much above that of guessing, log 10 = 2.3, and all fall."""
     steps = 50

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gpu import DEVICE, IS_GPU, each_backend
-from test_autograd import TRANSFORMS, arguments, derivatives, layer, plain, problem
 from torch.autograd import gradcheck, gradgradcheck
 
 from fastkan import KANLinear, reference, select
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.functional import edge_mean
 from fastkan.testing import KNOTS, Problem
+from support.calculus import TRANSFORMS, arguments, derivatives, layer, plain, small_problem
+from support.gpu import DEVICE, IS_GPU, each_backend
 
 pytestmark = pytest.mark.gpu
 
@@ -23,7 +23,7 @@ def close(found, expected) -> None:
 @each_backend
 @pytest.mark.parametrize("outside", OUTSIDE)
 def test_gradcheck(backend, outside):
-    p = problem(outside=outside).on(DEVICE)
+    p = small_problem(outside=outside).on(DEVICE)
     tensors = arguments(p, scaled=True)
     assert gradcheck(layer(p, tensors, backend), tuple(tensors.values()), check_forward_ad=True)
 
@@ -31,7 +31,7 @@ def test_gradcheck(backend, outside):
 @each_backend
 @pytest.mark.parametrize("knots", ["promised", "uneven"])
 def test_gradgradcheck(backend, knots):
-    p = problem(knots=knots).on(DEVICE)
+    p = small_problem(knots=knots).on(DEVICE)
     tensors = arguments(p, scaled=True)
     assert gradgradcheck(layer(p, tensors, backend), tuple(tensors.values()), check_fwd_over_rev=True)
 
@@ -40,7 +40,7 @@ def test_gradgradcheck(backend, knots):
 @pytest.mark.parametrize("degree", [3, 5])
 def test_three_orders_are_ordinary_autograds(backend, degree):
     for knots in KNOTS:
-        p = problem(degree=degree, knots=knots).on(DEVICE)
+        p = small_problem(degree=degree, knots=knots).on(DEVICE)
         tensors = arguments(p, scaled=True)
         found = derivatives(layer(p, tensors, backend), tensors, 3)
         expected = derivatives(plain(p, tensors), tensors, 3)
@@ -51,7 +51,7 @@ def test_three_orders_are_ordinary_autograds(backend, degree):
 @each_backend
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms(backend, transform):
-    p = problem(degree=4).on(DEVICE)
+    p = small_problem(degree=4).on(DEVICE)
     tensors = {name: t.detach() for name, t in arguments(p, scaled=True).items()}
     rest = list(tensors.values())[1:]
     run, plainly, apply = layer(p, tensors, backend), plain(p, tensors), TRANSFORMS[transform]
@@ -60,7 +60,7 @@ def test_transforms(backend, transform):
 
 @each_backend
 def test_edge_mean_gradients(backend):
-    p = problem().on(DEVICE)
+    p = small_problem().on(DEVICE)
     tensors = [t.clone().requires_grad_() for t in (p.x, p.coef, p.base_weight)]
 
     def run(x, coef, base_weight):
@@ -72,7 +72,7 @@ def test_edge_mean_gradients(backend):
 
 @each_backend
 def test_nothing_leaves_the_kernels(backend, monkeypatch):
-    p = problem(degree=4).on(DEVICE)
+    p = small_problem(degree=4).on(DEVICE)
     leaves = arguments(p, scaled=True)
 
     def broken(*args):
@@ -126,7 +126,7 @@ def test_the_automatic_choice_takes_what_is_proven_compiled_too(backend, fresh_c
         monkeypatch.setattr(select, "PROVEN", {(backend, select.architecture(DEVICE)): "this test"})
     else:
         monkeypatch.setitem(select.PREFERENCE, "cpu", ((backend,), "this test"))
-    p = problem().on(DEVICE)
+    p = small_problem().on(DEVICE)
     tensors = arguments(p)
     assert select.choose(None, p.x.device, (p.x.dtype, p.coef.dtype)) == backend
     run = layer(p, tensors, None)

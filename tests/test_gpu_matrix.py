@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gpu import BACKENDS, DEVICE, at_precision, on_gpu
-from products import (  # noqa: F401
+
+from fastkan import select
+from fastkan.testing import TF32, Problem, assert_matches_reference
+from support.gpu import BACKENDS, DEVICE, at_precision, on_gpu
+from support.matrix_product_tests import (  # noqa: F401
     ALGORITHM,
+    CASES,
+    CONTRACTIONS,
     Products,
     test_a_nan_is_where_the_reference_has_it,
     test_asking_never_falls_back,
     test_at_infinity_is_the_reference,
-    test_is_the_reference,
     test_many_rows_or_inputs,
     test_on_the_knots,
     test_repeats_bit_for_bit,
@@ -19,10 +23,7 @@ from products import (  # noqa: F401
     test_the_slope_is_the_reference,
     test_what_takes_matrix_products,
 )
-from test_ops import BRAIN, DOUBLE, HALF
-
-from fastkan import select
-from fastkan.testing import TF32, Problem, assert_matches_reference
+from support.problems import BF16, DOUBLE, HALF, label, problem_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,15 +35,25 @@ pytestmark = [
 @pytest.fixture(params=["matrix", "wgmma"])
 def products(monkeypatch, request) -> Products:
     """The processors are what they are: large tiles take large problems."""
-    native, has_groups = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
-    if request.param == "wgmma" and not has_groups:
-        pytest.skip("wgmma is of sm_90 alone")
+    native, has_wgmma = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
+    if request.param == "wgmma" and not has_wgmma:
+        pytest.skip("wgmma needs sm_90")
     monkeypatch.setenv(ALGORITHM, request.param)
-    best = "wgmma" if has_groups else "matrix"
+    best = "wgmma" if has_wgmma else "matrix"
     return Products(native, DEVICE, native.cuda_algorithm, asked=request.param, best=best)
 
 
-@pytest.mark.parametrize("dtype", [BRAIN, HALF], ids=str)
+# wgmma is for kan_out alone.
+RUNS = [("wgmma", "kan_out"), *(("matrix", contraction) for contraction in CONTRACTIONS)]
+
+
+@pytest.mark.parametrize(("products", "contraction"), RUNS, indirect=["products"])
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_is_the_reference(products, contraction, case):
+    products.check(contraction, problem_of(case))
+
+
+@pytest.mark.parametrize("dtype", [BF16, HALF], ids=str)
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 10}, {"degree": 2, "base": None}], ids=str)
 def test_large_tiles(products, contraction, case, dtype):
@@ -53,15 +64,15 @@ def test_large_tiles(products, contraction, case, dtype):
 
 
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
-def test_coefficients_by_the_copy_engine(monkeypatch, case):
-    """In boxes that fill a step and that do not, to blocks that stay."""
+def test_tma(monkeypatch, case):
+    """Chunks that fill a step and that do not; persistent blocks with several tiles."""
     if torch.cuda.get_device_capability(DEVICE)[0] != 9:
-        pytest.skip("the kernels are of sm_90 alone")
+        pytest.skip("TMA kernels need sm_90")
     native = select.BACKENDS["native"]
     monkeypatch.setenv(ALGORITHM, "tma")
     for rows, outputs in (70, 72), (4200, 1000):
         p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
-                              "weighted": True, "dtype": BRAIN, **case})  # fmt: skip
+                              "weighted": True, "dtype": BF16, **case})  # fmt: skip
         assert_matches_reference(native, "kan_out", p.on(DEVICE))
         assert native.cuda_algorithm() == "tma"
 

@@ -4,15 +4,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gpu import BACKENDS, DEVICE, IS_GPU, OPERATORS, at_precision, each_algorithm, each_backend, on_gpu, pairwise
-from test_families import problem as problem_of
-from test_layout import LAYOUTS, with_space_between_rows
-from test_ops import BRAIN, DOUBLE, HALF, SINGLE, label, on_knots, operator_arguments, problem
-from test_ops import FACTORS as FACTORS_OF_A_CPU
 
 from fastkan import reference, select
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import CONTRACTIONS, KNOTS, TF32, Problem, assert_matches_reference, call
+from support.families import family_problem
+from support.gpu import (
+    BACKENDS,
+    DEVICE,
+    IS_GPU,
+    OPERATORS,
+    at_precision,
+    each_algorithm,
+    each_backend,
+    on_gpu,
+    pairwise,
+)
+from support.problems import BF16, DOUBLE, HALF, SINGLE, label, on_knots, operator_arguments, problem_of
+from support.problems import FACTORS as FACTORS_OF_A_CPU
+from support.strides import LAYOUTS, with_space_between_rows
 
 pytestmark = pytest.mark.gpu
 
@@ -25,7 +35,7 @@ FACTORS = {
     "large": (False, True),
 }
 CASES = pairwise(FACTORS)
-DTYPES = [DOUBLE, SINGLE, BRAIN, HALF]
+DTYPES = [DOUBLE, SINGLE, BF16, HALF]
 
 
 def test_there_are_kernels_for_this_device():
@@ -43,7 +53,7 @@ def test_memory_that_nobody_wrote_shows():
 def test_parity(backend, gather, contraction, case, plan):
     case = dict(case)
     plan(gather, case.pop("large"))
-    assert_matches_reference(select.BACKENDS[backend], contraction, problem(case).on(DEVICE))
+    assert_matches_reference(select.BACKENDS[backend], contraction, problem_of(case).on(DEVICE))
 
 
 @each_algorithm
@@ -52,7 +62,7 @@ def test_parity(backend, gather, contraction, case, plan):
 def test_parity_in_tf32(backend, gather, contraction, case, plan):
     case = dict(case)
     plan(gather, case.pop("large"))
-    p = replace(problem(case).on(DEVICE), operand_epsilon=TF32)
+    p = replace(problem_of(case).on(DEVICE), operand_epsilon=TF32)
     assert_matches_reference(at_precision(select.BACKENDS[backend], "high"), contraction, p)
 
 
@@ -72,7 +82,7 @@ def test_parity_at_the_sizes_that_matter(backend, gather, contraction, shape, dt
 def test_on_the_knots(backend, gather, contraction, outside, plan):
     """Knots that every dtype holds, x on each of them and beyond: the interval, not the rounding, is tested."""
     plan(gather)
-    for degree, dtype in zip((0, 1, 2, 3, 3, 5), (DOUBLE, SINGLE, BRAIN, HALF, SINGLE, SINGLE), strict=True):
+    for degree, dtype in zip((0, 1, 2, 3, 3, 5), (DOUBLE, SINGLE, BF16, HALF, SINGLE, SINGLE), strict=True):
         p = on_knots(degree, degree // 2, outside, KNOTS[degree % 2], dtype).on(DEVICE)
         assert_matches_reference(select.BACKENDS[backend], contraction, p)
 
@@ -82,8 +92,8 @@ def test_on_the_knots(backend, gather, contraction, outside, plan):
 @pytest.mark.parametrize(("family", "functions"), [("rbf", 8), ("rbf", 60), ("chebyshev", 6)])
 def test_parity_of_other_families(backend, contraction, family, functions):
     shape = (700, 20, 72) if IS_GPU else (33, 3, 8)
-    for order, dtype in ((0, SINGLE), (1, BRAIN), (2, DOUBLE)):
-        p = problem_of(family, *shape, functions=functions, order=order, dtype=dtype, weighted=True, per_input=True)
+    for order, dtype in ((0, SINGLE), (1, BF16), (2, DOUBLE)):
+        p = family_problem(family, *shape, functions=functions, order=order, dtype=dtype, weighted=True, per_input=True)
         assert_matches_reference(select.BACKENDS[backend], contraction, p.on(DEVICE))
 
 
@@ -102,7 +112,7 @@ def test_empty_tensors(backend, contraction, shape):
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_a_nan_is_where_the_reference_has_it(backend, gather, contraction, knots, plan):
     plan(gather)
-    for order, outside, dtype in ((0, "zero", SINGLE), (1, "linear", BRAIN), (0, "linear", DOUBLE), (3, "clamp", HALF)):
+    for order, outside, dtype in ((0, "zero", SINGLE), (1, "linear", BF16), (0, "linear", DOUBLE), (3, "clamp", HALF)):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, weighted=True)
         p.x[3, 2] = torch.nan
         p = p.on(DEVICE)
@@ -145,7 +155,7 @@ def test_any_layout(backend, gather, contraction, layout, plan):
 
 
 @each_algorithm
-@pytest.mark.parametrize("dtype", [SINGLE, BRAIN, DOUBLE], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_repeats_bit_for_bit(backend, gather, contraction, dtype, plan):
     """Few edges and many rows too, whose sums are split over the rows."""
@@ -159,7 +169,7 @@ def test_repeats_bit_for_bit(backend, gather, contraction, dtype, plan):
 
 
 @each_backend
-@pytest.mark.parametrize("dtype", [DOUBLE, BRAIN], ids=str)
+@pytest.mark.parametrize("dtype", [DOUBLE, BF16], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_opcheck(backend, contraction, dtype):
     op = getattr(getattr(torch.ops, OPERATORS[backend]), contraction).default
@@ -175,9 +185,9 @@ def test_offsets_beyond_32_bits(backend, gather, plan):
     if torch.cuda.mem_get_info(DEVICE)[0] < 60 << 30:
         pytest.skip("less than 60 GiB are free on this GPU")
     plan(gather)
-    small = Problem.random(200, 64, 64, 5, knots="promised", dtype=BRAIN).on(DEVICE)
+    small = Problem.random(200, 64, 64, 5, knots="promised", dtype=BF16).on(DEVICE)
     rows = 2**31 // 64 + len(small.x)
-    x, u = (torch.zeros(rows, 64, device=DEVICE, dtype=BRAIN) for _ in range(2))
+    x, u = (torch.zeros(rows, 64, device=DEVICE, dtype=BF16) for _ in range(2))
     x[-200:], u[-200:] = small.x, small.u
     large = replace(small, x=x, u=u)
     for contraction in ("kan_out", "kan_in", "kan_coef"):

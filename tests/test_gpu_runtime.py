@@ -5,13 +5,13 @@ import gc
 
 import pytest
 import torch
-from gpu import DEVICE, each_backend, on_gpu
 from torch import nn
 
 from fastkan import KANLinear
 from fastkan.measure.correctness import Case
 from fastkan.measure.peers import equal_linear
 from fastkan.nn import replace_linear
+from support.gpu import DEVICE, each_backend, on_gpu
 
 pytestmark = pytest.mark.gpu
 

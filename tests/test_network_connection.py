@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from test_network_model import inputs, shaken
 
 from fastkan import KAN
 from fastkan.network.edit import rearrange
+from support.models import inputs, shaken
 
 X = inputs(40, 3)
 
@@ -82,9 +82,8 @@ def test_a_layer_that_can_not_be_swapped():
 @pytest.mark.parametrize("width", [[3, 5, 1], [3, 4, 2]])
 def test_against_pykan(width):
     pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-    from test_network_pykan import pykan_model
-
     from fastkan.compat.pykan import from_pykan
+    from support.pykan import pykan_model
 
     theirs = pykan_model(width=width)
     mine = from_pykan(theirs, exact=True)
@@ -138,9 +137,8 @@ def test_modules_are_cut_off():
 
 def test_modules_like_pykans():
     pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-    from test_network_pykan import pykan_model
-
     from fastkan.compat.pykan import from_pykan
+    from support.pykan import pykan_model
 
     theirs = pykan_model(width=[3, 4, 2], symbolic=True)
     mine = from_pykan(theirs, exact=True)

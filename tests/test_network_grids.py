@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from test_network_model import CLOSE, MIXED, inputs, shaken
 
 from fastkan import KAN
+from support.models import CLOSE, MIXED, inputs, shaken
 
 
 def model_of(**options) -> KAN:

@@ -7,10 +7,10 @@ import pickle
 
 import pytest
 import torch
-from test_network_model import MIXED, inputs, shaken
 
 from fastkan import KAN
 from fastkan.network import History, checkpoint
+from support.models import MIXED, inputs, shaken
 
 X = inputs(30, 2)
 DATA = {"train_input": X, "train_label": X.prod(1, keepdim=True)} | {
@@ -198,7 +198,7 @@ def test_a_state_that_can_not_be_kept_loses_no_step(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.warns(RuntimeWarning, match="the state after fit was not kept: No space"):
+    with pytest.warns(RuntimeWarning, match="the state after fit was not saved: No space"):
         assert model.fit(DATA, steps=1, progress=False)["train_loss"]
     monkeypatch.undo()
     assert History(tmp_path).ids == ["0.0"] and model.history.now == "0.0"

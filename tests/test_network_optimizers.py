@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from test_network_model import inputs
 
 from fastkan import KAN, science
 from fastkan.network.layers.library import SYMBOLIC_LIB, add_symbolic
 from fastkan.network.train.lbfgs import LBFGS
+from support.models import inputs
 
 
 def made_of(what: str) -> KAN:

@@ -1,47 +1,16 @@
 """KAN against pykan 0.2.8 itself: same parameters, same outputs, gradients and statistics, to rounding in float64."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
 
 from fastkan import KAN
 from fastkan.compat.pykan import from_pykan
+from support.pykan import SHAPES, data, pykan_model
 
 kan = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
-SHAPES = [
-    {"width": [2, 3, 1]},
-    {"width": [4, 5, 3], "grid": 10, "k": 2, "base_fun": "identity"},
-    {"width": [2, [2, 2], 1], "grid": [3, 6], "k": [3, 1], "mult_arity": 3},
-    {"width": [3, [2, 2], [1, 1], 2], "mult_arity": [[], [3, 2], [2], []], "base_fun": "zero"},
-]
-
-
-def pykan_model(seed: int = 5, symbolic: bool = False, **options):
-    """A model of pykan in float64 with no parameter at its start. Global random numbers are left as they were."""
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()
-    model = kan.KAN(**copy.deepcopy(options), seed=seed, auto_save=False, affine_trainable=True).double()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if "grid" not in name and "mask" not in name:
-                p.add_(0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
-        for layer in model.act_fun:
-            layer.mask *= torch.rand(layer.mask.shape, generator=generator) > 0.2
-    if symbolic:
-        for l in range(model.depth):
-            for i, j, name in ((0, 0, "sin"), (1, 0, "x^2"), (1, 0, "exp")):
-                model.fix_symbolic(l, i, j, name, fit_params_bool=False, verbose=False, log_history=False)
-            model.set_mode(l, 0, 0, "ns")
-    torch.set_rng_state(state), np.random.set_state(numpy_state)
-    return model
-
-
-def data(inputs: int, rows: int = 40) -> torch.Tensor:
-    return 2.6 * torch.rand(rows, inputs, generator=torch.Generator().manual_seed(2), dtype=torch.float64) - 1.3
 
 
 @pytest.fixture(params=[False, True], ids=["numeric", "symbolic"])

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_levenberg_marquardt import NETWORKS, random
 
 from fastkan import KAN
 from fastkan.network.checkpoint import State
 from fastkan.network.train.lm_residuals import ObjectiveResiduals
 from fastkan.network.train.objective import Objective
+from support.least_squares import NETWORKS, random
 
 SHARE = 1e-2
 LAMBDAS = {"lamb_l1": 1.0, "lamb_entropy": 2.0, "lamb_coef": 0.1, "lamb_coefdiff": 0.0}

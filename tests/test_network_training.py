@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 import torch
-from test_network_model import inputs
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastkan import KAN
 from fastkan.compat.pykan.model import MultKAN
+from support.models import inputs
 
 
 def target(x: torch.Tensor) -> torch.Tensor:

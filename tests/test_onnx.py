@@ -7,6 +7,7 @@ import torch
 
 from fastkan import KAN, KANLinear
 from fastkan.compat.fast_kan import FastKAN
+from support.tiers import long
 
 pytest.importorskip("onnxscript", reason="torch's exporter needs onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -33,7 +34,7 @@ def gaussians() -> torch.nn.Module:
     return FastKAN([3, 6, 1])
 
 
-@pytest.mark.parametrize("build", [layers, uneven, network, gaussians], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", [layers, network, *long(uneven, gaussians)], ids=lambda build: build.__name__)
 def test_onnx(build, caplog):
     caplog.set_level(logging.ERROR)
     torch.manual_seed(0)

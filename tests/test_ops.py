@@ -2,128 +2,33 @@
 
 import ctypes
 import itertools
-import random
-from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from test_bspline import scipy_features
 
 from fastkan import ops, reference, select
 from fastkan.basis.base import BASES, base_feature
 from fastkan.basis.bspline import OUTSIDE, bspline_features
-from fastkan.testing import CONTRACTIONS, KNOTS, TF32, Problem, assert_matches_reference, assert_within, call
-
-HALF, BRAIN, SINGLE, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
-
-FACTORS = {
-    "degree": (0, 1, 2, 3, 4, 5),
-    "order": (0, 1, 2, 3, 4),
-    "outside": OUTSIDE,
-    "knots": KNOTS,
-    "dtypes": ((DOUBLE, DOUBLE), (SINGLE, SINGLE), (BRAIN, BRAIN), (HALF, HALF), (SINGLE, BRAIN), (BRAIN, SINGLE)),
-    "shape": ((1, 1, 1), (3, 5, 7), (33, 17, 65), (70, 9, 130), (257, 3, 300)),
-    "grid_size": (1, 2, 5, 37, 200),
-    "base": (None, *BASES),
-    "per_input": (False, True),
-    "weighted": (False, True),
-    "with_bias": (False, True),
-}
-
-
-def cases() -> list[dict]:
-    """Every (degree, order, outside) twice, the other factors drawn once and for all from a fixed seed."""
-    draw = random.Random(2)
-    full = itertools.product(*(FACTORS[name] for name in ("degree", "order", "outside")))
-    rest = {name: values for name, values in FACTORS.items() if name not in ("degree", "order", "outside")}
-    return [
-        {"degree": d, "order": k, "outside": o, **{name: draw.choice(values) for name, values in rest.items()}}
-        for d, k, o in full
-        for _ in range(2)
-    ]
-
-
-def problem(case: dict, seed: int = 0) -> Problem:
-    case = dict(case)
-    x_dtype, dtype = case.pop("dtypes")
-    return Problem.random(*case.pop("shape"), case.pop("grid_size"), x_dtype=x_dtype, dtype=dtype, seed=seed, **case)
-
-
-def label(case: dict) -> str:
-    short = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-    shape, dtypes = "x".join(map(str, case["shape"])), "/".join(short[t] for t in case["dtypes"])
-    flags = "".join("-" + f for f in ("per_input", "weighted", "with_bias") if case[f])
-    return (
-        f"K{case['degree']}-d{case['order']}-{case['outside']}-{case['knots']}-G{case['grid_size']}-{shape}"
-        f"-{dtypes}-{case['base']}{flags}"
-    )
-
-
-CASES = cases()
+from fastkan.testing import CONTRACTIONS, TF32, Problem, assert_matches_reference, assert_within, call
+from support.contraction_tests import (  # noqa: F401
+    test_native_at_infinity_is_the_reference,
+    test_native_edge_backward_of_what_is_there,
+    test_native_is_the_reference,
+    test_native_moments_of_edges_that_hardly_vary,
+    test_native_on_empty_tensors,
+    test_native_on_repeated_knots,
+    test_native_on_the_knots,
+    test_native_puts_a_nan_where_the_reference_does,
+)
+from support.problems import BF16, CASES, DOUBLE, EMPTY, FACTORS, HALF, SINGLE, operator_arguments, scipy_features
 
 
 def test_the_cases_hold_every_pair_of_values():
     for a, b in itertools.combinations(FACTORS, 2):
         seen = {(case[a], case[b]) for case in CASES}
         assert len(seen) == len(FACTORS[a]) * len(FACTORS[b]), (a, b)
-
-
-@pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("case", CASES, ids=label)
-def test_native_is_the_reference(native, contraction, case):
-    assert_matches_reference(native, contraction, problem(case))
-
-
-@pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", FACTORS["degree"])
-def test_native_on_the_knots(native, contraction, degree, outside):
-    """Knots that every dtype holds, x on each of them and beyond: the interval, not the rounding, is tested."""
-    for order in range(degree + 1):
-        for dtype in (DOUBLE, SINGLE, BRAIN, HALF)[order % 2 :: 2]:
-            for knots in ("promised", "even"):
-                assert_matches_reference(native, contraction, on_knots(degree, order, outside, knots, dtype))
-
-
-def on_knots(degree: int, order: int, outside: str, knots: str, dtype: torch.dtype) -> Problem:
-    grid = (torch.arange(4 + 2 * degree + 1, dtype=DOUBLE) - degree) / 4  # range [0, 1]
-    p = Problem.random(len(grid) + 2, 3, 5, 4, degree, order=order, outside=outside, knots=knots, dtype=dtype)
-    x = torch.cat([grid, grid[:1] - 0.25, grid[-1:] + 0.25]).to(dtype)
-    return Problem(**{**vars(p), "grid": grid.expand(3, -1), "x": x[:, None].expand(-1, 3).contiguous()})
-
-
-@pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", FACTORS["degree"])
-def test_native_on_repeated_knots(native, contraction, degree, outside):
-    for order in range(degree + 2):
-        p = Problem.random(40, 3, 5, 6, degree, order=order, outside=outside, knots="uneven", dtype=DOUBLE)
-        grid = p.grid.clone()
-        grid[:, degree + 2] = grid[:, degree + 3]
-        grid[:, :degree], grid[:, grid.shape[1] - degree :] = grid[:, degree, None], grid[:, -degree - 1, None]
-        x = torch.cat([p.x, grid[:, degree : grid.shape[1] - degree].T])
-        u, s = torch.randn(len(x), 5, dtype=DOUBLE), torch.randn(len(x), 3, dtype=DOUBLE)
-        assert_matches_reference(native, contraction, Problem(**{**vars(p), "grid": grid, "x": x, "u": u, "s": s}))
-
-
-EMPTY = [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (300, 0, 100)]
-
-
-def empty_problems(shape: tuple[int, int, int]) -> Iterator[Problem]:
-    """Of that shape, in every dtype, with all that a layer may have and without."""
-    for dtype, knots, base in itertools.product((SINGLE, DOUBLE, BRAIN, HALF), ("even", "promised"), (None, "silu")):
-        yield Problem.random(*shape, 5, base=base, knots=knots, weighted=True, with_bias=True, dtype=dtype)
-        yield Problem.random(*shape, 5, base=base, knots=knots, weighted=False, with_bias=False, dtype=dtype)
-
-
-@pytest.mark.parametrize("contraction", CONTRACTIONS)
-@pytest.mark.parametrize("shape", EMPTY, ids=str)
-def test_native_on_empty_tensors(native, contraction, shape):
-    for p in empty_problems(shape):
-        found, expected = call(native, contraction, p), call(reference, contraction, p)
-        torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
@@ -138,42 +43,7 @@ def test_the_reference_on_empty_tensors(contraction, shape):
             torch.testing.assert_close(got, whole, equal_nan=True)
 
 
-@pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside):
-    for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE, BRAIN)):
-        p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, weighted=True)
-        p.x[3, 2] = torch.nan
-        for got, expected in zip(call(native, contraction, p), call(reference, contraction, p), strict=True):
-            assert got.isnan().any()
-            if contraction == "edge_backward" and got.dim() == 3:  # dense: 0 times the NaN of the sign
-                got, expected = got[:, : p.spec.degree + 1], expected[:, : p.spec.degree + 1]
-            assert torch.equal(got.isnan(), expected.isnan())
-
-
-@pytest.mark.parametrize("outside", ["zero", "clamp"])
-@pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_native_at_infinity_is_the_reference(native, contraction, outside):
-    for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE)):
-        p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, base=None)
-        p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
-        for got, expected in zip(call(native, contraction, p), call(reference, contraction, p), strict=True):
-            assert expected.isfinite().all()
-            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
-
-
 # Moments and terms of edges.
-
-
-@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
-@pytest.mark.parametrize("outputs", [2, 20])
-def test_native_moments_of_edges_that_hardly_vary(native, outputs, dtype):
-    """A variance is not a difference of squares: a large mean costs no digits."""
-    p = Problem.random(600, 3, outputs, 5, base=None, outside="clamp", dtype=dtype)
-    p.coef.mul_(1e-2).add_(100.0)
-    assert_matches_reference(native, "edge_moments", p)
-    p.x[:] = 0.3
-    assert not native.edge_moments(p.x, p.coef, None, p.grid, p.spec)[2].any()
 
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
@@ -182,20 +52,6 @@ def test_native_moments_with_a_first_row_far_off(native, outputs, dtype):
     p = Problem.random(600, 3, outputs, 5, base="identity", outside="clamp", dtype=dtype)
     p.x[0] = 1e4
     assert_matches_reference(native, "edge_moments", p)
-
-
-@pytest.mark.parametrize("shape", [(40, 3, 2), (40, 3, 33)], ids=str)
-@pytest.mark.parametrize("base", [None, "silu"])
-def test_native_edge_backward_of_what_is_there(native, shape, base):
-    """Without u it is that with zeros; the gradient of x may be left out."""
-    p = Problem.random(*shape, 5, base=base, dtype=DOUBLE)
-    rest = (p.terms, p.coef, p.base_weight, p.grid, p.spec)
-    whole = native.edge_backward(p.x, torch.zeros_like(p.u), *rest, True)
-    torch.testing.assert_close(native.edge_backward(p.x, None, *rest, True), whole, rtol=0, atol=0)
-    torch.testing.assert_close(reference.edge_backward(p.x, None, *rest, True), whole)
-    for found in (native.edge_backward(p.x, None, *rest, False), reference.edge_backward(p.x, None, *rest, False)):
-        assert found[0] is None
-        torch.testing.assert_close(found[1:], whole[1:])
 
 
 # The reference itself, against the formula on scipy's features.
@@ -267,16 +123,16 @@ def test_the_tolerance_passes_float32_features_and_no_coarser(contraction, grid_
     for order in range(3):
         p = Problem.random(33, 7, 9, grid_size, order=order, weighted=True)
         assert_matches_reference(imitation(SINGLE, monkeypatch), contraction, p)
-        for coarse in (BRAIN, HALF):
+        for coarse in (BF16, HALF):
             with pytest.raises(AssertionError, match="elements off"):
                 assert_matches_reference(imitation(coarse, monkeypatch), contraction, p)
     p = Problem.random(33, 7, 9, grid_size, weighted=True, dtype=DOUBLE)
     with pytest.raises(AssertionError, match="elements off"):
         assert_matches_reference(imitation(SINGLE, monkeypatch), contraction, p)
     if contraction != "edge_moments":  # where the errors of a coarse coordinate average out
-        p = Problem.random(33, 7, 9, 50, weighted=True, dtype=BRAIN)
+        p = Problem.random(33, 7, 9, 50, weighted=True, dtype=BF16)
         with pytest.raises(AssertionError, match="elements off"):
-            assert_matches_reference(imitation(BRAIN, monkeypatch), contraction, p)
+            assert_matches_reference(imitation(BF16, monkeypatch), contraction, p)
 
 
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_coef"])
@@ -304,15 +160,7 @@ def test_assert_within_refuses_nan():
 # The operators as PyTorch sees them.
 
 
-def operator_arguments(contraction: str, p: Problem) -> tuple:
-    """What a backend's function gets, its Spec spread as the operators take it."""
-    seen = []
-    catcher = SimpleNamespace(**{contraction: lambda *args: seen.extend(args) or p.x})
-    call(catcher, contraction, p)
-    return tuple(item for a in seen for item in (a if a is p.spec else (a,)))
-
-
-@pytest.mark.parametrize("dtype", [DOUBLE, BRAIN], ids=str)
+@pytest.mark.parametrize("dtype", [DOUBLE, BF16], ids=str)
 @pytest.mark.parametrize("base", [None, "silu"])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_opcheck(native, contraction, base, dtype):
@@ -344,7 +192,7 @@ def test_schemas_name_every_contraction():
 # Repeatable, whatever the number of threads.
 
 
-@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BRAIN], ids=str)
+@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BF16], ids=str)
 @pytest.mark.parametrize("shape", [(257, 3, 300), (1000, 40, 33), (3, 300, 7), (8192, 2, 1)], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_native_repeats_bit_for_bit_at_any_number_of_threads(native, contraction, shape, dtype, threads):

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pykan_both import our_kan, real_kan
-from test_network_pykan import SHAPES, data, pykan_model
 
 from fastkan import KAN
 from fastkan.compat.pykan import (
@@ -20,6 +18,7 @@ from fastkan.compat.pykan import (
     to_pykan,
     to_pykan_state,
 )
+from support.pykan import SHAPES, data, our_kan, pykan_model, real_kan
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 

@@ -6,7 +6,8 @@ import os
 
 import pytest
 import torch
-from pykan_both import our_kan
+
+from support.pykan import our_kan
 
 sympy = pytest.importorskip("sympy")
 

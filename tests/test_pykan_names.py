@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from pykan_both import our_kan, real_kan
+
+from support.pykan import our_kan, real_kan
 
 sympy = pytest.importorskip("sympy")
 pytest.importorskip("matplotlib")

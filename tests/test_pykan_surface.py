@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from pykan_both import both, our_kan, real_kan
 
 from fastkan.compat import pykan
+from support.pykan import both, our_kan, real_kan
 
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from pykan_both import long_memory
 
 from fastkan import science
 from fastkan.science import MLP, create_dataset
+from support.pykan import long_memory
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
 IN_FLOAT32 = {"rtol": 4e-7, "atol": 1e-13}  # pykan divides scores by roots that it takes in float32, whatever else is

@@ -9,6 +9,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 from fastkan import KAN, KANLinear, stack
 from fastkan.nn import KANSequential
+from support.networks import assert_same, data, in_turn, network, sequence
 
 pytestmark = pytest.mark.usefixtures("native")
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -25,37 +26,6 @@ def fused(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(stack, "stack_out", stack_out)
     return ran
-
-
-def sequence(*options: dict, dtype: torch.dtype = torch.float64, **common) -> KANSequential:
-    generator = torch.Generator().manual_seed(0)
-    widths = (3, 5, 4, 2)
-    options = options or ({},) * 3
-    return KANSequential(
-        *(
-            KANLinear(a, b, dtype=dtype, generator=generator, scale_noise=5.0, **common | own)
-            for a, b, own in zip(widths, widths[1:], options, strict=False)
-        )
-    )
-
-
-def data(rows: int = 40, width: int = 3, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return (torch.rand(rows, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1).to(dtype)
-
-
-def results(model: nn.Module, run, x: torch.Tensor) -> list[torch.Tensor]:
-    """Values, and the gradients of a loss of values and slopes."""
-    x = x.clone().requires_grad_()
-    y = run(x)
-    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    loss = y.square().mean() + slope.square().mean()
-    return [y, *torch.autograd.grad(loss, [x, *parameters], allow_unused=True, materialize_grads=True)]
-
-
-def assert_same(model: nn.Module, apart, x: torch.Tensor, **tolerance) -> None:
-    for got, want in zip(results(model, model, x), results(model, apart, x), strict=True):
-        torch.testing.assert_close(got, want, **(tolerance or CLOSE))
 
 
 # KANSequential
@@ -193,16 +163,6 @@ def test_gradients_of_every_row():
 
 
 # KAN
-
-
-def network(*args, **options) -> KAN:
-    return KAN(*(args or ([3, 5, 4, 2],)), **{"seed": 2, "dtype": torch.float64, "noise_scale": 2.0, **options})
-
-
-def in_turn(model: KAN, x: torch.Tensor) -> torch.Tensor:
-    for at in range(model.depth):
-        x = model.nodes(at, model.sums(at, x))
-    return x
 
 
 def test_kan_is_its_layers_in_turn(fused):

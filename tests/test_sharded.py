@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+from support.tiers import long
+
 PROCESS = """
 import sys
 import torch
@@ -131,7 +133,8 @@ def test_torchs_styles_refuse_what_they_refused():
 
 
 @pytest.mark.parametrize(
-    "part", ["torch.distributed.fsdp", "torch.distributed.tensor.parallel", "torch._dynamo", "torch.utils.flop_counter"]
+    "part",
+    ["torch.distributed.fsdp", *long("torch.distributed.tensor.parallel", "torch._dynamo", "torch.utils.flop_counter")],
 )
 def test_what_is_added_to_torch_waits_for_it(part):
     """In either order of the imports, and not before."""

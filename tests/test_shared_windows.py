@@ -1,4 +1,4 @@
-"""csrc/basis/knots.h and window.h, which GPUs run, against the reference; bound by csrc/testing/window.h."""
+"""csrc/basis/knots.h and window.h, the GPU's evaluation, against the reference; bound by csrc/testing/window.h."""
 
 import math
 
@@ -22,7 +22,7 @@ def test_uniform_knots_are_the_references_bit_for_bit(ends, intervals):
 
 
 def dense(x: float, row: list[float], degree: int, outside: int, uniform: bool, order: int, kind: str, fixed: bool):
-    """All functions of the row at x, by the window."""
+    """All F functions at x, expanded from the window."""
     start, weights = getattr(shared, f"window_{kind}")(x, row, degree, outside, uniform, order, fixed)
     functions = len(row) - degree - 1
     assert 0 <= start <= functions - degree - 1
@@ -81,7 +81,7 @@ def test_windows_without_a_branch(outside, order, degree, grid_size, place):
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
 @pytest.mark.parametrize("uniform", [False, True])
-def test_knots_themselves_and_what_is_no_number(kind, outside, uniform):
+def test_on_knots_and_nan(kind, outside, uniform):
     for degree in range(6):
         row = [j / 4 for j in range(6 + 2 * degree + 1)]
         for order in range(degree + 2):

@@ -1,7 +1,6 @@
 """A stack of layers as one operator: equal to layer by layer in every derivative, and never off the fused path."""
 
 import itertools
-import random
 
 import pytest
 import torch
@@ -10,59 +9,15 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from fastkan import functional, stack
 from fastkan.backends import native as kernels
-from fastkan.basis.base import BASES
-from fastkan.basis.bspline import OUTSIDE
 from fastkan.spec import Spec
 from fastkan.stack import MAX_LAYERS, MAX_TANGENTS, Layer, layered, stack_out
-from fastkan.testing import KNOTS, Problem
+from support.problems import DOUBLE
+from support.stacks import burgers, layers, leaves, nested, rows, smooth, weights
 
-DOUBLE = torch.float64
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 pytestmark = pytest.mark.usefixtures("native")
 
 OPS = torch.ops.fastkan
-
-
-def layers(widths: tuple[int, ...], seed: int = 0, dtype: torch.dtype = DOUBLE, **fixed) -> list[Layer]:
-    """Layers of these widths with degree, grid, base, outside and optional tensors drawn, or fixed."""
-    draw, found = random.Random(seed), []
-    for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-        drawn = {
-            "degree": draw.choice(range(6)), "outside": draw.choice(OUTSIDE), "knots": draw.choice(KNOTS),
-            "base": draw.choice((None, *BASES)), "per_input": draw.random() < 0.5, "with_bias": draw.random() < 0.5,
-        }  # fmt: skip
-        size = draw.choice((1, 2, 5, 9))
-        p = Problem.random(1, inputs, outputs, size, seed=seed + number, dtype=dtype, **drawn | fixed)
-        scale = p.terms[0] if draw.random() < 0.5 else None
-        part = 0.5 / inputs**0.5  # so that most of what leaves a layer lies on the next one's grid
-        coef, base_weight = p.coef * part, None if p.base_weight is None else p.base_weight * part
-        found.append(Layer(coef, scale, base_weight, p.bias, p.grid, p.spec))
-    return found
-
-
-def smooth(widths: tuple[int, ...] = (3, 4, 2), **fixed) -> list[Layer]:
-    """Layers whose derivatives of several orders are continuous, with every tensor."""
-    made = layers(widths, **{"degree": 5, "base": "silu", "outside": "zero", "with_bias": True, **fixed})
-    return [
-        m
-        if m.scale is not None
-        else m._replace(scale=torch.linspace(0.5, 1.5, m.coef[:, 0].numel(), dtype=m.coef.dtype).view_as(m.coef[:, 0]))
-        for m in made
-    ]
-
-
-def leaves(made: list[Layer]) -> list[Layer]:
-    """The same, their weights requiring gradients."""
-    return [Layer(*(None if t is None else t.clone().requires_grad_() for t in m[:4]), m.grid, m.spec) for m in made]
-
-
-def weights(made: list[Layer]) -> list[torch.Tensor]:
-    return [t for m in made for t in m[:4] if t is not None]
-
-
-def rows(number: int, width: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(number, width, generator=generator, dtype=DOUBLE) * 2.4 - 1.2).to(dtype)
 
 
 def assert_all_close(found, expected, **tolerance) -> None:
@@ -233,20 +188,6 @@ def test_gradcheck():
     assert gradgradcheck(run, values, check_batched_grad=True)
 
 
-def nested(f, x, parameters, depth: int, by_weights: bool) -> list[torch.Tensor]:
-    """Gradients of a number made of gradients, and so on, by x, and in the end by everything."""
-    outputs, found = [f(x)], []
-    for level in range(depth):
-        number = sum((o.mean() * (k + 1) + o.square() / (1 + o.square())).sum() for k, o in enumerate(outputs))
-        last = level + 1 == depth
-        by = [x, *parameters] if last or by_weights else [x]
-        outputs = [
-            g for g in torch.autograd.grad(number, by, create_graph=not last, allow_unused=True) if g is not None
-        ]
-        found += [g.detach() for g in outputs]
-    return found
-
-
 @pytest.mark.parametrize("by_weights", [False, True], ids=["derivatives by x", "by the weights too"])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("widths", [(2, 5, 1), (3, 4, 3, 2)], ids=str)
@@ -259,15 +200,6 @@ def test_derivatives_of_every_order(widths, depth, by_weights, calls):
     expected = nested(lambda x: layered(x, (), made, "reference"), x, weights(made), depth, by_weights)
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10 * max(1.0, want.abs().max().item()))
-
-
-def burgers(f, x: torch.Tensor) -> torch.Tensor:
-    """A loss of values, first and second derivatives: u_t + u u_x - u_xx, with cotangents that depend on u."""
-    u = f(x)
-    (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-    (flux,) = torch.autograd.grad((du[:, 0] * (1 + u[:, 0].square())).sum(), x, create_graph=True)
-    residual = du[:, 1] + u[:, 0] * du[:, 0] - flux[:, 0]
-    return residual.square().mean() + (u - 1).square().mean()
 
 
 def test_a_loss_of_second_derivatives_stays_fused(calls):

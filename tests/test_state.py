@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-import truth
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, stack_module_state, vmap
@@ -15,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from fastkan import KAN, FastKAN, KANLinear
 from fastkan.nn import KANSequential
 from fastkan.snapshot import Snapshot, readable
+from support import definition
 
 MAKERS = {
     "KANLinear": lambda: KANLinear(3, 4, bias=True),
@@ -47,7 +47,7 @@ def data(seed: int = 1) -> torch.Tensor:
 def check(model: nn.Module, x: torch.Tensor | None = None, call=None) -> None:
     x = data() if x is None else x
     y = (model if call is None else call)(x)
-    right = truth.value(model, x).detach()
+    right = definition.value(model, x).detach()
     torch.testing.assert_close(y.detach().double(), right, rtol=2e-5, atol=2e-5 * float(right.abs().max()))
 
 

@@ -1,4 +1,4 @@
-"""Random sequences of public operations: after each a model computes what its tensors say. See machine.py."""
+"""Random sequences of public operations, after each of which a model computes the formula of its tensors."""
 
 import copy
 import io
@@ -6,21 +6,22 @@ import os
 
 import pytest
 import torch
-import truth
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule
-from machine import INPUTS, ROUNDINGS, ROWS, Machine, normal, of_kind, seeds, whole, wide
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from torch import nn
 
 from fastkan import KAN, KANLinear
 from fastkan.nn import KANSequential
+from support import definition
+from support.state_machine import INPUTS, ROUNDINGS, ROWS, Machine, normal, of_kind, seeds, whole, wide
+from support.tiers import long
 
-# Sequences of each machine: a few in everyday's tests, always the same ones.
-SEQUENCES = os.environ.get("FASTKAN_TEST_SEQUENCES")
+# Sequences of each machine: without the variable, always the same ones.
+MANY = os.environ.get("FASTKAN_TEST_SEQUENCES")
 SETTINGS = settings(
-    max_examples=int(SEQUENCES or 40), stateful_step_count=12 if SEQUENCES is None else 25, deadline=None,
-    derandomize=SEQUENCES is None, suppress_health_check=list(HealthCheck), print_blob=False,
+    stateful_step_count=12 if MANY is None else 25, deadline=None,
+    derandomize=MANY is None, suppress_health_check=list(HealthCheck), print_blob=False,
 )  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore")
 degrees = st.sampled_from([1, 2, 3, 3, 5])
@@ -71,11 +72,15 @@ class LayerMachine(Machine):
         assert not layer.outside_share(x).any()
         if self.parts:
             return
-        before = truth.linear(layer, x).detach()
+        before = definition.linear(layer, x).detach()
         layer.update_grid(source)  # now the new splines are the old ones
         with torch.no_grad():
             eps = torch.finfo(self.dtype).eps
-            self.agree([layer(x)], lambda read: [before if read is truth.exact else truth.linear(layer, x, read)], eps)
+            self.agree(
+                [layer(x)],
+                lambda read: [before if read is definition.exact else definition.linear(layer, x, read)],
+                eps,
+            )
 
     @whole
     @rule(pick=seeds, factor=st.integers(1, 3))
@@ -85,10 +90,11 @@ class LayerMachine(Machine):
             return
         low, high = layer.grid[:, layer.spline_order], layer.grid[:, -layer.spline_order - 1]
         x = torch.lerp(low, high, torch.rand(30, len(low), dtype=torch.float64)).to(self.dtype)
-        before = truth.edges(layer, x).detach()
+        before = definition.edges(layer, x).detach()
         layer.extend_grid(layer.grid_size * factor)
         self.agree(
-            [truth.edges(layer, x)], lambda read: [before if read is truth.exact else truth.edges(layer, x, read)]
+            [definition.edges(layer, x)],
+            lambda read: [before if read is definition.exact else definition.edges(layer, x, read)],
         )
 
     @whole
@@ -162,8 +168,8 @@ class NetworkMachine(Machine):
     def functions(self, l: int, x):
         """Of all edges of layer l, [N, I, O]."""
         numeric, symbolic = self.model.act_fun[l], self.model.symbolic_fun[l]
-        found = truth.edges(numeric.linear, x) * numeric.edge_mask.double()
-        return (found + truth.functions(symbolic, x) if self.model.symbolic_enabled else found).detach()
+        found = definition.edges(numeric.linear, x) * numeric.edge_mask.double()
+        return (found + definition.functions(symbolic, x) if self.model.symbolic_enabled else found).detach()
 
     # Grids
 
@@ -179,7 +185,7 @@ class NetworkMachine(Machine):
             before = copy.deepcopy(self.model)
             self.model.update_grid_from_samples(x)  # now the new splines are the old ones
             with torch.no_grad():
-                self.agree([self.model(x)], lambda read: [truth.value(before, x, read)], 16 * self.exact)
+                self.agree([self.model(x)], lambda read: [definition.value(before, x, read)], 16 * self.exact)
 
     @whole
     @rule(factor=st.integers(1, 3))
@@ -191,10 +197,10 @@ class NetworkMachine(Machine):
         for old, new in zip(self.model.act_fun, refined.act_fun, strict=True):
             low, high = old.grid[:, old.k], old.grid[:, -old.k - 1]
             x = torch.lerp(low, high, torch.rand(30, len(low), dtype=torch.float64)).to(self.dtype)
-            before = truth.edges(old.linear, x).detach()
+            before = definition.edges(old.linear, x).detach()
             self.agree(
-                [truth.edges(new.linear, x)],
-                lambda read: [before if read is truth.exact else truth.edges(old.linear, x, read)],  # noqa: B023
+                [definition.edges(new.linear, x)],
+                lambda read: [before if read is definition.exact else definition.edges(old.linear, x, read)],  # noqa: B023
             )
         self.replace(refined)
 
@@ -429,8 +435,8 @@ class NetworkMachine(Machine):
             with torch.no_grad():
                 loss = torch.tensor([[found["train_loss"][-1]]], dtype=torch.float64)
                 right = [
-                    (truth.value(model, x, r) - y).square().mean().sqrt().view(1, 1)
-                    for r in (truth.exact, truth.rounded(self.exact))
+                    (definition.value(model, x, r) - y).square().mean().sqrt().view(1, 1)
+                    for r in (definition.exact, definition.rounded(self.exact))
                 ]
                 off = ROUNDINGS * (float((right[0] - right[1]).abs()) + self.exact * float(1 + right[0]))
                 assert abs(float(loss - right[0])) <= off, (loss, right, off)
@@ -449,7 +455,7 @@ class NetworkMachine(Machine):
         else:
             made = model.copy()
         with torch.no_grad():
-            self.agree([made(x)], lambda read: [truth.value(model, x, read)])
+            self.agree([made(x)], lambda read: [definition.value(model, x, read)])
         assert made.state_dict().keys() == model.state_dict().keys()
         assert all(torch.equal(t, model.state_dict()[name]) for name, t in made.state_dict().items())
         assert made.config() == model.config() and repr(made) == repr(model)
@@ -462,13 +468,13 @@ class NetworkMachine(Machine):
         model.get_act(x)
         at = x[:, model.input_id].double()
         with torch.no_grad():
-            self.agree([model.acts[-1]], lambda read: [truth.value(model, x, read)])
+            self.agree([model.acts[-1]], lambda read: [definition.value(model, x, read)])
             for l in range(model.depth):
                 at = model.acts[l]
                 right = self.functions(l, at)
                 self.agree(
                     [model.spline_postacts[l].permute(0, 2, 1), model.edge_actscale[l].T],
-                    lambda read: [right, right.std(0)] if read is truth.exact else [  # noqa: B023
+                    lambda read: [right, right.std(0)] if read is definition.exact else [  # noqa: B023
                         r := self.functions(l, read(at)), r.std(0) + self.exact * r.abs().mean(0)  # noqa: B023
                     ],
                     4 * self.exact,
@@ -478,5 +484,7 @@ class NetworkMachine(Machine):
         assert bool(model.reg(lamb_coef=1.0, lamb_coefdiff=1.0).isfinite())
 
 
-TestLayers, TestNetworks = LayerMachine.TestCase, NetworkMachine.TestCase
-TestLayers.settings = TestNetworks.settings = SETTINGS
+@pytest.mark.parametrize("sequences", [12, *long(int(MANY or 40))])
+@pytest.mark.parametrize("machine", [LayerMachine, NetworkMachine])
+def test_sequences(machine, sequences):
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=sequences))

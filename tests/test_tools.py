@@ -10,8 +10,6 @@ import io
 
 import pytest
 import torch
-import truth
-from tools import CLOSE, MODELS, both, check, data, gradients, layers, loss, made, moved, same, twins, used
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, stack_module_state, vmap
@@ -20,8 +18,29 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastkan import KAN
+from support import definition
+from support.model_kinds import (
+    CLOSE,
+    MODELS,
+    both,
+    check,
+    data,
+    gradients,
+    layers,
+    loss,
+    made,
+    moved,
+    same,
+    twins,
+    used,
+)
+from support.tiers import long
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
+
+
+# For what takes seconds.
+two_kinds = pytest.mark.parametrize("kind", ["KANSequential", "symbolic", *long("KANLinear", "KAN", "pruned")])
 
 
 @pytest.fixture(params=MODELS)
@@ -52,7 +71,7 @@ def test_eager(model, x):
         for sign in (1, -1):
             with torch.no_grad():
                 p.add_(step, alpha=sign * 1e-6)
-                ends.append(float(loss(truth.value(model, x))))
+                ends.append(float(loss(definition.value(model, x))))
                 p.add_(step, alpha=-sign * 1e-6)
         torch.testing.assert_close(float((found[name] * step).sum()), (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-6)
 
@@ -70,13 +89,14 @@ def test_autocast(model, x):
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x.float())
         loss(y.float()).backward()
-    right = truth.value(model, x)
+    right = definition.value(model, x)
     torch.testing.assert_close(y.double(), right, rtol=0.05, atol=0.05 * float(right.abs().max()))
     assert all(
         p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in used(model).values() if p.grad is not None
     )
 
 
+@two_kinds
 def test_compile_with_aot_autograd(model, x):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -85,6 +105,7 @@ def test_compile_with_aot_autograd(model, x):
     both(compiled, model, x)
 
 
+@two_kinds
 def test_compile_in_place(model, x):
     torch._dynamo.reset()
     model.compile(backend="eager")
@@ -117,6 +138,7 @@ def test_checkpoint(model, x):
     same({"": each.grad} | {name: p.grad for name, p in model.named_parameters()}, expected)
 
 
+@two_kinds
 def test_flops_and_profiles(model, x):
     with FlopCounterMode(display=False) as counter:
         check(model, model, x)
@@ -194,7 +216,7 @@ def test_func_ensembles(model, x):
     state = stack_module_state(models)
     y = vmap(lambda p, b: functional_call(model, (p, b), (x,)))(*state)
     for one, found in zip(models, y, strict=True):
-        torch.testing.assert_close(found, truth.value(one, x), **CLOSE)
+        torch.testing.assert_close(found, definition.value(one, x), **CLOSE)
 
 
 def test_func_per_sample_gradients(model, x):
@@ -293,6 +315,7 @@ def test_export(model, x):
     check(torch.export.load(file).module(), model, x)
 
 
+@two_kinds
 def test_make_fx(model, x):
     for mode in "real", "fake", "symbolic":
         check(make_fx(lambda x: model(x), tracing_mode=mode, _allow_non_fake_inputs=True)(x), model, data(12, 3))
@@ -312,6 +335,7 @@ def test_jit_trace(model, x):
     check(loaded, model, x)
 
 
+@two_kinds
 def test_older_onnx(model, x):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

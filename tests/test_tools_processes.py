@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 START = """
 import copy, sys
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from tools import MODELS, check, data, layers, made, moved
+from support.model_kinds import MODELS, check, data, layers, made, moved
 
 store, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)

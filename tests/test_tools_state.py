@@ -10,13 +10,13 @@ import tempfile
 
 import pytest
 import torch
-import truth
-from tools import CLOSE, MODELS, both, check, data, layers, loss, made, moved, steps, twins, used
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim import swa_utils
 
 from fastkan import KAN, KANLinear
+from support import definition
+from support.model_kinds import CLOSE, MODELS, both, check, data, layers, loss, made, moved, steps, twins, used
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
 
@@ -97,7 +97,7 @@ def test_transformers_models(model, x, kind):
         assert all(torch.equal(a.grid, b.grid) for a, b in zip(layers(loaded), layers(model), strict=True))
         if dtype == torch.float64:
             twins(loaded, model, x)
-        scale = float(truth.value(model, x).abs().max())
+        scale = float(definition.value(model, x).abs().max())
         check(loaded.double(), model, x, rtol=0, atol=0.02 * scale)
 
 
@@ -203,10 +203,10 @@ def test_averaged_on_grids_that_move(model, x):
             layer.extend_grid(15) if n == 2 else layer.update_grid(rows)
         average.update_parameters(model)
         ema.update_parameters(model)
-        y = truth.linear(first, inside)
+        y = definition.linear(first, inside)
         mean, moving = (n * mean + y) / (n + 1), 0.5 * (moving + y) if n else y
         for found, expected in ((average, mean), (ema, moving)):
-            y = truth.linear(layers(found.module)[0], inside)
+            y = definition.linear(layers(found.module)[0], inside)
             torch.testing.assert_close(y, expected, rtol=0, atol=0.01 * float(expected.abs().max()))
             check(found, found.module, x)
 

@@ -1,7 +1,7 @@
 """The Triton kernels in Triton's interpreter: every contraction by both algorithms against the reference.
 
 The interpreter runs one program after the other in NumPy: shapes are small here. What it cannot show, races, compiled
-arithmetic and speed, is tests/test_gpu.py's.
+arithmetic and speed, is for tests/test_gpu_*.py.
 """
 
 import itertools
@@ -11,19 +11,28 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import given, settings
-from test_autograd import arguments, derivatives, layer, plain
-from test_compile import Graphs, forward_and_backward
-from test_layout import QUICK, problems
-from test_ops import EMPTY, FACTORS, empty_problems, label, on_knots, operator_arguments
-from test_ops import problem as problem_of
 from torch.autograd import gradcheck
 
 from fastkan import ops, select
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.functional import edge_mean
 from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
-
-DOUBLE, SINGLE, BRAIN = torch.float64, torch.float32, torch.bfloat16
+from support.calculus import arguments, derivatives, layer, plain
+from support.graphs import Graphs, forward_and_backward
+from support.problems import (
+    BF16,
+    DOUBLE,
+    EMPTY,
+    FACTORS,
+    SINGLE,
+    empty_problems,
+    label,
+    on_knots,
+    operator_arguments,
+    problem_of,
+)
+from support.strides import QUICK, problems
+from support.tiers import long, tiers
 
 
 @pytest.fixture
@@ -61,11 +70,14 @@ def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
     return seen
 
 
+SHAPES = ((1, 1, 1), (3, 5, 7), (17, 4, 19), (35, 2, 6))  # less than a tile of 16, and more
+
+
 def cases() -> list[dict]:
     """Every (degree, order, outside), the other factors and the algorithm drawn once and for all from a fixed seed."""
     draw = random.Random(3)
     factors = {
-        **FACTORS, "shape": ((1, 1, 1), (3, 5, 7), (33, 17, 19), (50, 3, 70)), "grid_size": (1, 2, 5, 9),
+        **FACTORS, "shape": SHAPES, "grid_size": (1, 2, 5, 9),
         "gather": (False, True),
     }  # fmt: skip
     rest = {name: values for name, values in factors.items() if name not in ("degree", "order", "outside")}
@@ -80,7 +92,7 @@ def name_of(case: dict) -> str:
     return f"{'gather' if case['gather'] else 'matrix'}-{label(case)}"
 
 
-@pytest.mark.parametrize("case", cases(), ids=name_of)
+@pytest.mark.parametrize("case", tiers(cases(), "degree", "outside"), ids=name_of)
 def test_every_contraction_is_the_reference(triton, plan, monkeypatch, case):
     case = dict(case)
     monkeypatch.setattr(plan, "gather", case.pop("gather"))
@@ -141,10 +153,11 @@ def test_infinity_is_the_references(triton, algorithm, outside):
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("examples", [2, *long(12)])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_any_layout(triton, plan, monkeypatch, contraction):
-    @settings(QUICK, max_examples=12)
-    @given(problems(smallest=1))
+def test_any_layout(triton, plan, monkeypatch, contraction, examples):
+    @settings(QUICK, max_examples=examples)
+    @given(problems(smallest=1, rows=(17,), outputs=(17,)))
     def check(p):
         monkeypatch.setattr(plan, "gather", p.order % 2 == 0)
         assert_matches_reference(triton, contraction, p)
@@ -211,11 +224,11 @@ def test_the_choice_of_algorithm(triton, plan, launches):
 
 
 def test_float32_follows_torchs_switch(plan, monkeypatch):
-    assert (plan.precision(SINGLE), plan.precision(BRAIN)) == ("tf32x3", "ieee")
+    assert (plan.precision(SINGLE), plan.precision(BF16)) == ("tf32x3", "ieee")
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert plan.precision(SINGLE) == "ieee"
     monkeypatch.setattr(ops, "allows_tf32", lambda: True)  # test_select.py has the ways to say so
-    assert (plan.precision(SINGLE), plan.precision(BRAIN)) == ("tf32", "ieee")
+    assert (plan.precision(SINGLE), plan.precision(BF16)) == ("tf32", "ieee")
 
 
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])

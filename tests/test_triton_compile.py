@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("ahead")  # one process makes the table
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ahead")]  # one process makes the table
 
 ROOT = Path(__file__).parent.parent
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")

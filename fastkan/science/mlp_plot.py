@@ -1,43 +1,48 @@
-"""plot: an MLP as its weights, lines from below to above, as strong as they matter."""
+"""plot: draw an MLP with its weights as lines whose opacity shows their importance."""
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..arguments import number
-from ..network.plot.figure import axes_of, colours, file_kind, need_matplotlib, write
-from ..network.plot.layout import fitted, texts
+from ..network.plot.figure import axes_of, check_matplotlib, colours, file_kind, write
+from ..network.plot.layout import fit_texts, texts
+
+if TYPE_CHECKING:
+    from .mlp import MLP
 
 METRICS = {"w": "w", "act": "wa_forward", "fa": "wa_backward"}
 POSITIVE, NEGATIVE = "#1f5fd0", "#d0361f"
 
 
 def plot(
-    model,
+    model: "MLP",
     beta: float = 3.0,
     scale: float = 1.0,
     metric: str = "w",
     *,
-    in_vars=None,
-    out_vars=None,
+    in_vars: Sequence | None = None,
+    out_vars: Sequence | None = None,
     path: str | os.PathLike | None = None,
     fig=None,
     ax=None,
-):
-    """Draw the network: nodes as dots, weights as lines, blue above 0 and red below; inputs at the bottom.
+) -> Any:
+    """Draw the network: nodes as dots, weights as lines, positive blue and negative red; inputs at the bottom.
 
     Args:
         beta: a line's opacity is tanh(beta * |value|).
-        scale: of everything.
-        metric: of the values: "w", the weights; "act", wa_forward; "fa", the scores of attribute; on the data of
-            get_act, or what the model has seen.
-        in_vars, out_vars: names, as text or SymPy expressions; path: the file to write; fig, ax: what to draw on; all
-            as in KAN.plot.
+        scale: of the whole figure.
+        metric: the values: "w", the weights; "act", wa_forward; "fa", the scores of attribute; on the data of get_act,
+            or cache_data.
+        in_vars, out_vars: names, as text or SymPy expressions; path: the file to write; fig, ax: the figure or axes to
+            draw on; all as in KAN.plot.
 
-    Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and where
-    there is no data.
+    Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and without
+    data.
     """
-    need_matplotlib()
+    check_matplotlib()
     from matplotlib.collections import LineCollection
 
     if metric not in METRICS:
@@ -52,7 +57,9 @@ def plot(
     if metric == "fa":
         model.attribute()
     width, step = 3 * scale, 1.5 * scale
-    rows = [fitted(row, 14 * scale, width / n, step) for row, n in zip(names, model.width[:: model.depth], strict=True)]
+    rows = [
+        fit_texts(row, 14 * scale, width / n, step) for row, n in zip(names, model.width[:: model.depth], strict=True)
+    ]
     bottom = rows[0].height + 0.15 * scale
     height = bottom + model.depth * step + rows[1].height + 0.15 * scale
     axes = axes_of(fig, ax, (width, height))

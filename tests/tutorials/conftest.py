@@ -1,18 +1,14 @@
 """What every tutorial starts with: kan installed, float64, a folder of its own, and no windows; and pykan's results."""
 
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from pykan_both import our_kan  # noqa: E402
-
-from bench.tutorials import TASKS, each, luck, ratios  # noqa: E402
-from fastkan.measure.provenance import read_csv  # noqa: E402
+from bench.tutorials import TASKS, each, luck, ratios
+from fastkan.measure.provenance import read_csv
+from support.pykan import our_kan
 
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results" / "cpu" / "tutorials.csv"
 # As many seeds as take so many seconds of the processor, one at least.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_interp_1_hello_multkan(task):

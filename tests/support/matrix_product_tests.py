@@ -7,12 +7,13 @@ import random
 
 import pytest
 import torch
-from test_ops import BRAIN, DOUBLE, HALF, SINGLE, label, on_knots, problem
 
 from fastkan import reference
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import Problem, assert_matches_reference, call
+from support.problems import BF16, DOUBLE, HALF, SINGLE, label, on_knots, problem_of
+from support.tiers import tiers
 
 # Which kernels a problem takes, where both would: "gather" or "matrix".
 ALGORITHM = "FASTKAN_CUDA_ALGORITHM"
@@ -23,7 +24,7 @@ each_contraction = pytest.mark.parametrize("contraction", CONTRACTIONS)
 FACTORS = {
     "degree": (2, 3),
     "outside": OUTSIDE,
-    "dtypes": ((BRAIN, BRAIN), (HALF, HALF), (SINGLE, BRAIN), (SINGLE, HALF)),
+    "dtypes": ((BF16, BF16), (HALF, HALF), (SINGLE, BF16), (SINGLE, HALF)),
     # less than a tile; no multiple of one; several tiles of both sizes
     "shape": ((1, 1, 8), (70, 9, 72), (130, 21, 136)),
     "grid_size": (3, 5, 8, 11, 30, 53),
@@ -74,10 +75,10 @@ def test_the_cases_hold_every_value():
 
 @each_contraction
 @pytest.mark.parametrize("processors", [FEW, MANY])
-@pytest.mark.parametrize("case", CASES, ids=label)
+@pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
 def test_is_the_reference(products, contraction, case, processors):
     products.processors(processors)
-    products.check(contraction, problem(case))
+    products.check(contraction, problem_of(case))
 
 
 @pytest.mark.parametrize("processors", [FEW, MANY])
@@ -85,7 +86,7 @@ def test_is_the_reference(products, contraction, case, processors):
 def test_the_slope_is_the_reference(products, degree, processors):
     products.processors(processors)
     for outside in OUTSIDE:
-        p = Problem.random(70, 9, 72, 6, degree, order=1, knots="promised", outside=outside, dtype=BRAIN)
+        p = Problem.random(70, 9, 72, 6, degree, order=1, knots="promised", outside=outside, dtype=BF16)
         products.check("kan_in", p)
 
 
@@ -94,14 +95,14 @@ def test_many_rows_or_inputs(products, contraction):
     """Sums that are split."""
     for shape in (400, 3, 16), (20, 300, 16):
         products.processors(MANY)
-        products.check(contraction, Problem.random(*shape, 5, knots="promised", weighted=True, dtype=BRAIN))
+        products.check(contraction, Problem.random(*shape, 5, knots="promised", weighted=True, dtype=BF16))
 
 
 @each_contraction
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
 def test_on_the_knots(products, contraction, degree, outside):
-    for dtype in (BRAIN, HALF):
+    for dtype in (BF16, HALF):
         p = on_knots(degree, 0, outside, "promised", dtype)
         whole = {name: t.repeat(*[1] * (t.dim() - 1), 2)[..., :8].contiguous() for name, t in vars(p).items()
                  if name in ("u", "coef", "base_weight", "bias", "terms")}  # fmt: skip
@@ -113,7 +114,7 @@ def test_on_the_knots(products, contraction, degree, outside):
 @pytest.mark.parametrize("degree", [2, 3])
 def test_a_nan_is_where_the_reference_has_it(products, contraction, degree, outside):
     for base in (None, "silu"):
-        p = Problem.random(70, 4, 8, 6, degree, knots="promised", outside=outside, base=base, dtype=BRAIN)
+        p = Problem.random(70, 4, 8, 6, degree, knots="promised", outside=outside, base=base, dtype=BF16)
         p.x[33, 2] = torch.nan
         for got, expected in zip(products.call(contraction, p), call(reference, contraction, p), strict=True):
             assert got.isnan().any()
@@ -123,7 +124,7 @@ def test_a_nan_is_where_the_reference_has_it(products, contraction, degree, outs
 @each_contraction
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
 def test_at_infinity_is_the_reference(products, contraction, outside):
-    p = Problem.random(9, 4, 8, 6, knots="promised", outside=outside, base=None, dtype=BRAIN)
+    p = Problem.random(9, 4, 8, 6, knots="promised", outside=outside, base=None, dtype=BF16)
     p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
     for got, expected in zip(products.call(contraction, p), call(reference, contraction, p), strict=True):
         assert expected.isfinite().all()
@@ -134,13 +135,13 @@ def test_at_infinity_is_the_reference(products, contraction, outside):
 def test_repeats_bit_for_bit(products, contraction):
     for processors in (FEW, MANY):
         products.processors(processors)
-        p = Problem.random(300, 40, 24, 5, knots="promised", dtype=BRAIN)
+        p = Problem.random(300, 40, 24, 5, knots="promised", dtype=BF16)
         first, again = products.call(contraction, p), products.call(contraction, p)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 # What takes matrix products by itself, and what does not.
-LARGE = {"rows": 64, "inputs": 2, "outputs": 64, "grid_size": 5, "knots": "promised", "dtype": BRAIN}
+LARGE = {"rows": 64, "inputs": 2, "outputs": 64, "grid_size": 5, "knots": "promised", "dtype": BF16}
 CHANGES = [
     ({}, "matrix"), ({"degree": 2, "grid_size": 54}, "matrix"), ({"dtype": HALF, "per_input": True}, "matrix"),
     ({"rows": 63}, "gather"), ({"outputs": 56}, "gather"), ({"outputs": 68}, "gather"), ({"order": 2}, "gather"),

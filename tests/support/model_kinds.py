@@ -1,11 +1,11 @@
 """Kinds of models for test_tools.py and its neighbours, and what they have to compute."""
 
 import torch
-import truth
 from torch import nn
 
 from fastkan import KAN, KANLinear
 from fastkan.nn import KANSequential
+from support import definition
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
@@ -64,7 +64,7 @@ def data(rows: int = 12, seed: int = 1) -> torch.Tensor:
 def check(run, model: nn.Module, x: torch.Tensor | None = None, **tolerance) -> None:
     """run(x) is what model's tensors say."""
     x = data() if x is None else x
-    torch.testing.assert_close(run(x).detach().double(), truth.value(model, x), **(tolerance or CLOSE))
+    torch.testing.assert_close(run(x).detach().double(), definition.value(model, x), **(tolerance or CLOSE))
 
 
 def loss(y: torch.Tensor) -> torch.Tensor:

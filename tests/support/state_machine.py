@@ -1,7 +1,7 @@
 """A model as hypothesis sees it: whatever is done to it in public, it computes the formula of its present tensors.
 
 Machine has what may be done to any module of KAN layers. After every operation values and gradients are compared with
-truth.value, which knows nothing but the tensors. Results may be off by ROUNDINGS times what a random error of one
+definition.value, which knows nothing but the tensors. Results may be off by ROUNDINGS times what a random error of one
 rounding in every number that the formula reads changes, since a number is read, and a result rounded, a few tens of
 times at most.
 """
@@ -12,7 +12,6 @@ import pickle
 from collections import OrderedDict
 
 import torch
-import truth
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from torch.nn.utils import parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 from fastkan import KANLinear
+from support import definition
 
 ROUNDINGS, PROBES = 32, 2
 INPUTS, ROWS = 3, 12
@@ -118,8 +118,8 @@ class Machine(RuleBasedStateMachine):
         One that vanishes because its terms cancel is as far off as they are, which are of the others' size.
         """
         eps = torch.finfo(self.dtype).eps if eps is None else eps
-        right = formula(truth.exact)
-        probes = [formula(truth.rounded(eps, seed)) for seed in range(PROBES)]
+        right = formula(definition.exact)
+        probes = [formula(definition.rounded(eps, seed)) for seed in range(PROBES)]
         assert len(found) == len(right)
         cancelled = 4 * eps * max((float(t.abs().max()) for t in right if t is not None and t.numel()), default=0.0)
         for n, (mine, true, *near) in enumerate(zip(found, right, *probes, strict=True)):
@@ -143,7 +143,7 @@ class Machine(RuleBasedStateMachine):
             y = (model if call is None else call)(x)
             rows = x.reshape(-1, x.shape[-1])
             assert y.dtype == self.dtype or torch.is_autocast_enabled("cpu")
-            self.agree([y], lambda read: [truth.value(model, rows, read).reshape(*x.shape[:-1], y.shape[-1])], eps)
+            self.agree([y], lambda read: [definition.value(model, rows, read).reshape(*x.shape[:-1], y.shape[-1])], eps)
 
     @invariant()
     def the_formula(self) -> None:
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
 
         def formula(read) -> list[Tensor | None]:
             at = x.detach().double().requires_grad_()
-            right = truth.value(self.model, at, read)
+            right = definition.value(self.model, at, read)
             return [right, *gradients(right, [at, *parameters], read(u))]
 
         self.agree([y, *gradients(y, [x, *parameters], u.to(y))], formula)
@@ -191,7 +191,7 @@ class Machine(RuleBasedStateMachine):
     def kept(self, before: nn.Module, x: Tensor, eps: float | None = None) -> None:
         """The model's function at x is that of `before`, to rounding."""
         with torch.no_grad():
-            self.agree([self.model(x)], lambda read: [truth.value(before, x, read)], eps)
+            self.agree([self.model(x)], lambda read: [definition.value(before, x, read)], eps)
 
     def replace(self, model: nn.Module) -> None:
         self.model, self.average, self.optimizer, self.handles = model, None, None, []
@@ -232,14 +232,14 @@ class Machine(RuleBasedStateMachine):
             return
         x = self.data(2)
         with torch.no_grad():
-            self.agree([vmap(self.model)(x)], lambda read: [truth.value(self.model, x, read)])
+            self.agree([vmap(self.model)(x)], lambda read: [definition.value(self.model, x, read)])
         u = normal(seed, self.model(x).shape[1])
 
         def of(call):
             return lambda at: (call(at[None])[0] * u.to(at)).sum()
 
         def formula(read):
-            right = of(lambda at: truth.value(self.model, at, read))
+            right = of(lambda at: definition.value(self.model, at, read))
             at = x[0].double()
             return [torch.func.grad(right)(at), torch.autograd.functional.hessian(right, at)]
 
@@ -248,7 +248,9 @@ class Machine(RuleBasedStateMachine):
         tangent = normal(seed + 1, *x.shape, dtype=self.dtype)
 
         def along(read):
-            right = torch.func.jvp(lambda at: truth.value(self.model, at, read), (x.double(),), (tangent.double(),))
+            right = torch.func.jvp(
+                lambda at: definition.value(self.model, at, read), (x.double(),), (tangent.double(),)
+            )
             return [right[1]]
 
         self.agree([torch.func.jvp(self.model, (x,), (tangent,))[1]], along)
@@ -300,7 +302,7 @@ class Machine(RuleBasedStateMachine):
         with torch.no_grad():
             for base in (self.model, copy.deepcopy(self.model).to("meta")):
                 y = vmap(lambda p, b: functional_call(base, (p, b), (x,)))(*state)  # noqa: B023
-                self.agree(list(y), lambda read: [truth.value(model, x, read) for model in models])
+                self.agree(list(y), lambda read: [definition.value(model, x, read) for model in models])
 
     # Training
 

@@ -1,0 +1,63 @@
+"""The CUDA kernels on an emulated GPU: csrc/testing/emulated compiles their source for the CPU.
+
+Modules that import this one are skipped unless the library is built (by `make test`).
+"""
+
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from fastkan import ops
+from support.matrix_product_tests import ALGORITHM, Products
+
+LIBRARY = Path(__file__).parent.parent / "libfastkan_emulated.so"
+if not LIBRARY.exists():
+    pytest.skip(f"{LIBRARY.name} is not built: `make test` builds it", allow_module_level=True)
+
+NAMESPACE = "fastkan_emulated"
+for name, schema in (ops.SCHEMAS | ops.STACK_SCHEMAS | ops.GPU_SCHEMAS).items():
+    torch.library.define(f"{NAMESPACE}::{name}", schema)
+torch.library.define(f"{NAMESPACE}::cuda_serves", "(int device) -> bool")
+torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")
+torch.ops.load_library(str(LIBRARY))
+
+BACKEND = ModuleType("emulated")
+vars(BACKEND).update(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE), strict=True))
+BACKEND.missing = lambda device_type, dtypes, family=0: None
+
+# Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
+PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
+FEW, MANY = 1, 132
+
+
+def algorithm() -> str:
+    """The algorithm of the last contraction."""
+    return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
+
+
+@pytest.fixture(autouse=True)
+def processors(request, monkeypatch):
+    """Few or many, by the name of the test: half of the cases each."""
+    monkeypatch.setenv(PROCESSORS, str((FEW, MANY)[zlib.crc32(request.node.nodeid.encode()) % 2]))
+    return lambda count: monkeypatch.setenv(PROCESSORS, str(count))
+
+
+@pytest.fixture
+def native() -> ModuleType:
+    """The compiled backend of contraction_tests and family_tests."""
+    return BACKEND
+
+
+MAJOR = "FASTKAN_EMULATED_MAJOR"  # of the compute capability
+
+
+def on_hopper(monkeypatch, asked: str) -> Products:
+    monkeypatch.setenv(ALGORITHM, asked)
+    monkeypatch.setenv(MAJOR, "9")
+    return Products(
+        BACKEND, "cpu", algorithm, asked=asked, best="wgmma",
+        processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
+    )  # fmt: skip
