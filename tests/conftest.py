@@ -1,4 +1,4 @@
-"""Fixtures of every test: memory that nobody wrote shows, and a test that names a backend ran on it."""
+"""Fixtures of all tests: poisoned uninitialised memory, one thread, and proof of which backend ran."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""auto_symbolic tells what it did: edges that stay numeric, bad fits, changed outputs; and it can be undone."""
+"""auto_symbolic's report (edges that stay numeric, bad fits, changed outputs) and its undo."""
 
 import copy
 import warnings

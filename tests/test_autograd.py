@@ -1,4 +1,4 @@
-"""The calculus: derivatives of every order, every transform, on every backend, never off the fused path."""
+"""Derivatives of every order and every torch.func transform, on every backend, without leaving the fused kernels."""
 
 import itertools
 

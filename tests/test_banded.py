@@ -1,4 +1,4 @@
-"""Banded systems against dense ones."""
+"""Banded linear systems against dense ones."""
 
 import pytest
 import torch

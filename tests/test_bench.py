@@ -1,4 +1,4 @@
-"""The instrument: the gate turns red on what is wrong, the race is interleaved, records come back as they went."""
+"""Benchmarks: wrong results are reported instead of times, rounds are interleaved, records survive a round trip."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The spline features against scipy.interpolate.BSpline: values and derivatives, every degree, any knots, any place."""
+"""B-spline basis functions against scipy.interpolate.BSpline: values and derivatives, every degree, any knots and x."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The command line: what each command prints, and that users' errors end in a message."""
+"""The command line: output of each command, and one-line messages for user errors."""
 
 import json
 import shutil

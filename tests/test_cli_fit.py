@@ -1,4 +1,4 @@
-"""`fastkan fit`, `predict`, `show`: what they print and write, and that odd tables end in a line, not a traceback."""
+"""`fastkan fit`, `predict` and `show`: output, files, and one-line messages for malformed tables."""
 
 import csv
 import errno

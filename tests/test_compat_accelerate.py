@@ -1,4 +1,4 @@
-"""accelerate and restore: live models of efficient-kan, fast-kan and pykan, in float64 against their own forward."""
+"""accelerate and restore: models of efficient-kan, fast-kan and pykan against their own forward, in float64."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""fast-kan's names here, against a restatement of its formulas: starts, outputs, gradients, state dicts, conversion."""
+"""fast-kan's classes against fast-kan's formulas: initialization, outputs, gradients, state dicts, conversion."""
 
 import copy
 import io

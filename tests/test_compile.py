@@ -1,4 +1,4 @@
-"""Traced: torch.compile with fullgraph, forward and backward, dynamic shapes, and torch.export."""
+"""torch.compile with fullgraph, forward and backward, dynamic shapes, and torch.export."""
 
 import pytest
 import torch

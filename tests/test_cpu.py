@@ -1,4 +1,4 @@
-"""What only the CPU kernels have: an instruction set chosen at run time, and offsets beyond 32 bits."""
+"""CPU kernels: instruction sets chosen at run time, every branch of the kernels, offsets beyond 32 bits."""
 
 import math
 import mmap

@@ -1,4 +1,4 @@
-"""Every message at the door names the argument, its value and what was expected."""
+"""Argument validation: every message names the argument, its value and the expected values."""
 
 import ast
 import re

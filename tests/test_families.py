@@ -1,4 +1,4 @@
-"""Basis families beside B-splines: their formulas, their derivatives, and the kernels that serve them."""
+"""Basis families other than B-splines: formulas, derivatives, kernels."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Formulas of moderate numbers: fits whose c f and d do not cancel in the type that computes them, or an error."""
+"""Formulas without large cancelling numbers: c f and d stay moderate in the dtype of the model, or it raises."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""On a GPU: the matrix products of the CUDA backend, where the emulated GPU's tests left off."""
+"""On a GPU: the matrix products of the CUDA backend, beyond the emulated GPU's tests."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""On a GPU: every contraction of every backend is the reference's, on the same device; tolerances are derived."""
+"""On a GPU: every contraction of every backend against the reference on the same device; tolerances are derived."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""On a GPU: what surrounds the kernels. Graphs, streams, devices, waiting, memory, and the layer as a module."""
+"""On a GPU: graphs, streams, devices, synchronisation, memory, and the layer as a module."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Grids that follow data or grow finer, and keep the function whatever the data are."""
+"""Grids updated from data or extended: the function is kept, whatever the data."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The interactive page in headless Chromium: hover, click, keys, the slider, colours, a phone, hostile names."""
+"""The interactive page in headless Chromium: hover, click, keys, slider, colours, a phone, hostile names."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""torch.jit.trace, and what stands on it (TensorBoard, older ONNX): traces in plain operators, with gradients."""
+"""torch.jit.trace and its users (TensorBoard, older ONNX): traces in plain operators, with gradients."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""KANLinear: what it computes, how it starts, moves, is saved and loaded, and efficient-kan's names for it."""
+"""KANLinear: values, initialization, devices and dtypes, saving and loading, and efficient-kan's names."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""connection_cost and auto_swap: shorter wiring, the same function."""
+"""connection_cost and auto_swap: shorter wiring of the same function."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""KAN.discover: data in, the exact formula out; noise, several outputs, shapes, errors."""
+"""KAN.discover, from data to the exact formula: noise, several outputs, shapes, errors."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Changes to a KAN: nodes and edges removed, added, swapped, pruned; what they keep, and that all can go on."""
+"""Nodes and edges of a KAN removed, added, swapped and pruned; the model stays usable."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""symbolic_formula: lambdified it is the model; names, normalisers, numbers recognised, simplification, errors."""
+"""symbolic_formula evaluated against the model: names, normalizers, recognised numbers, simplification, errors."""
 
 import math
 import threading

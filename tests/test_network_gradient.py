@@ -1,4 +1,4 @@
-"""What a step of fit is made of: gradients without autograd are autograd's, LBFGS steps are torch's."""
+"""The hand-written gradient of fit against autograd, and its LBFGS steps against torch's."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Grids of a KAN: they follow the data and are refined, and the function stays."""
+"""Grids of a KAN: updates from data, refinement, and the unchanged function."""
 
 import copy
 

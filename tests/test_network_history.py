@@ -1,4 +1,4 @@
-"""History: states of a model are kept where that is asked for, and come back as they were."""
+"""History: snapshots of a model, taken on request and restored exactly."""
 
 import copy
 import io

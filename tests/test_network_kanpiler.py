@@ -1,4 +1,4 @@
-"""kanpiler: the network of a formula is the formula, to rounding in float64."""
+"""kanpiler: the network of a formula computes the formula, to rounding in float64."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The life of a network: what must keep the function keeps it, and after every operation everything else works."""
+"""Sequences of operations on a network: the function is kept where it should be, and every later operation works."""
 
 import copy
 import io

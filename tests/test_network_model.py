@@ -1,4 +1,4 @@
-"""KAN: what it computes, how it starts, moves, is copied, traced and loaded."""
+"""KAN: forward, initialization, devices and dtypes, copies, tracing, loading."""
 
 import copy
 import io

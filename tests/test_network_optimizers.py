@@ -1,4 +1,4 @@
-"""Optimizers of fit, torch's too: what they find of a model, and what is reported of where they end."""
+"""Optimizers of fit, torch's included: the model that they see, and the reported losses."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is the model, in the places and colours that were promised, and nothing else happens."""
+"""Diagrams: edges, positions and colours match the model, without side effects."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""State dicts of networks: averages, casts, pykan's names, wrappers, other widths; masks written behind the back."""
+"""State dicts of networks: averages, casts, pykan's names, wrappers, other widths, masks written through .data."""
 
 import copy
 import io

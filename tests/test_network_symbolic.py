@@ -1,4 +1,4 @@
-"""Formulas on edges: fix, suggest, auto_symbolic and back; training of the affine parameters; what keeps and fails."""
+"""Symbolic edges: fix, suggest, auto_symbolic, unfix; training of affine parameters; failures leave the model."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""fit: it reaches what it should, by every optimizer and from every kind of data, and ends in a usable model."""
+"""fit: convergence by every optimizer and from every kind of data; the model stays usable after failures."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""What pip installs, with and without a compiler, and what importing it costs."""
+"""Wheels and installations with and without a compiler, and the cost of the import."""
 
 import importlib.metadata
 import json

@@ -1,4 +1,4 @@
-"""Models, state dicts and checkpoints between pykan 0.2.8 and fastkan: exactly, both ways, and without running code."""
+"""Models, state dicts and checkpoints between pykan 0.2.8 and fastkan: exact, both ways, without running code."""
 
 import pickle
 import random

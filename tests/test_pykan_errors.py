@@ -1,4 +1,4 @@
-"""What goes wrong in pykan 0.2.8, through its own names: here it goes right."""
+"""Errors of pykan 0.2.8 that fastkan does not have, through pykan's names."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""docs/pykan.md has a row for every name of pykan 0.2.8, and it says rightly whether it is here."""
+"""docs/pykan.md lists every name of pykan 0.2.8 and whether fastkan has it."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The installed kan against pykan 0.2.8: the same lines under both give the same numbers, in float64."""
+"""The installed kan against pykan 0.2.8: the same lines give the same numbers under both, in float64."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""replace_linear: what it takes, what it leaves, and models that still work afterwards."""
+"""replace_linear: which layers are replaced, which are left, and the resulting models."""
 
 import copy
 

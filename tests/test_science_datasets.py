@@ -1,4 +1,4 @@
-"""create_dataset and create_dataset_from_data: pykan's numbers bit for bit, and what pykan lets pass."""
+"""create_dataset and create_dataset_from_data: pykan's numbers bit for bit, with argument validation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""batch_jacobian and batch_hessian: against torch.func, pykan and finite differences, on functions and networks."""
+"""batch_jacobian and batch_hessian against torch.func, pykan and finite differences."""
 
 import pytest
 import torch

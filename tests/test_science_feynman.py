@@ -1,4 +1,4 @@
-"""The 120 equations: expression and function agree, are finite, and are pykan's where pykan is right."""
+"""The 120 equations: expressions and functions agree, are finite, and equal pykan's where pykan is right."""
 
 import math
 

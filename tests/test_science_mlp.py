@@ -1,4 +1,4 @@
-"""MLP: pykan's in float64 (start, scores, penalties, cost), KAN's trainer, and what pykan's does wrong."""
+"""MLP against pykan's in float64 (initialization, scores, penalties, cost), with KAN's training."""
 
 import copy
 

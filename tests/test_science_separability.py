@@ -1,4 +1,4 @@
-"""Separability of functions of known structure and of a network trained on one; pykan's where pykan is right."""
+"""Separability of functions of known structure and of a trained network; pykan's answers where pykan is right."""
 
 import pytest
 import torch

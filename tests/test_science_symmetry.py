@@ -1,4 +1,4 @@
-"""Symmetries, the tree of them, its picture, and auxiliary variables, on functions of known structure."""
+"""Symmetries, their tree, its picture, and auxiliary variables, on functions of known structure."""
 
 import itertools
 

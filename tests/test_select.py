@@ -1,4 +1,4 @@
-"""Which backend runs, who may say so, and that a name never falls back."""
+"""Choice of the backend: argument, context, environment; a backend requested by name never falls back."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Where a network runs in one call: KANSequential and KAN, and what makes them go layer by layer; the same results."""
+"""KANSequential and KAN as one fused call or layer by layer: when each runs, with equal results."""
 
 import copy
 

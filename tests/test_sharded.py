@@ -1,4 +1,4 @@
-"""Layers whose parameters are spread over processes (FSDP, tensor parallelism) compute and train as whole ones do."""
+"""Layers with parameters sharded over processes (FSDP, tensor parallelism) against whole layers."""
 
 import subprocess
 import sys

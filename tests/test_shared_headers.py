@@ -1,4 +1,4 @@
-"""csrc/basis, the mathematics that host and device share, against the reference; bound by csrc/testing/bind.cpp."""
+"""csrc/basis, the mathematics of host and device, against the reference; bound by csrc/testing/bind.cpp."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""A stack of layers as one operator: equal to layer by layer in every derivative, and never off the fused path."""
+"""A stack of layers as one operator against layer by layer, in every derivative, without leaving the fused kernels."""
 
 import itertools
 

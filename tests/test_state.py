@@ -1,4 +1,4 @@
-"""A layer is its tensors: whatever writes them, and however it is called, it computes what they say now."""
+"""A layer computes the formula of its present tensors, whatever wrote them and however it is called."""
 
 import copy
 import warnings

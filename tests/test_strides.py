@@ -1,4 +1,4 @@
-"""Any shape in any layout: strides, offsets, expansions and nothing at all, drawn by hypothesis."""
+"""Tensors of any shape and any strides, offsets and expansions, drawn by hypothesis."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The fit of c f(a x + b) + d: every function found again, whatever the units; noise, few samples, constants, masks."""
+"""The fit of c f(a x + b) + d: every function of the library, any units; noise, few samples, constants, masks."""
 
 import math
 

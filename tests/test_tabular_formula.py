@@ -1,4 +1,4 @@
-"""Formulas of tables: as short as the model's error allows, and no shorter."""
+"""Formulas of tables: as short as the model's error allows."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every kind of model on two processes: DistributedDataParallel and fully_shard compute and train as one does."""
+"""Every kind of model on two processes: DistributedDataParallel and fully_shard against one process."""
 
 import os
 import subprocess

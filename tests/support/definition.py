@@ -1,4 +1,4 @@
-"""What a layer or a network computes, written down: of the tensors that it holds now, and of nothing else it knows."""
+"""Definition of a layer and a network as plain formulas of their present tensors, the truth of other tests."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Kinds of models for test_tools.py and its neighbours, and what they have to compute."""
+"""One model of each kind (layer, sequence, network, pruned, symbolic), and checks of their values and gradients."""
 
 import torch
 from torch import nn

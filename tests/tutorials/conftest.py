@@ -1,4 +1,4 @@
-"""What every tutorial starts with: kan installed, float64, a folder of its own, and no windows; and pykan's results."""
+"""Fixtures of the tutorials: fastkan as kan, float64, a folder of its own, no windows; and pykan's results."""
 
 import statistics
 from pathlib import Path
