@@ -25,7 +25,7 @@ def mixed(kind=kan, **options):
     return model
 
 
-def test_what_no_function_fits_stays_numeric_and_is_told(capsys):
+def test_unfitted_edges_stay_numeric_and_warn(capsys):
     model = mixed()
     y = model(model.cache_data)
     with pytest.warns(UserWarning, match=r"no function fits the edges \(0,1,0\) .* r2=0.*which stay numeric") as told:
@@ -41,7 +41,7 @@ def test_what_no_function_fits_stays_numeric_and_is_told(capsys):
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
-def test_bad_functions_are_told_and_undone(verbose):
+def test_bad_fits_warn_and_can_be_undone(verbose):
     model = mixed()
     before, y = copy.deepcopy(state(model)), model(model.cache_data)
     with pytest.warns(UserWarning, match=r"edges \(0,1,0\).* fit badly \(r2 below 0.9\); the outputs change by [1-9]"):
@@ -86,7 +86,7 @@ def test_functions_that_reach_the_threshold_go_before_simpler_ones():
     assert model.auto_symbolic(r2_threshold=0.999, **options).edges[0].name == "tanh"
 
 
-def test_nothing_is_told_where_all_fits(recwarn):
+def test_no_warnings_where_all_fits(recwarn):
     model = kan((1, 1), grid=40, base_fun="zero")
     become(model.act_fun[0], 0, 0, lambda t: torch.sin(2 * t), uniform(400, seed=1))
     assert seen(model).auto_symbolic(verbose=0).change < 1e-4

@@ -68,12 +68,12 @@ def with_nan(value: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("key", ["y", "grad_x", "grad_coef", "grad_base_weight"])
 @pytest.mark.parametrize("change", [nearly, with_nan, lambda v: v / 2, lambda v: v[1:], lambda v: v.bfloat16().float()])
-def test_the_gate_turns_red(problem, gate, key, change):
+def test_correctness_check_fails_on_wrong_results(problem, gate, key, change):
     _, reason = gate.check(Wrong(problem, key, change))
     assert reason.startswith(key)
 
 
-def test_the_gate_sees_ten_bits_of_mantissa(problem, gate):
+def test_correctness_check_sees_ten_bits_of_mantissa(problem, gate):
     """What tensor cores do to float32 unasked."""
 
     def rounded(value: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ def test_a_large_problem_is_checked_in_some_rows_and_run_in_all(monkeypatch):
     assert reason.startswith("grad_x is off by")
 
 
-def test_no_number_is_given_for_a_wrong_an_absent_or_a_failing_contestant():
+def test_no_time_for_wrong_missing_or_failing_candidates():
     def absent(problem):
         raise Unavailable("not here")
 
@@ -210,7 +210,7 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     assert paths[0].read_text() == before
 
 
-def test_a_gpu_is_measured_on_a_gpu_alone(bench, tmp_path, capsys):
+def test_gpu_benchmark_requires_a_gpu(bench, tmp_path, capsys):
     from bench import gpu
 
     if torch.cuda.is_available():
@@ -220,7 +220,7 @@ def test_a_gpu_is_measured_on_a_gpu_alone(bench, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_gpus_program_runs_dry(bench, tmp_path, monkeypatch):
+def test_gpu_benchmark_dry_run(bench, tmp_path, monkeypatch):
     from bench import gpu
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # in which this would take minutes
@@ -237,7 +237,7 @@ def test_the_gpus_program_runs_dry(bench, tmp_path, monkeypatch):
     assert not [r["reason"] for r in rows if r["reason"].startswith(("wrong", "fails"))]
 
 
-def test_what_the_time_does_not_allow_is_said(bench):
+def test_skipped_measurements_are_reported(bench):
     from bench import gpu
 
     session = gpu.Session(torch.device("cpu"), 1, seconds=0)
@@ -256,7 +256,7 @@ def test_the_limit_of_a_kan_layer_counts_its_windows(bench):
     assert floor_seconds(narrow, "triton", "forward", narrow.parameters, rates) == numbers * 4 / 1e12
 
 
-def test_contestants_take_other_inputs_in_turn(problem):
+def test_candidates_rotate_their_inputs(problem):
     candidate = formula(problem, "reference")
     x = candidate.x.detach()
     candidate.rotate(2)

@@ -192,7 +192,7 @@ SHORT = ("semicolons and decimal commas", "missing", "text among numbers", "ragg
 
 
 @pytest.mark.parametrize("kind", [*SHORT, *long(*(kind for kind in ODD if kind not in SHORT))])
-def test_odd_tables_are_read(kind, tmp_path, quick, capsys):
+def test_unusual_tables_are_read(kind, tmp_path, quick, capsys):
     content, target, note = ODD[kind]
     path = tmp_path / "t.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -261,12 +261,12 @@ def test_names_are_found_whatever_their_case(tmp_path, quick, capsys):
 
 
 @pytest.mark.parametrize("path", ["missing.csv", "."])
-def test_files_that_cannot_be_read_end_in_a_line(path, capsys):
+def test_unreadable_files_give_one_line(path, capsys):
     assert main(["fit", path, "--target", "y"]) == 1
     assert path in (err := capsys.readouterr().err) and err.count("\n") == 1
 
 
-def test_files_that_are_no_models_end_in_a_line(tmp_path, fitted, capsys):
+def test_files_that_are_no_models_give_one_line(tmp_path, fitted, capsys):
     (tmp_path / "t.csv").write_text(BASE)
     KAN([2, 1]).save(tmp_path / "plain.pt")
     content = torch.load(fitted / "model.pt", weights_only=True)
@@ -304,7 +304,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, quick, monkeypatch, capsys)
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
+def test_interrupt_leaves_no_files(tmp_path, monkeypatch, capsys):
     (tmp_path / "t.csv").write_text(BASE)
 
     def interrupted(*args):

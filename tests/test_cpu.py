@@ -103,7 +103,7 @@ CASES = [(5000, 3, 33, 60), (512, 65, 136, 92), (40, 2, 64, 1000), (3000, 5, 1, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_way_matches_the_reference_at_any_number_of_threads(case, dtype, threads):
+def test_every_branch_matches_the_reference_at_any_number_of_threads(case, dtype, threads):
     skip_if_missing("native")
     p = Problem.random(*case, base="identity", weighted=True, dtype=dtype)
     for contraction in ("kan_out", "kan_in", "kan_coef", "kan_backward"):
@@ -117,7 +117,7 @@ def test_every_way_matches_the_reference_at_any_number_of_threads(case, dtype, t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("outside", ["zero", "linear", "clamp"])
 @pytest.mark.parametrize("intervals", [1, 5, 31, 33, 64, 300, 1100])
-def test_uneven_knots_part_x_exactly(intervals, outside, dtype):
+def test_uneven_knots_separate_neighbouring_floats(intervals, outside, dtype):
     """The numbers beside every knot, and those without end, fall where the reference has them."""
     skip_if_missing("native")
     torch.manual_seed(intervals)

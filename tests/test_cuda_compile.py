@@ -90,14 +90,14 @@ def products(request, tmp_path_factory) -> list[Kernel]:
     return compiled(tmp_path_factory.mktemp("cubin"), *request.param)
 
 
-def test_stacks_stay_in_registers_and_in_order(tmp_path):
+def test_stacks_stay_in_registers_without_atomics(tmp_path):
     found = compiled(tmp_path, "stack", "f32", "80")
     assert sorted(k.name for k in found) == ["stack_kernel"] * 6 + ["stack_sum_kernel"] * 3  # up to two tangents
     assert_in_registers(found)
     assert_no_atomics(found)
 
 
-def test_every_kernel_is_there(unit):
+def test_every_kernel_is_compiled(unit):
     operands = {k.operand for k in unit} - {""}
     expected = {(name, operand, cubic) for name in ("out_kernel", *WALKS) for operand in operands for cubic in (0, 1)}
     assert {(k.name, k.operand, int(k.cubic)) for k in unit if k.operand} == expected
@@ -111,7 +111,7 @@ def assert_in_registers(kernels: list[Kernel]) -> None:
         assert re.search(r"\b(EXIT|BPT.TRAP)\b", k.code)
 
 
-def test_nothing_goes_to_local_memory(unit):
+def test_no_local_memory(unit):
     assert_in_registers(unit)
 
 
@@ -133,7 +133,7 @@ def assert_no_atomics(kernels: list[Kernel]) -> None:
         assert not re.search(r"\b(ATOM|ATOMG|ATOMS|RED)\b", k.code), (k.name, k.operand)
 
 
-def test_numbers_are_added_in_one_order(unit):
+def test_no_atomics(unit):
     """No atomics, to global or shared memory."""
     assert_no_atomics(unit)
 
@@ -142,7 +142,7 @@ def found_in(k: Kernel, instruction: str) -> int:
     return len(re.findall(rf"\b{re.escape(instruction)}\b", k.code))
 
 
-def test_products_are_made_by_tensor_cores(products):
+def test_products_use_tensor_cores(products):
     """Sparse ones of the window, dense ones of the rest; copies of 16 bytes that pass by the registers."""
     tiles = [k for k in products if k.tile and not k.by_groups]
     expected = [(name, tile) for name in ("matrix_backward_kernel", "matrix_out_kernel") for tile in (64, 128)]
@@ -159,7 +159,7 @@ def test_products_are_made_by_tensor_cores(products):
 
 
 @pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
-def test_products_are_made_by_groups_of_warps(products, request):
+def test_products_use_wgmma(products, request):
     """On sm_90a alone: wgmma, of 64 rows twice."""
     groups = [k for k in products if k.by_groups]
     assert [k.name for k in groups] == 2 * ["matrix_out_kernel"]
@@ -171,7 +171,7 @@ def test_products_are_made_by_groups_of_warps(products, request):
 
 
 @pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
-def test_warps_have_roles(products, request):
+def test_warps_are_specialised(products, request):
     """On sm_90a alone: one asks the copy engine for boxes and gives its registers to those that multiply."""
     found = [k for k in products if k.name == "matrix_out_tma_kernel"]
     assert len(found) == 2  # degrees
@@ -221,7 +221,7 @@ def test_float64_is_multiplied_by_tensor_cores(tmp_path, arch, instruction, each
     stay_in_registers_and_in_order(found, {64: 255})
 
 
-def test_products_stay_in_registers_and_in_order(products):
+def test_products_stay_in_registers_without_atomics(products):
     stay_in_registers_and_in_order(products)
 
 

@@ -16,14 +16,14 @@ from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import CONTRACTIONS, KNOTS, Problem, assert_matches_reference, call
 from support.calculus import arguments, derivatives, layer, plain, small_problem
 from support.contraction_tests import (  # noqa: F401
-    test_native_at_infinity_is_the_reference,
-    test_native_edge_backward_of_what_is_there,
-    test_native_is_the_reference,
-    test_native_moments_of_edges_that_hardly_vary,
+    test_native_at_infinity_matches_the_reference,
+    test_native_edge_backward_with_absent_arguments,
+    test_native_matches_the_reference,
+    test_native_moments_of_nearly_constant_edges,
+    test_native_nans_match_the_reference,
     test_native_on_empty_tensors,
     test_native_on_repeated_knots,
     test_native_on_the_knots,
-    test_native_puts_a_nan_where_the_reference_does,
 )
 from support.contraction_tests import test_native_takes_any_layout as test_any_layout  # noqa: F401
 from support.emulated import BACKEND, FEW, MANY, NAMESPACE
@@ -31,7 +31,7 @@ from support.problems import BF16, DOUBLE, HALF, SINGLE  # noqa: F401
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_any_cut(contraction, processors):
+def test_any_tiling(contraction, processors):
     """Drawn shapes on a GPU of any size: every output is written once, by whatever blocks."""
 
     @settings(
@@ -91,7 +91,7 @@ def test_repeats_bit_for_bit(contraction, dtype, processors):
 
 @pytest.mark.parametrize("outputs", [1, 4, 8])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_unaligned_rows_take_the_other_way(contraction, outputs):
+def test_unaligned_rows_give_the_same_numbers(contraction, outputs):
     """The same numbers 16 bytes at a time and one by one: their sums are taken in one order."""
     p = Problem.random(90, 5, outputs, 6, weighted=True)
     moved = {
@@ -105,7 +105,7 @@ def test_unaligned_rows_take_the_other_way(contraction, outputs):
 
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("knots", KNOTS)
-def test_the_calculus(monkeypatch, outside, knots):
+def test_derivatives_and_gradcheck(monkeypatch, outside, knots):
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     p = small_problem(outside=outside, knots=knots)
     tensors = arguments(p, scaled=True)
@@ -125,7 +125,7 @@ def test_the_coordinate_is_exact_at_any_grid_size(grid_size):
     assert float((found - expected).abs().max()) < 4e-6
 
 
-def test_what_is_wrong_is_named():
+def test_errors_name_the_argument():
     op = getattr(torch.ops, NAMESPACE).kan_out
     x, coef, grid = torch.zeros(4, 3), torch.zeros(3, 8, 2), torch.zeros(3, 12, dtype=DOUBLE)
     spec = (3, 0, 0, True, 0, 0)

@@ -30,14 +30,14 @@ SHAPES = ((1, 1, 1), (33, 5, 9), (40, 2, 136), (120, 3, 4))
 
 @pytest.mark.parametrize("order", [0, 1, 2, 5])
 @pytest.mark.parametrize("family", FEATURES)
-def test_every_contraction_is_the_reference(family, order):
+def test_every_contraction_matches_the_reference(family, order):
     for p in drawn(family, order, FUNCTIONS[family], SHAPES):
         for contraction in CONTRACTIONS:
             assert_matches_reference(BACKEND, contraction, p)
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_any_cut(contraction, processors):  # noqa: F811
+def test_any_tiling(contraction, processors):  # noqa: F811
     @settings(
         max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
@@ -83,7 +83,7 @@ def test_repeats_bit_for_bit(contraction, family, functions, processors):  # noq
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_rows_far_from_a_window_are_passed_over():
+def test_rows_far_from_a_window_are_skipped():
     """Nothing is multiplied by Gaussians that are zero, not even infinity."""
     p = family_problem("rbf", 64, 1, 3, functions=60, base=None, dtype=SINGLE)
     low = replace(p, x=p.x.clamp(max=-0.9), u=torch.full_like(p.u, torch.inf))
@@ -92,7 +92,7 @@ def test_rows_far_from_a_window_are_passed_over():
 
 
 @pytest.mark.parametrize("family,functions", [("rbf", 6), ("rbf", 40), ("chebyshev", 8)])
-def test_a_nan_is_where_the_reference_has_it(family, functions):
+def test_nans_match_the_reference(family, functions):
     for contraction, order in itertools.product(CONTRACTIONS, (0, 2)):
         p = family_problem(family, functions=functions, dtype=SINGLE, weighted=True, order=order)
         p.x[3, 2] = torch.nan
@@ -140,7 +140,7 @@ def test_edges_that_do_not_vary_have_no_variance(dtype):
         assert not BACKEND.edge_moments(p.x, p.coef, p.base_weight, p.grid, p.spec)[2].any()
 
 
-def test_edge_backward_of_what_is_there():
+def test_edge_backward_with_absent_arguments():
     """Without u it is that with zeros; the gradient of x may be left out."""
     p = family_problem("rbf", 40, 3, 5, functions=9)
     rest = (p.terms, p.coef, p.base_weight, p.grid, p.spec)
@@ -152,7 +152,7 @@ def test_edge_backward_of_what_is_there():
 
 
 @pytest.mark.parametrize("family", FEATURES)
-def test_the_calculus(monkeypatch, family):
+def test_derivatives_and_gradcheck(monkeypatch, family):
     """A layer's derivatives up to the third."""
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     p = family_problem(family, 5, 2, 3, functions=8)

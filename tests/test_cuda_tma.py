@@ -46,13 +46,13 @@ def cases() -> list[dict]:
 
 
 @pytest.mark.parametrize("case", cases(), ids=label)
-def test_is_the_reference(products, case):
+def test_matches_the_reference(products, case):
     """One block for all tiles, whose places for copies go round many times."""
     products.processors(FEW)
     products.check("kan_out", problem_of(case))
 
 
-def test_any_cut(products):
+def test_any_tiling(products):
     """Drawn shapes on a GPU of any size: every output is written once, by whatever block."""
 
     @settings(
@@ -80,7 +80,7 @@ def test_repeats_bit_for_bit(products):
         assert torch.equal(first, again)
 
 
-def test_coefficients_as_they_lie(products):
+def test_strided_coefficients(products):
     """Strides of a tensor that is part of another: the engine is told of them."""
     p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BF16)
     wide = torch.full((10, 12, 80), torch.nan, dtype=BF16)
@@ -88,7 +88,7 @@ def test_coefficients_as_they_lie(products):
     products.check("kan_out", replace(p, coef=wide[::2, 2:10, 8:72]))
 
 
-def test_a_nan_is_where_the_reference_has_it(products):
+def test_nans_match_the_reference(products):
     p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BF16)
     p.x[33, 2] = p.x[200, 0] = torch.nan
     (got,), (expected,) = products.call("kan_out", p), call(reference, "kan_out", p)
@@ -108,7 +108,7 @@ def test_asking_never_falls_back(products, change, message):
         products.call("kan_out", Problem.random(**{**LARGE, **change}))
 
 
-def test_where_it_is_taken(products, monkeypatch):
+def test_automatic_choice(products, monkeypatch):
     p = Problem.random(**LARGE)
     products.call("kan_backward", p)
     assert algorithm() == "matrix"

@@ -16,7 +16,7 @@ def products(monkeypatch) -> Products:
 
 
 @pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
-def test_is_the_reference(products, case):
+def test_matches_the_reference(products, case):
     products.processors(FEW)
     products.check("kan_out", problem_of(case))
 
@@ -32,7 +32,7 @@ def test_repeats_bit_for_bit(products):
 
 
 @pytest.mark.parametrize(("major", "expected"), [("8", "matrix"), ("9", "wgmma"), ("10", "matrix"), ("12", "matrix")])
-def test_where_it_is_taken(products, monkeypatch, major, expected):
+def test_automatic_choice(products, monkeypatch, major, expected):
     monkeypatch.setenv(MAJOR, major)
     if expected == "matrix":
         with pytest.raises(RuntimeError, match="they take a GPU of sm_90"):

@@ -79,7 +79,7 @@ def parabola(dtype: torch.dtype, **options) -> KAN:
     return model
 
 
-def test_what_the_type_can_not_carry_is_refused(monkeypatch):
+def test_formulas_beyond_the_dtype_are_refused(monkeypatch):
     monkeypatch.setitem(SYMBOLIC_LIB, "far", copy_of("far", lambda x: x**2 + 1e5))
     model = parabola(torch.float32)
     before = copy.deepcopy(model.state_dict())
@@ -102,7 +102,7 @@ def copy_of(name: str, fun):
     return type(function)(name, fun, fun, 1, lambda x, y_th: fun(x))
 
 
-def test_a_cast_that_loses_a_function_is_told(recwarn):
+def test_cast_that_loses_a_function_warns(recwarn):
     model = parabola(torch.float64)
     model.fix_symbolic(0, 0, 0, "sin", verbose=False)
     model.symbolic_fun[0].set_edge(0, 0, "sin", (5e-4, 1.57, 3e5, -3e5))

@@ -13,15 +13,15 @@ from support.matrix_product_tests import (  # noqa: F401
     CASES,
     CONTRACTIONS,
     Products,
-    test_a_nan_is_where_the_reference_has_it,
     test_asking_never_falls_back,
-    test_at_infinity_is_the_reference,
+    test_automatic_choice_of_matrix_products,
+    test_infinities_match_the_reference,
     test_many_rows_or_inputs,
+    test_nans_match_the_reference,
     test_on_the_knots,
     test_repeats_bit_for_bit,
+    test_slopes_match_the_reference,
     test_the_cases_hold_every_value,
-    test_the_slope_is_the_reference,
-    test_what_takes_matrix_products,
 )
 from support.problems import BF16, DOUBLE, HALF, label, problem_of
 
@@ -49,7 +49,7 @@ RUNS = [("wgmma", "kan_out"), *(("matrix", contraction) for contraction in CONTR
 
 @pytest.mark.parametrize(("products", "contraction"), RUNS, indirect=["products"])
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_is_the_reference(products, contraction, case):
+def test_matches_the_reference(products, contraction, case):
     products.check(contraction, problem_of(case))
 
 
@@ -64,7 +64,7 @@ def test_large_tiles(products, contraction, case, dtype):
 
 
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
-def test_coefficients_by_the_copy_engine(monkeypatch, case):
+def test_coefficients_by_tma(monkeypatch, case):
     """In boxes that fill a step and that do not, to blocks that stay."""
     if torch.cuda.get_device_capability(DEVICE)[0] != 9:
         pytest.skip("the kernels are of sm_90 alone")

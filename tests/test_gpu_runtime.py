@@ -135,7 +135,7 @@ def test_another_than_the_current_device(backend):
 
 @on_gpu
 @each_backend
-def test_nothing_waits_for_the_device(backend):
+def test_no_synchronisation_with_the_device(backend):
     training = Training(backend, "Adam")
     x = training.x.requires_grad_()
 

@@ -333,7 +333,7 @@ def public(cls: type) -> dict:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_classes_have_the_methods_and_arguments_of_pykans(name):
+def test_classes_have_pykans_methods_and_arguments(name):
     found = []
     for context in (our_kan, real_kan):
         with context() as kan:

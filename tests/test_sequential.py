@@ -225,7 +225,7 @@ def test_kan_goes_layer_by_layer(why, fused):
     assert not fused
 
 
-def test_kan_notices_what_changes_between_calls(fused):
+def test_kan_sees_changes_between_calls(fused):
     model = network()
     model(data())
     model.node_scale[0].data.fill_(2.0)

@@ -32,7 +32,7 @@ WIDTHS = [(1, 1, 1), (2, 5, 1), (4, 3, 7, 2), (3, 17, 9, 33, 1), (2,) * (MAX_LAY
 
 @pytest.mark.parametrize("tangents", range(MAX_TANGENTS + 1))
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_the_operators_are_the_reference(widths, tangents):
+def test_operators_match_the_reference(widths, tangents):
     """Derivatives by the tangents and their gradients, for drawn layers and rows that fill blocks or do not."""
     for seed, number in enumerate((1, 37, 300)):
         made = leaves(layers(widths, seed + 10 * tangents))
@@ -52,7 +52,7 @@ def test_the_operators_are_the_reference(widths, tangents):
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=3)), ids=str)
-def test_gradients_that_are_wanted(wanted):
+def test_requested_gradients(wanted):
     made = layers((3, 4, 2))
     parts, grids, specs = stack.parts(made)
     x, *along = (rows(20, 3, k) for k in range(3))
@@ -79,7 +79,7 @@ def test_equal_to_layer_by_layer(dtype):
         torch.testing.assert_close(got, want, rtol=0, atol=1000**0.5 * 30 * epsilon * want.abs().max().item())
 
 
-def test_does_not_depend_on_threads(threads):
+def test_repeats_bit_for_bit_at_any_number_of_threads(threads):
     made = layers((4, 10, 10, 1), dtype=torch.float32)
     parts, grids, specs = stack.parts(made)
     x, u, v = rows(3000, 4, dtype=torch.float32), rows(3000, 1, dtype=torch.float32), rows(3000, 4, dtype=torch.float32)
@@ -241,7 +241,7 @@ def test_a_weight_that_depends_on_x_is_differentiated_once():
     assert_all_close(run(lambda x, m: stack_out(x, m, "native")), run(lambda x, m: layered(x, (), m, "reference")))
 
 
-def test_keeps_x_and_the_weights_only():
+def test_saves_only_x_and_the_weights():
     made = leaves(smooth((3, 10, 10, 2)))
     x = rows(64, 3).requires_grad_()
     kept = []
@@ -251,7 +251,7 @@ def test_keeps_x_and_the_weights_only():
     assert kept and {t.data_ptr() for t in kept} <= known
 
 
-def test_a_weight_that_changed_before_the_backward_is_seen():
+def test_weight_changed_before_the_backward_is_an_error():
     made = leaves(smooth())
     y = stack_out(rows(4, 3), made, "native")
     with torch.no_grad():
@@ -348,7 +348,7 @@ def test_leading_dimensions(calls):
     assert not taken_apart(calls)
 
 
-def test_what_does_not_go_in_one_call(calls, monkeypatch):
+def test_calls_that_are_not_fused(calls, monkeypatch):
     made, x = layers((3, 4, 2)), rows(6, 3)
     cases = {
         "one layer": (x, made[:1], None),

@@ -179,7 +179,7 @@ def test_data_parallel(model, x):
     both(nn.DataParallel(model), model, x)
 
 
-def test_inputs_that_are_no_dense_numbers(model, x):
+def test_inputs_of_unsupported_types_are_errors(model, x):
     nested = torch.nested.nested_tensor
     for value, message in (
         (nested([x[:5], x[5:]]), "x is a nested tensor: expected a dense one"),

@@ -336,7 +336,7 @@ def test_optimizers(model, x):
     check(model, model, x)
 
 
-def test_held_names(model, x):
+def test_views_held_before_a_change(model, x):
     """Tensors by efficient-kan's and pykan's names, held before the model changes."""
     layer = layers(model)[0]
     held = [layer.spline_weight]

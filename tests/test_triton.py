@@ -93,7 +93,7 @@ def name_of(case: dict) -> str:
 
 
 @pytest.mark.parametrize("case", tiers(cases(), "degree", "outside"), ids=name_of)
-def test_every_contraction_is_the_reference(triton, plan, monkeypatch, case):
+def test_every_contraction_matches_the_reference(triton, plan, monkeypatch, case):
     case = dict(case)
     monkeypatch.setattr(plan, "gather", case.pop("gather"))
     p = problem_of(case)
@@ -131,7 +131,7 @@ def test_empty_tensors(triton, shape):
 
 
 @pytest.mark.parametrize("outside", OUTSIDE)
-def test_a_nan_comes_out_where_the_reference_has_it(triton, algorithm, outside):
+def test_nans_match_the_reference(triton, algorithm, outside):
     for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, weighted=True)
         p.x[3, 2] = torch.nan
@@ -144,7 +144,7 @@ def test_a_nan_comes_out_where_the_reference_has_it(triton, algorithm, outside):
 
 
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
-def test_infinity_is_the_references(triton, algorithm, outside):
+def test_infinities_match_the_reference(triton, algorithm, outside):
     for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, base=None)
         p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
@@ -167,7 +167,7 @@ def test_any_layout(triton, plan, monkeypatch, contraction, examples):
 
 @pytest.mark.parametrize("gather", [False, True], ids=["matrix", "gather"])
 @pytest.mark.parametrize("splits", [1, 2, 3, 7])
-def test_shares_of_the_rows_add_up_in_their_order(triton, plan, monkeypatch, launches, splits, gather):
+def test_row_splits_are_summed_in_order(triton, plan, monkeypatch, launches, splits, gather):
     """However many shares, and however few rows the last has; twice the same, bit for bit."""
     monkeypatch.setattr(plan, "gather", gather)
     monkeypatch.setattr(plan, "splits", lambda device, programs, steps: splits)
@@ -179,7 +179,7 @@ def test_shares_of_the_rows_add_up_in_their_order(triton, plan, monkeypatch, lau
         assert {constants["SPLITS"] for name, constants in launches if name == "backward"} == {splits}
 
 
-def test_one_launch_each_way(triton, plan, launches):
+def test_one_launch_forward_and_backward(triton, plan, launches):
     p = Problem.random(40, 3, 5, 5)
     for contraction, gather, kernels in (
         ("kan_out", False, ["matrix"]), ("kan_backward", False, ["backward"]), ("kan_in", False, ["backward"]),
@@ -269,7 +269,7 @@ def test_every_shape_has_tiles(plan):
 
 
 @pytest.mark.parametrize("knots", ["promised", "uneven"])
-def test_three_orders_are_ordinary_autograds(triton, algorithm, knots, monkeypatch):
+def test_three_orders_match_autograd(triton, algorithm, knots, monkeypatch):
     p = Problem.random(3, 2, 2, 3, 3, dtype=DOUBLE, knots=knots)
     tensors = arguments(p)
     monkeypatch.setattr(select.BACKENDS["reference"], "features", None)  # nothing may leave the kernels
@@ -318,13 +318,13 @@ def test_opcheck(triton, plan, contraction):
     torch.library.opcheck(op, operator_arguments(contraction, Problem.random(5, 3, 4, 4, weighted=True)))
 
 
-def test_orders_beyond_the_table_are_refused(triton):
+def test_unsupported_orders_are_errors(triton):
     p = Problem.random(3, 2, 2, 3, order=12)
     with pytest.raises(ValueError, match="^order=12: expected 0 to 11$"):
         call(triton, "kan_out", p)
 
 
-def test_why_it_is_missing(triton, monkeypatch):
+def test_reasons_for_a_missing_backend(triton, monkeypatch):
     assert triton.missing("cpu", (SINGLE,)) is None
     assert triton.missing("cpu", (torch.int32,)) == "no Triton kernels for torch.int32"
     with monkeypatch.context() as patch:

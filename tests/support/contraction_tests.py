@@ -28,7 +28,7 @@ from support.tiers import tiers
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("case", tiers(CASES, "degree", "order"), ids=label)
-def test_native_is_the_reference(native, contraction, case):
+def test_native_matches_the_reference(native, contraction, case):
     assert_matches_reference(native, contraction, problem_of(case))
 
 
@@ -67,7 +67,7 @@ def test_native_on_empty_tensors(native, contraction, shape):
 
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside):
+def test_native_nans_match_the_reference(native, contraction, outside):
     for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE, BF16)):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, weighted=True)
         p.x[3, 2] = torch.nan
@@ -80,7 +80,7 @@ def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside
 
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_native_at_infinity_is_the_reference(native, contraction, outside):
+def test_native_at_infinity_matches_the_reference(native, contraction, outside):
     for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE)):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, base=None)
         p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
@@ -91,7 +91,7 @@ def test_native_at_infinity_is_the_reference(native, contraction, outside):
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
 @pytest.mark.parametrize("outputs", [2, 20])
-def test_native_moments_of_edges_that_hardly_vary(native, outputs, dtype):
+def test_native_moments_of_nearly_constant_edges(native, outputs, dtype):
     """A variance is not a difference of squares: a large mean costs no digits."""
     p = Problem.random(600, 3, outputs, 5, base=None, outside="clamp", dtype=dtype)
     p.coef.mul_(1e-2).add_(100.0)
@@ -102,7 +102,7 @@ def test_native_moments_of_edges_that_hardly_vary(native, outputs, dtype):
 
 @pytest.mark.parametrize("shape", [(40, 3, 2), (40, 3, 33)], ids=str)
 @pytest.mark.parametrize("base", [None, "silu"])
-def test_native_edge_backward_of_what_is_there(native, shape, base):
+def test_native_edge_backward_with_absent_arguments(native, shape, base):
     """Without u it is that with zeros; the gradient of x may be left out."""
     p = Problem.random(*shape, 5, base=base, dtype=DOUBLE)
     rest = (p.terms, p.coef, p.base_weight, p.grid, p.spec)

@@ -76,14 +76,14 @@ def test_the_cases_hold_every_value():
 @each_contraction
 @pytest.mark.parametrize("processors", [FEW, MANY])
 @pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
-def test_is_the_reference(products, contraction, case, processors):
+def test_matches_the_reference(products, contraction, case, processors):
     products.processors(processors)
     products.check(contraction, problem_of(case))
 
 
 @pytest.mark.parametrize("processors", [FEW, MANY])
 @pytest.mark.parametrize("degree", [2, 3])
-def test_the_slope_is_the_reference(products, degree, processors):
+def test_slopes_match_the_reference(products, degree, processors):
     products.processors(processors)
     for outside in OUTSIDE:
         p = Problem.random(70, 9, 72, 6, degree, order=1, knots="promised", outside=outside, dtype=BF16)
@@ -112,7 +112,7 @@ def test_on_the_knots(products, contraction, degree, outside):
 @each_contraction
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
-def test_a_nan_is_where_the_reference_has_it(products, contraction, degree, outside):
+def test_nans_match_the_reference(products, contraction, degree, outside):
     for base in (None, "silu"):
         p = Problem.random(70, 4, 8, 6, degree, knots="promised", outside=outside, base=base, dtype=BF16)
         p.x[33, 2] = torch.nan
@@ -123,7 +123,7 @@ def test_a_nan_is_where_the_reference_has_it(products, contraction, degree, outs
 
 @each_contraction
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
-def test_at_infinity_is_the_reference(products, contraction, outside):
+def test_infinities_match_the_reference(products, contraction, outside):
     p = Problem.random(9, 4, 8, 6, knots="promised", outside=outside, base=None, dtype=BF16)
     p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
     for got, expected in zip(products.call(contraction, p), call(reference, contraction, p), strict=True):
@@ -152,7 +152,7 @@ CHANGES = [
 
 @each_contraction
 @pytest.mark.parametrize(("change", "expected"), CHANGES, ids=str)
-def test_what_takes_matrix_products(products, monkeypatch, contraction, change, expected):
+def test_automatic_choice_of_matrix_products(products, monkeypatch, contraction, change, expected):
     monkeypatch.delenv(ALGORITHM)
     products.call(contraction, Problem.random(**{**LARGE, **change}))
     if expected == "matrix" and contraction == "kan_out":
