@@ -7,7 +7,7 @@ BIN := .venv/bin
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
 
-.PHONY: build demo test test-all bench gpu lint format clean
+.PHONY: build demo test test-all docs bench gpu lint format clean
 
 build: .venv/installed
 
@@ -19,6 +19,10 @@ test: tested = -m "not long"
 test test-all: build .venv/requirements .venv/testing
 	$(BIN)/python -m pytest tests -q -rs -n auto --dist loadgroup $(tested)
 
+docs: .venv/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
+	@echo "The documentation is in build/site/index.html."
+
 bench: build .venv/requirements
 	$(BIN)/python -m bench $(WHAT)
 
@@ -29,6 +33,7 @@ gpu:
 lint: .venv/requirements
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(if $(FORMATTED),$(BIN)/clang-format --dry-run -Werror $(FORMATTED))
 
 format: .venv/requirements
@@ -51,6 +56,11 @@ $(BIN)/python:
 .venv/demo: requirements-demo.txt .venv/torch
 	@echo "Installing what the demo needs: requirements-demo.txt ..."
 	@$(BIN)/python -m pip install -q $(TORCH) -r requirements-demo.txt
+	@touch $@
+
+.venv/docs: requirements-docs.txt | $(BIN)/python
+	@echo "Installing what the documentation's site needs: requirements-docs.txt ..."
+	@$(BIN)/python -m pip install -q -r requirements-docs.txt
 	@touch $@
 
 .venv/requirements: requirements-dev.txt .venv/demo

@@ -1,4 +1,7 @@
-"""python -m bench [what ...]: measure, write one CSV of each, then make the report from the CSVs alone."""
+"""python -m bench [what ...]: measure, write one CSV file each, then make the report from the CSV files alone.
+
+python -m bench compare REF: time a change, see compare.py.
+"""
 
 import argparse
 import sys
@@ -9,7 +12,21 @@ import torch
 from fastkan.measure.provenance import write_csv
 from fastkan_cli import positive
 
-from . import accuracy, fit, formulas, layers, memory, rbf, report, scaling, stacks, startup, symbolic, tutorials
+from . import (
+    accuracy,
+    compare,
+    fit,
+    formulas,
+    layers,
+    memory,
+    rbf,
+    report,
+    scaling,
+    stacks,
+    startup,
+    symbolic,
+    tutorials,
+)
 
 WHAT = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
@@ -19,10 +36,12 @@ RESULTS = Path(__file__).parent / "results" / "cpu"
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["compare"]:
+        return compare.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="*", choices=(*WHAT, "report", "all"), default="all", help="(all)")
     parser.add_argument("--rounds", type=positive, default=21, help="samples of each candidate (21)")
-    parser.add_argument("--threads", type=positive, default=2, help="of torch's pool (2)")
+    parser.add_argument("--threads", type=positive, default=2, help="number of torch threads (2)")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="(bench/results/cpu)")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes: to test the benchmarks, not to measure")
     args = parser.parse_args()

@@ -1,5 +1,8 @@
-"""For mkdocs: the pictures and pages beside docs/ that pages link to."""
+"""For mkdocs: what pages link to beside docs/; and what griffe, which reads docstrings, cannot follow."""
 
+import re
+
+import griffe
 from mkdocs.structure.files import File
 
 SOURCE = "https://github.com/fastkan/fastkan/blob/main/"
@@ -14,10 +17,20 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """What is not in docs/ is linked where its source is."""
+    """Files that are not in docs/ are linked where their source is."""
     up = "../" * (page.file.src_uri.count("/") + 1)
-    markdown = markdown.replace(f"({up}{PLOTS}layers.png)", f"({up[3:]}images/layers.png)")
-    markdown = markdown.replace(f"({up}{PLOTS}scaling.png)", f"({up[3:]}images/scaling.png)")
-    for folder in ("bench", "csrc", "examples", "fastkan", "tests", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        markdown = markdown.replace(f"({up}{folder}", f"({SOURCE}{folder}")
-    return markdown
+    markdown = markdown.replace(f"]({up}{PLOTS}layers.png", f"]({up[3:]}images/layers.png")
+    markdown = markdown.replace(f"]({up}{PLOTS}scaling.png", f"]({up[3:]}images/scaling.png")
+    return markdown.replace(f"]({up}", f"]({SOURCE}")
+
+
+class Plain(griffe.Extension):
+    """Docstrings are plain text with shapes in brackets; `from sympy import *` is not followed."""
+
+    def on_module_members(self, *, mod, **_):
+        for name in [name for name in mod.members if name.startswith("sympy")]:
+            mod.del_member(name)
+
+    def on_object(self, *, obj, **_):
+        if obj.docstring:  # [l][O] is no link
+            obj.docstring.value = re.sub(r"\](\s?)\[", r"]\1\[", obj.docstring.value)

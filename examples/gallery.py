@@ -26,7 +26,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 def network(folder: Path) -> None:
     """A network after training with a penalty, after pruning, and with functions on its edges."""
     x, y = data()
-    rows = {"train_input": x[:200], "train_label": y[:200], "test_input": x[200:], "test_label": y[200:]}
+    rows = {"train_input": x[:800], "train_label": y[:800], "test_input": x[800:], "test_label": y[800:]}
     model = KAN([2, 5, 1], grid=5, seed=0, dtype=torch.float64)
     model.fit(rows, steps=30, lamb=3e-3, progress=False)
     model.plot(path=folder / "network.png", **NAMES)

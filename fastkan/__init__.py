@@ -1,5 +1,7 @@
 """Kolmogorov-Arnold Network layers for PyTorch, at the speed of the hardware."""
 
+from typing import TYPE_CHECKING
+
 from . import (
     functional,
     imports,
@@ -11,8 +13,8 @@ from .select import BackendError, backends, use_backend
 
 __version__ = "0.1.0"
 imports.watch()
-# What is imported when it is first used: name -> module, which is meant itself where it has that name.
-_LATER = {
+# Imported on first use, since they take longer than the rest: name -> module.
+_LAZY = {
     "KAN": "network", "kanpiler": "network", "network": "network", "science": "science",
     "AttentionWithFastKANTransform": "compat.fast_kan", "FastKAN": "compat.fast_kan", "FastKANLayer": "compat.fast_kan",
     "RadialBasisFunction": "compat.fast_kan", "SplineLinear": "compat.fast_kan",
@@ -24,12 +26,18 @@ __all__ = [
     "restore", "science", "use_backend",
 ]  # fmt: skip
 
+if TYPE_CHECKING:
+    from . import network, science
+    from .compat.accelerate import accelerate, restore
+    from .compat.fast_kan import AttentionWithFastKANTransform, FastKAN, FastKANLayer, RadialBasisFunction, SplineLinear
+    from .network import KAN, kanpiler
+else:
 
-def __getattr__(name: str):
-    """KAN and the rest of the KAN system, and what is for the code of others, are imported when they are first used."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str):
+        """Import the names of _LAZY on first use."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-    module = import_module(f".{_LATER[name]}", __name__)
-    return module if name == _LATER[name] else getattr(module, name)
+        module = import_module(f".{_LAZY[name]}", __name__)
+        return module if name == _LAZY[name] else getattr(module, name)

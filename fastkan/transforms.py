@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+_functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  # torch's stubs lack it
+
 # True while torch.jit.trace records (TensorBoard's add_graph and ONNX's older exporter use it).
 by_jit = torch._C._get_tracing_state
 # True inside grad, vmap, jvp, ... of torch.func.
@@ -26,7 +28,18 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
 def is_grad_batch(value) -> bool:
     """Whether value is a tensor inside the vmap of autograd.grad(is_grads_batched=True)."""
-    return isinstance(value, Tensor) and torch._C._functorch.is_legacy_batchedtensor(value)
+    return isinstance(value, Tensor) and _functorch.is_legacy_batchedtensor(value)
+
+
+def unwrapped(x: Tensor) -> Tensor:
+    """The plain tensor within torch.func's transforms, detached, with the batch dimensions of vmap first."""
+    while _functorch.is_functorch_wrapped_tensor(x):
+        batch_dim = _functorch.maybe_get_bdim(x) if _functorch.is_batchedtensor(x) else 0
+        x = _functorch.get_unwrapped(x)
+        with torch._C._DisableFuncTorch():
+            x = x.movedim(batch_dim, 0) if batch_dim > 0 else x
+    with torch._C._DisableFuncTorch():
+        return x.detach()
 
 
 def grad_batch_level() -> int:

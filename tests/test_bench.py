@@ -1,6 +1,7 @@
 """Benchmarks: wrong results are reported instead of times, rounds are interleaved, records survive a round trip."""
 
 import math
+import subprocess
 import time
 from pathlib import Path
 
@@ -281,3 +282,31 @@ def test_tutorials_under_one_package_in_a_process_of_its_own():
     assert "| stopped after 60 s |" in report.tutorials([row, stopped])
     slow = row | {"peer": "pykan", "cpu_seconds": str(3 * float(row["cpu_seconds"]))}
     assert "the median is 3.0" in report.tutorials([row, slow])
+
+
+def test_two_commits_are_compared(bench, tmp_path, monkeypatch, capsys):
+    from bench import compare
+
+    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=compare.ROOT, capture_output=True).returncode:
+        pytest.skip("no git history")
+    monkeypatch.setattr(compare, "TREES", tmp_path)
+    monkeypatch.setenv("FASTKAN_NO_NATIVE", "1")  # compiling takes minutes
+    try:
+        assert compare.main(["HEAD", "--tiny", "--rounds", "2", "--csv", str(tmp_path / "x.csv")]) == 0
+    finally:
+        compare.git("worktree", "remove", "--force", str(next(tmp_path.glob("*/"))))
+    out = capsys.readouterr().out
+    assert (
+        "| 16, 3->2, G=5, forward+backward |" in out and "missing: libfastkan_cpu.so was not built: FASTKAN_NO" in out
+    )
+    (row,) = read_csv(tmp_path / "x.csv")
+    assert float(row["ratio"]) > 0 and float(row["difference"]) < compare.TOLERANCE
+    with pytest.raises(SystemExit, match="bench compare: fatal: "):
+        compare.main(["no-such-commit"])
+
+
+def test_results_that_differ_between_commits_are_reported(bench):
+    from bench.compare import difference
+
+    assert difference([(1.0, 2.0), (0.5, 1.0)], [(1.0, 2.0), (0.6, 1.0)]) == pytest.approx(0.1)
+    assert difference([(1.0, 2.0)], []) == math.inf and difference([], []) == 0

@@ -69,9 +69,7 @@ def test_bash_completes(words, expected):
     assert completed(*words) == expected
 
 
-@pytest.mark.parametrize(
-    "shell, line", [("zsh", "bashcompinit"), ("fish", "-l task -x -a 'regression classification'")]
-)
+@pytest.mark.parametrize("shell, line", [("zsh", "bashcompinit"), ("fish", "-l keep -x -a 'formula network'")])
 def test_scripts_of_other_shells(capsys, shell, line):
     assert main(["completion", shell]) == 0
     assert line in capsys.readouterr().out

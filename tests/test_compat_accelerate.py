@@ -483,6 +483,6 @@ def test_pykan_fits_to_the_same_losses_and_its_tools_work(pykan, monkeypatch, op
 
 def test_pykans_layer_on_its_own_returns_the_values_on_every_edge(pykan):
     layer = pykan.KANLayer(2, 3)
-    with pytest.warns(UserWarning, match="the model .KANLayer.: it is not within a MultKAN"):
+    with pytest.warns(UserWarning, match="the model .KANLayer.: it is not within an accelerated MultKAN"):
         fastkan.accelerate(layer)
     assert len(layer(torch.zeros(4, 2))) == 4 and type(layer) is pykan.KANLayer

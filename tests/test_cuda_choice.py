@@ -1,5 +1,5 @@
-"""Where a network on a GPU runs in one call: chosen by shapes, without a look at values, where that is proven or asked
-for. The kernels run on the emulated GPU.
+"""When a network on a GPU runs as one fused call: decided by shapes, never by values, and only for proven architectures
+or by request. The kernels run on the emulated GPU.
 """
 
 import copy
@@ -23,7 +23,7 @@ OPS = getattr(torch.ops, NAMESPACE)
 
 @pytest.fixture
 def calls(monkeypatch) -> dict[str, int]:
-    """A GPU in the place of the CPU, and how often its operators ran."""
+    """Runs the emulated GPU's operators in place of the CPU's, and counts their calls."""
     counted = dict.fromkeys(("stack_out", "stack_backward", "kan_out", "kan_in", "kan_coef", "kan_backward"), 0)
 
     def counting(name, operator):
@@ -49,7 +49,7 @@ def taken_apart(calls: dict[str, int]) -> bool:
 
 
 def test_networks_run_in_one_call(calls):
-    """Values, and gradients of a loss of values and slopes, as layer by layer."""
+    """Same values, and gradients of a loss of values and slopes, as layer by layer."""
     for model, apart in (
         (m := sequence(), lambda x: nn.Sequential.forward(m, x)),
         (k := network(), lambda x: in_turn(k, x)),
@@ -87,7 +87,7 @@ def test_higher_derivatives_go_layer_by_layer(calls, depth):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("widths", [(4, 400, 3), (3, 40, 40, 2), (30, 30, 30), (1, 1, 900)], ids=str)
 def test_size_limit_matches_the_kernels(widths, dtype, monkeypatch):
-    """As the kernels tell it themselves."""
+    """The size in Python is the size in the kernels' error message."""
     made = layers(widths, dtype=dtype, degree=3)
     x = rows(1, widths[0], dtype=dtype)
     u, needed = rows(1, widths[-1], dtype=dtype), stack.block_bytes(made)
@@ -101,7 +101,7 @@ def test_size_limit_matches_the_kernels(widths, dtype, monkeypatch):
 
 
 def test_largest_stack_that_fits_a_block():
-    """The largest network of its kind that fits runs; the next one does not."""
+    """The largest network that fits runs; the next larger one does not."""
     sizes = [n for n in range(1, 400) if stack.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
     assert sizes == list(range(1, len(sizes) + 1)) and len(sizes) > 40
     for n in (len(sizes), len(sizes) + 1):
@@ -131,7 +131,7 @@ SPEC = Spec.of(3, "silu", "zero", True)
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Tensors on a GPU that has no memory and no values, served by compiled kernels."""
+    """Fake tensors on a GPU, with compiled kernels reported as available."""
     monkeypatch.setattr(native, "missing", lambda *args: None)
     shapes = [[None if t is None else t.shape for t in m[:5]] for m in layers((3, 4, 2))]
     with FakeTensorMode():
@@ -155,7 +155,7 @@ def test_unproven_kernels_run_only_by_name(gpu, monkeypatch):
 
 @pytest.fixture
 def looks(calls, monkeypatch) -> list:
-    """The times that the values of the nodes' affine maps were read."""
+    """Records each time the values of the nodes' affine maps are read."""
     seen, read = [], stacked._identities
 
     def identities(modules):
@@ -214,7 +214,7 @@ def test_nodes_are_read_once_layer_by_layer_too(looks):
 
 
 def test_copy_reads_its_own_nodes(looks, calls):
-    """Its parameters count their versions anew."""
+    """A copy's parameters have version counters of their own."""
     model = network()
     model(data())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The CUDA kernels as nvcc makes them, read off the machine code. Nothing of this needs a GPU, all of it nvcc."""
+"""The machine code of the CUDA kernels. Needs nvcc, no GPU."""
 
 import re
 import shutil
@@ -20,23 +20,23 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("nvcc")]  # one process 
 FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-prec-div=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}")
 UNITS = [("gather", "f32", "90a"), ("gather", "f32", "80"), ("gather", "bf16", "90a"), ("gather", "f64", "90a")]
 PRODUCTS = [("matrix", "bf16", "80"), ("matrix", "f16", "90a")]
-WALKS = ("gradients", "edge_moments", "edge_gradients")
-# Registers of a thread in the cubic's kernels of float32: what leaves room for 16, 12 or 8 warps on a processor.
-MOST_REGISTERS = {"out_kernel": 128, **dict.fromkeys(WALKS, 168), "edge_gradients": 255}
-# Of products of matrices, by the rows of a tile: what leaves room for two and three blocks of 128 threads.
+ROW_WALKS = ("gradients", "edge_moments", "edge_gradients")
+# Maximum registers per thread, float32 kernels for cubics: room for 16, 12 or 8 warps on a multiprocessor.
+MOST_REGISTERS = {"out_kernel": 128, **dict.fromkeys(ROW_WALKS, 168), "edge_gradients": 255}
+# Of the matrix kernels, by the rows of a tile: room for two and three blocks of 128 threads.
 MOST_IN_PRODUCTS = {128: 255, 64: 168}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the assembler says of it, and its instructions."""
+    """The assembler's report of a kernel, and its machine code."""
 
     name: str
     operand: str
     cubic: bool
     tile: int
     columns: int
-    by_groups: bool
+    wgmma: bool
     registers: int
     stack: int
     spills: int
@@ -58,14 +58,14 @@ def kernels(report: str, assembly: str) -> Iterator[Kernel]:
     code = dict(re.findall(r"\.section\s+\.text\.(\w+),(.*?)(?=\n\s*\.section\s|\Z)", assembly, re.S))
     for symbol, stack, spills, registers in entries.findall(report):
         name = re.search(r"fastkan\d+(\w+?_kernel)", symbol)[1]
-        if name == "walk_kernel":
-            name = WALKS[int(re.search(r"VisitE?(\d)", symbol)[1])]
+        if name == "row_walk_kernel":
+            name = ROW_WALKS[int(re.search(r"ReductionE?(\d)", symbol)[1])]
         operand = (re.search(r"(Vectors|Elements)I", symbol) or [""])[0].rstrip("I")
         shape = re.search(r"TileILi(\d+)ELi(\d+)", symbol)
         tile, columns = map(int, shape.groups()) if shape else (0, 0)
         cubic = "Li3ELb1E" in symbol
-        groups = bool(re.search(r"TileI\w+?Lb1E", symbol))
-        yield Kernel(name, operand, cubic, tile, columns, groups, int(registers), int(stack), int(spills), code[symbol])
+        wgmma = bool(re.search(r"TileI\w+?Lb1E", symbol))
+        yield Kernel(name, operand, cubic, tile, columns, wgmma, int(registers), int(stack), int(spills), code[symbol])
 
 
 def compiled(folder: Path, file: str, kind: str, arch: str) -> list[Kernel]:
@@ -90,16 +90,18 @@ def products(request, tmp_path_factory) -> list[Kernel]:
     return compiled(tmp_path_factory.mktemp("cubin"), *request.param)
 
 
-def test_stacks_stay_in_registers_without_atomics(tmp_path):
+def test_stack_kernels_have_no_spills_and_no_atomics(tmp_path):
     found = compiled(tmp_path, "stack", "f32", "80")
     assert sorted(k.name for k in found) == ["stack_kernel"] * 6 + ["stack_sum_kernel"] * 3  # up to two tangents
     assert_in_registers(found)
     assert_no_atomics(found)
 
 
-def test_every_kernel_is_compiled(unit):
+def test_all_kernels_are_compiled(unit):
     operands = {k.operand for k in unit} - {""}
-    expected = {(name, operand, cubic) for name in ("out_kernel", *WALKS) for operand in operands for cubic in (0, 1)}
+    expected = {
+        (name, operand, cubic) for name in ("out_kernel", *ROW_WALKS) for operand in operands for cubic in (0, 1)
+    }
     assert {(k.name, k.operand, int(k.cubic)) for k in unit if k.operand} == expected
     assert {"reduce_kernel", "moments_kernel"} <= {k.name for k in unit}
 
@@ -116,7 +118,7 @@ def test_no_local_memory(unit):
 
 
 @pytest.mark.parametrize("unit", UNITS[:2], ids="-".join, indirect=True)
-def test_registers_leave_room_for_other_warps(unit):
+def test_register_limits(unit):
     for k in unit:
         if k.cubic:
             assert k.registers <= MOST_REGISTERS[k.name], (k.name, k.operand, k.registers)
@@ -142,9 +144,9 @@ def found_in(k: Kernel, instruction: str) -> int:
     return len(re.findall(rf"\b{re.escape(instruction)}\b", k.code))
 
 
-def test_products_use_tensor_cores(products):
-    """Sparse ones of the window, dense ones of the rest; copies of 16 bytes that pass by the registers."""
-    tiles = [k for k in products if k.tile and not k.by_groups]
+def test_matrix_kernels_use_tensor_cores(products):
+    """Sparse products for the window, dense ones otherwise; asynchronous copies of 16 bytes."""
+    tiles = [k for k in products if k.tile and not k.wgmma]
     expected = [(name, tile) for name in ("matrix_backward_kernel", "matrix_out_kernel") for tile in (64, 128)]
     assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)  # degrees 2 and 3
     for k in tiles:
@@ -159,25 +161,25 @@ def test_products_use_tensor_cores(products):
 
 
 @pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
-def test_products_use_wgmma(products, request):
-    """On sm_90a alone: wgmma, of 64 rows twice."""
-    groups = [k for k in products if k.by_groups]
-    assert [k.name for k in groups] == 2 * ["matrix_out_kernel"]
+def test_wgmma_kernels(products, request):
+    """wgmma, 2 x 64 rows; on sm_90a only."""
+    found = [k for k in products if k.wgmma]
+    assert [k.name for k in found] == 2 * ["matrix_out_kernel"]
     there = "90a" in request.node.callspec.id
-    for k in groups:
+    for k in found:
         assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
         assert found_in(k, "HGMMA.64x128x16.F32") == (2 if there else 0)
         assert bool(found_in(k, "LDGSTS.E.BYPASS.128")) == there
 
 
 @pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
-def test_warps_are_specialised(products, request):
-    """On sm_90a alone: one asks the copy engine for boxes and gives its registers to those that multiply."""
+def test_tma_kernels_are_warp_specialised(products, request):
+    """TMA copies, mbarriers and register reallocation to the consumers; on sm_90a only."""
     found = [k for k in products if k.name == "matrix_out_tma_kernel"]
     assert len(found) == 2  # degrees
     there = "90a" in request.node.callspec.id
     for k in found:
-        assert k.registers <= 65536 // 384 // 8 * 8  # 384 threads at the launch
+        assert k.registers <= 65536 // 384 // 8 * 8  # launched with 384 threads
         assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
         assert found_in(k, "HGMMA.64x128x16.F32") == (2 if there else 0)
         for instruction in ("UTMALDG.4D", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "USETMAXREG.DEALLOC.CTAPOOL", "STG.E.128"):
@@ -185,9 +187,9 @@ def test_warps_are_specialised(products, request):
         assert not re.search(r"\bLDGSTS\b", k.code)
 
 
-def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
-    """Sparse ones of the window, dense ones of the rest; operands are read 16 bytes at a time, along the sum 8: what a
-    lane has in one product.
+def test_tf32_uses_tensor_cores(tmp_path):
+    """Sparse products for the window, dense ones otherwise; operands are loaded 16 bytes at a time, K-major ones 8: a
+    lane's numbers of one product.
     """
     found = compiled(tmp_path, "matrix", "f32", "80")
     tiles = [k for k in found if k.tile]
@@ -195,7 +197,7 @@ def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
     assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)
     for k in tiles:
         out = k.name == "matrix_out_kernel"
-        high, wide = k.tile // 32, k.tile // 16  # blocks of rows and of columns of a warp
+        high, wide = k.tile // 32, k.tile // 16  # row blocks and column blocks of a warp
         assert found_in(k, "HMMA.SP.16816.F32.TF32") == (2 * high * wide if out else 0)
         assert found_in(k, "HMMA.1688.F32.TF32") == (2 if out else 2 * 2) * high * wide
         right = 4 * wide // 4 + 2 * wide // 4  # pieces of a product 16 deep and of one 8 deep
@@ -203,29 +205,29 @@ def test_tf32_is_multiplied_by_tensor_cores(tmp_path):
         assert found_in(k, "LDS.64") >= (0 if out else 2 * (4 * high + wide))
         assert found_in(k, "LDGSTS.E.BYPASS.128")
         assert found_in(k, "STG.E.128")
-    stay_in_registers_and_in_order(found)
+    assert_no_spills_no_atomics(found)
 
 
 @pytest.mark.parametrize(("arch", "instruction", "each"), [("80", "DMMA.884", 4), ("90a", "DMMA.16x8x8", 1)])
-def test_float64_is_multiplied_by_tensor_cores(tmp_path, arch, instruction, each):
+def test_float64_uses_tensor_cores(tmp_path, arch, instruction, each):
     found = compiled(tmp_path, "matrix", "f64", arch)
     tiles = [k for k in found if k.tile]
     expected = [("matrix_backward_kernel", 64), ("matrix_out_kernel", 64), ("matrix_out_kernel", 128)]
     assert sorted((k.name, k.columns) for k in tiles) == sorted(2 * expected)
     for k in tiles:
-        high, wide = k.tile // 32, k.columns // 16  # blocks of rows and of columns of a warp
+        high, wide = k.tile // 32, k.columns // 16  # row blocks and column blocks of a warp
         assert found_in(k, instruction) == 2 * 2 * high * wide * each  # two kinds of step or tile, 16 deep
         assert found_in(k, "LDS.128") >= 2 * 2 * (2 * high + wide)  # two numbers each
         assert found_in(k, "LDGSTS.E.BYPASS.128") + found_in(k, "LDGSTS.E.BYPASS.128.ZFILL")
         assert found_in(k, "STG.E.128")
-    stay_in_registers_and_in_order(found, {64: 255})
+    assert_no_spills_no_atomics(found, {64: 255})
 
 
-def test_products_stay_in_registers_without_atomics(products):
-    stay_in_registers_and_in_order(products)
+def test_matrix_kernels_have_no_spills_and_no_atomics(products):
+    assert_no_spills_no_atomics(products)
 
 
-def stay_in_registers_and_in_order(products: list[Kernel], most: dict[int, int] = MOST_IN_PRODUCTS) -> None:
+def assert_no_spills_no_atomics(products: list[Kernel], most: dict[int, int] = MOST_IN_PRODUCTS) -> None:
     assert_in_registers(products)
     assert_no_atomics(products)
     for k in products:

@@ -32,7 +32,7 @@ from support.problems import BF16, DOUBLE, HALF, SINGLE  # noqa: F401
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_any_tiling(contraction, processors):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever blocks."""
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -52,7 +52,7 @@ def test_any_tiling(contraction, processors):
     check()
 
 
-# Rows beyond one order, outputs beyond one warp's, functions beyond one range, inputs beyond one block.
+# More rows than are sorted together, outputs than a warp has, functions than a range, inputs than a block.
 LARGE = {"rows": (1500, 3, 8, 5), "outputs": (40, 2, 530, 6), "functions": (700, 2, 4, 600), "inputs": (9, 150, 12, 5)}
 
 
@@ -70,7 +70,7 @@ def test_large_in_one_direction(contraction, shape, dtype, processors):
 @pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_all_rows_in_one_window(contraction, dtype, processors):
-    """As skewed as data can be: one window takes all, the others are written too."""
+    """All rows in one window; the gradients of the others are written, too."""
     for count in (FEW, MANY):
         processors(count)
         p = Problem.random(700, 2, 9, 40, dtype=dtype)
@@ -81,7 +81,7 @@ def test_all_rows_in_one_window(contraction, dtype, processors):
 @pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_repeats_bit_for_bit(contraction, dtype, processors):
-    """Whatever the order in which threads run: it differs from run to run."""
+    """The order in which threads run differs from run to run."""
     for count in (FEW, MANY):
         processors(count)
         p = Problem.random(300, 3, 33, 50, weighted=True, dtype=dtype)
@@ -91,15 +91,17 @@ def test_repeats_bit_for_bit(contraction, dtype, processors):
 
 @pytest.mark.parametrize("outputs", [1, 4, 8])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_unaligned_rows_give_the_same_numbers(contraction, outputs):
-    """The same numbers 16 bytes at a time and one by one: their sums are taken in one order."""
+def test_unaligned_rows(contraction, outputs):
+    """16 bytes at a time and one by one: the order of sums is the same."""
     p = Problem.random(90, 5, outputs, 6, weighted=True)
-    moved = {
+    unaligned = {
         name: torch.empty(t.numel() + 1)[1:].view(t.shape).copy_(t)
         for name, t in vars(p).items()
         if isinstance(t, torch.Tensor) and name != "grid"
     }
-    for got, want in zip(call(BACKEND, contraction, replace(p, **moved)), call(BACKEND, contraction, p), strict=True):
+    for got, want in zip(
+        call(BACKEND, contraction, replace(p, **unaligned)), call(BACKEND, contraction, p), strict=True
+    ):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -125,7 +127,7 @@ def test_the_coordinate_is_exact_at_any_grid_size(grid_size):
     assert float((found - expected).abs().max()) < 4e-6
 
 
-def test_errors_name_the_argument():
+def test_argument_errors():
     op = getattr(torch.ops, NAMESPACE).kan_out
     x, coef, grid = torch.zeros(4, 3), torch.zeros(3, 8, 2), torch.zeros(3, 12, dtype=DOUBLE)
     spec = (3, 0, 0, True, 0, 0)

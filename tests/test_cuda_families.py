@@ -1,5 +1,5 @@
-"""Gaussians and Chebyshev polynomials in csrc/cuda, thread by thread, against the reference: several windows at an x,
-in the forward one after the other, in what sums over rows in turns.
+"""Gaussians and Chebyshev polynomials in csrc/cuda on the emulated GPU, against the reference: several windows per x,
+one after the other in the forward, in passes in the row walk.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from support.family_tests import (  # noqa: F401
 )
 from support.problems import BF16, DOUBLE, HALF, SINGLE
 
-# Numbers of functions of one window, of several, of more than are not zero at an x in float32, and in float64.
+# Functions in one window, in several, more than are non-zero at an x in float32, and in float64.
 FUNCTIONS = {"rbf": (1, 2, 6, 7, 20, 21, 56), "chebyshev": (1, 2, 6, 7, 13)}
 SHAPES = ((1, 1, 1), (33, 5, 9), (40, 2, 136), (120, 3, 4))
 
@@ -48,7 +48,7 @@ def test_any_tiling(contraction, processors):  # noqa: F811
     )  # fmt: skip
     def check(rows, inputs, outputs, functions, family, per_input, dtype, count):
         processors(count)
-        functions = functions if family == "rbf" else 1 + functions % 12  # no more polynomials than anyone takes
+        functions = functions if family == "rbf" else 1 + functions % 12  # few polynomials, as in practice
         p = family_problem(
             family, rows, inputs, outputs, functions=functions, per_input=per_input, weighted=True, dtype=dtype
         )
@@ -57,7 +57,7 @@ def test_any_tiling(contraction, processors):  # noqa: F811
     check()
 
 
-# Rows beyond one order, outputs beyond one warp's, more functions than an order has places.
+# More rows than are sorted together, outputs than a warp has, functions than sort keys.
 LARGE = {"rows": (600, 2, 8, 30), "outputs": (40, 2, 300, 24), "functions": (150, 1, 4, 270)}
 
 
@@ -75,7 +75,7 @@ def test_large_in_one_direction(contraction, shape, dtype, processors):  # noqa:
 @pytest.mark.parametrize("family,functions", [("rbf", 40), ("chebyshev", 8)])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_repeats_bit_for_bit(contraction, family, functions, processors):  # noqa: F811
-    """Whatever the order in which threads run: it differs from run to run."""
+    """The order in which threads run differs from run to run."""
     for count in (FEW, MANY):
         processors(count)
         p = family_problem(family, 130, 2, 33, functions=functions, weighted=True, dtype=SINGLE)
@@ -84,7 +84,7 @@ def test_repeats_bit_for_bit(contraction, family, functions, processors):  # noq
 
 
 def test_rows_far_from_a_window_are_skipped():
-    """Nothing is multiplied by Gaussians that are zero, not even infinity."""
+    """Gaussians that are zero are not multiplied, not even by infinity."""
     p = family_problem("rbf", 64, 1, 3, functions=60, base=None, dtype=SINGLE)
     low = replace(p, x=p.x.clamp(max=-0.9), u=torch.full_like(p.u, torch.inf))
     (grad,) = call(BACKEND, "kan_coef", low)
@@ -102,7 +102,7 @@ def test_nans_match_the_reference(family, functions):
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BF16], ids=str)
 def test_polynomials_at_the_ends_of_their_range(dtype):
-    """The ends have derivatives, what lies beyond them none."""
+    """Derivatives exist at the ends and are zero beyond."""
     p = family_problem("chebyshev", 6, 2, 3, functions=7, base=None, dtype=dtype)
     ends = torch.tensor([-1.0, 1.0, -1.0078125, 1.0078125, torch.inf, -torch.inf], dtype=dtype)
     grid = torch.linspace(-1, 1, 8, dtype=DOUBLE).expand(2, -1)
@@ -140,8 +140,8 @@ def test_edges_that_do_not_vary_have_no_variance(dtype):
         assert not BACKEND.edge_moments(p.x, p.coef, p.base_weight, p.grid, p.spec)[2].any()
 
 
-def test_edge_backward_with_absent_arguments():
-    """Without u it is that with zeros; the gradient of x may be left out."""
+def test_edge_backward_with_optional_arguments():
+    """Omitting u is the same as zeros; the gradient of x is optional."""
     p = family_problem("rbf", 40, 3, 5, functions=9)
     rest = (p.terms, p.coef, p.base_weight, p.grid, p.spec)
     whole = BACKEND.edge_backward(p.x, torch.zeros_like(p.u), *rest, True)

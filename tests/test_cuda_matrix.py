@@ -1,4 +1,4 @@
-"""The matrix products of csrc/cuda on the emulated GPU, whose tensor cores follow the tables of the PTX ISA."""
+"""The matrix kernels of csrc/cuda on the emulated GPU, whose tensor cores follow the PTX ISA."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +32,7 @@ def products(monkeypatch) -> Products:
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_any_tiling(products, contraction):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever tiles."""
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -1,4 +1,4 @@
-"""How the native backend says what it lacks on GPUs; none is needed here."""
+"""Reasons that the native backend gives for missing GPU kernels; needs no GPU."""
 
 import os
 import shutil

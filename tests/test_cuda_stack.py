@@ -1,4 +1,4 @@
-"""Whole stacks of csrc/cuda, thread by thread on an emulated GPU, against the reference layer by layer."""
+"""The stack kernels of csrc/cuda on the emulated GPU, against the reference layer by layer."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def assert_is_the_reference(widths, number, tangents, seed, **fixed):
 @pytest.mark.parametrize("tangents", [0, 1, 2])
 @pytest.mark.parametrize("widths", [(1, 1, 1), (2, 5, 1), (4, 3, 7, 2), (2,) * 9], ids=str)
 def test_matches_the_reference(widths, tangents, count, processors):
-    """Mixed degrees, grids and bases; blocks that are full or not, one for all tiles or one for each."""
+    """Mixed degrees, grids and bases; full and partial blocks, one block for all tiles or one per tile."""
     processors(count)
     for seed, number in enumerate((1, 37, 300)):
         assert_is_the_reference(widths, number, tangents, seed + 10 * tangents)

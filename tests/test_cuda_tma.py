@@ -1,6 +1,6 @@
-"""The forward by wgmma whose coefficients the copy engine brings, on the emulated GPU: roles of warps, phases, boxes.
+"""The warp-specialised forward with TMA and wgmma, on the emulated GPU: ring buffer, barrier phases, tensor layouts.
 
-Boxes arrive late and in any order; shared memory is NaN before.
+Copies complete late and in random order; shared memory starts as NaN.
 """
 
 import itertools
@@ -26,7 +26,7 @@ def products(monkeypatch) -> Products:
     return on_hopper(monkeypatch, "tma")
 
 
-# Chunks that fill a step and that do not; a tile's part, one of its two halves, several tiles.
+# Chunks that fill a step and that do not; a part of a tile, half a tile, several tiles.
 CROSSED = {
     "functions": (8, 12, 20, 28, 56), "degree": (2, 3), "shape": ((1, 1, 8), (140, 9, 72), (300, 21, 136)),
 }  # fmt: skip
@@ -47,13 +47,13 @@ def cases() -> list[dict]:
 
 @pytest.mark.parametrize("case", cases(), ids=label)
 def test_matches_the_reference(products, case):
-    """One block for all tiles, whose places for copies go round many times."""
+    """One block for all tiles: the ring buffer wraps around many times."""
     products.processors(FEW)
     products.check("kan_out", problem_of(case))
 
 
 def test_any_tiling(products):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever block."""
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -71,7 +71,7 @@ def test_any_tiling(products):
 
 
 def test_repeats_bit_for_bit(products):
-    """Whatever comes first; where inputs are split, too."""
+    """In any order of arrival, also if inputs are split."""
     for processors in (FEW, 40):
         products.processors(processors)
         p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BF16)
@@ -81,7 +81,7 @@ def test_repeats_bit_for_bit(products):
 
 
 def test_strided_coefficients(products):
-    """Strides of a tensor that is part of another: the engine is told of them."""
+    """A view into a larger tensor: its strides are in the tensor map."""
     p = Problem.random(70, 5, 64, 5, knots="promised", dtype=BF16)
     wide = torch.full((10, 12, 80), torch.nan, dtype=BF16)
     wide[::2, 2:10, 8:72] = p.coef
@@ -103,12 +103,12 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES, ids=str)
-def test_asking_never_falls_back(products, change, message):
+def test_requests_never_fall_back(products, change, message):
     with pytest.raises(RuntimeError, match=message):
         products.call("kan_out", Problem.random(**{**LARGE, **change}))
 
 
-def test_automatic_choice(products, monkeypatch):
+def test_when_it_is_chosen(products, monkeypatch):
     p = Problem.random(**LARGE)
     products.call("kan_backward", p)
     assert algorithm() == "matrix"
@@ -120,4 +120,4 @@ def test_automatic_choice(products, monkeypatch):
     monkeypatch.setenv(MAJOR, "9")
     monkeypatch.delenv(ALGORITHM)
     products.call("kan_out", Problem.random(**LARGE))
-    assert algorithm() == "wgmma"  # not by itself
+    assert algorithm() == "wgmma"  # never automatically

@@ -1,4 +1,4 @@
-"""The forward by wgmma on the emulated GPU: what four warps make together, from registers and a descriptor."""
+"""The forward with wgmma on the emulated GPU: left operand in registers, right operand by descriptor."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_matches_the_reference(products, case):
 
 
 def test_repeats_bit_for_bit(products):
-    """Where inputs are split, too."""
+    """Also if inputs are split."""
     for processors in (FEW, MANY):
         products.processors(processors)
         p = Problem.random(70, 300, 24, 5, knots="promised", dtype=BF16)
@@ -32,7 +32,7 @@ def test_repeats_bit_for_bit(products):
 
 
 @pytest.mark.parametrize(("major", "expected"), [("8", "matrix"), ("9", "wgmma"), ("10", "matrix"), ("12", "matrix")])
-def test_automatic_choice(products, monkeypatch, major, expected):
+def test_when_it_is_chosen(products, monkeypatch, major, expected):
     monkeypatch.setenv(MAJOR, major)
     if expected == "matrix":
         with pytest.raises(RuntimeError, match="they take a GPU of sm_90"):

@@ -1,5 +1,5 @@
-"""Products of numbers of 32 and 64 bits on tensor cores, on the emulated GPU: float32 rounded to tf32, whose forward is
-sparse by one number in every two columns, and float64.
+"""The matrix kernels in 32 and 64 bits on the emulated GPU: float32 rounded to tf32, with 1:2 sparsity in the forward,
+and float64.
 """
 
 import itertools
@@ -28,7 +28,7 @@ ROUNDING = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE,
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of product: who makes it, the epsilon that operands are rounded by, and its limits."""
+    """A product type: its backend, the rounding epsilon of operands, and its limits."""
 
     backend: ModuleType | SimpleNamespace
     dtype: torch.dtype
@@ -59,7 +59,7 @@ def processors(monkeypatch):
 
 
 def cases() -> list:
-    """Every degree, grid size and shape of each kind once, the rest drawn once and for all from a fixed seed."""
+    """Every degree, grid size and shape of each kind once, the other factors drawn with a fixed seed."""
     draw = random.Random(2)
     # less than a tile; no multiple of one; several tiles of all sizes
     shapes = (1, 1, 1), (70, 9, 17), (130, 21, 33)
@@ -95,7 +95,7 @@ def test_slopes_match_the_reference(kind, degree, processors):
 @each_kind
 @each_contraction
 def test_any_tiling(kind, contraction, processors):
-    """Drawn shapes on a GPU of any size: every output is written once, by whatever tiles."""
+    """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
         max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -117,7 +117,7 @@ def test_any_tiling(kind, contraction, processors):
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize("shape", [(400, 3, 16), (20, 300, 16)], ids=str)
 def test_repeats_bit_for_bit(kind, contraction, shape, processors):
-    """Where sums are split, too."""
+    """Also if sums are split."""
     for count in (FEW, MANY):
         processors(count)
         p = kind.random(*shape, 5, weighted=True)
@@ -173,7 +173,7 @@ def test_infinities_match_the_reference(kind, contraction, outside):
 
 
 def test_coefficients_are_rounded_to_the_nearest():
-    """By three quarters of a step of tf32 above 1: up, by a quarter; to truncate it would be down by three."""
+    """1 + 3/4 ulp of tf32 is rounded up, by 1/4 ulp; truncation would be down by 3/4."""
     p = Problem.random(500, 1, 4, 20, knots="promised", base=None, with_bias=False)
     p = replace(p, coef=torch.full_like(p.coef, 1 + 0.75 * TF32), x=p.x * 0 + torch.linspace(-0.9, 0.8, 500)[:, None])
     (y,) = call(ROUNDING, "kan_out", p)
@@ -193,7 +193,7 @@ CHANGES = {
 @each_kind
 @each_contraction
 @pytest.mark.parametrize(("change", "expected"), [(c, name) for name in CHANGES for c in CHANGES[name]], ids=str)
-def test_problems_that_take_it(kind, contraction, change, expected, monkeypatch):
+def test_when_it_is_chosen(kind, contraction, change, expected, monkeypatch):
     monkeypatch.delenv(ALGORITHM)
     call(kind.backend, contraction, kind.random(**{**LARGE, **change}))
     assert algorithm() == expected
@@ -212,7 +212,7 @@ def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
 
 
 def test_double_precision_where_a_gpu_is_made_for_it(monkeypatch):
-    """By itself; for the asking everywhere."""
+    """Chosen automatically on GPUs with fast float64; everywhere by request."""
     monkeypatch.setenv("FASTKAN_EMULATED_RATIO", "64")
     for asked, expected in ("matrix", "matrix"), ("", "gather"):
         monkeypatch.setenv(ALGORITHM, asked)
@@ -226,13 +226,13 @@ def test_double_precision_where_a_gpu_is_made_for_it(monkeypatch):
     (ROUNDING, {"dtype": SINGLE, "grid_size": 30}, "up to 32 functions of float32"),
     (BACKEND, {"dtype": DOUBLE, "grid_size": 14}, "up to 16 functions of float64"),
 ])  # fmt: skip
-def test_asking_never_falls_back(backend, how, reason):
+def test_requests_never_fall_back(backend, how, reason):
     with pytest.raises(RuntimeError, match=f"FASTKAN_CUDA_ALGORITHM: no such kernels for this: they take {reason}"):
         call(backend, "kan_out", Problem.random(**{**LARGE, "knots": "promised", **how}))
 
 
 class Operators(TorchDispatchMode):
-    """The names of those that run."""
+    """Records the names of the operators that run."""
 
     def __init__(self):
         super().__init__()

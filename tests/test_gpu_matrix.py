@@ -1,4 +1,4 @@
-"""On a GPU: the matrix products of the CUDA backend, beyond the emulated GPU's tests."""
+"""On a GPU: the matrix products of the CUDA backend, where the emulated GPU's tests left off."""
 
 from dataclasses import replace
 
@@ -35,11 +35,11 @@ pytestmark = [
 @pytest.fixture(params=["matrix", "wgmma"])
 def products(monkeypatch, request) -> Products:
     """The processors are what they are: large tiles take large problems."""
-    native, has_groups = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
-    if request.param == "wgmma" and not has_groups:
-        pytest.skip("wgmma is of sm_90 alone")
+    native, has_wgmma = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
+    if request.param == "wgmma" and not has_wgmma:
+        pytest.skip("wgmma needs sm_90")
     monkeypatch.setenv(ALGORITHM, request.param)
-    best = "wgmma" if has_groups else "matrix"
+    best = "wgmma" if has_wgmma else "matrix"
     return Products(native, DEVICE, native.cuda_algorithm, asked=request.param, best=best)
 
 
@@ -64,10 +64,10 @@ def test_large_tiles(products, contraction, case, dtype):
 
 
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
-def test_coefficients_by_tma(monkeypatch, case):
-    """In boxes that fill a step and that do not, to blocks that stay."""
+def test_tma(monkeypatch, case):
+    """Chunks that fill a step and that do not; persistent blocks with several tiles."""
     if torch.cuda.get_device_capability(DEVICE)[0] != 9:
-        pytest.skip("the kernels are of sm_90 alone")
+        pytest.skip("TMA kernels need sm_90")
     native = select.BACKENDS["native"]
     monkeypatch.setenv(ALGORITHM, "tma")
     for rows, outputs in (70, 72), (4200, 1000):

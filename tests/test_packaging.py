@@ -63,7 +63,7 @@ def source(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     for file in filter(Path.is_file, ROOT.iterdir()):
         shutil.copy(file, folder)
-    for name in ("fastkan", "csrc", "tests"):
+    for name in ("fastkan", "fastkan_cli", "csrc", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("lib", "__pycache__"))
     for stale in (folder / LIBRARY, folder / "build/lib" / LIBRARY):
         stale.parent.mkdir(parents=True)
@@ -97,8 +97,8 @@ def test_wheel_contents(native):
     assert native.name.startswith("fastkan-") and "-py3-none-" in native.name and not native.name.endswith("-any.whl")
     names = zipfile.ZipFile(native).namelist()
     assert {LIBRARY, "fastkan/py.typed", "fastkan/functional.py", "fastkan/backends/native.py"} <= set(names)
-    assert {"fastkan/network/page.html", "fastkan/network/page.js"} <= set(names)
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"fastkan"}
+    assert {"fastkan/network/plot/page.html", "fastkan/network/plot/page.js"} <= set(names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"fastkan", "fastkan_cli"}
     assert not [name for name in names if "tests" in name or "csrc" in name or name.endswith((".o", ".new"))]
     assert [name for name in names if name.endswith(".so")] == [LIBRARY]
 
@@ -113,7 +113,7 @@ def test_wheel_metadata(native):
     assert metadata["Version"] == fastkan.__version__
     assert [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r] == ["torch>=2.10"]
     assert set(metadata.get_all("Provides-Extra")) == {"demo", "plot", "pykan", "symbolic", "test"}
-    assert "fastkan = fastkan.__main__:main" in read["entry_points.txt"]
+    assert "fastkan = fastkan_cli:main" in read["entry_points.txt"]
     assert "MIT License" in read["LICENSE"]
 
 
@@ -158,6 +158,35 @@ def test_no_native_switch(source, tmp_path):
     (wheel,) = tmp_path.iterdir()
     assert wheel.name.endswith("-py3-none-any.whl")
     assert LIBRARY not in zipfile.ZipFile(wheel).namelist()
+
+
+SETUP = "import runpy, sys; runpy.run_path(sys.argv[1])"
+
+
+def test_an_old_setuptools_is_named(tmp_path):
+    """pip does not compare versions with --no-build-isolation."""
+    (tmp_path / "setuptools.py").write_text("__version__ = '68.0.0'")
+    done = run(sys.executable, "-c", SETUP, str(ROOT / "setup.py"), path=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "fastkan: setuptools 68.0.0 is too old: expected 77 or later, pip install -U 'setuptools>=77'"
+    ]
+
+
+@pytest.mark.parametrize(
+    "says, message",
+    [("cmake version 3.18.4", "CMake 3.18.4: expected 3.20 or later"), ("oops", "a CMake without a version")],
+)
+def test_an_old_cmake_is_named(tmp_path, says, message):
+    (tmp_path / "cmake").write_text(f"#!/bin/sh\necho '{says}'\n")
+    (tmp_path / "cmake").chmod(0o755)
+    code = (
+        "import runpy, setuptools, shutil, sys; setuptools.setup = lambda **options: None;"
+        f"shutil.which = lambda name, path: {str(tmp_path / 'cmake')!r};"
+        "runpy.run_path(sys.argv[1])['cmake']()"
+    )
+    done = run(sys.executable, "-c", code, str(ROOT / "setup.py"))
+    assert f"RuntimeError: {tmp_path}/cmake is {message}" in done.stdout
 
 
 def test_library_that_does_not_load(pure, tmp_path):

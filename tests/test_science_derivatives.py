@@ -157,7 +157,7 @@ def test_a_constant_among_the_outputs():
         (ValueError, r"func\(x\) has shape \[2\]: expected \[\*\[3\], m\]", lambda x: x.sum(0), points(3, 2), {}),
         (ValueError, r"func\(x\) has a float: expected", lambda x: 1.0, points(3, 2), {}),
         (TypeError, r"x is a list: expected a tensor", lambda x: x, [1.0], {}),
-        (TypeError, r"x has dtype torch.int64: expected one of floating", lambda x: x, torch.arange(4), {}),
+        (TypeError, r"x has dtype torch.int64: expected a floating-point dtype", lambda x: x, torch.arange(4), {}),
         (ValueError, r"x has shape \[\]: expected \[..., n\]", lambda x: x, torch.tensor(1.0), {}),
     ],
 )

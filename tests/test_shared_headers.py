@@ -1,4 +1,4 @@
-"""csrc/basis, the mathematics of host and device, against the reference; bound by csrc/testing/bind.cpp."""
+"""The headers shared by host and device, csrc/basis, against the reference; bound by csrc/testing/bind.cpp."""
 
 import math
 import sys
@@ -18,7 +18,7 @@ ORDERS = [(degree, order) for degree in range(6) for order in range(degree + 1)]
 
 
 def window(x: float, knots: list[float], degree: int, order: int) -> tuple[torch.Tensor, float]:
-    """The K + 1 functions of the middle interval of 2K + 2 knots, and a bound of what was added up for them."""
+    """The K + 1 functions of the middle knot span of 2K + 2 knots, and a bound of the summands."""
     grid = torch.tensor([knots], dtype=torch.float64)
     value = bspline_features(torch.tensor([[x]], dtype=torch.float64), grid, degree, "zero", order)[0, 0]
     narrowest = min(b - a for a, b in zip(knots, knots[1:], strict=False))

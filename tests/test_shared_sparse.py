@@ -1,4 +1,4 @@
-"""csrc/basis/sparse.h: what lanes hold of a window, decoded by the tables of NVIDIA's PTX manual, is the window."""
+"""csrc/basis/sparse.h: the registers and metadata of lanes, decoded by the PTX ISA's tables, give back the window."""
 
 import pytest
 from hypothesis import given
@@ -9,11 +9,11 @@ shared = pytest.importorskip("fastkan_testing", reason="not built: `make test` b
 ROWS, COLUMNS = 16, 32
 
 
-def decoded(numbers: list, places: list[int]) -> list[list[int]]:
+def decoded(numbers: list, metadata: list[int]) -> list[list[int]]:
     """The operand [16, 32] of mma.sp.m16n8k32, 16-bit, sparsity selector 0.
 
     Of lane 4 g + t register 0 is row g, register 1 row g + 8, both of columns 4 t to 4 t + 3; registers 2 and 3 are
-    the same 16 columns on. The places of row g are in bits 0-15, those of row g + 8 in bits 16-31, of columns 0-15 in
+    the same 16 columns on. The metadata of row g is in bits 0-15, that of row g + 8 in bits 16-31, of columns 0-15 in
     lane 4 g, of 16-31 in lane 4 g + 1; the lower place of four columns in the lower two bits.
     """
     matrix = [[0] * COLUMNS for _ in range(ROWS)]
@@ -22,7 +22,7 @@ def decoded(numbers: list, places: list[int]) -> list[list[int]]:
             for register, (row, column) in enumerate(
                 ((g, 4 * t), (g + 8, 4 * t), (g, 4 * t + 16), (g + 8, 4 * t + 16))
             ):
-                word = places[4 * g + (column >= 16)] >> (16 if row >= 8 else 0)
+                word = metadata[4 * g + (column >= 16)] >> (16 if row >= 8 else 0)
                 bits = word >> (column % 16) & 0xF
                 low, high = bits & 3, bits >> 2
                 assert low < high, "what the hardware leaves undefined"
@@ -33,9 +33,9 @@ def decoded(numbers: list, places: list[int]) -> list[list[int]]:
 
 @st.composite
 def windows(draw, degrees, functions, chunks, largest: int) -> tuple[int, int, list, list]:
-    """F, K, and for each row and input where a window of K + 1 begins, within or beyond F, and its numbers.
+    """F, K, and for each row and input the start of a window, inside or outside of 0..F-1, and its K + 1 numbers.
 
-    functions(K) is the range of F, chunks(F, K) how many of 8 columns an input takes, largest the largest number.
+    functions(K): range of F; chunks(F, K): chunks per input, of 8; largest: the largest number.
     """
     degree = draw(degrees)
     count = draw(st.integers(*functions(degree)))
@@ -67,18 +67,18 @@ def test_the_lanes_of_a_warp_hold_the_windows(drawn):
 # tf32
 
 
-def decoded_tf32(numbers: list, places: list[int]) -> list[list[int]]:
+def decoded_tf32(numbers: list, metadata: list[int]) -> list[list[int]]:
     """The operand [16, 16] of mma.sp.m16n8k16, tf32, sparsity selector 0.
 
     Of lane 4 g + t register 0 is row g, register 1 row g + 8, both of columns 2 t and 2 t + 1; registers 2 and 3 are
-    the same 8 columns on. The places of row g are in bits 0-15, those of row g + 8 in bits 16-31, of columns 0-7 in
+    the same 8 columns on. The metadata of row g is in bits 0-15, that of row g + 8 in bits 16-31, of columns 0-7 in
     lane 4 g, of 8-15 in lane 4 g + 1; 0b0100 is the first of two columns, 0b1110 the second.
     """
     matrix = [[0] * 16 for _ in range(ROWS)]
     for g in range(8):
         for t in range(4):
             for register, (row, column) in enumerate(((g, 2 * t), (g + 8, 2 * t), (g, 2 * t + 8), (g + 8, 2 * t + 8))):
-                word = places[4 * g + (column >= 8)] >> (16 if row >= 8 else 0)
+                word = metadata[4 * g + (column >= 8)] >> (16 if row >= 8 else 0)
                 bits = word >> (column % 8 * 2) & 0xF
                 assert bits in (0b0100, 0b1110), "what the hardware leaves undefined"
                 matrix[row][column + (bits == 0b1110)] = numbers[4 * g + t][register]

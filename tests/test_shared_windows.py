@@ -1,4 +1,4 @@
-"""csrc/basis/knots.h and window.h, which GPUs run, against the reference; bound by csrc/testing/window.h."""
+"""csrc/basis/knots.h and window.h, the GPU's evaluation, against the reference; bound by csrc/testing/window.h."""
 
 import math
 
@@ -22,7 +22,7 @@ def test_uniform_knots_match_the_reference_bit_for_bit(ends, intervals):
 
 
 def dense(x: float, row: list[float], degree: int, outside: int, uniform: bool, order: int, kind: str, fixed: bool):
-    """All functions of the row at x, by the window."""
+    """All F functions at x, expanded from the window."""
     start, weights = getattr(shared, f"window_{kind}")(x, row, degree, outside, uniform, order, fixed)
     functions = len(row) - degree - 1
     assert 0 <= start <= functions - degree - 1

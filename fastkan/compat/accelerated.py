@@ -1,13 +1,13 @@
-"""What a layer of another library is while it is accelerated: the same object, of a class with another forward.
+"""Accelerated layers of other libraries: the same objects, with a class whose forward calls fastkan's kernels.
 
-Parameters, buffers, hooks and attributes stay where they are, so an optimizer made before, state dicts and the layer's
-own methods go on working. Only the class changes, to one that is made of the layer's own and of a mix-in from the file
-of its library. Where the kernels do not compute what the layer does, its own forward runs.
+Parameters, buffers, hooks and attributes stay in place, so existing optimizers, state dicts and the layer's own methods
+keep working. Only the class changes, to one derived from the library's class and a mix-in from that library's file.
+Where the kernels do not support the layer's configuration, its original forward runs.
 """
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,103 +20,102 @@ from ..spec import FAMILIES, Spec
 
 
 class Knots(NamedTuple):
-    """A grid as the kernels take it, and what it was made from."""
+    """A grid converted for the kernels, and the values that it was converted from."""
 
     source: Snapshot
     key: tuple
-    grid: Tensor | None  # [I, M] float64; None where the kernels would compute something else
+    grid: Tensor | None  # [I, M] float64; None if the kernels do not support this grid
     uniform: bool
 
 
-class Kernels:
-    """How a layer with a grid gets at the kernels. Names begin with fastkan_, to hide none of the layer's own."""
+class KernelLayer(nn.Module):
+    """Base of layers with a grid that call the kernels. Names start with fastkan_, to hide none of the layer's own."""
 
-    fastkan_backend: str | None = None  # the backend that has to be used
+    fastkan_backend: str | None = None  # the required backend; None for the automatic choice
     fastkan_knots: Knots | None = None
 
     def fastkan_choose(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
-        """The backend that computes this; None where that is the reference and nobody asked for it."""
-        asked = self.fastkan_backend
-        name = select.choose(asked, x.device, (x.dtype, coef.dtype), FAMILIES.index(family))
-        return None if name == "reference" and asked is None else name
+        """The backend for these operands; None if that is the reference and it was not requested."""
+        requested = self.fastkan_backend
+        name = select.choose(requested, x.device, (x.dtype, coef.dtype), FAMILIES.index(family))
+        return None if name == "reference" and requested is None else name
 
-    def fastkan_read(
-        self, grid: Tensor, read: Callable[..., tuple[Tensor | None, bool]], *key
+    def fastkan_convert(
+        self, grid: Tensor, convert: Callable[..., tuple[Tensor | None, bool]], *key
     ) -> tuple[Tensor, bool] | None:
-        """What read(grid, *key) makes of grid: knots in float64 and whether they are uniform. None for "not with the
-        kernels".
+        """convert(grid, *key), cached: knots in float64 and whether they are uniform; None without kernel support.
 
-        It is read again after a change, see Snapshot. A grid that has no values to look at, because it is traced, many
-        at once in vmap or the like, or that is to be trained, is not read.
+        Repeated after a change of the grid, see Snapshot. A grid that is trained, or without readable values (traced,
+        batched by vmap, ...), has no kernel support.
         """
         if grid.requires_grad or not readable(grid) or (grid.is_inference() and not grid.is_cpu):
             return None
         knots = self.fastkan_knots
         if knots is None or knots.key != key or not knots.source.holds(grid):
             with torch.no_grad():
-                knots = self.fastkan_knots = Knots(Snapshot(grid), key, *read(grid.detach(), *key))
+                knots = self.fastkan_knots = Knots(Snapshot(grid), key, *convert(grid.detach(), *key))
         return None if knots.grid is None else (knots.grid, knots.uniform)
 
 
-class Accelerated(Kernels):
-    """Mixed in before a library's class, which is `fastkan_own`."""
+class Accelerated(KernelLayer):
+    """Mix-in that precedes a library's class, fastkan_original, among the bases."""
 
-    fastkan_own: type[nn.Module]
+    fastkan_original: type[nn.Module]
 
     def __reduce_ex__(self, protocol):
-        """Copies and files know the mix-in and the library's class; the class made of both has no name to import."""
+        """Copies and pickles refer to the mix-in and the library's class: the derived class has no importable name."""
         _, _, *state = super().__reduce_ex__(protocol)
-        return _empty, (type(self).__bases__[0], self.fastkan_own), *state
+        return _empty, (type(self).__bases__[0], self.fastkan_original), *state
 
     @classmethod
-    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
-        """What of a layer, of a class with the right name, is not as in that library; None where nothing is."""
+    def fastkan_mismatch(cls, layer: Any) -> str | None:
+        """How the attributes of a layer, whose class has the right name, differ from the library's; None if equal."""
         raise NotImplementedError
 
     @classmethod
-    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
-        """Some rows on and around the grid of a layer in float64, which becomes one that the kernels take."""
+    def fastkan_test_rows(cls, layer: Any) -> Tensor:
+        """Rows on and around the grid of a float64 layer, which is modified where the kernels require it."""
         raise NotImplementedError
 
 
-def put_on(layer: nn.Module, mixin: type[Accelerated], backend: str | None) -> None:
-    """Make the layer an accelerated one, in place."""
+def change_class(layer: nn.Module, mixin: type[Accelerated], backend: str | None) -> None:
+    """Accelerate one layer, in place."""
     if not isinstance(layer, Accelerated):
-        layer.__class__ = _made(mixin, type(layer))
-    layer.fastkan_backend = backend
+        layer.__class__ = _derived_class(mixin, type(layer))
+    object.__setattr__(layer, "fastkan_backend", backend)
 
 
-def take_off(layer: Accelerated) -> None:
-    """Undo put_on."""
+def restore_class(layer: Accelerated) -> None:
+    """Undo change_class."""
     for name in [name for name in layer.__dict__ if name.startswith("fastkan_")]:
         del layer.__dict__[name]
-    layer.__class__ = layer.fastkan_own
+    object.__setattr__(layer, "__class__", layer.fastkan_original)
 
 
-def missing_of(layer: nn.Module, names: Iterable[str]) -> str | None:
-    """Which of the attributes a layer does not have, as a reason."""
+def missing_attributes(layer: nn.Module, names: Iterable[str]) -> str | None:
+    """A message that names the attributes that a layer lacks, or None."""
     missing = [name for name in names if not hasattr(layer, name)]
     return f"it has no {', '.join(missing)}" if missing else None
 
 
-def misshapen(layer: nn.Module, shapes: dict[str, tuple[int, ...]]) -> str | None:
-    """Which of the tensors has another shape, as a reason."""
-    for name, shape in shapes.items():
-        found = list(getattr(layer, name).shape)
-        if found != list(shape):
-            return f"{name} has shape {found}: expected {list(shape)}"
+def wrong_shape(layer: nn.Module, shapes: dict[str, tuple[int, ...]]) -> str | None:
+    """A message about the first tensor with another shape, or None."""
+    for name, expected in shapes.items():
+        shape = list(getattr(layer, name).shape)
+        if shape != list(expected):
+            return f"{name} has shape {shape}: expected {list(expected)}"
     return None
 
 
-def spline_knots(layer: Kernels, grid: Tensor, degree: int) -> tuple[Tensor, bool] | None:
-    """Of a grid [I, M] of splines: float32 knots lose their rounding; knots that do not ascend are not for kernels."""
+def spline_knots(layer: KernelLayer, grid: Tensor, degree: int) -> tuple[Tensor, bool] | None:
+    """Knots [I, M] of a spline grid for the kernels, float32 rounding removed; None unless they ascend."""
     if torch.compiler.is_compiling() and not grid.requires_grad:
         return grid.double(), False
-    return layer.fastkan_read(grid, _read_splines, degree)
+    return layer.fastkan_convert(grid, _convert_splines, degree)
 
 
-def ends(grid: Tensor, degree: int) -> tuple[float, float]:
-    """Of the grid range of the first input."""
+def grid_range(grid: Tensor, degree: int) -> tuple[float, float]:
+    """The grid range of the first input."""
     return float(grid[0, degree]), float(grid[0, -degree - 1])
 
 
@@ -124,7 +123,7 @@ def kan_sum(
     x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
     scale: Tensor | None, backend: str,
 ) -> Tensor:  # fmt: skip
-    """functional.kan_linear of views: coef [I, F, O], base_weight and scale [I, O] of any strides."""
+    """functional.kan_linear on views: coef [I, F, O], base_weight and scale [I, O] of any strides."""
     functional.check_input(x, coef.shape[0])
     base = _base_name(base_fun)
     spec = Spec.of(degree, base or "zero", "zero", knots[1])
@@ -136,46 +135,46 @@ def kan_std(
     x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
     scale: Tensor, backend: str,
 ) -> Tensor:  # fmt: skip
-    """torch.std over the rows of the values on every edge that kan_sum adds up, [O, I]; the base function is one that
-    is_fused."""
-    spec = Spec.of(degree, _base_name(base_fun), "zero", knots[1])
+    """torch.std over the rows of every summand of kan_sum, [O, I]; needs is_fused(base_fun)."""
+    spec = Spec.of(degree, _base_name(base_fun) or "zero", "zero", knots[1])
     moments = functional.apply_edge_moments(x, coef * scale[:, None], knots[0], base_weight, spec, backend)
     rows = len(x)
     return safe_sqrt(moments[2].T * (rows / (rows - 1) if rows > 1 else torch.nan)).to(coef.dtype)
 
 
 def is_fused(base_fun: Callable) -> bool:
-    """Whether the kernels compute the base function."""
+    """Whether the kernels compute this base function."""
     return _base_name(base_fun) is not None
 
 
-def spread(grid: Tensor) -> Tensor:
-    """41 rows over the knots [I, M] and some of the space beside them: [41, I]."""
+def rows_around(grid: Tensor) -> Tensor:
+    """41 rows, [41, I], that cover the knots [I, M] and a margin beside them."""
     first, last = grid[:, 0], grid[:, -1]
     return torch.lerp(first, last, torch.linspace(-0.107, 1.113, 41, dtype=grid.dtype, device=grid.device)[:, None])
 
 
-def _read_splines(grid: Tensor, degree: int) -> tuple[Tensor | None, bool]:
+def _convert_splines(grid: Tensor, degree: int) -> tuple[Tensor | None, bool]:
     exact = grid.double()
     if not bool(exact.isfinite().all() & (exact.diff(dim=-1) > 0).all()):
         return None, False
     if grid.dtype != torch.float64:
-        exact = snapped(exact, *ends(exact, degree), degree)
+        exact = snapped(exact, *grid_range(exact, degree), degree)
     return exact, is_uniform(exact)
 
 
 def _base_name(base_fun: Callable) -> str | None:
-    """The name of a base function that is computed with the splines."""
+    """The kernels' name of a base function; None if they do not have it."""
     if base_fun is nn.functional.silu:
         return "silu"
     return {nn.SiLU: "silu", nn.Identity: "identity"}.get(type(base_fun))
 
 
 @functools.cache
-def _made(mixin: type[Accelerated], own: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Accelerated{own.__name__}", (mixin, own), {"fastkan_own": own, "__module__": mixin.__module__})
+def _derived_class(mixin: type[Accelerated], original: type[nn.Module]) -> type[nn.Module]:
+    attributes = {"fastkan_original": original, "__module__": mixin.__module__}
+    return type(f"Accelerated{original.__name__}", (mixin, original), attributes)
 
 
-def _empty(mixin: type[Accelerated], own: type[nn.Module]) -> nn.Module:
-    made = _made(mixin, own)
-    return made.__new__(made)
+def _empty(mixin: type[Accelerated], original: type[nn.Module]) -> nn.Module:
+    derived = _derived_class(mixin, original)
+    return derived.__new__(derived)

@@ -1,24 +1,33 @@
-"""efficient-kan (github.com/Blealtan/efficient-kan): its layers accelerated, its models and state dicts both ways."""
+"""efficient-kan (github.com/Blealtan/efficient-kan): accelerated layers, conversion of models and state dicts."""
 
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import KANLinear
 from ..nn.grid import snapped
-from .accelerated import Accelerated, ends, kan_sum, misshapen, missing_of, spline_knots, spread
-from .modules import is_peers, replaced
+from .accelerated import Accelerated, grid_range, kan_sum, missing_attributes, rows_around, spline_knots, wrong_shape
+from .modules import is_foreign, replace_modules
 
-# attribute of efficient-kan's KANLinear -> of KANLinear here; as arguments they have the same names on both sides
+# Attributes and constructor arguments with the same name in efficient-kan's KANLinear and fastkan's.
 OPTIONS = ("in_features", "out_features", "grid_size", "spline_order", "scale_noise", "scale_base", "scale_spline",
            "enable_standalone_scale_spline", "grid_eps")  # fmt: skip
 
 
 class FusedKANLinear(Accelerated):
-    """forward of efficient-kan's KANLinear through the kernels, from views of its own parameters."""
+    """efficient-kan's KANLinear with forward by the kernels, on views of its own parameters."""
+
+    grid: Tensor
+    spline_order: int
+    enable_standalone_scale_spline: bool
+    base_weight: Tensor
+    spline_weight: Tensor
+    spline_scaler: Tensor
+    base_activation: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         knots, weight = spline_knots(self, self.grid, self.spline_order), self.spline_weight
@@ -30,9 +39,9 @@ class FusedKANLinear(Accelerated):
         return kan_sum(x, coef, knots, self.spline_order, self.base_activation, self.base_weight.T, scale, backend)
 
     @classmethod
-    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
-        wanted = (*OPTIONS, "grid", "base_weight", "spline_weight", "base_activation")
-        if missing := missing_of(layer, wanted):
+    def fastkan_mismatch(cls, layer: Any) -> str | None:
+        names = (*OPTIONS, "grid", "base_weight", "spline_weight", "base_activation")
+        if missing := missing_attributes(layer, names):
             return missing
         inputs, outputs, degree = layer.in_features, layer.out_features, layer.spline_order
         functions = layer.grid_size + degree
@@ -42,73 +51,74 @@ class FusedKANLinear(Accelerated):
         }  # fmt: skip
         if layer.enable_standalone_scale_spline:
             shapes["spline_scaler"] = (outputs, inputs)
-        return misshapen(layer, shapes)
+        return wrong_shape(layer, shapes)
 
     @classmethod
-    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
-        return spread(layer.grid)
+    def fastkan_test_rows(cls, layer: Any) -> Tensor:
+        return rows_around(layer.grid)
 
 
 def from_efficient_kan(model: nn.Module, exact: bool = False, **options) -> nn.Module:
-    """A copy of the model with a KANLinear of fastkan in the place of each of efficient-kan's, of the same function.
+    """A copy of the model with every KANLinear of efficient-kan converted to fastkan's, computing the same function.
 
-    model: a KAN of efficient-kan, one layer, or any module that holds some. What else there is stays: efficient-kan's
-    KAN calls its layers by methods that KANLinear has too. exact: take float32 knots as they are, instead of as the
-    equidistant ones that they are rounded from, which are faster. options: others of KANLinear, such as backend.
+    model: a KAN of efficient-kan, one layer, or any module that contains some; other modules stay: efficient-kan's
+    KAN calls methods of its layers that fastkan's have too. exact: keep float32 knots as they are, instead of removing
+    the rounding of equidistant knots, which makes them faster. options: of KANLinear, such as backend.
 
-    Raises ValueError where the model has no such layer, or one whose knots do not ascend.
+    Raises ValueError if the model has no such layer, or one whose knots do not ascend.
     """
-    theirs = partial(is_peers, name="KANLinear")
-    return replaced(
-        copy.deepcopy(model), theirs, FusedKANLinear.fastkan_unlike, lambda layer: _ours(layer, exact, options)
-    )
+    matches = partial(is_foreign, name="KANLinear")
+    convert = partial(_from_theirs, exact=exact, options=options)
+    return replace_modules(copy.deepcopy(model), matches, FusedKANLinear.fastkan_mismatch, convert)
 
 
 def to_efficient_kan(model: nn.Module, layer_class: Callable[..., nn.Module]) -> nn.Module:
-    """The way back: a copy of the model with a layer of efficient-kan in the place of each KANLinear.
+    """The inverse: a copy of the model with every KANLinear converted to efficient-kan's.
 
-    layer_class: efficient-kan's KANLinear, which no registry has: `from efficient_kan import KANLinear`.
+    layer_class: efficient-kan's KANLinear, which is not on PyPI: `from efficient_kan import KANLinear`.
 
-    Raises ValueError for layers with a bias, without a base function or with outside other than "zero", which
-    efficient-kan has not, and where the model has no KANLinear.
+    Raises ValueError if the model has no KANLinear, or one that efficient-kan cannot represent: with a bias, without a
+    base function, or with outside other than "zero".
     """
 
-    def ours(module: nn.Module) -> bool:
+    def matches(module: nn.Module) -> bool:
         return isinstance(module, KANLinear)
 
-    return replaced(copy.deepcopy(model), ours, _no_counterpart, lambda layer: _theirs(layer, layer_class))
+    convert = partial(_to_theirs, layer_class=layer_class)
+    return replace_modules(copy.deepcopy(model), matches, _obstacle, convert)
 
 
 def from_efficient_kan_state(state: Mapping[str, Tensor], exact: bool = False) -> dict[str, Tensor]:
-    """A state dict of efficient-kan's by the names and shapes here, for modules of the same names.
+    """A state dict of efficient-kan in fastkan's names and shapes; modules keep their names.
 
-    The scaler becomes spline_scale, a parameter with enable_standalone_scale_spline=True; exact as above.
+    spline_scaler becomes spline_scale, a parameter with enable_standalone_scale_spline=True. exact: see
+    from_efficient_kan.
     """
 
     def knots(grid: Tensor, weight: Tensor) -> Tensor:
         degree = grid.shape[1] - weight.shape[2] - 1
-        return grid.double() if exact else snapped(grid, *ends(grid, degree), degree)
+        return grid.double() if exact else snapped(grid, *grid_range(grid, degree), degree)
 
     changes = {
         "spline_weight": ("coef", lambda value, _: value.permute(1, 2, 0).contiguous()),
         "spline_scaler": ("spline_scale", _transposed), "base_weight": ("base_weight", _transposed),
         "grid": ("grid", knots),
     }  # fmt: skip
-    return _changed(state, "spline_weight", changes)
+    return _renamed(state, "spline_weight", changes)
 
 
 def to_efficient_kan_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back; knots are rounded to the type of the coefficients."""
+    """The inverse; knots are rounded to the dtype of the coefficients."""
     changes = {
         "coef": ("spline_weight", lambda value, _: value.permute(2, 0, 1).contiguous()),
         "spline_scale": ("spline_scaler", _transposed), "base_weight": ("base_weight", _transposed),
         "grid": ("grid", lambda value, coef: value.to(coef.dtype)),
     }  # fmt: skip
-    return _changed(state, "coef", changes)
+    return _renamed(state, "coef", changes)
 
 
-def _changed(state: Mapping[str, Tensor], mark: str, changes: dict[str, tuple[str, Callable]]) -> dict[str, Tensor]:
-    """Names and values changed in every module that has something called mark, which the changes see too."""
+def _renamed(state: Mapping[str, Tensor], mark: str, changes: dict[str, tuple[str, Callable]]) -> dict[str, Tensor]:
+    """state with changes {name: (new name, function of the value and the module's mark)} in modules that have mark."""
     new = {}
     for name, value in state.items():
         prefix, dot, last = name.rpartition(".")
@@ -124,13 +134,14 @@ def _transposed(value: Tensor, _: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _ours(layer: nn.Module, exact: bool, options: dict) -> KANLinear:
+def _from_theirs(layer: Any, exact: bool, options: dict) -> KANLinear:
     weight = layer.spline_weight
     arguments = {name: getattr(layer, name) for name in OPTIONS}
-    arguments |= {"grid_range": ends(layer.grid, layer.spline_order), "base_activation": layer.base_activation}
+    arguments |= {"grid_range": grid_range(layer.grid, layer.spline_order), "base_activation": layer.base_activation}
     new = KANLinear(**arguments | {"device": weight.device, "dtype": weight.dtype} | options)
     state = from_efficient_kan_state(layer.state_dict(), exact)
     new.set_grid(state["grid"], state["coef"])
+    assert new.base_weight is not None
     new.base_weight.copy_(state["base_weight"])
     if new.spline_scale is not None:
         new.spline_scale.copy_(state["spline_scale"])
@@ -138,7 +149,7 @@ def _ours(layer: nn.Module, exact: bool, options: dict) -> KANLinear:
 
 
 @torch.no_grad()
-def _theirs(layer: KANLinear, layer_class: Callable[..., nn.Module]) -> nn.Module:
+def _to_theirs(layer: KANLinear, layer_class: Callable[..., nn.Module]) -> nn.Module:
     arguments = {name: getattr(layer, name) for name in OPTIONS}
     with torch.random.fork_rng(devices=[]):
         new = layer_class(**arguments, base_activation=lambda: layer.base_activation, grid_range=list(layer.grid_range))
@@ -147,9 +158,9 @@ def _theirs(layer: KANLinear, layer_class: Callable[..., nn.Module]) -> nn.Modul
     return new.train(layer.training)
 
 
-def _no_counterpart(layer: nn.Module) -> str | None:
+def _obstacle(layer: KANLinear) -> str | None:
     if layer.bias is not None:
-        return "it has a bias, which efficient-kan has not"
+        return "it has a bias, which efficient-kan's layers do not have"
     if layer.base_weight is None:
-        return "it has no base function, which efficient-kan always has"
-    return None if layer.outside == "zero" else f"outside={layer.outside!r}: efficient-kan has 'zero' alone"
+        return "it has no base function, which efficient-kan's layers always have"
+    return None if layer.outside == "zero" else f"outside={layer.outside!r}: efficient-kan has only 'zero'"

@@ -1,7 +1,7 @@
-"""fast-kan (github.com/ZiyaoLi/fast-kan): its names here, its layers accelerated, its models both ways.
+"""fast-kan (github.com/ZiyaoLi/fast-kan): its classes on fastkan, accelerated layers, conversion of models.
 
-Parameters and state dicts have fast-kan's names and shapes, so its checkpoints load as they are. The functions are
-Gaussians exp(-((x - c_f) / h)^2). Where no kernels serve these, the layers compute what fast-kan computes.
+Parameters and state dicts have fast-kan's names and shapes, so its checkpoints load unchanged. The basis functions are
+Gaussians exp(-((x - c_f) / h)^2). Without kernels for them the layers compute fast-kan's formula.
 
 Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv 2405.06721).
 """
@@ -9,6 +9,7 @@ Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,14 @@ from .. import functional
 from ..arguments import integer, number
 from ..network.layers.shape import as_list
 from ..spec import Spec
-from .accelerated import Accelerated, Kernels, missing_of, spread
-from .modules import is_peers, replaced
+from .accelerated import Accelerated, KernelLayer, missing_attributes, rows_around
+from .modules import is_foreign, replace_modules
 
 RBF = Spec.of(0, "zero", "zero", True, "rbf")
 
 
 class SplineLinear(nn.Linear):
-    """A linear layer without bias whose weights start as normal numbers of deviation init_scale, cut at +-2."""
+    """A linear layer without bias; initial weights are normal with standard deviation init_scale, truncated at +-2."""
 
     def __init__(self, in_features: int, out_features: int, init_scale: float = 0.1, **options):
         self.init_scale = init_scale
@@ -38,7 +39,7 @@ class SplineLinear(nn.Linear):
 class RadialBasisFunction(nn.Module):
     """x [..., I] -> exp(-((x - c_f) / h)^2) [..., I, F] for F = num_grids centres from grid_min to grid_max.
 
-    h is denominator, or else the distance of the centres; they are a Parameter that is not trained.
+    h is denominator, by default the distance between centres. The centres are a Parameter that is not trained.
     """
 
     def __init__(
@@ -48,8 +49,8 @@ class RadialBasisFunction(nn.Module):
         grid_min, grid_max = number("grid_min", grid_min), number("grid_max", grid_max)
         if integer("num_grids", num_grids, 0) < 2 or not grid_min < grid_max:
             raise ValueError(
-                f"grid_min={grid_min!r}, grid_max={grid_max!r}, num_grids={num_grids!r}: expected ends that ascend and "
-                "at least 2 centres"
+                f"grid_min={grid_min!r}, grid_max={grid_max!r}, num_grids={num_grids!r}: expected grid_min < "
+                "grid_max and at least 2 centres"
             )
         self.grid_min, self.grid_max, self.num_grids = grid_min, grid_max, num_grids
         self.grid = nn.Parameter(torch.linspace(grid_min, grid_max, num_grids), requires_grad=False)
@@ -59,18 +60,17 @@ class RadialBasisFunction(nn.Module):
         return torch.exp(-(((x[..., None] - self.grid) / self.denominator) ** 2))
 
 
-class FastKANLayer(Kernels, nn.Module):
+class FastKANLayer(KernelLayer):
     """y = W rbf(layernorm(x)) + base_linear(base_activation(x)), x [..., input_dim] -> [..., output_dim].
 
     Args:
-        input_dim, output_dim: I and O.
-        grid_min, grid_max, num_grids: of the centres.
-        use_base_update: have the second term.
-        use_layernorm: normalise what the Gaussians see; needs an input_dim of at least 2.
-        base_activation: an elementwise function, or a class of modules.
-        spline_weight_init_scale: deviation of W at the start.
+        grid_min, grid_max, num_grids: the centres, see RadialBasisFunction.
+        use_base_update: include the second term.
+        use_layernorm: normalise the inputs of the Gaussians; needs an input_dim of at least 2.
+        base_activation: an elementwise function, or a module class.
+        spline_weight_init_scale: standard deviation of the initial W.
 
-    Raises ValueError for arguments that do not go together.
+    Raises ValueError for arguments that contradict one another.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class FastKANLayer(Kernels, nn.Module):
     def plot_curve(
         self, input_index: int, output_index: int, num_pts: int = 1000, num_extrapolate_bins: int = 2
     ) -> tuple[Tensor, Tensor]:
-        """The function of one edge, without the base: num_pts points x over the centres and bins beside them, and y."""
+        """The spline of one edge: num_pts points x across the centres and extrapolated bins on both sides, and y."""
         rbf, beside = self.rbf, num_extrapolate_bins * self.rbf.denominator
         w = self.spline_linear.weight.unflatten(1, (self.input_dim, -1))[output_index, input_index]
         x = torch.linspace(rbf.grid_min - beside, rbf.grid_max + beside, num_pts, device=w.device)
@@ -113,7 +113,7 @@ class FastKANLayer(Kernels, nn.Module):
 
 
 class FastKAN(nn.Module):
-    """FastKANLayers one after the other: layers_hidden are the widths, the other arguments those of a layer."""
+    """A sequence of FastKANLayers: layers_hidden are the widths, the other arguments those of FastKANLayer."""
 
     def __init__(
         self, layers_hidden: Sequence[int], grid_min: float = -2.0, grid_max: float = 2.0, num_grids: int = 8,
@@ -126,7 +126,7 @@ class FastKAN(nn.Module):
         }  # fmt: skip
         layers_hidden = as_list(layers_hidden)
         if isinstance(layers_hidden, str) or not isinstance(layers_hidden, Sequence):
-            raise TypeError(f"layers_hidden={layers_hidden!r}: expected the widths, integers")
+            raise TypeError(f"layers_hidden={layers_hidden!r}: expected a sequence of integers, the widths")
         widths = zip(layers_hidden[:-1], layers_hidden[1:], strict=True)
         self.layers = nn.ModuleList(FastKANLayer(inputs, outputs, **options) for inputs, outputs in widths)
 
@@ -139,7 +139,7 @@ class FastKAN(nn.Module):
 class AttentionWithFastKANTransform(nn.Module):
     """Attention whose projections are FastKANLayers: q [..., Q, q_dim], k [..., K, k_dim], v [..., K, v_dim].
 
-    bias [..., Q, K] is added behind the softmax, as in fast-kan. Returns [..., Q, q_dim].
+    bias [..., Q, K] is added after the softmax, as in fast-kan. Returns [..., Q, q_dim].
     """
 
     def __init__(self, q_dim: int, k_dim: int, v_dim: int, head_dim: int, num_heads: int, gating: bool = True):
@@ -166,7 +166,14 @@ class AttentionWithFastKANTransform(nn.Module):
 
 
 class FusedFastKANLayer(Accelerated):
-    """forward of fast-kan's FastKANLayer through the kernels, from views of its own parameters."""
+    """fast-kan's FastKANLayer with forward by the kernels, on views of its own parameters."""
+
+    layernorm: nn.LayerNorm | None
+    rbf: RadialBasisFunction
+    spline_linear: nn.Linear
+    use_base_update: bool
+    base_linear: nn.Linear
+    base_activation: Callable
 
     def forward(self, x: Tensor, use_layernorm: bool = True) -> Tensor:
         normal = self.layernorm(x) if self.layernorm is not None and use_layernorm else x
@@ -176,10 +183,10 @@ class FusedFastKANLayer(Accelerated):
         return y + self.base_linear(self.base_activation(x)) if self.use_base_update else y
 
     @classmethod
-    def fastkan_unlike(cls, layer: nn.Module) -> str | None:
-        wanted = ("layernorm", "rbf", "spline_linear", "use_base_update")
-        wanted += ("base_linear", "base_activation") if getattr(layer, "use_base_update", False) else ()
-        if missing := missing_of(layer, wanted) or missing_of(layer.rbf, ("grid", "denominator")):
+    def fastkan_mismatch(cls, layer: Any) -> str | None:
+        names = ("layernorm", "rbf", "spline_linear", "use_base_update")
+        names += ("base_linear", "base_activation") if getattr(layer, "use_base_update", False) else ()
+        if missing := missing_attributes(layer, names) or missing_attributes(layer.rbf, ("grid", "denominator")):
             return missing
         if layer.rbf.grid.dim() != 1 or layer.spline_linear.weight.shape[1] % len(layer.rbf.grid):
             return "the weights do not fit the grid"
@@ -187,39 +194,38 @@ class FusedFastKANLayer(Accelerated):
 
     @classmethod
     @torch.no_grad()
-    def fastkan_sample(cls, layer: nn.Module) -> Tensor:
+    def fastkan_test_rows(cls, layer: Any) -> Tensor:
         grid = layer.rbf.grid
         grid.copy_(torch.linspace(float(grid[0]), float(grid[-1]), len(grid), dtype=grid.dtype, device=grid.device))
         layer.rbf.denominator = float(grid[-1] - grid[0]) / (len(grid) - 1)
-        return spread(grid.expand(layer.spline_linear.weight.shape[1] // len(grid), -1))
+        return rows_around(grid.expand(layer.spline_linear.weight.shape[1] // len(grid), -1))
 
 
 def from_fast_kan(model: nn.Module) -> nn.Module:
-    """A copy of the model with a FastKANLayer of fastkan in the place of each of fast-kan's, of the same function.
+    """A copy of the model with every FastKANLayer of fast-kan converted to fastkan's, computing the same function.
 
-    model: a FastKAN of fast-kan, one layer, or any module that holds some; the rest of it stays. State dicts have the
-    same names and shapes on both sides. Raises ValueError where there is no such layer.
+    model: a FastKAN of fast-kan, one layer, or any module that contains some; other modules stay. State dicts have the
+    same names and shapes in both libraries. Raises ValueError if there is no such layer.
     """
-    theirs = partial(is_peers, name="FastKANLayer")
-    return replaced(
-        copy.deepcopy(model), theirs, FusedFastKANLayer.fastkan_unlike, partial(_counterpart, make=FastKANLayer)
-    )
+    matches, convert = partial(is_foreign, name="FastKANLayer"), partial(_converted, layer_class=FastKANLayer)
+    return replace_modules(copy.deepcopy(model), matches, FusedFastKANLayer.fastkan_mismatch, convert)
 
 
 def to_fast_kan(model: nn.Module, layer_class: Callable[..., nn.Module]) -> nn.Module:
-    """The way back: a copy of the model with a layer of fast-kan, whose FastKANLayer is layer_class, for each here."""
+    """The inverse: a copy of the model with every FastKANLayer converted to fast-kan's class, layer_class."""
 
-    def ours(module: nn.Module) -> bool:
+    def matches(module: nn.Module) -> bool:
         return isinstance(module, FastKANLayer)
 
-    return replaced(copy.deepcopy(model), ours, lambda layer: None, partial(_counterpart, make=layer_class))
+    convert = partial(_converted, layer_class=layer_class)
+    return replace_modules(copy.deepcopy(model), matches, lambda layer: None, convert)
 
 
-def _counterpart(layer: nn.Module, make: Callable[..., nn.Module]) -> nn.Module:
+def _converted(layer: Any, layer_class: Callable[..., Any]) -> nn.Module:
     weight, grid = layer.spline_linear.weight, layer.rbf.grid
     options = {"base_activation": layer.base_activation} if layer.use_base_update else {}
     with torch.random.fork_rng(devices=[]):
-        new = make(
+        new = layer_class(
             weight.shape[1] // len(grid), len(weight), float(grid[0]), float(grid[-1]), len(grid),
             layer.use_base_update, layer.layernorm is not None, **options,
         )  # fmt: skip
@@ -228,20 +234,20 @@ def _counterpart(layer: nn.Module, make: Callable[..., nn.Module]) -> nn.Module:
     return new.train(layer.training)
 
 
-def _spline_sum(layer: nn.Module, x: Tensor) -> Tensor | None:
-    """spline_linear(rbf(x)); None where the kernels do not compute that, or do not faster than torch."""
+def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | None:
+    """spline_linear(rbf(x)); None if no kernel computes it, or none faster than torch."""
     weight, rbf = layer.spline_linear.weight, layer.rbf
     backend = layer.fastkan_choose(x, weight, "rbf")
-    knots = None if backend is None else layer.fastkan_read(rbf.grid, _around, float(rbf.denominator))
-    if knots is None:
+    knots = None if backend is None else layer.fastkan_convert(rbf.grid, _knots_around, float(rbf.denominator))
+    if backend is None or knots is None:
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O
     functional.check_input(x, len(coef))
     return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, backend)
 
 
-def _around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
-    """The knots [1, F + 1] whose intervals have these centres [F] in the middle; None where their width is another."""
+def _knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
+    """Knots [1, F + 1] of intervals with these midpoints [F]; None unless their width is `width`."""
     functions, exact = len(centres), centres.double()
     first, last = exact[0] - width / 2, exact[-1] + width / 2
     even = torch.linspace(float(exact[0]), float(exact[0]) + (functions - 1) * width, functions).to(exact)

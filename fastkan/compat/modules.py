@@ -1,37 +1,38 @@
-"""Modules of other libraries, known by the names of their classes, found anywhere in a model."""
+"""Layers of other libraries within a model: recognised by the names of their classes, and replaced."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
-_HERE = __name__.partition(".")[0]
+_PACKAGE = __name__.partition(".")[0]
 
 
-def is_peers(module: nn.Module, name: str) -> bool:
-    """Whether the module's class, or one that it inherits from, has that name and is not fastkan's."""
-    return any(c.__name__ == name and c.__module__.partition(".")[0] != _HERE for c in type(module).__mro__)
+def is_foreign(module: nn.Module, name: str) -> bool:
+    """Whether the module's class or a base class has this name and comes from another library."""
+    return any(c.__name__ == name and c.__module__.partition(".")[0] != _PACKAGE for c in type(module).__mro__)
 
 
-def replaced(
+def replace_modules(
     model: nn.Module,
-    wanted: Callable[[nn.Module], bool],
-    unfit: Callable[[nn.Module], str | None],
-    make: Callable[[nn.Module], nn.Module],
+    matches: Callable[[nn.Module], bool],
+    obstacle: Callable[[Any], str | None],
+    convert: Callable[[Any], nn.Module],
 ) -> nn.Module:
-    """The model with make(module) for every module that is wanted, in place; a module in two places stays one.
+    """Replace every matching module by convert(module), in place; a module used in several places stays one.
 
-    Raises ValueError where there is none or one is unfit, before anything has changed.
+    Raises ValueError, before any change, if none matches, or obstacle(module) is a reason against converting one.
     """
-    found = {n: m for n, m in model.named_modules(remove_duplicate=False) if wanted(m)}
-    if not found:
-        raise ValueError(f"model is a {type(model).__name__} without a layer to convert: expected one at least")
-    for path, module in found.items():
-        if reason := unfit(module):
+    chosen = {n: m for n, m in model.named_modules(remove_duplicate=False) if matches(m)}
+    if not chosen:
+        raise ValueError(f"model is a {type(model).__name__} without a layer to convert: expected at least one")
+    for path, module in chosen.items():
+        if reason := obstacle(module):
             raise ValueError(f"model has a {type(module).__name__} at {path!r} that cannot be converted: {reason}")
-    made = {module: make(module) for module in dict.fromkeys(found.values())}
-    for path, module in found.items():
+    converted = {module: convert(module) for module in dict.fromkeys(chosen.values())}
+    for path, module in chosen.items():
         parent, _, attribute = path.rpartition(".")
         if not path:
-            return made[module]
-        setattr(model.get_submodule(parent), attribute, made[module])
+            return converted[module]
+        setattr(model.get_submodule(parent), attribute, converted[module])
     return model

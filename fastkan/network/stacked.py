@@ -47,7 +47,8 @@ def _watched(model) -> bool:
 def has_own_steps(model, steps: Sequence[str] = STEPS) -> bool:
     """Whether these methods are KAN's own: neither overridden by a subclass nor replaced on the instance."""
     kind = type(model)
-    same = "own_steps" in kind.__dict__ or all(unwrap(getattr(kind, s)) is kind.own_steps[s] for s in steps)
+    own = getattr(kind, "own_steps", {})  # {} of science.MLP
+    same = "own_steps" in kind.__dict__ or all(unwrap(getattr(kind, s)) is own.get(s) for s in steps)
     return same and not any(step in model.__dict__ for step in steps)
 
 

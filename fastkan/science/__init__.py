@@ -1,4 +1,7 @@
-"""Hypotheses about data and models: what KAN 2.0 (arXiv 2408.10205) calls the way from KANs to science and back."""
+"""Scientific hypotheses about data and models: symmetry, separability, auxiliary variables.
+
+Source: Liu et al., KAN 2.0 (arXiv 2408.10205).
+"""
 
 from .auxiliary import augment_input, suggest_auxiliary
 from .datasets import create_dataset, create_dataset_from_data

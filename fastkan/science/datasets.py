@@ -1,6 +1,6 @@
-"""create_dataset: data of a function, for training and for testing; create_dataset_from_data: a table cut in two.
+"""create_dataset: training and test data from a function; create_dataset_from_data: a random split of a table.
 
-The numbers are pykan's for the same seed, bit for bit. Global random numbers are left as they are.
+The numbers equal pykan's for the same seed, bit for bit. Global random generators are not used.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,24 +27,23 @@ def create_dataset(
     *,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    """Uniform random inputs and what f makes of them.
+    """A dataset of uniform random inputs, with f as the labels.
 
     Args:
-        f: gives labels [N] or [N, outputs] of all rows at once: of x [N, n_var] with f_mode="col", as in
-            `lambda x: x[:, [0]] * x[:, [1]]`, of its transpose [n_var, N] with "row", as in `lambda x: x[0] * x[1]`.
+        f: the labels [N] or [N, outputs] as a function of x [N, n_var] with f_mode="col", as in
+            `lambda x: x[:, [0]] * x[:, [1]]`, or of its transpose [n_var, N] with "row", as in `lambda x: x[0] * x[1]`.
         n_var: number of inputs.
-        ranges: (low, high) of all inputs, or one pair for each; a list, an array or a tensor.
-        train_num, test_num: rows N of both sets.
-        normalize_input, normalize_label: to mean 0 and standard deviation 1 of the training set, by whose numbers the
-            test set is shifted and scaled too.
-        device: where the data goes; it is made on the CPU, so that it is the same for every device.
+        ranges: (low, high) for all inputs, or one pair for each; a list, an array or a tensor.
+        train_num, test_num: number of rows N.
+        normalize_input, normalize_label: standardise by the mean and standard deviation of the training set.
+        device: of the result; the data are created on the CPU, so that they are the same for every device.
         seed: of the inputs.
-        dtype: of the data, torch's default dtype unless told.
+        dtype: of the data, by default torch's default dtype.
 
     Returns train_input, train_label, test_input, test_label: a dictionary of tensors [N, ...] for KAN.fit.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected; ValueError also for labels
-    that are not finite, and for a column without variation that is to be normalised.
+    that are not finite, and for normalisation of a constant column.
     """
     n_var = integer("n_var", n_var, 1)
     if f_mode not in MODES:
@@ -61,7 +60,7 @@ def create_dataset(
         inputs = _normalized("normalize_input", "x", *inputs)
     if normalize_label:
         labels = _normalized("normalize_label", "f", *labels)
-    return _dataset(*inputs, *labels, device)
+    return _dataset(inputs[0], inputs[1], labels[0], labels[1], device)
 
 
 def create_dataset_from_data(
@@ -72,17 +71,17 @@ def create_dataset_from_data(
     *,
     seed: int | None = 0,
 ) -> dict[str, Tensor]:
-    """Rows of a table, at random, for training and the others for testing.
+    """A random split of the rows of a table into training and test data.
 
     Args:
-        inputs [N, ...], labels [N, ...]: one row of both for each sample.
-        train_ratio: the share of the rows to train on, above 0 and at most 1, rounded down.
-        device: where the data goes.
-        seed: of the choice. None draws from NumPy's global random numbers, which pykan does: then np.random.seed(s)
-            decides as seed=s.
+        inputs [N, ...], labels [N, ...]: one row per sample.
+        train_ratio: the share of training rows, above 0 and at most 1; their number is rounded down.
+        device: of the result.
+        seed: of the choice. None uses NumPy's global generator, as pykan does: np.random.seed(s) then has the effect
+            of seed=s.
 
-    Returns create_dataset's dictionary. Raises TypeError or ValueError that name the argument, its value and what was
-    expected, and ImportError without NumPy, whose random numbers these are.
+    Returns a dictionary as create_dataset. Raises TypeError or ValueError that name the argument, its value and what
+    was expected, and ImportError without NumPy, whose random generator is used.
     """
     import numpy as np
 
@@ -93,19 +92,19 @@ def create_dataset_from_data(
             raise ValueError(f"{name} has shape []: expected [N, ...]")
     count = len(inputs)
     if len(labels) != count:
-        raise ValueError(f"inputs and labels have {count} and {len(labels)} rows: expected as many of both")
+        raise ValueError(f"inputs and labels have {count} and {len(labels)} rows: expected the same number")
     chosen = int(count * number("train_ratio", train_ratio, 0.0))
     if not 0 < chosen <= count:
-        expected = "a share above 0, at most 1, that leaves a row to train on"
+        expected = "a share above 0, at most 1, with at least one row to train on"
         raise ValueError(f"train_ratio={train_ratio!r} of {count} rows is {chosen}: expected {expected}")
     draw = np.random if seed is None else np.random.RandomState(integer("seed", seed, 0))
     train = draw.choice(count, chosen, replace=False).tolist()
-    test = list(set(range(count)) - set(train))  # not sorted, but in pykan's order
-    parts = (data[rows].detach() for data in (inputs, labels) for rows in (train, test))
-    return _dataset(*parts, device)
+    test = list(set(range(count)) - set(train))  # pykan's order, which need not be sorted
+    inputs, labels = inputs.detach(), labels.detach()
+    return _dataset(inputs[train], inputs[test], labels[train], labels[test], device)
 
 
-def _limits(ranges, n_var: int) -> list[tuple[float, float]]:
+def _limits(ranges: Sequence, n_var: int) -> list[tuple[float, float]]:
     """(low, high) of every input."""
     expected = f"expected a finite (low, high), or a list of {n_var} of them"
     try:
@@ -120,11 +119,11 @@ def _limits(ranges, n_var: int) -> list[tuple[float, float]]:
     table = table.expand(n_var, -1) if table.dim() == 1 else table
     if list(table.shape) != [n_var, 2] or not table.isfinite().all():
         raise ValueError(f"ranges={ranges!r}: {expected}")
-    return [tuple(pair) for pair in table.tolist()]
+    return [(low, high) for low, high in table.tolist()]
 
 
 def _labels(f: Callable, f_mode: str, x: Tensor) -> Tensor:
-    """f of x [N, n_var], as [N, outputs]."""
+    """f at x [N, n_var], as [N, outputs]."""
     y = f(x if f_mode == "col" else x.T)
     if not isinstance(y, Tensor):
         raise TypeError(f"f returned a {type(y).__name__}: expected a tensor")
@@ -133,7 +132,7 @@ def _labels(f: Callable, f_mode: str, x: Tensor) -> Tensor:
         raise ValueError(f"f returned shape {list(y.shape)}: expected [{len(x)}] or [{len(x)}, outputs], {f_mode=}")
     if not y.isfinite().all():
         row = int((~y.isfinite()).reshape(len(x), -1).any(1).nonzero()[0])
-        raise ValueError(f"f is {y[row].tolist()} at {x[row].tolist()}: expected finite labels; mind the ranges")
+        raise ValueError(f"f is {y[row].tolist()} at {x[row].tolist()}: expected finite labels; check the ranges")
     return y[:, None] if y.dim() == 1 else y
 
 
@@ -141,12 +140,16 @@ def _normalized(name: str, what: str, train: Tensor, test: Tensor) -> tuple[Tens
     flat = (train == train[:1]).all(0)
     if flat.any():
         column = int(flat.nonzero()[0])
-        raise ValueError(f"{name}=True: column {column} of {what} does not vary over {len(train)} rows: expected it to")
+        raise ValueError(
+            f"{name}=True: column {column} of {what} does not vary over {len(train)} rows: expected different values"
+        )
     mean, std = train.mean(0, keepdim=True), train.std(0, keepdim=True)
     return (train - mean) / std, (test - mean) / std
 
 
-def _dataset(train_input, test_input, train_label, test_label, device) -> dict[str, Tensor]:
+def _dataset(
+    train_input: Tensor, test_input: Tensor, train_label: Tensor, test_label: Tensor, device: torch.device | str
+) -> dict[str, Tensor]:
     data = {"train_input": train_input, "test_input": test_input}
     data.update(train_label=train_label, test_label=test_label)
     return {name: tensor.to(device) for name, tensor in data.items()}

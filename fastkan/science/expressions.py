@@ -1,11 +1,13 @@
-"""SymPy's expressions as functions of tensors: every operation is torch's, on any device and differentiable."""
+"""Evaluation of SymPy expressions on tensors by torch operations: on any device, differentiable."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-# SymPy's name -> a function of tensors.
+# SymPy's name -> torch function.
 FUNCTIONS = {
     name: getattr(torch, name)
     for name in "exp log sin cos tan sinh cosh tanh asin acos atan asinh acosh atanh erf erfc sign floor".split()
@@ -17,8 +19,8 @@ FUNCTIONS = {
 }
 
 
-def import_sympy():
-    """SymPy; ImportError with what to install where it is missing."""
+def import_sympy() -> Any:
+    """The module sympy; ImportError with instructions if it is missing."""
     try:
         import sympy
     except ImportError as error:
@@ -26,10 +28,10 @@ def import_sympy():
     return sympy
 
 
-def evaluate(expr, columns: dict) -> Tensor | float:
-    """The value of an expression at the tensors that its symbols stand for, {symbol: tensor}; a number without any.
+def evaluate(expr: Any, columns: dict) -> Tensor | float:
+    """The value of an expression with tensors for its symbols, {symbol: tensor}; a float without symbols.
 
-    Raises ValueError for a symbol that stands for nothing and for a function that FUNCTIONS does not have.
+    Raises ValueError for a symbol that is not in columns and for a function that is not in FUNCTIONS.
     """
     if not getattr(expr, "free_symbols", None):
         return float(expr)
@@ -52,8 +54,8 @@ def evaluate(expr, columns: dict) -> Tensor | float:
     return FUNCTIONS[name](*arguments)
 
 
-def columns_of(name: str, variables, x: Tensor) -> dict:
-    """{symbol: column of x [..., 1]} for SymPy symbols or their names, also "x y z", of the first columns."""
+def columns_of(name: str, variables: Sequence, x: Tensor) -> dict:
+    """{symbol: column of x [..., 1]} for the first columns, by SymPy symbols or their names, also "x y z"."""
     sympy = import_sympy()
     variables = variables.replace(",", " ").split() if isinstance(variables, str) else variables
     symbols = [sympy.Symbol(v) if isinstance(v, str) else v for v in variables]

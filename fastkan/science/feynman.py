@@ -1,4 +1,4 @@
-"""get_feynman_dataset: an equation of physics by its name or number, to make data of and to compare with."""
+"""get_feynman_dataset: equations of physics by name or number, for datasets and comparison."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ COUNT = 120
 
 
 def feynman_names() -> list[str]:
-    """The names of the 120 equations, the one with number n at n - 1: 100 of Feynman's, then 20 of others."""
+    """The names of the 120 equations, number n at index n - 1: 100 from Feynman's lectures, then 20 others."""
     return [name for name, _, _ in equations(**_TORCH)[1:]]
 
 
@@ -29,12 +29,12 @@ def get_feynman_dataset(name: str | int) -> tuple[list, object, Callable[[Tensor
         name: such as "I.6.20a", see feynman_names, or the number, 1 to 120.
 
     Returns:
-        symbols: SymPy's, of the variables in order; expr: SymPy's expression in them, with exact numbers;
+        symbols: SymPy symbols of the variables, in order; expr: the SymPy expression in them, with exact numbers;
         f: x [..., variables] -> [..., 1], on any device, in x's dtype, differentiable;
         ranges: [low, high] of every variable, for create_dataset(f, n_var=len(symbols), ranges=ranges).
 
-    expr and f are one formula, so that they agree. Raises KeyError for a name and IndexError for a number that is not
-    there, TypeError for something else, ImportError without SymPy.
+    expr and f come from the same formula. Raises KeyError for an unknown name, IndexError for an unknown number,
+    TypeError for other arguments, ImportError without SymPy.
 
     Source: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481); the ranges are pykan's.
     """
@@ -55,7 +55,7 @@ def get_feynman_dataset(name: str | int) -> tuple[list, object, Callable[[Tensor
 
 
 def _number(name: str | int) -> int:
-    """The place of an equation in the table."""
+    """The index of an equation in the table."""
     if isinstance(name, str):
         names = ["test", *feynman_names()]
         full = ALIASES.get(name, name)

@@ -1,7 +1,7 @@
 """The equations of the Feynman Symbolic Regression Database: 100 from Feynman's lectures and 20 from other textbooks.
 
-Written once, over whatever exp, sqrt, ..., pi they are given: SymPy's make expressions of them, torch's functions.
-Numbers and names are pykan's, which are the lectures' equation numbers, ranges are pykan's too.
+Each formula is written once, with exp, sqrt, ..., pi as arguments: SymPy's give expressions, torch's give functions.
+Numbers, names (the equation numbers of the lectures) and ranges are pykan's.
 
 Source: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481), tables 4 to 6.
 """
@@ -13,9 +13,9 @@ HALF_TURN = (0.1 * math.pi, 0.9 * math.pi)
 
 
 def equations(exp, sqrt, log, sin, cos, tanh, asin, acos, sinc, pi) -> list[tuple]:
-    """Rows of name, formula and the ranges of its arguments, whose names are the variables'; sinc(z) is sin(z) / z.
+    """Rows (name, formula, ranges of its arguments), by number; the arguments' names are those of the variables.
 
-    The row's place is its number; the one at 0 is pykan's "test".
+    sinc(z) is sin(z) / z. Row 0 is pykan's "test".
     """
     return [
         ("test", lambda x, y: (x + y) * sin(exp(2 * y)), [BOTH] * 2),

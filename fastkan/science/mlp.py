@@ -1,7 +1,8 @@
-"""MLP: the baseline that a KAN is compared with, trained and looked into by the same tools, in pykan's names."""
+"""MLP: a multilayer perceptron as a baseline for a KAN, with the same training and analysis, and pykan's names."""
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +18,22 @@ from ..nn.module import computed, lookup
 from .mlp_plot import plot
 from .tree import plot_tree
 
+if TYPE_CHECKING:
+    from ..network import KAN
+
 ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh, "sin": torch.sin}
 METRICS = ("w", "act", "fa", "a")
 
 
-class Flow:
-    """What one forward pass leaves, differentiable.
+class Activations:
+    """The activations of one forward pass, differentiable.
 
-    acts[l] [N, width[l]], depth + 1 of them, with the output at the end; acts_scale[l] [width[l + 1]], the standard
-    deviations over the data of those behind the input; wa_forward[l] [out, in], weights times the standard deviations
-    of what they read.
+    acts[l] [N, width[l]], depth + 1 of them including the output; acts_scale[l] [width[l + 1]], their standard
+    deviations over the data, without the input's; wa_forward[l] [out, in], weights times the standard deviations of
+    their inputs.
     """
 
-    sums = ()  # of edges with grids, for jacobian.Structured
+    sums = ()  # over edges with grids, for jacobian.Structured
 
     def __init__(self, model: "MLP", x: Tensor):
         if not isinstance(x, Tensor) or x.dim() == 0 or x.shape[-1] != model.width[0]:
@@ -49,7 +53,7 @@ class Flow:
         return [std(h) * linear.weight for h, linear in zip(self.acts, self.model.linears, strict=False)]
 
     def scores(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Of the nodes of every layer, [width[l]], and of all weights, [out, in]: their share in the outputs."""
+        """The contributions to the outputs of the nodes of every layer, [width[l]], and of all weights, [out, in]."""
         nodes, edges = [self.acts[-1].new_ones(self.model.width[-1])], []
         for weight, scale in zip(reversed(self.wa_forward), reversed(self.acts_scale), strict=True):
             edges.insert(0, weight.abs() * (nodes[0] / (scale + 1e-4))[:, None])
@@ -61,20 +65,25 @@ class MLP(nn.Module):
     """A fully connected network with the interface of KAN.
 
     Args:
-        width: the nodes of every layer, from the inputs to the outputs.
+        width: the number of nodes of every layer, from the inputs to the outputs.
         act: "silu", "relu", "gelu", "tanh" or "sin", or a function of tensors; after every layer but the last.
-        save_act: pykan's, changes nothing: activations are kept where get_act asks for them.
-        seed: of the start, which is pykan's for it; torch's own random numbers are left as they are.
+        save_act: no effect, for pykan's code: only get_act stores activations.
+        seed: of the initial parameters, which equal pykan's; torch's global generator is not used.
         device, dtype: of the parameters.
 
-    Attributes: linears (nn.Linear; checkpoints are pykan's), width, depth, act; w, the weights [out, in].
+    Attributes: linears (nn.Linear; state dicts are pykan's), width, depth, act; w, the weights [out, in].
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
     """
 
-    # What training.fit asks for, and a KAN has: layers with grids.
+    # Attributes of a KAN that training.fit reads: there are no layers with grids.
     act_fun, symbolic_fun, symbolic_enabled, grid = (), (), False, None
     reg_metrics = METRICS
+
+    linears: Sequence[nn.Linear]
+    last_activations: Activations | None
+    last_scores: tuple[list[Tensor], list[Tensor]] | None
+    cache_data: Tensor | None
 
     def __init__(
         self,
@@ -96,9 +105,10 @@ class MLP(nn.Module):
         self.act = act if callable(act) else ACTIVATIONS[act]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(integer("seed", seed, 0))
-            self.linears = nn.ModuleList(nn.Linear(*pair) for pair in zip(self.width, self.width[1:], strict=False))
+            layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(self.width, self.width[1:], strict=False))
+        self.linears = cast(Sequence[nn.Linear], layers)
         self.to(device, dtype)
-        self._record, self._scores, self.cache_data = None, None, None
+        self.last_activations, self.last_scores, self.cache_data = None, None, None
 
     __getattr__ = lookup
 
@@ -136,17 +146,17 @@ class MLP(nn.Module):
         metrics: Sequence[Callable] | None = None, reg_metric: str = "w", display_metrics: Sequence[str] | None = None,
         **options,
     ) -> dict:  # fmt: skip
-        """Train in place, by KAN.fit; see there. reg_metric: see reg. options: callback, patience, keep_best, seed,
-        progress."""
+        """Train in place, see KAN.fit. reg_metric: see reg. options: callback, patience, keep_best, seed, progress."""
         results = training.fit(
-            self, dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, update_grid=False, loss_fn=loss_fn, lr=lr,
-            batch=batch, metrics=metrics, reg_metric=reg_metric, display_metrics=display_metrics, **options,
+            cast("KAN", self), dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, update_grid=False,
+            loss_fn=loss_fn, lr=lr, batch=batch, metrics=metrics, reg_metric=reg_metric,
+            display_metrics=display_metrics, **options,
         )  # fmt: skip
         del results["grid"]
         return results
 
-    def reg_sizes(self, record: Flow, metric: str) -> list[Tensor]:
-        """What the metric weighs, for every layer."""
+    def reg_sizes(self, record: Activations, metric: str) -> list[Tensor]:
+        """The values that the metric penalises, for every layer."""
         if metric not in METRICS:
             raise ValueError(f"reg_metric={metric!r}: expected one of {', '.join(map(repr, METRICS))}")
         if metric == "fa":
@@ -157,47 +167,49 @@ class MLP(nn.Module):
     def reg(
         self, reg_metric: str = "w", lamb_l1: float = 1.0, lamb_entropy: float = 2.0, x: Tensor | None = None
     ) -> Tensor:
-        """lamb_l1 * L1 + lamb_entropy * entropy of the sizes of weights or nodes: a number, differentiable.
+        """The penalty lamb_l1 * L1 + lamb_entropy * entropy of weights or nodes: a scalar, differentiable.
 
-        x: data, by default what the model has seen last. reg_metric: "w", the weights; "act", weights times the
-        standard deviations of what they read; "fa", the scores of attribute; "a", the nodes' standard deviations.
+        x: data, by default cache_data. reg_metric: "w", the weights; "act", weights times the standard deviations of
+        their inputs; "fa", the scores of attribute; "a", the nodes' standard deviations.
         """
-        return penalty(self, self.flow(self._data(x)), reg_metric, lamb_l1, lamb_entropy, 0.0, 0.0)
+        record: Any = self.flow(self._data(x))
+        return penalty(cast("KAN", self), record, reg_metric, lamb_l1, lamb_entropy, 0.0, 0.0)
 
     get_reg = reg
 
-    # What matters, and what does not
+    # Scores and pruning
 
-    def flow(self, x: Tensor) -> Flow:
-        """A forward pass of x [..., width[0]] that keeps what flows."""
-        return Flow(self, x)
+    def flow(self, x: Tensor) -> Activations:
+        """A forward pass of x [..., width[0]] that stores the activations."""
+        return Activations(self, x)
 
     @torch.no_grad()
     def get_act(self, x: Tensor | dict | None = None) -> None:
-        """Run x, or the "train_input" of a dataset, or what was given last, and keep acts, acts_scale, wa_forward."""
+        """Run x, or the "train_input" of a dataset, or cache_data, and store acts, acts_scale, wa_forward."""
         self.cache_data = self._data(x["train_input"] if isinstance(x, dict) else x).detach()
-        self._record, self._scores = self.flow(self.cache_data), None
+        self.last_activations, self.last_scores = self.flow(self.cache_data), None
 
     @torch.no_grad()
     def attribute(self) -> None:
-        """Score nodes and weights by their share in the outputs: node_scores, edge_scores (wa_backward).
+        """Score nodes and weights by their contributions to the outputs: node_scores, edge_scores (wa_backward).
 
-        A node's score goes to its weights in proportion to wa_forward, over the node's standard deviation, and from
-        there to what they read, over the root of their number; as in pykan, which says that it suits KANs better.
+        A node's score is distributed to its weights in proportion to wa_forward, divided by the node's standard
+        deviation, and from the weights to their inputs, divided by the square root of their number; as in pykan, which
+        says that it suits KANs better.
         """
-        if self._record is None:
+        if self.last_activations is None:
             self.get_act()
-        self._scores = self._record.scores()
+        self.last_scores = cast(Activations, self.last_activations).scores()
 
     @computed
     def feature_score(self) -> Tensor:
-        """The share of every input in the outputs, [width[0]]."""
+        """The contribution of every input to the outputs, [width[0]]."""
         self.attribute()
         return self.node_scores[0]
 
     @torch.no_grad()
     def prune_node(self, threshold: float = 1e-2) -> "MLP":
-        """A new MLP without the hidden nodes whose score is below threshold; of every layer the best stays."""
+        """A new MLP without the hidden nodes whose score is below threshold, except the best node of every layer."""
         threshold = number("threshold", threshold)
         self.attribute()
         kept = [torch.arange(self.width[0])]
@@ -211,30 +223,30 @@ class MLP(nn.Module):
         return small
 
     def forget(self) -> None:
-        """Drop what get_act and attribute have kept."""
-        self._record, self._scores = None, None
+        """Drop the results of get_act and attribute."""
+        self.last_activations, self.last_scores = None, None
 
     def _data(self, x: Tensor | None) -> Tensor:
         x = self.cache_data if x is None else x
         if x is None:
-            raise ValueError("x=None: expected data, since this model has seen none yet")
+            raise ValueError("x=None: expected data, since this model has no cache_data yet")
         return x
 
-    acts = property(lambda self: self._record and self._record.acts)
-    acts_scale = property(lambda self: self._record and [s.detach() for s in self._record.acts_scale])
-    wa_forward = property(lambda self: self._record and [s.detach() for s in self._record.wa_forward])
-    node_scores = property(lambda self: self._scores and self._scores[0])
-    edge_scores = wa_backward = property(lambda self: self._scores and self._scores[1])
+    acts = property(lambda self: self.last_activations and self.last_activations.acts)
+    acts_scale = property(lambda self: self.last_activations and _detached(self.last_activations.acts_scale))
+    wa_forward = property(lambda self: self.last_activations and _detached(self.last_activations.wa_forward))
+    node_scores = property(lambda self: self.last_scores and self.last_scores[0])
+    edge_scores = wa_backward = property(lambda self: self.last_scores and self.last_scores[1])
 
-    # Order of the nodes, and pictures
+    # Order of the nodes, and plots
 
     @property
     def connection_cost(self) -> Tensor:
-        """The lengths of all weights, each times its absolute value: a number. See KAN.connection_cost."""
+        """The sum over all weights of length times absolute value, a scalar. See KAN.connection_cost."""
         return length([weight.detach().abs() for weight in self.w])
 
     def swap(self, l: int, i1: int, i2: int) -> None:
-        """Exchange two nodes of hidden layer l: the function stays."""
+        """Exchange two nodes of hidden layer l, without changing the function."""
         nodes = list(range(self._hidden(l)))
         i1, i2 = index("i1", i1, len(nodes)), index("i2", i2, len(nodes))
         nodes[i1], nodes[i2] = i2, i1
@@ -242,12 +254,12 @@ class MLP(nn.Module):
 
     @torch.no_grad()
     def auto_swap_l(self, l: int) -> None:
-        """Swap nodes of hidden layer l, each with the one that lowers connection_cost most, until no swap does."""
+        """Swap nodes of hidden layer l, each with the one that reduces connection_cost most, until no swap does."""
         nodes = list(range(self._hidden(l)))
         self._reorder(l, settled(costs(self.w[l - 1].abs(), self.w[l].abs(), nodes, [[node] for node in nodes])))
 
     def auto_swap(self) -> None:
-        """Reorder the nodes of every hidden layer, from the first to the last. The function stays."""
+        """Reorder the nodes of every hidden layer, first to last, without changing the function."""
         for l in range(1, self.depth):
             self.auto_swap_l(l)
 
@@ -270,5 +282,9 @@ class MLP(nn.Module):
         self, x: Tensor | None = None, in_var: Sequence | None = None, style: str = "tree", sym_th: float = 5e-2,
         sep_th: float = 1e-1, skip_sep_test: bool = False, verbose: bool = False, **options,
     ):  # fmt: skip
-        """plot_tree of the model, on x or what it has seen."""
+        """plot_tree of the model, on x or cache_data."""
         return plot_tree(self, self._data(x), in_var, style, sym_th, sep_th, skip_sep_test, verbose, **options)
+
+
+def _detached(values: list[Tensor]) -> list[Tensor]:
+    return [value.detach() for value in values]

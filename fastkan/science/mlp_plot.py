@@ -1,6 +1,8 @@
-"""plot: an MLP as its weights, lines from below to above, as strong as they matter."""
+"""plot: draw an MLP with its weights as lines whose opacity shows their importance."""
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -8,34 +10,37 @@ from ..arguments import number
 from ..network.plot.figure import axes_of, colours, file_kind, need_matplotlib, write
 from ..network.plot.layout import fitted, texts
 
+if TYPE_CHECKING:
+    from .mlp import MLP
+
 METRICS = {"w": "w", "act": "wa_forward", "fa": "wa_backward"}
 POSITIVE, NEGATIVE = "#1f5fd0", "#d0361f"
 
 
 def plot(
-    model,
+    model: "MLP",
     beta: float = 3.0,
     scale: float = 1.0,
     metric: str = "w",
     *,
-    in_vars=None,
-    out_vars=None,
+    in_vars: Sequence | None = None,
+    out_vars: Sequence | None = None,
     path: str | os.PathLike | None = None,
     fig=None,
     ax=None,
-):
-    """Draw the network: nodes as dots, weights as lines, blue above 0 and red below; inputs at the bottom.
+) -> Any:
+    """Draw the network: nodes as dots, weights as lines, positive blue and negative red; inputs at the bottom.
 
     Args:
         beta: a line's opacity is tanh(beta * |value|).
-        scale: of everything.
-        metric: of the values: "w", the weights; "act", wa_forward; "fa", the scores of attribute; on the data of
-            get_act, or what the model has seen.
-        in_vars, out_vars: names, as text or SymPy expressions; path: the file to write; fig, ax: what to draw on; all
-            as in KAN.plot.
+        scale: of the whole figure.
+        metric: the values: "w", the weights; "act", wa_forward; "fa", the scores of attribute; on the data of get_act,
+            or cache_data.
+        in_vars, out_vars: names, as text or SymPy expressions; path: the file to write; fig, ax: the figure or axes to
+            draw on; all as in KAN.plot.
 
-    Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and where
-    there is no data.
+    Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and without
+    data.
     """
     need_matplotlib()
     from matplotlib.collections import LineCollection

@@ -1,9 +1,9 @@
-"""get_molecule: which variables combine first, and which of these combinations then; a tree of symmetries.
+"""get_molecule: the hierarchy in which variables combine, as a tree of symmetries.
 
-A set of variables is a symmetry if no other variable turns the gradient by it. The smallest one around two variables is
-found by taking in whatever turns the gradient by two of its members, until nothing does. Unions of symmetries that
-overlap are symmetries, functions of a sum of functions of their parts. So what is left of those that overlap none is a
-tree, whatever the order of the variables.
+A set of variables is a symmetry if no other variable rotates the gradient by it. The smallest one that contains two
+variables is their closure under adding any variable that rotates the gradient by two members. Unions of overlapping
+symmetries are symmetries, functions of a sum of functions of their parts. Merging them leaves nested or disjoint sets,
+a tree that does not depend on the order of the variables.
 
 Source: Liu et al., KAN 2.0 (arXiv 2408.10205), section 4.3; Gorman, The structure of utility functions (Review of
 Economic Studies 1968), for overlapping symmetries.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..arguments import number
 from .derivatives import check_points
-from .resampling import Exchange
+from .resampling import Resampled
 from .separability import test_general_separability, test_separability
 from .symmetry import dependences
 
@@ -26,21 +26,21 @@ Molecules = list[list[list[int]]]
 def get_molecule(
     model: Callable[[Tensor], Tensor], x: Tensor, sym_th: float = 5e-2, verbose: bool = False
 ) -> Molecules:
-    """How variables are combined, level by level.
+    """The groups in which variables combine, level by level.
 
     Args:
-        model: of one output, x [N, n] -> [N, 1]; x: data, as the model is used.
-        sym_th: a variable depends on another one's value from this symmetry score on.
+        model: a function with one output, x [N, n] -> [N, 1]; x: representative data.
+        sym_th: the symmetry score from which a variable rotates the gradient by others.
         verbose: print the symmetries.
 
-    Returns a list of levels. The first has every variable alone, the last all together; a level has lists of variables,
-    each made of some of the level before, which stand side by side in it.
+    Returns a list of levels, each a list of groups of variables: in the first every variable alone, in the last all
+    together. A group consists of adjacent groups of the previous level.
     """
-    exchange = Exchange(model, x)
+    resampled = Resampled(model, x)
     threshold = number("sym_th", sym_th, 0.0)
-    splits = dependences(exchange) >= threshold  # a b k: does k turn the gradient by a and b
-    inputs = exchange.inputs
-    family = {_closure(pair, splits, inputs) for pair in combinations(range(inputs), 2)}
+    rotates = dependences(resampled) >= threshold  # a b k: whether k rotates the gradient by a and b
+    inputs = resampled.inputs
+    family = {_closure(pair, rotates, inputs) for pair in combinations(range(inputs), 2)}
     family = _laminar(family | {frozenset([i]) for i in range(inputs)} | {frozenset(range(inputs))})
     if verbose:
         print("symmetries:", sorted(map(sorted, family), key=lambda group: (len(group), group)))
@@ -54,16 +54,16 @@ def get_tree_node(
     sep_th: float = 1e-1,
     skip_test: bool = True,
 ) -> tuple[list[list[int]], list[list[str]]]:
-    """Of how many parts every molecule is made, and how.
+    """The number of parts of every molecule, and how they combine.
 
     Args:
-        model, x: as in get_molecule, which gives moleculess.
-        sep_th: threshold of test_general_separability; a tenth of it is that of test_separability, whose scores come
-            from values of the model and not from slopes, of which its errors are larger.
-        skip_test: leave out how.
+        model, x: as in get_molecule, which returns moleculess.
+        sep_th: threshold of test_general_separability; test_separability uses a tenth of it, since its scores come from
+            values of the model, whose errors are smaller than those of derivatives.
+        skip_test: do not test how parts combine.
 
-    Returns arities and properties for all levels but the first: "Id" of one part, handed on; "GS" (generally separable)
-    of a function of a sum of functions of its parts; at the last level "Add" or "Mul" for a sum or a product; else "".
+    Returns arities and properties for all levels but the first: "Id" for a single part; "GS" (generally separable) for
+    a function of a sum of functions of the parts; in the last level "Add" or "Mul" for a sum or product; else "".
     """
     check_points(x)
     arities, properties = [], []
@@ -86,17 +86,17 @@ def _property(model: Callable, x: Tensor, groups: list[list[int]], sep_th: float
     return "GS" if test_general_separability(model, x, groups, sep_th) else ""
 
 
-def _closure(start: Sequence[int], splits: Tensor, inputs: int) -> frozenset[int]:
-    """The smallest symmetry around some variables."""
+def _closure(start: Sequence[int], rotates: Tensor, inputs: int) -> frozenset[int]:
+    """The smallest symmetry that contains these variables."""
     group = list(start)
-    for known, member in enumerate(group):  # which grows
+    for known, member in enumerate(group):  # group grows meanwhile
         for other in group[:known]:
-            group += [k for k in range(inputs) if k not in group and bool(splits[member, other, k])]
+            group += [k for k in range(inputs) if k not in group and bool(rotates[member, other, k])]
     return frozenset(group)
 
 
 def _laminar(family: set[frozenset[int]]) -> set[frozenset[int]]:
-    """Sets that overlap one another, directly or through others, as their union: then none overlap."""
+    """Replace sets that overlap, directly or through others, by their union, until all are nested or disjoint."""
     chains: list[set[frozenset[int]]] = []
     for group in family:
         near = [chain for chain in chains if any(group & other and group - other and other - group for other in chain)]
@@ -106,7 +106,7 @@ def _laminar(family: set[frozenset[int]]) -> set[frozenset[int]]:
 
 
 def _levels(family: set[frozenset[int]]) -> Molecules:
-    """The levels of the tree: at level l the largest sets of height l at most, in the order of the tree."""
+    """The levels of the tree: level l has the largest sets of height at most l, in the order of the tree."""
     heights: dict[frozenset[int], int] = {}
     for group in sorted(family, key=len):
         heights[group] = 1 + max((heights[part] for part in heights if part < group), default=-1)
@@ -123,7 +123,7 @@ def _levels(family: set[frozenset[int]]) -> Molecules:
 
 
 def _order(group: frozenset[int], family: set[frozenset[int]]) -> list[int]:
-    """The variables of a set, those of every part side by side."""
+    """The variables of a set, with those of every part adjacent."""
     inside = [part for part in family if part < group]
     parts = sorted((part for part in inside if not any(part < other for other in inside)), key=min)
     return [variable for part in parts for variable in _order(part, family)] if parts else list(group)

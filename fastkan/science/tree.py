@@ -1,4 +1,4 @@
-"""plot_tree: a function as a tree, which shows how its variables combine.
+"""plot_tree: draw a function as a tree that shows how its variables combine.
 
 Source: Liu et al., KAN 2.0 (arXiv 2408.10205), section 4.3 and figure 11.
 """
@@ -15,8 +15,8 @@ from .molecule import get_molecule, get_tree_node
 
 STYLES = ("tree", "box")
 STEP = 0.9  # inches between levels
-BOX = 0.42  # of a node, in height
-SLOT = 0.75  # of a variable, in width
+BOX = 0.42  # height of a node
+SLOT = 0.75  # width of a variable
 
 
 def plot_tree(
@@ -36,15 +36,14 @@ def plot_tree(
     """Draw how the variables combine: variables at the bottom, the function at the top.
 
     Args:
-        model: of one output, x [N, n] -> [N, 1]; x: data, as the model is used.
+        model: a function with one output, x [N, n] -> [N, 1]; x: representative data.
         in_var: names of the variables, as text or SymPy expressions; x_1, x_2, ... by default.
-        style: "tree": branches (blue) join where a sum of functions of them is handed on, to a + or x at the top where
-            the function itself is a sum or product, and run into a box where they combine in another way. "box": boxes
-            everywhere, with GS, Add or Mul in them.
-        sym_th, sep_th, verbose: see get_molecule and get_tree_node; skip_sep_test: leave out how variables combine.
-        path: the file to write; fig, ax: what to draw on; as in KAN.plot.
+        style: "tree": branches (blue) join for a function of a sum of functions of them, with a + or x at the top for a
+            sum or product, and end in a box for other combinations. "box": boxes only, labelled GS, Add or Mul.
+        sym_th, sep_th, verbose: see get_molecule and get_tree_node; skip_sep_test: do not test how variables combine.
+        path: the file to write; fig, ax: the figure or axes to draw on; as in KAN.plot.
 
-    Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and where the
+    Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and if the
     model is not finite.
     """
     need_matplotlib()
@@ -58,34 +57,35 @@ def plot_tree(
     row = fitted(names, 16, SLOT, STEP)
     bottom = row.height + 0.15
     width, height = SLOT * max(2, len(names)), bottom + STEP * (len(molecules) - 1) + 0.05
-    picture = _Picture(axes_of(fig, ax, (width, height)), width / len(names), bottom, style)
-    picture.leaves(row, [group[0] for group in molecules[0]])
+    axes = axes_of(fig, ax, (width, height))
+    artist = _TreeArtist(axes, width / len(names), bottom, style)
+    artist.leaves(row, [group[0] for group in molecules[0]])
     for level, kinds in enumerate(properties):
-        picture.level(level, molecules[level], molecules[level + 1], kinds)
+        artist.level(level, molecules[level], molecules[level + 1], kinds)
     if path is not None:
-        write(picture.axes.figure.figure, path)
-    return picture.axes.figure.figure
+        write(axes.figure.figure, path)
+    return axes.figure.figure
 
 
-class _Picture:
-    """Strokes and boxes, in inches; level l of nodes lies between heights bottom + l STEP and bottom + (l + 1) STEP."""
+class _TreeArtist:
+    """Draws lines and boxes, in inches; level l of nodes spans heights bottom + l STEP to bottom + (l + 1) STEP."""
 
     def __init__(self, axes, slot: float, bottom: float, style: str):
         self.axes, self.slot, self.bottom, self.style = axes, slot, bottom, style
         self.ink = colours(axes.figure).ink
-        self.places: dict[int, float] = {}
+        self.positions: dict[int, float] = {}
 
     def leaves(self, row: Row, order: list[int]) -> None:
         """The variables, in the order of the tree."""
         for n, variable in enumerate(order):
-            self.places[variable] = (n + 0.5) * self.slot
+            self.positions[variable] = (n + 0.5) * self.slot
             self.axes.text(
-                self.places[variable], self.bottom - 0.1, row.texts[variable], fontsize=row.points, ha="center",
+                self.positions[variable], self.bottom - 0.1, row.texts[variable], fontsize=row.points, ha="center",
                 va="top", rotation=90 if row.upright else 0, color=self.ink,
             )  # fmt: skip
 
     def level(self, level: int, below: list[list[int]], molecules: list[list[int]], kinds: list[str]) -> None:
-        """The nodes of a level, with the lines into them."""
+        """The nodes of a level, with their incoming lines."""
         start = self.bottom + level * STEP
         low, high = start + (STEP - BOX) / 2, start + (STEP + BOX) / 2
         for molecule, kind in zip(molecules, kinds, strict=True):
@@ -105,8 +105,8 @@ class _Picture:
             self._line((centre, high), (centre, start + STEP))
 
     def _x(self, molecule: list[int]) -> float:
-        places = [self.places[variable] for variable in molecule]
-        return (min(places) + max(places)) / 2
+        positions = [self.positions[variable] for variable in molecule]
+        return (min(positions) + max(positions)) / 2
 
     def _line(self, start: tuple[float, float], end: tuple[float, float], colour=None) -> None:
         self.axes.plot(*zip(start, end, strict=True), color=colour or self.ink, lw=1.6, solid_capstyle="round")

@@ -1,6 +1,6 @@
-"""The CUDA kernels on a GPU that is emulated: csrc/testing/emulated compiles their own source for the CPU.
+"""The CUDA kernels on an emulated GPU: csrc/testing/emulated compiles their source for the CPU.
 
-Without the library, which `make test` builds, each module that imports this one is skipped.
+Modules that import this one are skipped unless the library is built (by `make test`).
 """
 
 import zlib
@@ -28,13 +28,13 @@ BACKEND = ModuleType("emulated")
 vars(BACKEND).update(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE), strict=True))
 BACKEND.missing = lambda device_type, dtypes, family=0: None
 
-# How many processors the emulated GPU has, which decides how a problem is cut: one leaves it whole, many split it.
+# Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
 PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
 FEW, MANY = 1, 132
 
 
 def algorithm() -> str:
-    """What the last contraction ran."""
+    """The algorithm of the last contraction."""
     return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
 
 

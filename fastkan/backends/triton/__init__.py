@@ -1,4 +1,4 @@
-"""Kernels in Triton, for any GPU that it serves, and for a CPU in its interpreter (TRITON_INTERPRET=1).
+"""Triton kernels, for the GPUs that Triton supports and, in its interpreter (TRITON_INTERPRET=1), for CPUs.
 
 Triton itself is imported when a kernel is first called.
 """
@@ -9,16 +9,14 @@ import os
 import torch
 
 from ... import ops
-from ...spec import FAMILIES
 
 _NAMESPACE = "fastkan_triton"
-_INSTALLED = importlib.util.find_spec("triton") is not None  # once: torch.compile may not trace the question
+_INSTALLED = importlib.util.find_spec("triton") is not None  # at import: torch.compile cannot trace find_spec
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_FAMILIES = ("bspline", "rbf", "chebyshev")
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
-    """Why this backend cannot serve that device, those dtypes and that family of features; None if it can."""
+    """Reason why this backend does not support the device, dtypes or family; None if it does."""
     if device_type not in ("cuda", "cpu"):
         return f"no Triton kernels for device {device_type!r}"
     if not _INSTALLED:
@@ -28,8 +26,6 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no Triton kernels for {dtype}"
-    if FAMILIES[family] not in _FAMILIES:
-        return f"no Triton kernels for family {FAMILIES[family]!r}"
     return None
 
 

@@ -1,8 +1,8 @@
-"""From tensors to launches: which kernel, which tiles, and the results.
+"""Kernel launches: chooses kernel and tiles, allocates the results.
 
-The functions are the operators of fastkan/ops.py, a Spec spread into its fields. Kernels go to the current stream of
-the tensors' device; nothing here waits for a device or allocates more than the results and, where the gradient of the
-coefficients is split over the rows, its parts.
+The functions are the operators of fastkan/ops.py, with the fields of a Spec as separate arguments. Kernels run on the
+current stream of the tensors' device. Nothing here synchronises, or allocates more than the results and, for split-K
+gradients of the coefficients, their partial sums.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from .kernels.rbf import FAMILY as RBF
 _TYPES = {
     torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
 }  # fmt: skip
-# What the fastest tiles may depend on, beside the types of the arguments.
+# Autotuning key: arguments, beside dtypes, on which the fastest tiles may depend.
 _TUNED_BY = ("BUCKET", "I", "O", "F", "SPEC", "ORDER", "X_ORDER", "PRECISION", "SPLITS")
 _FAMILIES = {"bspline": BSPLINE, "rbf": RBF, "chebyshev": CHEBYSHEV}
 INTERPRETED = triton.knobs.runtime.interpret
 
 
 class Contraction(NamedTuple):
-    """What every kernel of a call is compiled for."""
+    """Compile-time constants common to all kernels of a call."""
 
     family: Family
     shape: Shape
@@ -54,7 +54,7 @@ class Contraction(NamedTuple):
         present = [t for t in tensors if t is not None]
         double = any(t.dtype == torch.float64 for t in present)
         narrow = present[-1].dtype
-        # In float16 a derivative may overflow: its features have the magnitude of h^-order.
+        # Derivatives may overflow in float16: they have the magnitude of h^-order.
         operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
         return cls(
             family=_FAMILIES[FAMILIES[spec.family]],
@@ -77,7 +77,7 @@ class Contraction(NamedTuple):
 
 
 def index_type(*tensors: Tensor) -> tl.dtype:
-    """int64 where an offset into one of the tensors, or into a contiguous tensor of its shape, needs it."""
+    """int64 if an offset into one of the tensors, or into a contiguous tensor of its shape, exceeds 31 bits."""
     for t in tensors:
         reach = t.numel()
         if not t.is_contiguous():
@@ -95,7 +95,7 @@ def _launch(
     kernel, programs: Callable[[Mapping[str, int]], int], device: torch.device, args: tuple, constants: dict,
     tiles: plan.Tiles,
 ) -> None:  # fmt: skip
-    """Launch as many programs as the extents of the tiles ask for."""
+    """Launch a kernel; the grid follows from the tile sizes."""
     blocks = tiles.blocks
     _run(kernel, lambda _: programs(blocks), device, args, {**constants, **blocks}, tiles.options)
 
@@ -104,7 +104,7 @@ def _launch_matrix(
     kernel, programs: Callable[[Mapping[str, int]], int], device: torch.device, args: tuple, constants: dict,
     tiles: plan.Tiles, rows: int,
 ) -> None:  # fmt: skip
-    """As _launch; with plan.tune the fastest of a few tiles, measured at the first call of a kind."""
+    """Like _launch; with plan.tune, autotunes over a few tile sizes at the first call for a key."""
     if plan.tune:
         constants = {**constants, "BUCKET": triton.next_power_of_2(rows)}
         _run(_tuner(kernel, plan.candidates(tiles)), programs, device, args, constants, {})
@@ -121,7 +121,7 @@ def _run(kernel, programs: Callable, device: torch.device, args: tuple, constant
 
 @functools.cache
 def _tuner(kernel, candidates: tuple[plan.Tiles, ...]):
-    """The kernel behind Triton's autotuner, which keeps its findings on disk."""
+    """The kernel wrapped in Triton's autotuner, which caches its results on disk."""
     configs = [triton.Config(t.blocks, num_warps=t.num_warps, num_stages=t.num_stages) for t in candidates]
     key = [name for name in _TUNED_BY if name in kernel.arg_names]
     return triton.autotune(configs, key, cache_results=not INTERPRETED)(kernel)

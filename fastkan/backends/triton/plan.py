@@ -1,6 +1,6 @@
-"""Which algorithm, and in which tiles: tables by device and by the type of the operands.
+"""Choice of algorithm and tile sizes: tables by architecture and operand type.
 
-Nothing here was measured on a GPU yet: the tables follow from operation counts and from what the compiler reports of
+Nothing here has been measured on a GPU yet: the tables follow from operation counts and from the compiler's report of
 registers and shared memory (bench/ahead.py).
 """
 
@@ -16,17 +16,17 @@ from ... import ops
 from ...spec import Spec
 from .kernels.family import Family
 
-CHUNK = 1024  # rows that are sorted together
-# F / (K + 2) from which gathering K + 2 rows of coefficients on the ordinary cores beats a product over all F on the
-# matrix cores: about the ratio of their rates.
+CHUNK = 1024  # rows sorted together
+# F / (K + 2) above which gathering K + 2 rows of coefficients on the ordinary cores is faster than a product over all
+# F on tensor cores: about the ratio of their rates.
 GATHER_FROM = {tl.bfloat16: 24.0, tl.float16: 24.0, tl.float32: 8.0, tl.float64: 2.0}
-# Where no device says how many programs it runs at once.
+# Number of multiprocessors assumed in the interpreter.
 PROCESSORS = 8
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Extents of a kernel's tiles by the names that it gives them, and Triton's launch options."""
+    """Tile sizes, by the kernel's names for them, and Triton's launch options."""
 
     num_warps: int
     num_stages: int
@@ -77,8 +77,8 @@ class OrderTiles(Tiles):
     BF: int
 
 
-# architecture -> (bits of an operand, size) -> tiles; "small" is where large tiles would leave processors idle. Extents
-# are as large as the registers allow: none of these spills, see bench/results/ahead.
+# architecture -> (bits of an operand, size) -> tiles; "small" is used if large tiles would leave multiprocessors idle.
+# Tiles are as large as the registers allow: none of these spills, see bench/results/ahead.
 OUT = {
     "sm_80": {
         (16, "large"): OutTiles(8, 3, 128, 16, 256),
@@ -155,19 +155,19 @@ GATHER_BACKWARD = {
 }  # fmt: skip
 EDGE = {32: EdgeTiles(4, 2, 32, 64), 64: EdgeTiles(4, 2, 16, 32)}
 
-# Whether the first call of a kind measures a few tiles around the table's and keeps the fastest, on disk too.
+# Autotune at the first call for a key: measures a few tiles around the table's, caches the fastest on disk.
 tune = os.environ.get("FASTKAN_TRITON_TUNE", "0") != "0"
-# Set to True or False to overrule `gathers`, for tests and measurements.
+# True or False overrides `gathers`, for tests and measurements.
 gather: bool | None = None
 
 
 def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up; Triton's own takes a hundred times as long."""
+    """a / b, rounded up; 100 times as fast as triton.cdiv."""
     return -(-a // b)
 
 
 def gathers(family: Family, spec: Spec, functions: int, operand: tl.dtype) -> bool:
-    """Whether rows of coefficients are gathered, instead of multiplied by all features."""
+    """Whether to gather the coefficients of each window instead of multiplying by all features."""
     if family.window is None:
         return False
     if gather is not None:
@@ -176,7 +176,7 @@ def gathers(family: Family, spec: Spec, functions: int, operand: tl.dtype) -> bo
 
 
 def precision(operand: torch.dtype) -> str:
-    """How float32 operands are multiplied: as torch is told of its own products."""
+    """Precision of float32 products, following torch's own setting."""
     if operand != torch.float32:
         return "ieee"
     if ops.allows_tf32():
@@ -227,7 +227,7 @@ def edge(accumulator: tl.dtype, rows: int, outputs: int) -> EdgeTiles:
 
 
 def candidates(tiles: Tiles) -> tuple[Tiles, ...]:
-    """What tuning tries, at most eight: other depths of the pipeline, and each extent halved."""
+    """Candidates for autotuning, at most eight: other pipeline depths, and each tile size halved."""
     found = [tiles, *(replace(tiles, num_stages=stages) for stages in (2, 3, 4))]
     for name, extent in tiles.blocks.items():
         if name in ("BN", "BI", "BO", "XN", "XI", "CO") and extent >= 32:
@@ -236,14 +236,14 @@ def candidates(tiles: Tiles) -> tuple[Tiles, ...]:
 
 
 def _fitted(tiles: Tiles, **sizes: int) -> Tiles:
-    """Extents no larger than a dimension of that size needs, but 16 for a matrix product."""
+    """Tiles reduced to the size of the dimensions, but at least 16, which tl.dot requires."""
     fit = {name: min(getattr(tiles, name), max(16, triton.next_power_of_2(size))) for name, size in sizes.items()}
     return replace(tiles, **fit)
 
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """The row of the tables for a device: its own, else that of the nearest relative."""
+    """The architecture in the tables for a device: its own, else the most similar one."""
     if torch.version.hip:
         return "gfx942"
     major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
@@ -251,7 +251,7 @@ def architecture(device: torch.device) -> str:
 
 
 def splits(device: torch.device, programs: int, steps: int) -> int:
-    """Shares of the rows such that every processor has work: at most one for each step of rows."""
+    """Number of splits of the rows (split-K) that occupy all multiprocessors: at most one per step of rows."""
     wanted = 2 * processors(device)
     return 1 if programs >= wanted else max(1, min(cdiv(wanted, programs), steps))
 

@@ -1,11 +1,11 @@
-"""pykan (0.2.8): its modules on fastkan, and its models, state dicts and checkpoints both ways.
+"""pykan (0.2.8): its modules on fastkan, and conversion of models, state dicts and checkpoints in both directions.
 
     import fastkan.compat.pykan
 
     fastkan.compat.pykan.install()
-    from kan import *  # fastkan's, by pykan's names
+    from kan import *  # pykan's names, from fastkan
 
-What is here and what differs, name by name: docs/pykan.md.
+Supported names and differences: docs/pykan.md.
 """
 
 from .checkpoint import load_checkpoint, save_checkpoint

@@ -1,4 +1,4 @@
-"""pykan's checkpoints: path_config.yml, path_state and path_cache_data, read without running anything in them."""
+"""pykan's checkpoints: path_config.yml, path_state and path_cache_data, read without executing code from them."""
 
 import json
 import math
@@ -16,30 +16,29 @@ ARGUMENTS = (
 
 
 def load_checkpoint(path: str | os.PathLike, exact: bool = False, base_fun=None, device=None, **options) -> KAN:
-    """The model of pykan's three files at path, with its cache_data.
+    """Load a model from pykan's three files at path, with its cache_data.
 
     Args:
-        path: without the endings, as pykan's saveckpt takes it.
-        exact: see from_pykan. What save_checkpoint has written is exact in any case.
-        base_fun: needed where it was no name: pykan writes code then, which is not run here.
-        device: by default that on which the state was saved. options: others of KAN.
+        path: without the suffixes, as for pykan's saveckpt.
+        exact: see from_pykan; files by save_checkpoint are always exact.
+        base_fun: required for a base function without a name: pykan stores code then, which is not executed here.
+        device: by default the one the state was saved from. options: of KAN.
 
-    Tensors are read with weights_only, the configuration by a parser of JSON or by PyYAML's safe loader, which knows no
-    objects. Raises OSError, ValueError or KeyError for files that are not there or not pykan's, ImportError where they
-    need PyYAML.
+    Tensors are read with weights_only, the configuration as JSON or by PyYAML's safe loader, which creates no objects.
+    Raises OSError, ValueError or KeyError for files that are missing or not pykan's, ImportError if they need PyYAML.
     """
     return read(path, exact, base_fun, device, **options)[0]
 
 
 def read(path: str | os.PathLike, exact: bool = False, base_fun=None, device=None, **options) -> tuple[KAN, dict]:
-    """load_checkpoint, and the configuration."""
+    """The model, see load_checkpoint, and the configuration."""
     path = os.fspath(path)
     config = _config(f"{path}_config.yml")
     state = _tensors(f"{path}_state", device)
     arguments = {name: config[name] for name in ARGUMENTS if name in config}
     base_fun = config.get("base_fun_name") if base_fun is None else base_fun
     if base_fun is None:
-        raise ValueError("base_fun=None: expected the base function, which the checkpoint can't hold")
+        raise ValueError("base_fun=None: expected the base function, which is not in the checkpoint")
     depth = len(config["width"]) - 1
     model = from_pykan_state(
         state, config["width"], config["mult_arity"], [config[f"symbolic.funs_name.{l}"] for l in range(depth)],
@@ -53,10 +52,11 @@ def read(path: str | os.PathLike, exact: bool = False, base_fun=None, device=Non
 
 
 def save_checkpoint(model: KAN, path: str | os.PathLike, number: str = "0.0") -> None:
-    """Write the model as pykan's three files, which both read, and which hold all of it here.
+    """Write the model as pykan's three files: readable by pykan, and complete for load_checkpoint.
 
-    number: the state that it is in, round.state. A base function that is no name is not in the files. pykan has no
-    outside but "zero", and forgets which inputs prune_input has left. ValueError where layers have different ones.
+    number: of its state, round.state. A base function without a name is not saved. pykan ignores `outside`, which is
+    always "zero" there, and the inputs selected by prune_input. ValueError if the layers' base functions or `outside`
+    differ.
     """
     path = os.fspath(path)
     check_common(model)
@@ -82,13 +82,13 @@ def save_checkpoint(model: KAN, path: str | os.PathLike, number: str = "0.0") ->
 
 
 def _yaml(value) -> str:
-    """A value in a line that is both JSON and YAML."""
+    """A value as text that is both JSON and YAML."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value!r} in the configuration: expected finite numbers")
-        text = repr(value)  # YAML takes 1e-06 for a text
+        text = repr(value)  # YAML reads 1e-06 as a string
         return text if "." in text or "e" not in text else text.replace("e", ".0e")
     return json.dumps(value)
 
@@ -101,7 +101,7 @@ def _config(path: str) -> dict:
     except ValueError:
         config = _by_yaml(text, path)
     if not isinstance(config, dict) or not {"width", "mult_arity", "symbolic.funs_name.0"} <= config.keys():
-        raise ValueError(f"path={path!r}: expected a configuration that pykan's saveckpt has written")
+        raise ValueError(f"path={path!r}: expected a configuration written by pykan's saveckpt")
     return config
 
 
@@ -112,21 +112,19 @@ def _by_yaml(text: str, path: str):
         raise ImportError(f"reading {path} needs PyYAML: pip install 'fastkan[pykan]'") from None
 
     class Loader(yaml.SafeLoader):
-        """Whatever names code is None."""
+        """Reads tags that name Python objects as None."""
 
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(
-            f"path={path!r}: expected a configuration that pykan's saveckpt has written ({error})"
-        ) from None
+        raise ValueError(f"path={path!r}: expected a configuration written by pykan's saveckpt ({error})") from None
 
 
-def _tensors(path: str, device):
+def _tensors(path: str, device: torch.device | str | None):
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # the reader of a file that is no checkpoint fails in many ways
-        raise ValueError(f"path={path!r}: expected tensors that pykan's saveckpt has written ({error})") from None
+    except Exception as error:  # torch.load raises many types for other files
+        raise ValueError(f"path={path!r}: expected tensors written by pykan's saveckpt ({error})") from None

@@ -1,7 +1,10 @@
-"""Models and state dicts of pykan (0.2.8) as fastkan's, and back."""
+"""Conversion between fastkan and pykan (0.2.8): models and state dicts, in both directions."""
 
+import contextlib
+import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,20 +15,20 @@ from ...network.layers.library import get_symbolic
 from ...network.layers.state_dict import AFFINE, warn_of_nameless
 from ...nn.grid import snapped
 from .install import installed
-from .library import avoiding
+from .library import bounded
 
-OF_EDGES = ("coef", "mask", "scale_base", "scale_sp")
+EDGE_PARAMETERS = ("coef", "mask", "scale_base", "scale_sp")
 
 
-def from_pykan(model, exact: bool = False, **options) -> KAN:
-    """The same function as a model of pykan, with its masks, symbolic edges, multiplication nodes and affine maps.
+def from_pykan(model: Any, exact: bool = False, **options) -> KAN:
+    """A KAN that computes the same function as pykan's model, with masks, symbolic edges, multiplication nodes, affine.
 
-    model: a kan.KAN; it is read by its attributes, pykan itself is not imported. exact: take its float32 knots as they
-    are, instead of as the equidistant ones that they are rounded from, which are faster. options: others of KAN, such
-    as backend or outside; the dtype and the device are the model's.
+    model: a kan.KAN; only its attributes are read, pykan itself is not imported. exact: keep its float32 knots as they
+    are, instead of removing the rounding of equidistant knots, which makes them faster. options: of KAN, such as
+    backend or outside; the dtype and the device are the model's.
 
-    Raises ValueError where the knots of a layer do not ascend, as a grid update by pykan can leave them, KeyError for
-    a symbolic function that is not in the library (add_symbolic adds it).
+    Raises ValueError if the knots of a layer do not ascend, which grid updates in pykan can cause, KeyError for a
+    symbolic function that is not in the library (add_symbolic adds it).
     """
     arguments = {
         "base_fun": model.base_fun_name if isinstance(model.base_fun_name, str) else model.base_fun,
@@ -39,26 +42,25 @@ def from_pykan(model, exact: bool = False, **options) -> KAN:
     )  # fmt: skip
 
 
-def to_pykan(model: KAN):
-    """The same function as a kan.KAN of pykan, which has to be installed; with auto_save=False.
+def to_pykan(model: KAN) -> Any:
+    """A kan.KAN of pykan, which must be installed, that computes the same function; with auto_save=False.
 
-    Random numbers are left as they were, which pykan's constructor seeds.
+    Global random generators, which pykan's constructor seeds, are restored. With outside other than "zero", the only
+    one of pykan, the functions are equal only within the grid ranges, and a warning says so.
 
-    With outside other than "zero", which is all that pykan has, it is the same within the grid ranges, and warns.
-
-    Raises ImportError without pykan, RuntimeError while fastkan stands in for it (uninstall).
+    Raises ImportError without pykan, RuntimeError while install() is active.
     """
     if installed():
-        raise RuntimeError("kan is fastkan's own now: expected uninstall() before to_pykan")
+        raise RuntimeError("install() has replaced kan by fastkan: expected uninstall() before to_pykan")
     if other := {layer.linear.outside for layer in model.act_fun} - {"zero"}:
         warnings.warn(
-            f"model has outside={other.pop()!r}, and pykan's is 'zero': beyond the grid ranges its splines fall to 0",
+            f"model has outside={other.pop()!r}, and pykan's is 'zero': its splines are 0 outside the grid ranges",
             UserWarning, stacklevel=2,
         )  # fmt: skip
     check_common(model)
     import kan
 
-    with torch.random.fork_rng(devices=[]), _numpy_random_kept():
+    with torch.random.fork_rng(devices=[]), _fork_numpy_and_random():
         new = kan.KAN(
             width=[list(pair) for pair in model.width], grid=[layer.num for layer in model.act_fun],
             k=[layer.k for layer in model.act_fun], mult_arity=arity(model), base_fun=model.base_fun,
@@ -73,25 +75,29 @@ def to_pykan(model: KAN):
     for mine, theirs in zip(model.symbolic_fun, new.symbolic_fun, strict=True):
         for j, row in enumerate(mine.funs_name):
             for i, name in enumerate(row):
-                _put(theirs, j, i, name, kan.utils.SYMBOLIC_LIB)
+                _set_function(theirs, j, i, name, kan.utils.SYMBOLIC_LIB)
     return new
 
 
 def check_common(model: KAN) -> None:
-    """ValueError where layers differ in what pykan has once for all of them."""
-    bases, ends = [layer.base_fun for layer in model.act_fun], [layer.linear.outside for layer in model.act_fun]
+    """ValueError if layers differ in their base function or `outside`, which pykan has once per model."""
+    bases, outside = [layer.base_fun for layer in model.act_fun], [layer.linear.outside for layer in model.act_fun]
     if not all(same_base(bases[0], other) for other in bases):
         raise ValueError(f"the layers have the base functions {bases}: expected one for all, as pykan has")
-    if len(set(ends)) > 1:
-        raise ValueError(f"the layers have outside={ends}: expected one for all, as pykan has")
+    if len(set(outside)) > 1:
+        raise ValueError(f"the layers have outside={outside}: expected one for all, as pykan has")
 
 
 def to_pykan_state(model: KAN) -> dict[str, Tensor]:
-    """The state dict that pykan's model of the same function has: its names and shapes; knots in float64, which its
-    load_state_dict rounds to the model's dtype. The functions' names are not among it, here as there."""
+    """The model's state dict in pykan's names and shapes, without the names of symbolic functions, as in pykan.
+
+    Knots are float64; load_state_dict rounds them to the dtype of pykan's model.
+    """
     state = {f"{name}_{l}": part.detach() for name in AFFINE for l, part in enumerate(getattr(model, name))}
     for l, layer in enumerate(model.act_fun):
-        state |= {f"act_fun.{l}.{name}": getattr(layer, name).detach().contiguous() for name in ("grid", *OF_EDGES)}
+        state |= {
+            f"act_fun.{l}.{name}": getattr(layer, name).detach().contiguous() for name in ("grid", *EDGE_PARAMETERS)
+        }
     for l, layer in enumerate(model.symbolic_fun):
         state |= {f"symbolic_fun.{l}.{name}": getattr(layer, name).detach() for name in ("mask", "affine")}
     return {name: value.clone() for name, value in state.items()}
@@ -108,19 +114,19 @@ def from_pykan_state(
     exact: bool = False,
     **options,
 ) -> KAN:
-    """The model of a state dict of pykan's. Grid sizes, degrees, dtype and device are read off it.
+    """The KAN of a state dict of pykan, which determines grid sizes, degrees, dtype and device.
 
     Args:
-        width, mult_arity: of the model; width may be left out where no node multiplies.
+        width, mult_arity: of the model; width is optional without multiplication nodes.
         funs_name: [l][O][I], the names of the symbolic functions, which a state dict lacks; "0" by default.
-        input_id: the columns that are read, after prune_input.
-        exact: see from_pykan. options: others of KAN.
+        input_id: the input columns in use, after prune_input.
+        exact: see from_pykan. options: of KAN.
 
-    Raises ValueError or KeyError for a state dict that lacks something, or shapes that do not fit the width.
+    Raises ValueError or KeyError for an incomplete state dict, or shapes that do not match the width.
     """
-    state = _own(state)
+    state = _without_prefix(state)
     depth = sum(name.startswith("act_fun.") and name.endswith(".coef") for name in state)
-    layers = [{name: state[f"act_fun.{l}.{name}"] for name in ("grid", *OF_EDGES)} for l in range(depth)]
+    layers = [{name: state[f"act_fun.{l}.{name}"] for name in ("grid", *EDGE_PARAMETERS)} for l in range(depth)]
     degrees = [layer["grid"].shape[1] - layer["coef"].shape[2] - 1 for layer in layers]
     sizes = [layer["coef"].shape[2] - k for layer, k in zip(layers, degrees, strict=True)]
     coef = layers[0]["coef"]
@@ -158,13 +164,13 @@ def from_pykan_state(
 
 
 def arity(model: KAN) -> int | list[list[int]]:
-    """mult_arity as pykan likes it best: one number, where one will do."""
-    found = {a for layer in model.mult_arity for a in layer}
-    return found.pop() if len(found) == 1 else [list(a) for a in model.mult_arity] if found else 2
+    """mult_arity for pykan: one number if all multiplication nodes share it, which pykan handles best."""
+    distinct = {a for layer in model.mult_arity for a in layer}
+    return distinct.pop() if len(distinct) == 1 else [list(a) for a in model.mult_arity] if distinct else 2
 
 
-def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of `state` that is a MultKAN's, by the names that it has there."""
+def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of the MultKAN that `state` contains, under the names that the MultKAN itself uses."""
     first = "act_fun.0.coef"
     prefixes = [name.removesuffix(first) for name in state if name.endswith(first)]
     if len(prefixes) == 1:
@@ -173,7 +179,7 @@ def _own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f"state holds several models, {prefixes}: expected the part of one of them")
     if {"coef", "grid", "scale_sp"} <= state.keys():
         raise ValueError(
-            "state is a kan.KANLayer's: expected a MultKAN's; KANLayer(...).load_state_dict takes the other"
+            "state is a kan.KANLayer's: expected a MultKAN's; KANLayer(...).load_state_dict loads a KANLayer's"
         )
     raise ValueError(f"state has the names {sorted(state)[:5]}: expected a state dict of pykan's MultKAN")
 
@@ -188,38 +194,32 @@ def _width_of(layers: list[dict]) -> list[int]:
     return [*inputs, outputs[-1]]
 
 
-def _state_of(model) -> dict[str, Tensor]:
-    """state_dict, by the attributes that pykan itself computes with: a layer by expand_depth is in no state dict."""
+def _state_of(model: Any) -> dict[str, Tensor]:
+    """The state dict of pykan's model, read from its attributes: pykan's own lacks layers added by expand_depth."""
     state = {f"{name}_{l}": part.detach() for name in AFFINE for l, part in enumerate(getattr(model, name))}
     for l, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
-        state |= {f"act_fun.{l}.{name}": getattr(numeric, name).detach() for name in ("grid", *OF_EDGES)}
+        state |= {f"act_fun.{l}.{name}": getattr(numeric, name).detach() for name in ("grid", *EDGE_PARAMETERS)}
         state |= {f"symbolic_fun.{l}.{name}": getattr(symbolic, name).detach() for name in ("mask", "affine")}
     return state
 
 
-def _put(layer, j: int, i: int, name: str, library: dict) -> None:
+def _set_function(layer: Any, j: int, i: int, name: str, library: dict) -> None:
     if name not in library:
         function = get_symbolic(name)
-        library[name] = (function.torch_fn, function.sympy_fn, function.complexity, avoiding(function))
+        library[name] = (function.torch_fn, function.sympy_fn, function.complexity, bounded(function))
     fun, form, _, singular = library[name]
     layer.funs_name[j][i], layer.funs[j][i] = name, fun
     layer.funs_sympy[j][i], layer.funs_avoid_singularity[j][i] = form, singular
 
 
-class _numpy_random_kept:
-    """numpy's and random's global generators, left as they were."""
+@contextlib.contextmanager
+def _fork_numpy_and_random() -> Iterator[None]:
+    """Restore the global generators of numpy and random on exit."""
+    import numpy as np
 
-    def __enter__(self) -> None:
-        import random
-
-        import numpy as np
-
-        self.kept = np.random.get_state(), random.getstate()
-
-    def __exit__(self, *_) -> None:
-        import random
-
-        import numpy as np
-
-        np.random.set_state(self.kept[0])
-        random.setstate(self.kept[1])
+    states = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])

@@ -1,4 +1,4 @@
-"""SYMBOLIC_LIB: fastkan's library of functions, read and written in pykan's form."""
+"""SYMBOLIC_LIB: a view of fastkan's library of symbolic functions, with entries in pykan's format."""
 
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
@@ -10,16 +10,16 @@ from ...network.layers.library import SymbolicFunction
 
 
 class Library(MutableMapping):
-    """name -> (function of a tensor, of a SymPy expression, complexity, (x, y_th) -> (..., value)); not a copy."""
+    """name -> (function of a tensor, of a SymPy expression, complexity, (x, y_th) -> (..., value)); a view."""
 
     def __getitem__(self, name: str) -> tuple[Callable, Callable, float, Callable]:
-        found = library.SYMBOLIC_LIB[name]
-        return found.torch_fn, found.sympy_fn, found.complexity, avoiding(found)
+        function = library.SYMBOLIC_LIB[name]
+        return function.torch_fn, function.sympy_fn, function.complexity, bounded(function)
 
     def __setitem__(self, name: str, entry: tuple) -> None:
-        fun, form, complexity, singular = entry
-        added = library.add_symbolic(name, fun, complexity, singular)
-        library.SYMBOLIC_LIB[name] = replace(added, sympy_fn=form)
+        torch_fn, sympy_fn, complexity, singular = entry
+        function = library.add_symbolic(name, torch_fn, complexity, singular)
+        library.SYMBOLIC_LIB[name] = replace(function, sympy_fn=sympy_fn)
 
     def __delitem__(self, name: str) -> None:
         del library.SYMBOLIC_LIB[name]
@@ -34,13 +34,13 @@ class Library(MutableMapping):
         return f"SYMBOLIC_LIB({', '.join(self)})"
 
 
-def avoiding(function: SymbolicFunction) -> Callable:
-    """The form without singularities as pykan's, which gives a tuple whose last member is the value."""
+def bounded(function: SymbolicFunction) -> Callable:
+    """The function without singularities in pykan's format: (x, y_th) -> a tuple that ends with the value."""
 
-    def form(x, y_th):
+    def evaluate(x: torch.Tensor, y_th: float | torch.Tensor) -> tuple:
         return (), function.singular_torch_fn(x, float(y_th) if isinstance(y_th, torch.Tensor) else y_th)
 
-    return form
+    return evaluate
 
 
 SYMBOLIC_LIB = Library()

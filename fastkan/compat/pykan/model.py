@@ -1,7 +1,8 @@
-"""MultKAN: fastkan.KAN with what is particular to pykan's class of that name: arguments, habits, results."""
+"""MultKAN: fastkan.KAN with the arguments, side effects and results of pykan's class of that name."""
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,29 +14,39 @@ from ...nn.module import computed
 from ...science import plot_tree
 from . import checkpoint
 from .library import SYMBOLIC_LIB
-from .side_effects import check_same, numbers, on_pyplot, remember, remembering, seed_all, seen
+from .side_effects import (
+    cache_input,
+    caching_input,
+    check_unchanged,
+    lazy_activations,
+    on_pyplot,
+    pykan_results,
+    seed_all,
+)
 from .steps import Steps
 
-# What pykan's forward pass leaves, and here is made when it is first read.
-SEEN = (
+# Attributes that pykan's forward pass sets; computed here when they are first read.
+ACTIVATIONS = (
     "acts", "acts_premult", "spline_preacts", "spline_postacts", "spline_postsplines", "acts_scale",
     "acts_scale_spline", "edge_actscale", "subnode_actscale",
 )  # fmt: skip
 
 
 class MultKAN(KAN):
-    """A KAN with the constructor, the methods and the habits of pykan's MultKAN (0.2.8).
+    """A KAN with the constructor, methods and side effects of pykan's MultKAN (0.2.8).
 
-    Args: those of KAN, by pykan's names and in its order, and
-        auto_save, ckpt_path: keep the state after every step in this folder, in pykan's format; the folder's history
-            begins anew, unless first_init=False. state_id, round: the number of the present state.
-        seed: also of torch's, numpy's and random's global generators, as in pykan.
-        save_act: without effect: activations are computed when they are read.
-        options: of KAN, that pykan has not: dtype, backend, outside, which is "zero" here, as in pykan.
+    Args: KAN's, with pykan's names and order, and
+        auto_save, ckpt_path: save the state after every step in this folder, in pykan's format; the folder's history
+            is overwritten, unless first_init=False. state_id, round: the number of the current state.
+        seed: also seeds the global generators of torch, numpy and random, as in pykan.
+        save_act: no effect: activations are computed when they are read.
+        options: of KAN that pykan does not have: dtype, backend, and outside, by default "zero", as in pykan.
 
-    The last input of a forward pass is remembered as cache_data (a reference); acts, spline_postacts,
-    edge_actscale and the others are computed from it, with the parameters of that moment, when they are read.
+    cache_data is a reference to the input of the last forward pass; acts, spline_postacts, edge_actscale and the
+    others are computed from it, with the parameters at that time, when they are read.
     """
+
+    last_forward: tuple[Tensor, int | None, list[int]] | None = None
 
     def __init__(
         self,
@@ -65,46 +76,48 @@ class MultKAN(KAN):
         **options,
     ):
         seed_all(seed)
+        options.setdefault("outside", "zero")
         super().__init__(
-            width, grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun, symbolic_enabled,
-            affine_trainable, grid_eps, tuple(grid_range), sp_trainable, sb_trainable, seed, sparse_init, device,
-            **{"outside": "zero"} | options,
+            cast(Sequence, width), grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun,
+            symbolic_enabled, affine_trainable, grid_eps, (grid_range[0], grid_range[1]), sp_trainable, sb_trainable,
+            seed, sparse_init, device, **options,
         )  # fmt: skip
-        for layer in self.act_fun:  # the random numbers that pykan takes, so that those after it are the same
-            torch.rand(layer.num + 1, layer.in_dim, layer.out_dim), torch.rand(layer.in_dim, layer.out_dim)
+        for layer in self.act_fun:  # draw as many random numbers as pykan, so that later ones are the same
+            torch.rand(layer.num + 1, layer.in_dim, layer.out_dim)
+            torch.rand(layer.in_dim, layer.out_dim)
         self.save_act, self.ckpt_path, self._number = save_act, ckpt_path, f"{round}.{state_id}"
         if auto_save and first_init:
             print(f"checkpoint directory created: {ckpt_path}")
-            self.history = Steps.begun(ckpt_path)
+            self.history = Steps.new(ckpt_path)
         elif auto_save:
             self._history = Steps(ckpt_path).branch(self._number)
 
     @classmethod
-    def of(cls, model: KAN, ckpt_path: str | os.PathLike = "./model", number: str = "0.0") -> "MultKAN":
-        """A model of fastkan as one of this class, with the same parameters; it takes no part in a history."""
-        found = cls.__new__(cls)
-        found.__dict__.update(model.__dict__)
-        found.save_act, found.ckpt_path, found._number, found._history = True, ckpt_path, number, None
-        return found
+    def from_kan(cls, model: KAN, ckpt_path: str | os.PathLike = "./model", number: str = "0.0") -> "MultKAN":
+        """A MultKAN that shares the parameters of a KAN, without a history."""
+        new = cls.__new__(cls)
+        new.__dict__.update(model.__dict__)
+        new.save_act, new.ckpt_path, new._number, new._history = True, ckpt_path, number, None
+        return new
 
-    forward = remembering(KAN)
+    forward = caching_input(KAN.forward)
 
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_ran_with": None}  # a copy has parameters of its own
+        return super().__getstate__() | {"last_forward": None}  # a copy has parameters of its own
 
     def reg(self, *args, x: Tensor | None = None, **options) -> Tensor:
-        """KAN.reg; without x of the last forward pass, at the parameters of the moment."""
+        """KAN.reg; without x on the input of the last forward pass, with the current parameters."""
         if x is None:
-            check_same(self)
+            check_unchanged(self)
         return super().reg(*args, x=x, **options)
 
     get_reg = reg
 
-    # What pykan's object tells
+    # Attributes
 
     @property
     def auto_save(self) -> bool:
-        """Whether the state after every step is kept in ckpt_path. May be set."""
+        """Whether the state after every step is saved in ckpt_path. May be set."""
         return self.history is not None
 
     @auto_save.setter
@@ -128,12 +141,12 @@ class MultKAN(KAN):
 
     @property
     def base_fun_name(self):
-        """The base function, as the constructor took it."""
+        """The base function, as given to the constructor."""
         return self.base_fun
 
     @property
     def mult_homo(self) -> bool:
-        """False: arities are lists here, one number for each multiplication node."""
+        """False: the arities are lists, one number per multiplication node."""
         return False
 
     # Training
@@ -169,43 +182,43 @@ class MultKAN(KAN):
         display_metrics: Sequence[str] | None = None,
         **options,
     ) -> dict:
-        """KAN.fit by pykan's arguments in their order, with pykan's results alone.
+        """KAN.fit with pykan's arguments, in its order, and pykan's results.
 
         save_fig: draw the network as img_folder/step.jpg after every save_fig_freq-th step, with in_vars, out_vars and
-        beta of plot. options: those of KAN.fit that pykan has not; lamb_base is 0 and inwards 1, as in pykan. As in
-        pykan the test inputs are what plot, prune and the others look at afterwards.
+        beta of plot. options: of KAN.fit that pykan does not have; by default lamb_base=0 and inwards=1, as in pykan.
+        As in pykan, plot, prune and the other methods then use the test inputs.
         """
         if save_fig:
-            options["callback"] = _drawing(
+            options["callback"] = _plot_steps(
                 self, dataset, img_folder, save_fig_freq, options.get("callback"), in_vars, out_vars, beta
             )
+        options = {"lamb_base": 0.0, "inwards": 1.0, **options}
         results = super().fit(
             dataset, opt, steps, log, lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, update_grid,
             grid_update_num, loss_fn, lr, start_grid_update_step, stop_grid_update_step, batch, metrics,
-            singularity_avoiding, y_th, reg_metric, display_metrics,
-            **{"lamb_base": 0.0, "inwards": 1.0} | options,
+            singularity_avoiding, y_th, reg_metric, display_metrics, **options,
         )  # fmt: skip
         if isinstance(dataset, dict) and dataset.get("test_input") is not None:
-            remember(self, dataset["test_input"].to(self.device))
-        return numbers(results)
+            cache_input(self, dataset["test_input"].to(self.device))
+        return pykan_results(results)
 
     # What matters
 
     def attribute(
         self, l: int | None = None, i: int | None = None, out_score: Tensor | None = None, plot: bool = True
     ) -> Tensor | None:
-        """KAN.attribute; with l and i also a bar chart on pyplot's figure, unless plot=False."""
-        found = super().attribute(l, i, out_score)
-        if plot and l is not None and i is not None:
+        """KAN.attribute; with l and i also a bar chart on a new pyplot figure, unless plot=False."""
+        scores = super().attribute(l, i, out_score)
+        if plot and scores is not None and i is not None:
             import matplotlib.pyplot as plt
 
-            plt.figure(figsize=(len(found), 3))
-            plt.bar(range(len(found)), found.cpu().numpy())
-            plt.xticks(range(len(found)))
-        return found
+            plt.figure(figsize=(len(scores), 3))
+            plt.bar(range(len(scores)), scores.cpu().numpy())
+            plt.xticks(range(len(scores)))
+        return scores
 
     def prune_input(self, threshold: float = 1e-2, active_inputs: list[int] | None = None, **options) -> "MultKAN":
-        """KAN.prune_input; prints which inputs stay."""
+        """KAN.prune_input; prints which inputs it keeps."""
         pruned = super().prune_input(threshold, active_inputs, **options)
         if active_inputs is None:
             print("keep:", [column in pruned.input_id.tolist() for column in self.input_id.tolist()])
@@ -214,7 +227,7 @@ class MultKAN(KAN):
     # Formulas
 
     def fix_symbolic(self, l: int, i: int, j: int, fun_name, *args, **options) -> Tensor | None:
-        """KAN.fix_symbolic; a lambda is put into the library as anonymous_0, anonymous_1, ..."""
+        """KAN.fix_symbolic; a lambda is added to the library as anonymous_0, anonymous_1, ..."""
         return super().fix_symbolic(l, i, j, named(fun_name), *args, **options)
 
     def suggest_symbolic(
@@ -222,9 +235,9 @@ class MultKAN(KAN):
         verbose: bool = True, r2_loss_fun: Callable | None = None, c_loss_fun: Callable | None = None,
         weight_simple: float = 0.8,
     ) -> tuple[str, tuple, float, float]:  # fmt: skip
-        """KAN.suggest_symbolic; the function comes as pykan's tuple, and the loss functions may be numpy's."""
+        """KAN.suggest_symbolic; returns the function as pykan's tuple, and takes loss functions of numpy arrays."""
         losses = {"r2_loss_fun": r2_loss_fun, "c_loss_fun": c_loss_fun}
-        losses = {name: _of_arrays(fun) for name, fun in losses.items() if fun is not None}
+        losses = {name: _on_arrays(fun) for name, fun in losses.items() if fun is not None}
         name, _, r2, complexity = super().suggest_symbolic(
             l, i, j, a_range, b_range, lib, topk, verbose, weight_simple=weight_simple, **losses
         )
@@ -234,45 +247,45 @@ class MultKAN(KAN):
         self, a_range=(-10, 10), b_range=(-10, 10), lib=None, verbose: int = 1, weight_simple: float = 0.8,
         r2_threshold: float = 0.0,
     ):  # fmt: skip
-        """KAN.auto_symbolic; as in pykan every edge gets a function, unless r2_threshold asks for more."""
+        """KAN.auto_symbolic; as in pykan every edge gets a function, by the default of r2_threshold."""
         return super().auto_symbolic(a_range, b_range, lib, verbose, weight_simple, r2_threshold)
 
     def symbolic_formula(
         self, var: Sequence | None = None, normalizer: Sequence | None = None,
         output_normalizer: Sequence | None = None, *args, **options,
     ) -> tuple[list, list]:  # fmt: skip
-        """KAN.symbolic_formula; symbolic_acts and symbolic_acts_premult are by the same variables from then on."""
-        found = super().symbolic_formula(var, normalizer, output_normalizer, *args, **options)
-        self._asked = var, normalizer, output_normalizer
-        return found
+        """KAN.symbolic_formula; symbolic_acts and symbolic_acts_premult then use the same variables."""
+        formulas = super().symbolic_formula(var, normalizer, output_normalizer, *args, **options)
+        self._formula_variables = var, normalizer, output_normalizer
+        return formulas
 
     @computed
     def symbolic_acts(self) -> list[list]:
-        """What every node is, layer by layer from the inputs, as SymPy expressions."""
-        return expression.node_formulas(self, *getattr(self, "_asked", ()))[0]
+        """SymPy expressions of all nodes, layer by layer from the inputs."""
+        return expression.node_formulas(self, *getattr(self, "_formula_variables", ()))[0]
 
     @computed
     def symbolic_acts_premult(self) -> list[list]:
-        """What every subnode is, layer by layer after the inputs."""
-        return expression.node_formulas(self, *getattr(self, "_asked", ()))[1]
+        """SymPy expressions of all subnodes, layer by layer after the inputs."""
+        return expression.node_formulas(self, *getattr(self, "_formula_variables", ()))[1]
 
-    # Pictures
+    # Plots
 
     def plot(
         self, folder: str | os.PathLike | None = None, beta: float = 3.0, metric: str = "backward", scale: float = 0.5,
         tick: bool = False, sample: bool = False, in_vars: Sequence | None = None, out_vars: Sequence | None = None,
         title: str | None = None, varscale: float = 1.0, **options,
     ):  # fmt: skip
-        """KAN.plot, on a new figure of pyplot's, so that plt.savefig and plt.show mean it.
+        """KAN.plot on a new pyplot figure, for plt.savefig and plt.show.
 
-        Nothing is written unless a folder is given, and then kan.pdf alone: pykan writes a picture of every edge.
+        Writes only kan.pdf, and only if a folder is given; pykan writes a picture of every edge.
         """
         return on_pyplot(
             super().plot(folder, beta, metric, scale, tick, sample, in_vars, out_vars, title, varscale, **options)
         )
 
     def get_fun(self, l: int, i: int, j: int):
-        """KAN.get_fun, as numpy's arrays, and drawn on pyplot's figure."""
+        """KAN.get_fun as numpy arrays, also drawn on a new pyplot figure."""
         import matplotlib.pyplot as plt
 
         x, y = (values.numpy() for values in super().get_fun(l, i, j))
@@ -284,68 +297,72 @@ class MultKAN(KAN):
         self, x: Tensor | None = None, in_var: Sequence | None = None, style: str = "tree", sym_th: float = 5e-2,
         sep_th: float = 1e-1, skip_sep_test: bool = False, verbose: bool = False,
     ):  # fmt: skip
-        """fastkan.science.plot_tree of the model, on x or what it was last given, on a new figure of pyplot's."""
+        """fastkan.science.plot_tree of the model, on x or cache_data, on a new pyplot figure."""
         x = self.cache_data if x is None else x
-        return on_pyplot(plot_tree(self, x, in_var, style, sym_th, sep_th, skip_sep_test, verbose))
+        return on_pyplot(plot_tree(self, cast(Tensor, x), in_var, style, sym_th, sep_th, skip_sep_test, verbose))
 
     # Files
 
     def saveckpt(self, path: str | os.PathLike = "model") -> None:
-        """Write path_config.yml, path_state and path_cache_data, which pykan reads too."""
+        """Write path_config.yml, path_state and path_cache_data, which pykan reads as well."""
         checkpoint.save_checkpoint(self, path)
 
     @classmethod
     def loadckpt(cls, path: str | os.PathLike = "model") -> "MultKAN":
-        """The model of these three files, by pykan or by saveckpt; steps of it begin a new round, as in pykan."""
+        """Load a model from these three files, by pykan or saveckpt; its steps start a new round, as in pykan."""
         model, config = checkpoint.read(path)
         number = f"{int(config.get('round', 0)) + 1}.{config.get('state_id', 0)}"
-        found = cls.of(model, config.get("ckpt_path", "./model"), number)
-        found.auto_save = bool(config.get("auto_save", False))
-        return found
+        new = cls.from_kan(model, config.get("ckpt_path", "./model"), number)
+        new.auto_save = bool(config.get("auto_save", False))
+        return new
 
     @classmethod
     def load(cls, path, **options) -> "MultKAN":
-        """The model of a file by KAN.save."""
-        return cls.of(KAN.load(path, **options))
+        """Load a model from a file by KAN.save."""
+        return cls.from_kan(KAN.load(path, **options))
 
     def checkout(self, model_id: str) -> "MultKAN":
-        """KAN.checkout; without auto_save from the files in ckpt_path."""
+        """KAN.checkout; with auto_save=False from the files in ckpt_path."""
         return super().checkout(model_id) if self.auto_save else Steps(self.ckpt_path).checkout(model_id)
 
     def rewind(self, model_id: str) -> "MultKAN":
-        """KAN.rewind; without auto_save from the files in ckpt_path."""
+        """KAN.rewind; with auto_save=False from the files in ckpt_path."""
         if not self.auto_save:
             return self.checkout(model_id).rewind(model_id)
         return super().rewind(model_id)
 
     def speed(self, compile: bool = False):
-        """KAN.speed; states are no longer kept, as in pykan."""
+        """KAN.speed; sets auto_save=False, as in pykan."""
         self.auto_save = False
         return super().speed(compile)
 
 
-for _name in SEEN:
-    setattr(MultKAN, _name, seen(KAN, _name))
+for _name in ACTIVATIONS:
+    setattr(MultKAN, _name, lazy_activations(KAN, _name))
 
 
-def named(function):
+def named(function: str | SymbolicFunction | Callable) -> str | SymbolicFunction | Callable:
+    """The function itself, or a lambda as an entry anonymous_N of the library."""
     if isinstance(function, str | SymbolicFunction) or getattr(function, "__name__", "<lambda>") != "<lambda>":
         return function
     count = sum(name.startswith("anonymous_") for name in SYMBOLIC_LIB)
     return add_symbolic(f"anonymous_{count}", function)
 
 
-def _of_arrays(function: Callable) -> Callable[[Tensor], Tensor]:
-    """A function of arrays as one of tensors."""
+def _on_arrays(function: Callable) -> Callable[[Tensor], Tensor]:
+    """A function of tensors that calls this one with numpy arrays."""
     return lambda values: torch.as_tensor(function(values.cpu().numpy()), dtype=values.dtype, device=values.device)
 
 
-def _drawing(model, dataset, folder, every: int, callback: Callable | None, in_vars, out_vars, beta) -> Callable:
-    """A callback of fit that draws the network after every so many steps, and then calls the other."""
+def _plot_steps(
+    model: MultKAN, dataset, folder: str | os.PathLike, every: int, callback: Callable | None, in_vars, out_vars,
+    beta: float,
+) -> Callable:  # fmt: skip
+    """A callback of fit that draws the network after every `every`-th step, then calls `callback`."""
     os.makedirs(folder, exist_ok=True)
     x = dataset["test_input"] if isinstance(dataset, dict) else None
 
-    def draw(step: int, results: dict):
+    def draw(step: int, results: dict) -> Any:
         if step % every == 0:
             KAN.plot(
                 model, beta=beta, in_vars=in_vars, out_vars=out_vars, title=f"Step {step}", x=x,

@@ -1,16 +1,29 @@
-"""What pykan's models do beside their work: seed everything, remember their input, draw by pyplot, count in numpy."""
+"""pykan's side effects: global seeding, cached inputs, pyplot figures, numpy results."""
 
 import functools
 import random
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...transforms import by_func
+from ...transforms import by_func, by_jit, unwrapped
+
+Forward = TypeVar("Forward", bound=Callable[..., Tensor])
+
+
+class CachingModel(Protocol):
+    """A model that keeps the input of its last forward pass, and the tensors that it was computed with."""
+
+    cache_data: Tensor | None
+    last_forward: tuple[Tensor, int | None, list[int]] | None
+
+    def modules(self) -> Iterator[nn.Module]: ...
 
 
 def seed_all(seed: int) -> None:
-    """Seed torch's, random's and, where it is installed, numpy's global generators."""
+    """Seed the global generators of torch, random and, if it is installed, numpy."""
     torch.manual_seed(seed)
     random.seed(seed)
     try:
@@ -20,44 +33,42 @@ def seed_all(seed: int) -> None:
     np.random.seed(seed)
 
 
-def remember(model, x: Tensor) -> None:
-    """Make x, a reference, what the model was last given; what was computed from other data is dropped.
+def cache_input(model: CachingModel, x: Tensor) -> None:
+    """Store a reference to x as model.cache_data, and drop activations of earlier data.
 
-    Of torch.func's transforms it is the rows of the whole batch. While torch.export traces nothing is remembered.
+    Within torch.func's transforms x is the whole batch. Nothing is stored while torch.export traces.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or by_jit():
         return
-    model._record, model._ran_with = None, None
+    model._record, model.last_forward = None, None
     if torch.compiler.is_compiling():
-        transformed = by_func()
-        model.cache_data = None if transformed else x.detach()
+        model.cache_data = None if by_func() else x.detach()
         return
-    model.cache_data = _plain(x)
-    model._ran_with = model.cache_data, _version(model.cache_data), _parameters(model)
+    model.cache_data = unwrapped(x)
+    model.last_forward = model.cache_data, _version(model.cache_data), _parameters(model)
 
 
-def remembering(cls: type):
-    """forward of a class of models as one that remembers its input."""
-    forward = cls.forward
+def caching_input(forward: Forward) -> Forward:
+    """forward of a class of models, with cache_input."""
 
     @functools.wraps(forward)
-    def remembers(model, x: Tensor, *args, **options) -> Tensor:
+    def caching(model, x: Tensor, *args, **options) -> Tensor:
         y = forward(model, x, *args, **options)
-        remember(model, x)
+        cache_input(model, x)
         return y
 
-    return remembers
+    return cast(Forward, caching)
 
 
-def check_same(model) -> None:
-    """RuntimeError where the last forward pass was with parameters or data that are no longer what they were."""
-    data, version, parameters = model.__dict__.get("_ran_with") or (None, None, None)
-    if data is None or model.cache_data is not data:  # that of get_act, fit, or a file
+def check_unchanged(model: CachingModel) -> None:
+    """RuntimeError if the parameters were exchanged or the data changed in place since the last forward pass."""
+    data, version, parameters = model.__dict__.get("last_forward") or (None, None, None)
+    if data is None or model.cache_data is not data:  # cache_data comes from get_act, fit or a file
         return
     if parameters != _parameters(model):
         raise RuntimeError(
             "the last forward pass had other tensors as parameters than the model has now (torch.func.functional_call, "
-            "or a change of grids): expected this call where they are the same, or another forward pass before it"
+            "or a change of grids): expected another forward pass before this call"
         )
     if version != _version(data):
         raise RuntimeError(
@@ -66,7 +77,7 @@ def check_same(model) -> None:
         )
 
 
-def _parameters(model) -> list[int]:
+def _parameters(model: CachingModel) -> list[int]:
     return [id(p) for module in model.modules() for p in module._parameters.values()]
 
 
@@ -74,43 +85,31 @@ def _version(x: Tensor) -> int | None:
     return None if x.is_inference() else x._version
 
 
-def _plain(x: Tensor) -> Tensor:
-    """x as it is outside of torch.func's transforms, detached: what they map over comes first."""
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(x):
-        place = functorch.maybe_get_bdim(x) if functorch.is_batchedtensor(x) else 0
-        x = functorch.get_unwrapped(x)
-        with torch._C._DisableFuncTorch():
-            x = x.movedim(place, 0) if place > 0 else x
-    with torch._C._DisableFuncTorch():
-        return x.detach()
-
-
-def seen(cls: type, name: str) -> property:
-    """The property of this name, computed from what the model was last given where that was not yet done."""
-    kept = getattr(cls, name)
+def lazy_activations(cls: type[nn.Module], name: str) -> property:
+    """The property of this name, which first runs get_act on cache_data if necessary."""
+    activations = getattr(cls, name)
 
     def read(model):
         if model._record is None and model.cache_data is not None:
-            check_same(model)
+            check_unchanged(model)
             model.get_act()
-        return kept.fget(model)
+        return activations.fget(model)
 
-    return property(read, doc=f"{name} of what the model was last given, see {cls.__name__}.")
+    return property(read, doc=f"{name} of cache_data, the last input; see {cls.__name__}.")
 
 
-def numbers(results: dict) -> dict:
-    """What fit returns as pykan has it: lists of numpy's numbers, and nothing that pykan has not."""
-    found = {name: values for name, values in results.items() if name not in ("grid", "stopped")}
+def pykan_results(results: dict) -> dict:
+    """The results of fit that pykan has, as lists of numpy numbers."""
+    shared = {name: values for name, values in results.items() if name not in ("grid", "stopped")}
     try:
         import numpy as np
     except ImportError:
-        return found
-    return {name: [np.float64(value) for value in values] for name, values in found.items()}
+        return shared
+    return {name: [np.float64(value) for value in values] for name, values in shared.items()}
 
 
-def on_pyplot(figure):
-    """Make a figure pyplot's current one, so that plt.savefig and plt.show mean it."""
+def on_pyplot(figure: Any) -> Any:
+    """Make a matplotlib Figure the current one of pyplot, for plt.savefig and plt.show; returns it."""
     import matplotlib.pyplot as plt
 
-    return plt.figure(FigureClass=lambda **_: figure)
+    return plt.figure(FigureClass=cast(Any, lambda **_: figure))

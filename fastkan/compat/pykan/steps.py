@@ -1,4 +1,4 @@
-"""Steps: the history of a model in the files that pykan keeps: history.txt and a checkpoint for every state."""
+"""Steps: the history of a model in pykan's files, history.txt and a checkpoint for every state."""
 
 import os
 import re
@@ -12,14 +12,14 @@ LOG = "history.txt"
 
 
 class Steps(History):
-    """A History in a folder, as pykan writes it: a state a.b is a.b_config.yml, a.b_state and a.b_cache_data."""
+    """A History in a folder, in pykan's format: state a.b is a.b_config.yml, a.b_state and a.b_cache_data."""
 
     def __init__(self, folder: str | os.PathLike):
         super().__init__(folder)
 
     @classmethod
-    def begun(cls, folder: str | os.PathLike) -> "Steps":
-        """One without a past, whatever history.txt in the folder tells."""
+    def new(cls, folder: str | os.PathLike) -> "Steps":
+        """An empty history; history.txt in the folder is overwritten."""
         steps = cls(folder)
         os.makedirs(folder, exist_ok=True)
         steps._log([])
@@ -30,13 +30,13 @@ class Steps(History):
         path = Path(self.folder, LOG)
         if not path.exists():
             return []
-        found = []
+        entries = []
         for line in path.read_text(encoding="utf-8").splitlines():
             parts = line.split(" => ")
             if len(parts) in (2, 3) and re.fullmatch(r"\d+\.\d+", parts[-1]):
                 before, what = parts[:-1] if len(parts) == 3 else (None, parts[0])
-                found.append(Entry(parts[-1], before, what))
-        return found
+                entries.append(Entry(parts[-1], before, what))
+        return entries
 
     def __str__(self) -> str:
         return _text(self.entries)
@@ -50,9 +50,9 @@ class Steps(History):
         return number
 
     def checkout(self, name: str, **options):
-        """The model in the state of this number, with a history that goes on from there."""
+        """The model in the state of this number or label, with a history that continues from there."""
         number = self.find(name)
-        found = self.model_class.of(checkpoint.read(self._path(number), **options)[0], self.folder, number)
+        found = self.model_class.from_kan(checkpoint.read(self._path(number), **options)[0], self.folder, number)
         found._history = self.branch(number)
         return found
 

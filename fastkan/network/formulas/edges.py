@@ -49,8 +49,8 @@ def fix_symbolic(
 
     Raises:
         ValueError: no data, data that are not finite, f is not finite on any of them, or fits only by numbers that
-        cancel in the model's type. Then, and with KeyError, IndexError or TypeError for a wrong argument, the model
-        stays as it was.
+            cancel in the model's type. Then, and with KeyError, IndexError or TypeError for a wrong argument, the
+            model stays as it was.
     """
     _edge(model, l, i, j)
     function = in_library(fun_name)

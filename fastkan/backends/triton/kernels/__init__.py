@@ -1,1 +1,1 @@
-"""The kernels, and the device functions of the basis families that they call."""
+"""The kernels, and the device functions of the basis families."""

@@ -1,4 +1,4 @@
-"""The base function in Triton: one more feature of every input."""
+"""The base function in Triton: an additional feature of every input."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ from ....basis.base import sigmoid_derivative
 # BASES, as in fastkan/basis/base.py
 ZERO = tl.constexpr(0)
 _IDENTITY = tl.constexpr(1)
-MAX_ORDER = 11  # of derivatives, as on every backend that is not the reference
+MAX_ORDER = 11  # of derivatives, as on every backend except the reference
 # sigma^(d) as a polynomial in sigma, constant first, d = 0, 1, ...
 _SIGMA = tuple(tuple(sigmoid_derivative(order)) for order in range(MAX_ORDER + 1))
 

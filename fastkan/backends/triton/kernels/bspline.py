@@ -1,7 +1,7 @@
-"""B-splines in Triton: where a tile of x lies on its knots, and the value of any function there.
+"""B-splines in Triton: knot span and basis functions for a tile of x.
 
-`prepare` does what depends on x alone and `feature` what depends on the function f too; both are elementwise, so a tile
-may have any shape and x stays in registers while f goes by. Names and conventions are those of csrc/basis/bspline.h.
+`prepare` computes the part that depends on x alone, `feature` the rest for one function f. Both are elementwise: a tile
+may have any shape, and x stays in registers in a loop over f. Names and conventions are those of csrc/basis/bspline.h.
 """
 
 import triton
@@ -12,7 +12,7 @@ from .family import Family
 # OUTSIDE, as in fastkan/basis/bspline.py
 _ZERO = tl.constexpr(0)
 _LINEAR = tl.constexpr(1)
-# A coordinate at which every function is zero.
+# A coordinate at which all functions are zero.
 _FAR = tl.constexpr(-1e6)
 # max(c (2 - |t|), 0)^3 - max(d (1 - |t|), 0)^3 is the uniform cubic spline: c^3 = 1/6, d^3 = 4/6
 _C = tl.constexpr(0.5503212081491045)
@@ -21,32 +21,32 @@ _D = tl.constexpr(0.8735804647362989)
 
 @triton.constexpr_function
 def _is_closed(order, degree, uniform):
-    """Uniform cubics are evaluated in closed form, below the order at which they jump at their knots."""
+    """Whether to evaluate in closed form: uniform cubics, at orders at which they are continuous."""
     return uniform and degree == 3 and order < 3
 
 
 @triton.jit
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """The state from which `feature` evaluates derivatives of that order: x in the type of the coordinate, knots a
-    pointer to the first knot of each element's row, F + degree + 1 of them."""
+    """The state for `feature` at that derivative order. x: in the coordinate's type; knots: pointers to the first
+    knot of each element, of F + degree + 1."""
     if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
-        z, over_h = _coordinate(x, knots, F + SPEC.degree)
+        z, inv_h = _coordinate(x, knots, F + SPEC.degree)
         if SPEC.outside == _ZERO:
-            return z, over_h
+            return z, inv_h
         end = tl.minimum(tl.maximum(z, SPEC.degree), F)
         beyond = z - end
         if ORDER >= (2 if SPEC.outside == _LINEAR else 1):
             end = tl.where(beyond == 0, end, _FAR)
         if SPEC.outside == _LINEAR and ORDER == 0:
-            return end, over_h, beyond
-        return end, over_h
+            return end, inv_h, beyond
+        return end, inv_h
     else:
         return window(x, knots, F, ORDER, SPEC)
 
 
 @triton.jit
 def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """d^ORDER/dx^ORDER of function f. A NaN in x is for the caller to put into the first degree + 1 functions."""
+    """d^ORDER/dx^ORDER of function f. The caller writes the NaN of a NaN x to the first degree + 1 functions."""
     if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
         t = state[0] - (f + 2)
         y = _cubic(t, ORDER)
@@ -66,12 +66,12 @@ def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
 
 @triton.jit
 def _coordinate(x, knots, intervals):
-    """(x - first knot) / h, and 1 / h; the first knot as a sum of two, since its rounding would move every x."""
+    """(x - first knot) / h, and 1 / h; the first knot as a sum of two numbers, to avoid its rounding error."""
     first = tl.load(knots)
-    over_h = (intervals / (tl.load(knots + intervals) - first)).to(x.dtype)
+    inv_h = (intervals / (tl.load(knots + intervals) - first)).to(x.dtype)
     high = first.to(x.dtype)
     low = (first - high.to(tl.float64)).to(x.dtype)
-    return ((x - high) - low) * over_h, over_h
+    return ((x - high) - low) * inv_h, inv_h
 
 
 @triton.jit
@@ -93,13 +93,13 @@ def _cubic(t, ORDER: tl.constexpr):
 
 @triton.jit
 def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """The start of the window and the values of its functions, those that may be non-zero at x.
+    """Start of the window, and values of its degree + 1 functions.
 
-    In the tail some of them lie outside 0..F-1 and are none. A NaN in x has start 0 and NaN values.
+    On the extended knots some of them lie outside 0..F-1 and do not exist. A NaN in x gives start 0 and NaN values.
     """
     intervals = F + SPEC.degree
     if SPEC.uniform:
-        z, over_h = _coordinate(x, knots, intervals)
+        z, inv_h = _coordinate(x, knots, intervals)
         inside = (z >= 0) & (z < intervals)
         if SPEC.outside == _ZERO:
             end = tl.minimum(tl.maximum(z, 0), intervals)
@@ -108,11 +108,11 @@ def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
         at_end = (z if SPEC.outside == _ZERO else end) == F
         last = tl.where(at_end, F - 1, intervals - 1)
         m = tl.minimum(end.to(tl.int32), last)
-        beyond = (z - end) / over_h
+        beyond = (z - end) / inv_h
         u = end - m
-        w = _uniform_functions(u, over_h, ORDER, SPEC.degree)
+        w = _uniform_functions(u, inv_h, ORDER, SPEC.degree)
         if SPEC.outside == _LINEAR and ORDER == 0:
-            slope = _uniform_functions(u, over_h, 1, SPEC.degree)
+            slope = _uniform_functions(u, inv_h, 1, SPEC.degree)
     else:
         low = tl.load(knots + SPEC.degree).to(x.dtype)
         high = tl.load(knots + F).to(x.dtype)
@@ -144,7 +144,7 @@ def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
 
 @triton.jit
 def _interval(x, at_end, knots, intervals, SEARCH: tl.constexpr):
-    """The last knot but the last at or below x; strictly below where the grid range ends."""
+    """Index of the last knot, excluding the very last, at or below x; strictly below x at the end of the grid range."""
     m = tl.zeros(x.shape, tl.int32)
     for step in tl.static_range(SEARCH):
         probe = m + (1 << (SEARCH - 1 - step))
@@ -161,7 +161,7 @@ def _interval(x, at_end, knots, intervals, SEARCH: tl.constexpr):
 
 
 @triton.jit
-def _uniform_functions(u, over_h, ORDER: tl.constexpr, DEGREE: tl.constexpr):
+def _uniform_functions(u, inv_h, ORDER: tl.constexpr, DEGREE: tl.constexpr):
     """left(j) = u + j - 1, right(j) = j - u, every support r, in units of h."""
     one = u * 0 + 1
     w = (one,)
@@ -185,14 +185,14 @@ def _uniform_functions(u, over_h, ORDER: tl.constexpr, DEGREE: tl.constexpr):
         if ORDER > DEGREE:
             y = one * 0
         for _ in tl.static_range(ORDER if ORDER <= DEGREE else 0):
-            y = y * over_h
+            y = y * inv_h
         v = v + (y,)
     return v
 
 
 @triton.jit
 def _functions(x, m, knots, intervals, ORDER: tl.constexpr, DEGREE: tl.constexpr):
-    """Any knots: left(j) = x - t_{m+1-j}, right(j) = t_{m+j} - x; indices past the ends belong to no function."""
+    """Any knots: left(j) = x - t_{m+1-j}, right(j) = t_{m+j} - x; indices beyond the ends belong to no function."""
     left = ()
     right = ()
     for j in tl.static_range(1, DEGREE + 1):

@@ -1,4 +1,4 @@
-"""Chebyshev polynomials in Triton; what they are stands in fastkan/basis/chebyshev.py."""
+"""Chebyshev polynomials in Triton; defined in fastkan/basis/chebyshev.py."""
 
 import triton
 import triton.language as tl
@@ -16,7 +16,7 @@ def _factorial(n):
 
 @triton.jit
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """z, the factor of a derivative, and the number of functions."""
+    """z clamped to [-1, 1], the factor of the derivative, and the number of functions."""
     first = tl.load(knots)
     over = (2 / (tl.load(knots + F) - first)).to(x.dtype)
     high = first.to(x.dtype)
@@ -32,7 +32,7 @@ def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
 
 @triton.jit
 def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """T_f^(ORDER) by its recurrence from 0, taken where it passes f."""
+    """T_f^(ORDER): runs the recurrence over all functions and selects the value at f."""
     z = state[0]
     y = z * 0 + f * 0.0
     below = z * 0

@@ -1,4 +1,4 @@
-"""Moments of every edge's values phi[i,o](x[n,i]), and back through them, an input at a time: no [N, I, O] anywhere."""
+"""Moments of every edge's values phi[i,o](x[n,i]) and their backward, one input at a time: no [N, I, O] tensor."""
 
 import triton
 import triton.language as tl
@@ -13,10 +13,10 @@ def moments(x_data, coef, base_weight, grid, parts, N, I, O, F, SPLITS, x_n, x_i
             base_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, BASE: tl.constexpr, INDEX: tl.constexpr,
             COORDINATE: tl.constexpr, ACCUMULATOR: tl.constexpr, BN: tl.constexpr, BO: tl.constexpr,
             BF: tl.constexpr):  # fmt: skip
-    """parts[split, :, i, o] of a share of the rows: sum |phi| over N, their mean, sum (phi - mean)^2.
+    """parts[split, :, i, o] of a split of the rows: sum |phi| / N, mean of phi, sum (phi - mean)^2.
 
-    Blocks of rows are joined as in Chan, Golub and LeVeque, COMPSTAT 1982; the mean starts with the first row's value,
-    so that an edge that is constant has the sum 0.
+    Blocks of rows are merged as in Chan, Golub and LeVeque, COMPSTAT 1982; the mean starts at the first row's value, so
+    that constant edges have exactly 0.
     """
     columns = tl.cdiv(O, BO)
     o = block(tl.program_id(0) % columns * BO, BO, INDEX)
@@ -57,7 +57,7 @@ def backward(x_data, u_data, terms, coef, base_weight, grid, grad_x, grad_coef, 
              SPEC: tl.constexpr, BASE: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr,
              OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr,
              BO: tl.constexpr, BF: tl.constexpr):  # fmt: skip
-    """Programs below X_TILES make a column of grad_x for BN rows, the others a tile [BF, BO] of grad_coef."""
+    """The first X_TILES programs compute a column of grad_x for BN rows, the others a tile [BF, BO] of grad_coef."""
     if tl.program_id(0) < X_TILES:
         _x_column(tl.program_id(0), x_data, u_data, terms, coef, base_weight, grid, grad_x, N, I, O, F, x_n, x_i, u_n,
                   u_o, t_k, t_i, t_o, coef_i, coef_f, coef_o, base_i, base_o, grid_i, FAMILY, SPEC, BASE, INDEX,
@@ -126,7 +126,7 @@ def _coef_tile(tile, x_data, u_data, terms, coef, base_weight, grid, grad_coef, 
 def _cotangent(x, n, u_data, terms, coef, base_weight, grid, i, o, N, O, F, u_n, u_o, t_k, t_i, t_o, coef_i, coef_f,
                coef_o, base_i, base_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, BASE: tl.constexpr,
                ACCUMULATOR: tl.constexpr):  # fmt: skip
-    """u[n,o] + t0[i,o] sign(phi[n,o]) + t1[i,o] + t2[i,o] phi[n,o], where sign(0) is 0; of NaN it is NaN."""
+    """u[n,o] + t0[i,o] sign(phi[n,o]) + t1[i,o] + t2[i,o] phi[n,o], where sign(0) = 0; NaN stays NaN."""
     phi = edge(x, coef + i * coef_i, base_weight, grid + i * grid_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
                FAMILY, SPEC, 0, BASE, ACCUMULATOR)  # fmt: skip
     at = terms + i * t_i + o * t_o

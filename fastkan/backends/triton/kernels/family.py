@@ -1,11 +1,11 @@
-"""What a basis family has to bring to the kernels: functions of tiles, and what they are compiled for."""
+"""The interface between basis families and kernels: device functions and their compile-time constants."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """The parts of a Spec that a kernel is compiled for; 2^search is at least the number of knots."""
+    """Fields of a Spec that are compile-time constants; 2^search is at least the number of knots."""
 
     degree: int
     outside: int
@@ -16,13 +16,13 @@ class Shape(NamedTuple):
 class Family(NamedTuple):
     """Device functions of one family of features Phi_f(x); SPEC is a Shape.
 
-    prepare(x, knots, F, ORDER, SPEC) -> state: what depends on x alone; knots points to the first knot of each row.
+    prepare(x, knots, F, ORDER, SPEC) -> state: depends on x alone; knots points to the first knot of each row.
     feature(state, f, ORDER, SPEC): d^ORDER/dx^ORDER of function f.
     window(x, knots, F, ORDER, SPEC) -> start, values...: the degree + 1 neighbours that may be non-zero at x, or None
         where a family has no local support.
 
-    All are elementwise. A NaN in x makes the window's values NaN; `feature` may lose it. `version` tells Triton's cache
-    on disk that one of the functions changed.
+    All are elementwise. A NaN in x makes the window's values NaN; `feature` may lose it. `version` invalidates Triton's
+    disk cache when one of the functions changes.
     """
 
     prepare: Callable

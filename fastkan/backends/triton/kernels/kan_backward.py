@@ -3,9 +3,9 @@
     grad_x[n,i]      = s[n,i] sum_f B'_f(x[n,i]) sum_o u[n,o] coef[i,f,o]
     grad_coef[i,f,o] = sum_n s[n,i] B_f(x[n,i]) u[n,o]
 
-The base function is one more f. The first programs make tiles of grad_x, the others tiles of grad_coef. Features
-are made again from x. Nothing is added up by atomics: where grad_coef is split over the rows, the program that arrives
-last at a tile adds its parts in their order.
+The base function is an additional f. The first programs compute tiles of grad_x, the others tiles of grad_coef.
+Features are recomputed from x. No floating-point atomics: with split-K over the rows, the program that finishes last on
+a tile of grad_coef adds the partial sums in a fixed order.
 """
 
 import triton
@@ -126,7 +126,7 @@ def _coef_matrix(tile, x_data, s_data, u_data, grid, grad_coef, grad_base, parts
                  BASE: tl.constexpr, SPLITS: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr,
                  OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr,
                  BI: tl.constexpr, BO: tl.constexpr):  # fmt: skip
-    """A tile [BI, BO] of one function f, over a share of the rows; f = F is the base function."""
+    """A tile [BI, BO] of one function f, over a split of the rows; f = F is the base function."""
     functions = F
     if grad_base is not None:
         functions += 1
@@ -153,11 +153,11 @@ def _coef_matrix(tile, x_data, s_data, u_data, grid, grad_coef, grad_base, parts
         part = parts + f * O
         size = tl.full([], I, INDEX) * functions * O
         store(part + split * size, total, i, o, functions * O, 1, I, O)
-        tl.debug_barrier()  # all of this program's part is written before it says so
+        tl.debug_barrier()  # partial sums are written before the counter is incremented
         last = tl.atomic_add(arrived + tile, 1, sem="acq_rel") == SPLITS - 1
         tl.debug_barrier()
         if last:
-            tl.store(arrived + tile, 0)  # for another launch with the same memory
+            tl.store(arrived + tile, 0)  # reset for the next launch
             total = tl.zeros([BI, BO], ACCUMULATOR)
             for k in range(SPLITS):
                 mask = (i < I)[:, None] & (o < O)[None, :]
@@ -201,7 +201,7 @@ def _coef_sorted(tile, x_data, s_data, u_data, grid, grad_coef, keys, ranges, N,
                  grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, ORDER: tl.constexpr, INDEX: tl.constexpr,
                  COORDINATE: tl.constexpr, OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr,
                  CHUNK: tl.constexpr, BN: tl.constexpr, BF: tl.constexpr, BO: tl.constexpr):  # fmt: skip
-    """A tile [BF, BO] of one input: only the rows whose windows meet its functions."""
+    """A tile [BF, BO] of one input, from the rows whose windows meet its functions."""
     columns, blocks, chunks = tl.cdiv(O, BO), tl.cdiv(F, BF), tl.cdiv(N, CHUNK)
     i = tl.full([], tile // (blocks * columns), INDEX)
     j = tile // columns % blocks

@@ -1,7 +1,7 @@
 """dT/du: y[n,o] = sum_i s[n,i] (base_weight[i,o] b^(d)(x) + sum_f coef[i,f,o] B_f^(d)(x)) + bias[o].
 
-As a matrix product [N, I F] x [I F, O] whose left operand is made from a tile of x in registers, one function after the
-other; or by gathering, from each row, the DEGREE + 1 rows of coefficients of its window.
+Either a matrix product [N, I F] x [I F, O] whose left operand is computed in registers from a tile of x, one function
+at a time; or, for each row, a gather of the DEGREE + 1 rows of coefficients of its window.
 """
 
 import triton

@@ -1,4 +1,4 @@
-"""The rows of every input in the order of the windows they fall into, chunk by chunk."""
+"""Sorts the rows of every input by knot span, chunk by chunk."""
 
 import triton
 import triton.language as tl
@@ -11,8 +11,8 @@ LAST = tl.constexpr(0x7FFFFFFF)
 @triton.jit
 def order(x_data, grid, keys, ranges, N, I, F, x_n, x_i, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr,
           INDEX: tl.constexpr, COORDINATE: tl.constexpr, CHUNK: tl.constexpr, BF: tl.constexpr):  # fmt: skip
-    """keys[i, chunk]: (start + degree) CHUNK + row within the chunk, ascending; ranges[i, chunk, j]: the first and the
-    last but one of the keys whose windows meet the functions j BF .. j BF + BF - 1."""
+    """keys[i, chunk]: (start + degree) CHUNK + row within the chunk, ascending; ranges[i, chunk, j]: begin and end of
+    the keys whose windows meet the functions j BF .. j BF + BF - 1."""
     chunks = tl.cdiv(N, CHUNK)
     i = tl.full([], tl.program_id(0) // chunks, INDEX)
     chunk = tl.program_id(0) % chunks

@@ -1,4 +1,4 @@
-"""Gaussian radial functions in Triton; what they are stands in fastkan/basis/rbf.py."""
+"""Gaussian radial functions in Triton; defined in fastkan/basis/rbf.py."""
 
 import triton
 import triton.language as tl
@@ -10,15 +10,15 @@ from .family import Family
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """(x - c_0) / h, and 1 / h."""
     first = tl.load(knots)
-    over_h = (F / (tl.load(knots + F) - first)).to(x.dtype)
+    inv_h = (F / (tl.load(knots + F) - first)).to(x.dtype)
     high = first.to(x.dtype)
     low = (first - high.to(tl.float64)).to(x.dtype)
-    return ((x - high) - low) * over_h - 0.5, over_h
+    return ((x - high) - low) * inv_h - 0.5, inv_h
 
 
 @triton.jit
 def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """H_d(t) exp(-t^2) (-1/h)^d, 0 where exp(-t^2) is."""
+    """H_d(t) exp(-t^2) (-1/h)^d; 0 where exp(-t^2) underflows."""
     t = state[0] - f
     below = t * 0
     y = below + 1

@@ -1,21 +1,21 @@
-"""Tiles of matrices of any strides, and their products."""
+"""Tiles of strided matrices, and their products."""
 
 import triton
 import triton.language as tl
 
-# Triton's interpreter would multiply the bits of bfloat16 numbers.
+# Triton's interpreter multiplies the bit patterns of bfloat16 numbers.
 _WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
 def block(start, SIZE: tl.constexpr, INDEX: tl.constexpr):
-    """The SIZE indices from start, in a type that holds every offset they are multiplied into."""
+    """The indices start .. start + SIZE - 1, in a type wide enough for offsets."""
     return tl.full([SIZE], start, INDEX) + tl.arange(0, SIZE).to(INDEX)
 
 
 @triton.jit
 def load(data, r, c, row, column, R, C):
-    """data[r, c] as a tile, zeros where r or c reach past [R, C]; row and column are strides."""
+    """data[r, c] as a tile, zeros outside of [R, C]; row and column are strides."""
     return tl.load(data + r[:, None] * row + c[None, :] * column, (r < R)[:, None] & (c < C)[None, :], 0.0)
 
 
@@ -30,7 +30,7 @@ def store(data, value, r, c, row, column, R, C):
 
 @triton.jit
 def product(a, b, total, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
-    """total + a @ b, its operands rounded to OPERAND."""
+    """total + a @ b, with operands rounded to OPERAND."""
     a = a.to(OPERAND)
     b = b.to(OPERAND)
     if _WIDEN:
@@ -41,7 +41,7 @@ def product(a, b, total, OPERAND: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def swizzle(tile, rows, columns, GROUP: tl.constexpr):
-    """Row and column of a tile when GROUP rows of tiles go together, so that what they share stays in the cache."""
+    """Row and column of a tile, with GROUP rows of tiles scheduled together for reuse in the L2 cache."""
     first = tile // (GROUP * columns) * GROUP
     height = tl.minimum(rows - first, GROUP)
     within = tile % (GROUP * columns)

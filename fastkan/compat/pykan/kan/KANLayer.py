@@ -1,4 +1,4 @@
-"""kan.KANLayer: the numeric branch of a layer on its own, with pykan's arguments and results."""
+"""kan.KANLayer: the numeric branch of a layer, with pykan's arguments and results."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from .utils import sparse_mask
 
 
 class KANLayer(numeric.KANLayer):
-    """fastkan.network's KANLayer, whose forward pass also gives the values on every edge."""
+    """fastkan.network's KANLayer, whose forward also returns the values on every edge."""
 
     def __init__(
         self, in_dim: int = 3, out_dim: int = 2, num: int = 5, k: int = 3, noise_scale: float = 0.5,
@@ -23,28 +23,31 @@ class KANLayer(numeric.KANLayer):
     ):  # fmt: skip
         super().__init__(
             in_dim, out_dim, num, k, noise_scale, scale_base_mu, scale_base_sigma, scale_sp, base_fun, grid_eps,
-            tuple(grid_range), sp_trainable, sb_trainable, sparse_init, device=device, **options,
+            (grid_range[0], grid_range[1]), sp_trainable, sb_trainable, sparse_init, device=device, **options,
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x [N, I] -> the sums [N, O]; of every edge, [N, O, I], its input, its value and its spline without scale."""
+    # pykan's forward returns more than its base class does here
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """x [N, I] -> the sums [N, O]; and for every edge, [N, O, I], its input, value and spline without scale."""
         preacts = x[:, None].expand(-1, self.out_dim, -1)
         return super().forward(x), preacts, self.postacts(x), self.postspline(x)
 
     def update_grid_from_samples(self, x: Tensor, mode: str = "sample") -> None:
-        """Move the knots to where x [N, I] is. mode has no effect: functions are kept on the data and between them."""
+        """Fit the grid to x [N, I]. mode has no effect: the functions stay the same at the data and between them."""
         self.linear.update_grid(x, margin=0.0)
 
     @torch.no_grad()
     def initialize_grid_from_parent(
         self, parent: numeric.KANLayer, x: Tensor | None = None, mode: str = "sample"
     ) -> None:
-        """Take over the parent's grid range and splines, on this layer's number of intervals; without x and mode."""
+        """Copy the parent's grid range and splines, with this layer's number of intervals; ignores x and mode."""
         self.linear.set_grid(*splines_of(self, parent))
 
     def get_subset(self, in_id: Sequence[int], out_id: Sequence[int]) -> "KANLayer":
-        """A layer of these inputs and outputs of this one."""
-        return _own(self.rearranged(_integers(in_id), _integers(out_id)))
+        """A new layer with these inputs and outputs of this one."""
+        new = KANLayer.__new__(KANLayer)
+        new.__dict__.update(self.rearranged([int(i) for i in in_id], [int(j) for j in out_id]).__dict__)
+        return new
 
     def swap(self, i1: int, i2: int, mode: str = "in") -> None:
         """Exchange two inputs (mode "in") or two outputs ("out")."""
@@ -55,13 +58,3 @@ class KANLayer(numeric.KANLayer):
         self.mask = swapped.edge_mask
         self.linear.set_grid(swapped.linear.grid, swapped.linear.coef)
         self.scale_base, self.scale_sp = swapped.scale_base, swapped.scale_sp
-
-
-def _own(found: numeric.KANLayer) -> KANLayer:
-    new = KANLayer.__new__(KANLayer)
-    new.__dict__.update(found.__dict__)
-    return new
-
-
-def _integers(ids: Sequence[int]) -> list[int]:
-    return [int(i) for i in ids]

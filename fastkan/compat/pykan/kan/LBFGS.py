@@ -1,4 +1,6 @@
-"""kan.LBFGS: the optimizer, with the arguments of pykan's, which are torch's and tolerance_ys."""
+"""kan.LBFGS: the optimizer, with pykan's arguments: torch's and tolerance_ys."""
+
+from collections.abc import Callable
 
 import torch
 
@@ -8,9 +10,9 @@ __all__ = ["LBFGS"]
 
 
 class LBFGS(torch.optim.LBFGS):
-    """torch.optim.LBFGS; with line_search_fn="strong_wolfe" fastkan.network.train.lbfgs, at a fraction of its time.
+    """torch.optim.LBFGS; with line_search_fn="strong_wolfe" the faster fastkan.network.train.lbfgs.
 
-    tolerance_ys: curvatures below count as none; 1e-32 in the fast one, whatever is given.
+    tolerance_ys: smaller curvatures are ignored; always 1e-32 with "strong_wolfe".
     """
 
     def __init__(
@@ -19,10 +21,10 @@ class LBFGS(torch.optim.LBFGS):
         line_search_fn: str | None = None,
     ):  # fmt: skip
         super().__init__(params, lr, max_iter, max_eval, tolerance_grad, tolerance_change, history_size, line_search_fn)
-        self._fast = None
+        self._fast: lbfgs.LBFGS | None = None
 
-    def step(self, closure):
-        """Up to max_iter iterations; closure leaves gradients in .grad and returns the loss. Returns the first loss."""
+    def step(self, closure: Callable):
+        """Up to max_iter iterations; closure sets .grad and returns the loss. Returns the first loss."""
         group = self.param_groups[0]
         if group["line_search_fn"] != "strong_wolfe":
             return super().step(closure)

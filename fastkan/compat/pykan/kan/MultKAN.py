@@ -1,4 +1,4 @@
-"""kan.MultKAN: the network, and with it all that pykan's module of that name has in its namespace."""
+"""kan.MultKAN: the network, and the other names in the namespace of pykan's module."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""What `from kan import *` gives. Modules of pykan's names on fastkan: install makes them kan, kan.utils, and so on."""
+"""The names of `from kan import *`. These modules have pykan's names; install() imports them as kan, kan.utils, ..."""
 
 from .MultKAN import *
 from .utils import *

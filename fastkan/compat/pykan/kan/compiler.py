@@ -1,4 +1,4 @@
-"""kan.compiler: a SymPy expression as a network."""
+"""kan.compiler: from a SymPy expression to a network."""
 
 import contextlib
 
@@ -10,26 +10,27 @@ with contextlib.suppress(ImportError):
     import sympy
     from sympy import *
 
-from ....network.kanpiler import kanpiler as network_of
+from ....network.kanpiler import kanpiler as fastkan_kanpiler
 from ..model import MultKAN
 from ..steps import Steps
 
 
 def expr2kan(input_variables, expr, grid: int = 5, k: int = 3, auto_save: bool = False, **options) -> MultKAN:
-    """fastkan.kanpiler, whose further arguments are options; outside is "zero", as in pykan."""
-    found = MultKAN.of(network_of(input_variables, expr, grid, k, **{"outside": "zero"} | options))
+    """fastkan.kanpiler, which takes the options; outside is "zero" by default, as in pykan."""
+    options.setdefault("outside", "zero")
+    model = MultKAN.from_kan(fastkan_kanpiler(input_variables, expr, grid, k, **options))
     if auto_save:
-        found.history = Steps.begun(found.ckpt_path)
-    return found
+        model.history = Steps.new(model.ckpt_path)
+    return model
 
 
 sf2kan = kanpiler = expr2kan
 
 
 def next_nontrivial_operation(expr, scale=1, bias=0) -> tuple:
-    """What expr is without numbers that are added to it and factors, the last of these, and the last of those.
+    """expr without constant factors and summands, the last such factor, and the last such summand.
 
-    Of 3 exp(x) - 2 that is exp(x), 3, -2; scale and bias are returned where there is none.
+    3 exp(x) - 2 gives exp(x), 3, -2. Without such a constant, scale or bias is returned.
     """
     while expr.is_Add or expr.is_Mul:
         number, rest = expr.as_independent(*expr.free_symbols, as_Add=expr.is_Add)

@@ -1,4 +1,4 @@
-"""kan.experiment: a network pruned and refined in rounds, and which of the results no other beats."""
+"""kan.experiment: pruning and refinement of a network in rounds, and the Pareto frontier of the results."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,12 +10,12 @@ def runner1(
     prune_round: int = 3, refine_round: int = 3, edge_th: float = 1e-2, node_th: float = 1e-2,
     metrics: Sequence[Callable] | None = None, seed: int = 1,
 ) -> dict:  # fmt: skip
-    """Train with a penalty and prune, prune_round times; after each, refine to the grids and train without it.
+    """Train with a penalty and prune, prune_round times; after each, refine to the grids and train without penalty.
 
-    metrics: functions of a model and the dataset that give a tensor with one number.
+    metrics: functions of a model and the dataset that return a tensor with one element.
 
-    Returns arrays, with an entry for every pruned and every refined network: "test_loss", "c" the number of edges,
-    "G" the grid size, "id" its number in the history, and the metrics by their names.
+    Returns arrays with an entry for every pruned and every refined network: "test_loss", "c" the number of edges,
+    "G" the grid size, "id" its number in the history, and the metrics under their names.
     """
     import numpy as np
 
@@ -23,8 +23,8 @@ def runner1(
     result = {name: [] for name in ("test_loss", "c", "G", "id", *(metric.__name__ for metric in metrics))}
 
     def collect(model) -> None:
-        found = model.evaluate(dataset)
-        row = [found["test_loss"], found["n_edge"], found["n_grid"], f"{model.round}.{model.state_id}"]
+        scores = model.evaluate(dataset)
+        row = [scores["test_loss"], scores["n_edge"], scores["n_grid"], f"{model.round}.{model.state_id}"]
         row += [metric(model, dataset).item() for metric in metrics]
         for values, value in zip(result.values(), row, strict=True):
             values.append(value)
@@ -45,9 +45,9 @@ def runner1(
 
 
 def pareto_frontier(x, y):
-    """Of points (x, y), two arrays, those that no other is below or level with in both: x, y and their places."""
+    """The points (x, y), two arrays, that no other point equals or undercuts in both: x, y and their indices."""
     import numpy as np
 
-    beaten = (x[:, None] <= x) & (y[:, None] <= y)
-    places = np.flatnonzero(beaten.sum(0) == 1)
-    return x[places], y[places], places
+    dominates = (x[:, None] <= x) & (y[:, None] <= y)
+    indices = np.flatnonzero(dominates.sum(0) == 1)
+    return x[indices], y[indices], indices

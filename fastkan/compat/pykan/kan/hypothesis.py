@@ -1,7 +1,7 @@
-"""kan.hypothesis: separability, symmetry and the tree of a function, from fastkan.science.
+"""kan.hypothesis: separability, symmetry and the tree of a function, by fastkan.science.
 
-What pykan tests by medians of derivatives at single rows is tested so here too, with its thresholds (local=True there);
-the tree is that of fastkan.science, whose thresholds are shares from 0 to 1.
+The tests use pykan's method, medians of derivatives at single rows (local=True in fastkan.science), and its thresholds.
+The tree is fastkan.science's, whose thresholds are between 0 and 1.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ def detect_separability(
     model: Function, x: Tensor, mode: str = "add", score_th: float = 1e-2, res_th: float = 1e-2,
     n_clusters: int | Sequence[int] | None = None, bias: float = 0.0, verbose: bool = False,
 ) -> dict:  # fmt: skip
-    """fastkan.science.detect_separability; prints whether it was detected."""
-    found = science.detect_separability(model, x, mode, score_th, res_th, n_clusters, bias, verbose, local=True)
-    print(f"{mode} separability {'' if found['n_groups'] > 1 else 'not '}detected")
-    return found
+    """fastkan.science.detect_separability; prints the result."""
+    result = science.detect_separability(model, x, mode, score_th, res_th, n_clusters, bias, verbose, local=True)
+    print(f"{mode} separability {'' if result['n_groups'] > 1 else 'not '}detected")
+    return result
 
 
 def test_separability(
@@ -58,5 +58,5 @@ def plot_tree(
     model: Function, x: Tensor, in_var: Sequence | None = None, style: str = "tree", sym_th: float = 5e-2,
     sep_th: float = 1e-1, skip_sep_test: bool = False, verbose: bool = False,
 ):  # fmt: skip
-    """fastkan.science.plot_tree, on a new figure of pyplot's."""
+    """fastkan.science.plot_tree on a new pyplot figure."""
     return on_pyplot(science.plot_tree(model, x, in_var, style, sym_th, sep_th, skip_sep_test, verbose))

@@ -1,4 +1,4 @@
-"""kan.spline: B-splines and least squares by them, in pykan's shapes; evaluated in float64."""
+"""kan.spline: B-spline bases, curves and least-squares fits, with pykan's shapes; computed in float64."""
 
 import torch
 from torch import Tensor
@@ -7,20 +7,20 @@ from ....basis.bspline import bspline_features
 
 
 def B_batch(x: Tensor, grid: Tensor, k: int = 0, extend: bool = True, device: str = "cpu") -> Tensor:
-    """All B-splines of degree k: x [N, I], grid [I, G + 2k + 1] -> [N, I, G + k]. extend and device have no effect."""
+    """B-spline basis functions of degree k: x [N, I], grid [I, G + 2k + 1] -> [N, I, G + k]. Ignores extend, device."""
     return bspline_features(x.double(), grid.double(), k, "zero").to(x.dtype)
 
 
 def coef2curve(x_eval: Tensor, grid: Tensor, coef: Tensor, k: int, device: str = "cpu") -> Tensor:
-    """The splines with coefficients coef [I, O, G + k] at x_eval [N, I]: [N, I, O]."""
+    """Splines with coefficients coef [I, O, G + k] at x_eval [N, I]: [N, I, O]."""
     phi = bspline_features(x_eval.double(), grid.double(), k, "zero")
     return torch.einsum("nif,iof->nio", phi, coef.to(phi)).to(x_eval.dtype)
 
 
 def curve2coef(x_eval: Tensor, y_eval: Tensor, grid: Tensor, k: int) -> Tensor:
-    """The coefficients [I, O, G + k] of the splines that come closest to y_eval [N, I, O] at x_eval [N, I].
+    """Coefficients [I, O, G + k] of the least-squares splines through y_eval [N, I, O] at x_eval [N, I].
 
-    By least squares; of equally good ones the smallest, so that constant or few distinct x are no matter.
+    Minimum-norm, so that x may be constant or have few distinct values.
     """
     phi = bspline_features(x_eval.double(), grid.double(), k, "zero").transpose(0, 1)  # I N F
     coef = torch.linalg.pinv(phi) @ y_eval.double().transpose(0, 1)  # I F O
@@ -28,7 +28,7 @@ def curve2coef(x_eval: Tensor, y_eval: Tensor, grid: Tensor, k: int) -> Tensor:
 
 
 def extend_grid(grid: Tensor, k_extend: int = 0) -> Tensor:
-    """Knots [I, G + 1] continued by k_extend on both sides, in steps of the mean interval: [I, G + 1 + 2 k_extend]."""
+    """Knots [I, G + 1] extended by k_extend on both sides, in steps of the mean interval: [I, G + 1 + 2 k_extend]."""
     first, last = grid[:, :1], grid[:, -1:]
     steps = (last - first) / (grid.shape[1] - 1) * torch.arange(1, k_extend + 1, device=grid.device)
     return torch.cat([first - steps.flip(1), grid, last + steps], 1)
