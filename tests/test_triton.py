@@ -102,7 +102,7 @@ def test_every_contraction_matches_the_reference(triton, plan, monkeypatch, case
 
 
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", [0, 1, 3])
+@pytest.mark.parametrize("degree", [3, *long(0, 1)])
 def test_on_the_knots(triton, algorithm, degree, outside):
     for order, knots in itertools.product({0, degree}, ("promised", "even")):
         for contraction in ("kan_out", "kan_in", "kan_coef"):
@@ -110,7 +110,7 @@ def test_on_the_knots(triton, algorithm, degree, outside):
 
 
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", [0, 2, 3])
+@pytest.mark.parametrize("degree", [2, *long(0, 3)])
 def test_on_repeated_knots(triton, algorithm, degree, outside):
     for order in {0, degree}:
         p = Problem.random(20, 3, 5, 6, degree, order=order, outside=outside, knots="uneven", dtype=DOUBLE)
@@ -130,7 +130,7 @@ def test_empty_tensors(triton, shape):
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("outside", ["linear", *long("zero", "clamp")])
 def test_nans_match_the_reference(triton, algorithm, outside):
     for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, weighted=True)
@@ -143,7 +143,7 @@ def test_nans_match_the_reference(triton, algorithm, outside):
             assert torch.equal(got.isnan(), expected.isnan())
 
 
-@pytest.mark.parametrize("outside", ["zero", "clamp"])
+@pytest.mark.parametrize("outside", ["clamp", *long("zero")])
 def test_infinities_match_the_reference(triton, algorithm, outside):
     for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, base=None)
@@ -166,7 +166,7 @@ def test_any_layout(triton, plan, monkeypatch, contraction, examples):
 
 
 @pytest.mark.parametrize("gather", [False, True], ids=["matrix", "gather"])
-@pytest.mark.parametrize("splits", [1, 2, 3, 7])
+@pytest.mark.parametrize("splits", [3, *long(1, 2, 7)])
 def test_row_splits_are_summed_in_order(triton, plan, monkeypatch, launches, splits, gather):
     """However many shares, and however few rows the last has; twice the same, bit for bit."""
     monkeypatch.setattr(plan, "gather", gather)
