@@ -8,7 +8,7 @@ import torch
 
 from fastkan.compat.pykan import MultKAN
 from fastkan.network.formulas.edges import Replaced, Report
-from support.symbolic import become, kan, same, seen, state, uniform
+from support.symbolic import after_forward, fit_edge, kan, same, state, uniform
 
 
 def wild(x):
@@ -19,8 +19,8 @@ def mixed(kind=kan, **options):
     """[2, 1]: a sine, and a function that is none of the library's."""
     model = kind((2, 1), grid=60, base_fun="zero", **options)
     x = uniform(400, 2, seed=3)
-    become(model.act_fun[0], 0, 0, lambda t: torch.sin(2 * t), x[:, 0])
-    become(model.act_fun[0], 1, 0, wild, x[:, 1])
+    fit_edge(model.act_fun[0], 0, 0, lambda t: torch.sin(2 * t), x[:, 0])
+    fit_edge(model.act_fun[0], 1, 0, wild, x[:, 1])
     model.get_act(x)
     return model
 
@@ -28,9 +28,9 @@ def mixed(kind=kan, **options):
 def test_unfitted_edges_stay_numeric_and_warn(capsys):
     model = mixed()
     y = model(model.cache_data)
-    with pytest.warns(UserWarning, match=r"no function fits the edges \(0,1,0\) .* r2=0.*which stay numeric") as told:
+    with pytest.warns(UserWarning, match=r"no function fits the edges \(0,1,0\) .* r2=0.*which stay numeric") as caught:
         report = model.auto_symbolic()
-    assert told[0].filename == __file__ and "undo()" in str(told[0].message)
+    assert caught[0].filename == __file__ and "undo()" in str(caught[0].message)
     assert isinstance(report, Report) and isinstance(report.edges[0], Replaced)
     assert [(e.l, e.i, e.j, e.stays) for e in report.edges] == [(0, 0, 0, False), (0, 1, 0, True)]
     assert report.numeric == report.edges[1:] and report.edges[0].r2 > 0.999 > 0.9 > report.edges[1].r2
@@ -54,7 +54,7 @@ def test_bad_fits_warn_and_can_be_undone(verbose):
 
 
 def test_undo_brings_back_masks_constants_and_edges_that_were_symbolic():
-    model = seen(kan((3, 2, 1)))
+    model = after_forward(kan((3, 2, 1)))
     model.fix_symbolic(0, 0, 0, "tanh", verbose=False)
     model.remove_edge(0, 1, 0)
     model.act_fun[0].mask[2, 1] = 0.5
@@ -66,7 +66,7 @@ def test_undo_brings_back_masks_constants_and_edges_that_were_symbolic():
     assert model.symbolic_fun[0].mask[0, 2] == 0 == model.act_fun[0].mask[2, 0], "a constant of 0 is off"
     report.undo()
     assert same(before, state(model)) and torch.equal(model(model.cache_data), y)
-    smaller = seen(kan((3, 2, 1)))
+    smaller = after_forward(kan((3, 2, 1)))
     with warnings.catch_warnings(record=True):
         report = smaller.auto_symbolic(verbose=0)
     smaller.expand_width(1, 1)
@@ -76,8 +76,8 @@ def test_undo_brings_back_masks_constants_and_edges_that_were_symbolic():
 
 def test_functions_that_reach_the_threshold_go_before_simpler_ones():
     model = kan((1, 1), grid=40, base_fun="zero")
-    become(model.act_fun[0], 0, 0, lambda t: torch.tanh(3 * t), uniform(400, seed=1))
-    seen(model)
+    fit_edge(model.act_fun[0], 0, 0, lambda t: torch.tanh(3 * t), uniform(400, seed=1))
+    after_forward(model)
     options = {"lib": ["x", "tanh"], "weight_simple": 0.95, "verbose": 0}
     with pytest.warns(UserWarning, match="the outputs change by"):
         report = model.auto_symbolic(r2_threshold=0.0, **options)
@@ -88,8 +88,8 @@ def test_functions_that_reach_the_threshold_go_before_simpler_ones():
 
 def test_no_warnings_where_all_fits(recwarn):
     model = kan((1, 1), grid=40, base_fun="zero")
-    become(model.act_fun[0], 0, 0, lambda t: torch.sin(2 * t), uniform(400, seed=1))
-    assert seen(model).auto_symbolic(verbose=0).change < 1e-4
+    fit_edge(model.act_fun[0], 0, 0, lambda t: torch.sin(2 * t), uniform(400, seed=1))
+    assert after_forward(model).auto_symbolic(verbose=0).change < 1e-4
     assert model.auto_symbolic(verbose=0).edges == [] and not recwarn.list
 
 
@@ -109,7 +109,7 @@ def test_classes_are_kept():
     label = (wild(x[:, :1] / 2) + wild(x[:, 1:] / 2) > 0).double()
     model = kan((2, 1), grid=60, base_fun="zero")
     for i in range(2):
-        become(model.act_fun[0], i, 0, lambda t: wild(t / 2), x[:, i])
+        fit_edge(model.act_fun[0], i, 0, lambda t: wild(t / 2), x[:, i])
     model.get_act(x)
 
     def accuracy() -> float:

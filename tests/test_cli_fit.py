@@ -340,10 +340,10 @@ def test_numbers_of_cells(cell, decimal, value):
 def test_a_large_table_is_sampled_evenly_in_bounded_memory(tmp_path):
     with open(tmp_path / "t.csv", "w") as file:
         file.write("n,y\n" + "".join(f"{k},{k % 7}\n" for k in range(100_000)))
-    table, told = delimited.Delimited(tmp_path / "t.csv"), []
-    found = row_sample.read(table, 2000, 1, tell=told.append)
+    table, rows_read = delimited.Delimited(tmp_path / "t.csv"), []
+    found = row_sample.read(table, 2000, 1, tell=rows_read.append)
     n = found.values[:, 0]
-    assert found.total == told[-1] == 100_000 and len(n) == 2000 == len(n.unique())
+    assert found.total == rows_read[-1] == 100_000 and len(n) == 2000 == len(n.unique())
     assert bool((n.diff() > 0).all())  # in their order
     assert n.mean() == pytest.approx(50_000, abs=5 * 100_000 / math.sqrt(12 * 2000))  # five standard errors
     assert bool((row_sample.read(table, 2000, 1).values == found.values).all())

@@ -44,7 +44,7 @@ def calls(monkeypatch) -> dict[str, int]:
     return counted
 
 
-def taken_apart(calls: dict[str, int]) -> bool:
+def ran_layer_by_layer(calls: dict[str, int]) -> bool:
     return any(count for name, count in calls.items() if name.startswith("kan"))
 
 
@@ -55,7 +55,7 @@ def test_networks_run_in_one_call(calls):
         (k := network(), lambda x: in_turn(k, x)),
     ):
         model(data())
-        assert calls["stack_out"] and not taken_apart(calls)
+        assert calls["stack_out"] and not ran_layer_by_layer(calls)
         assert_same(model, apart, data(), rtol=1e-9, atol=1e-9)
         calls.update(dict.fromkeys(calls, 0))
 
@@ -64,7 +64,7 @@ def test_second_derivatives_in_a_loss_stay_fused(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(40, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
-    assert calls["stack_backward"] and not taken_apart(calls)
+    assert calls["stack_backward"] and not ran_layer_by_layer(calls)
     expected = torch.autograd.grad(burgers(lambda x: layered(x, (), made, "reference"), x), [x, *weights(made)])
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
@@ -75,7 +75,7 @@ def test_higher_derivatives_go_layer_by_layer(calls, depth):
     made = leaves(smooth((2, 4, 1)))
     x = rows(10, 2).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights=False)
-    assert taken_apart(calls) == (depth > stack.MAX_GPU_TANGENTS + 1)
+    assert ran_layer_by_layer(calls) == (depth > stack.MAX_GPU_TANGENTS + 1)
     expected = nested(lambda x: layered(x, (), made, "reference"), x, weights(made), depth, by_weights=False)
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10 * max(1.0, want.abs().max().item()))

@@ -189,7 +189,7 @@ def test_schemas_name_every_contraction():
         assert all(callable(getattr(backend, contraction)) for contraction in CONTRACTIONS)
 
 
-# Repeatable, whatever the number of threads.
+# Bitwise repeatable at any number of threads.
 
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BF16], ids=str)

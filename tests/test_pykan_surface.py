@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastkan.compat import pykan
-from support.pykan import both, our_kan, real_kan
+from support.pykan import our_kan, real_kan, under_both
 
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 
@@ -315,7 +315,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_same_lines_give_the_same_numbers(name, tmp_path, capsys):
     script, close = SCRIPTS[name]
-    same(*both(script, tmp_path), **close)
+    same(*under_both(script, tmp_path), **close)
 
 
 # Arguments

@@ -278,7 +278,7 @@ def test_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):
     assert compiled._load("absent.so").startswith("absent.so was not built")
 
 
-# What torch may be told so that its products on a GPU are of numbers rounded to tf32.
+# Settings of torch by which float32 products on a GPU may be rounded to TF32.
 PRECISIONS = (
     "torch.set_float32_matmul_precision('high')",
     "torch.backends.cuda.matmul.fp32_precision = 'tf32'",

@@ -169,7 +169,7 @@ def calls(monkeypatch):
     return counted
 
 
-def taken_apart(calls) -> int:
+def ran_layer_by_layer(calls) -> int:
     return sum(n for name, n in calls.items() if name.startswith("kan"))
 
 
@@ -196,7 +196,7 @@ def test_derivatives_of_every_order(widths, depth, by_weights, calls):
     x = rows(20, widths[0]).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights)
     if depth == 1 or not by_weights:  # by x only up to MAX_TANGENTS = 3 tangents
-        assert (taken_apart(calls) == 0) == (depth <= MAX_TANGENTS + 1)
+        assert (ran_layer_by_layer(calls) == 0) == (depth <= MAX_TANGENTS + 1)
     expected = nested(lambda x: layered(x, (), made, "reference"), x, weights(made), depth, by_weights)
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10 * max(1.0, want.abs().max().item()))
@@ -206,7 +206,7 @@ def test_a_loss_of_second_derivatives_stays_fused(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(50, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
-    assert calls["stack_backward"] and not taken_apart(calls)
+    assert calls["stack_backward"] and not ran_layer_by_layer(calls)
     expected = torch.autograd.grad(burgers(lambda x: layered(x, (), made, "reference"), x), [x, *weights(made)])
     assert_all_close(found, expected)
 
@@ -345,7 +345,7 @@ def test_leading_dimensions(calls):
         got = functional.apply_stack(x.view(*lead, -1, 3) if lead else x[0], made, None)
         torch.testing.assert_close(got.reshape(-1, 2), expected if lead else expected[:1])
     assert functional.apply_stack(x[:0].view(2, 0, 3), made, None).shape == (2, 0, 2)
-    assert not taken_apart(calls)
+    assert not ran_layer_by_layer(calls)
 
 
 def test_calls_that_are_not_fused(calls, monkeypatch):

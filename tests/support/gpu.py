@@ -27,7 +27,7 @@ on_gpu = pytest.mark.skipif(not IS_GPU, reason="a dry run on a CPU")
 
 
 def algorithms() -> list[tuple[str, bool | None]]:
-    """Every backend in every algorithm that it can be told to take."""
+    """Every backend with each of its algorithms."""
     return [(name, gather) for name in BACKENDS for gather in ((False, True) if name == "triton" else (None,))]
 
 

@@ -10,7 +10,7 @@ from support import definition
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
-def moved(model: nn.Module, seed: int = 0) -> nn.Module:
+def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
     """The model with knots that are not equidistant and other numbers everywhere."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
@@ -51,9 +51,9 @@ MODELS = {
 }
 
 
-def made(kind: str) -> nn.Module:
+def build(kind: str) -> nn.Module:
     torch.manual_seed(0)
-    return moved(MODELS[kind]().double())
+    return perturb(MODELS[kind]().double())
 
 
 def data(rows: int = 12, seed: int = 1) -> torch.Tensor:
@@ -71,7 +71,7 @@ def loss(y: torch.Tensor) -> torch.Tensor:
     return (y * torch.linspace(0.5, 2.0, y.numel(), dtype=y.dtype).view(y.shape)).sin().sum()
 
 
-def used(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -79,7 +79,7 @@ def gradients(model: nn.Module, x: torch.Tensor, run=None) -> dict[str, torch.Te
     """Of loss(model(x)) by every parameter, and by x under ""."""
     x = x.clone().requires_grad_()
     model(x)  # which decides what takes a gradient
-    parameters = used(model)
+    parameters = trained(model)
     value = loss((model if run is None else run)(x))
     found = torch.autograd.grad(value, [x, *parameters.values()], allow_unused=True, materialize_grads=True)
     return dict(zip(["", *parameters], found, strict=True))
@@ -92,7 +92,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **to
         torch.testing.assert_close(got, want, **(tolerance or CLOSE), msg=lambda text, name=name: f"{name}: {text}")
 
 
-def both(run, model: nn.Module, x: torch.Tensor) -> None:
+def check_with_gradients(run, model: nn.Module, x: torch.Tensor) -> None:
     """run(x) is what the model's tensors say, with the gradients of the model."""
     check(run, model, x)
     same(gradients(model, x, run), gradients(model, x))
@@ -102,14 +102,14 @@ def layers(model: nn.Module) -> list[KANLinear]:
     return [module for module in model.modules() if isinstance(module, KANLinear)]
 
 
-def twins(made, model: nn.Module, x: torch.Tensor) -> None:
+def check_copy(copied, model: nn.Module, x: torch.Tensor) -> None:
     """The same for a model with parameters of its own."""
-    assert made is not model
-    check(made, model, x)
-    same(gradients(made, x), gradients(model, x))
+    assert copied is not model
+    check(copied, model, x)
+    same(gradients(copied, x), gradients(model, x))
 
 
-def steps(model, x):
+def train_steps(model, x):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     for _ in range(2):
         optimizer.zero_grad()
