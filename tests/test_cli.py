@@ -59,10 +59,10 @@ def completed(*words: str) -> list[str]:
         (["fastkan", "pr"], ["predict"]),
         (["fastkan", "fit", "t.csv", "--ta"], ["--target", "--task"]),
         (["fastkan", "fit", "t.csv", "--task", ""], [*fastkan_cli.TASKS]),
-        (["fastkan", "bench", "--degree", ""], ["0", "1", "2", "3", "4", "5"]),
-        (["fastkan", "completion", "z"], ["zsh"]),
-        (["fastkan", "demo", "--e"], []),
-        (["fastkan", "fit", "t"], []),
+        pytest.param(["fastkan", "bench", "--degree", ""], ["0", "1", "2", "3", "4", "5"], marks=pytest.mark.long),
+        pytest.param(["fastkan", "completion", "z"], ["zsh"], marks=pytest.mark.long),
+        pytest.param(["fastkan", "demo", "--e"], [], marks=pytest.mark.long),
+        pytest.param(["fastkan", "fit", "t"], [], marks=pytest.mark.long),
     ],
 )
 def test_bash_completes(words, expected):
