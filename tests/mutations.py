@@ -36,8 +36,8 @@ MUTATIONS = [
     Mutation("fastkan/autograd.py", "mean - 2 * variance", "mean + 2 * variance", "autograd.py"),
     Mutation("fastkan/stack.py", "[*tangents, v] if j == 0", "[*tangents, -v] if j == 0", "stack.py"),
     Mutation("fastkan/stack.py", "_plus(t, None if at == j else g)", "_plus(t, g)", "stack.py"),
-    Mutation("fastkan/reference.py", "squares + n * (of_block - mean).square()", "squares", "ops.py -k the_reference"),
-    Mutation("fastkan/reference.py", "terms[1] + terms[2] * v", "terms[1] - terms[2] * v", "ops.py -k the_reference"),
+    Mutation("fastkan/reference.py", "squares + n * (of_block - mean).square()", "squares", "ops.py -k reference"),
+    Mutation("fastkan/reference.py", "terms[1] + terms[2] * v", "terms[1] - terms[2] * v", "ops.py -k reference"),
     Mutation("fastkan/basis/bspline.py", "if k <= degree - order", "if k < degree - order", "bspline.py"),
     Mutation("fastkan/nn/refit.py", "middle = first + half", "middle = first", "grid.py"),
     Mutation(

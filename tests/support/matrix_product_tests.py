@@ -1,6 +1,4 @@
-"""The tests of the CUDA backend's matrix products, on the emulated GPU (test_cuda_matrix.py) and on a real one
-(test_gpu_matrix.py). Each gives a fixture `products`, which asks for them.
-"""
+"""Tests of the CUDA backend's matrix products; a file that imports them defines the fixture `products`."""
 
 import itertools
 import random
@@ -15,7 +13,7 @@ from fastkan.testing import Problem, assert_matches_reference, call
 from support.problems import BF16, DOUBLE, HALF, SINGLE, label, on_knots, problem_of
 from support.tiers import tiers
 
-# Which kernels a problem takes, where both would: "gather" or "matrix".
+# Selects the kernels: "gather", "matrix", "wgmma" or "tma".
 ALGORITHM = "FASTKAN_CUDA_ALGORITHM"
 
 CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward")
@@ -36,7 +34,7 @@ FACTORS = {
 
 
 def cases() -> list[dict]:
-    """Every (degree, grid size, shape) once, the other factors drawn once and for all from a fixed seed."""
+    """Every (degree, grid size, shape) once, other factors at random from a fixed seed."""
     draw = random.Random(1)
     crossed = ("degree", "grid_size", "shape")
     rest = {name: values for name, values in FACTORS.items() if name not in crossed}
@@ -51,7 +49,7 @@ CASES = cases()
 
 
 class Products:
-    """A backend on a device: the kernels that are asked for, those it would take by itself, and what ran last."""
+    """A backend on a device: requested kernels, automatically chosen kernels, and the last ones that ran."""
 
     def __init__(self, backend, device, algorithm, asked="matrix", best="matrix", processors=lambda count: None):
         self.backend, self.device, self.algorithm, self.processors = backend, device, algorithm, processors
@@ -92,7 +90,7 @@ def test_slopes_match_the_reference(products, degree, processors):
 
 @each_contraction
 def test_many_rows_or_inputs(products, contraction):
-    """Sums that are split."""
+    """Split sums."""
     for shape in (400, 3, 16), (20, 300, 16):
         products.processors(MANY)
         products.check(contraction, Problem.random(*shape, 5, knots="promised", weighted=True, dtype=BF16))
@@ -140,7 +138,7 @@ def test_repeats_bit_for_bit(products, contraction):
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-# What takes matrix products by itself, and what does not.
+# Automatic choice between matrix products and gathering.
 LARGE = {"rows": 64, "inputs": 2, "outputs": 64, "grid_size": 5, "knots": "promised", "dtype": BF16}
 CHANGES = [
     ({}, "matrix"), ({"degree": 2, "grid_size": 54}, "matrix"), ({"dtype": HALF, "per_input": True}, "matrix"),

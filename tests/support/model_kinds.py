@@ -11,7 +11,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
 def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with knots that are not equidistant and other numbers everywhere."""
+    """Give the model uneven knots and other parameters."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, KANLinear):
@@ -25,7 +25,7 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def pruned() -> KAN:
-    """Without two inputs of five and a hidden node, and with some of the edges that are left off."""
+    """Without two of five inputs and a hidden node, some of the other edges off."""
     model = KAN([5, 4, 2])
     model = model.prune_input(active_inputs=[0, 3, 4]).prune_node(active_neurons_id=[[0, 1, 3]])
     with torch.no_grad():
@@ -34,7 +34,7 @@ def pruned() -> KAN:
 
 
 def symbolic() -> KAN:
-    """Some edges are formulas, some are splines, and one is nothing; a node multiplies."""
+    """Some edges symbolic, some splines, one removed; one node multiplies."""
     model = KAN([5, [2, 1], 2])
     model.remove_edge(0, 1, 2)
     for edge, name in (((0, 0, 0), "sin"), ((0, 4, 1), "exp"), ((1, 0, 1), "x^2")):
@@ -62,7 +62,7 @@ def data(rows: int = 12, seed: int = 1) -> torch.Tensor:
 
 
 def check(run, model: nn.Module, x: torch.Tensor | None = None, **tolerance) -> None:
-    """run(x) is what model's tensors say."""
+    """run(x) equals the definition on the model's tensors."""
     x = data() if x is None else x
     torch.testing.assert_close(run(x).detach().double(), definition.value(model, x), **(tolerance or CLOSE))
 
@@ -78,7 +78,7 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def gradients(model: nn.Module, x: torch.Tensor, run=None) -> dict[str, torch.Tensor]:
     """Of loss(model(x)) by every parameter, and by x under ""."""
     x = x.clone().requires_grad_()
-    model(x)  # which decides what takes a gradient
+    model(x)  # sets requires_grad by the masks
     parameters = trained(model)
     value = loss((model if run is None else run)(x))
     found = torch.autograd.grad(value, [x, *parameters.values()], allow_unused=True, materialize_grads=True)
@@ -93,7 +93,7 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **to
 
 
 def check_with_gradients(run, model: nn.Module, x: torch.Tensor) -> None:
-    """run(x) is what the model's tensors say, with the gradients of the model."""
+    """run(x) equals the definition, and its gradients those of the model."""
     check(run, model, x)
     same(gradients(model, x, run), gradients(model, x))
 
@@ -103,7 +103,7 @@ def layers(model: nn.Module) -> list[KANLinear]:
 
 
 def check_copy(copied, model: nn.Module, x: torch.Tensor) -> None:
-    """The same for a model with parameters of its own."""
+    """A copy with parameters of its own equals the model."""
     assert copied is not model
     check(copied, model, x)
     same(gradients(copied, x), gradients(model, x))
