@@ -23,7 +23,7 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def gate(problem):
+def checker(problem):
     return Checker(problem)
 
 
@@ -31,13 +31,13 @@ def gate(problem):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_right_layers_pass(degree, dtype):
     problem = Operands.of(Case(64, 6, 5, 20, degree, dtype))
-    gate = Checker(problem)
+    checker = Checker(problem)
     for name in ("reference", "native", "efficient-kan", "closed-cubic"):
         try:
             candidate = peers.PEERS[name].build(problem)
         except Unavailable:
             continue
-        share, reason = gate.check(candidate)
+        share, reason = checker.check(candidate)
         assert share < 1 and not reason, name
 
 
@@ -69,36 +69,36 @@ def with_nan(value: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("key", ["y", "grad_x", "grad_coef", "grad_base_weight"])
 @pytest.mark.parametrize("change", [nearly, with_nan, lambda v: v / 2, lambda v: v[1:], lambda v: v.bfloat16().float()])
-def test_correctness_check_fails_on_wrong_results(problem, gate, key, change):
-    _, reason = gate.check(Wrong(problem, key, change))
+def test_correctness_check_fails_on_wrong_results(problem, checker, key, change):
+    _, reason = checker.check(Wrong(problem, key, change))
     assert reason.startswith(key)
 
 
-def test_correctness_check_sees_ten_bits_of_mantissa(problem, gate):
+def test_correctness_check_sees_ten_bits_of_mantissa(problem, checker):
     """What tensor cores do to float32 unasked."""
 
     def rounded(value: torch.Tensor) -> torch.Tensor:
         mantissa, exponent = torch.frexp(value)
         return torch.ldexp((mantissa * 2048).round() / 2048, exponent)
 
-    _, reason = gate.check(Wrong(problem, "y", rounded))
+    _, reason = checker.check(Wrong(problem, "y", rounded))
     assert reason.startswith("y is off by")
 
 
 def test_a_large_problem_is_checked_in_some_rows_and_run_in_all(monkeypatch):
     monkeypatch.setattr("fastkan.measure.correctness.FEATURES", 10 * CASE.in_features * CASE.functions)
     problem = Operands.of(CASE)
-    gate = Checker(problem)
-    assert len(gate.rows) == 10 and gate.rows[0] == 0 and gate.rows[-1] == CASE.batch - 1
-    share, reason = gate.check(formula(problem, "reference"))
+    checker = Checker(problem)
+    assert len(checker.rows) == 10 and checker.rows[0] == 0 and checker.rows[-1] == CASE.batch - 1
+    share, reason = checker.check(formula(problem, "reference"))
     assert share < 1 and not reason
-    elsewhere = next(n for n in range(CASE.batch) if n not in gate.rows)
+    elsewhere = next(n for n in range(CASE.batch) if n not in checker.rows)
 
     def leaking(grad_x: torch.Tensor) -> torch.Tensor:
         grad_x[elsewhere] += 0.01
         return grad_x
 
-    _, reason = gate.check(Wrong(problem, "grad_x", leaking))
+    _, reason = checker.check(Wrong(problem, "grad_x", leaking))
     assert reason.startswith("grad_x is off by")
 
 
