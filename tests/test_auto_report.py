@@ -104,7 +104,7 @@ def test_as_pykan_every_edge_gets_a_function_and_a_word():
 
 
 def test_classes_are_kept():
-    """Where a network's functions are none of the library's, accuracy stays what it was."""
+    """Accuracy is kept where no function of the library fits."""
     x = uniform(600, 2, seed=2)
     label = (wild(x[:, :1] / 2) + wild(x[:, 1:] / 2) > 0).double()
     model = kan((2, 1), grid=60, base_fun="zero")

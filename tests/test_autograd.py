@@ -352,7 +352,7 @@ def test_edge_mean_gradients_under_vmap(backend):
     same(found, of(lambda v: reference.edge_moments(v, p.coef, p.base_weight, p.grid, p.spec)[0]))
 
 
-# What is kept between forward and backward.
+# Tensors saved for the backward.
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])

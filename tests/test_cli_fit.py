@@ -55,7 +55,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """A folder with a table, and what fit with all its stages has written there."""
+    """A folder with a table and the output of a full fit."""
     folder = tmp_path_factory.mktemp("fitted")
     assert main(["fit", written(folder / "t.csv", rows(80)), "--target", "y", "--out", str(folder), "--quiet"]) == 0
     return folder
@@ -149,7 +149,7 @@ def test_three_classes_of_numbers(tmp_path, quick, capsys):
     assert report(capsys)["task"] == "regression"
 
 
-# What tables may be like
+# Unusual tables
 
 BASE = "\n".join([",".join(HEADER), *(",".join(map(str, row)) for row in rows())]) + "\n"
 LINES = BASE.splitlines()

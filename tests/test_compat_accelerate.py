@@ -136,7 +136,7 @@ def test_an_optimizer_made_before_goes_on():
             (m(x) - x[:, :2]).square().mean().backward()
             optimizer.step()
     for found, value in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(found, value, rtol=1e-8, atol=1e-8)  # Adam divides by what may be small
+        torch.testing.assert_close(found, value, rtol=1e-8, atol=1e-8)  # Adam divides by small numbers
 
 
 def test_hooks_and_state_dicts():
@@ -237,7 +237,7 @@ class Renamed(peers.KANLinear):
 
 
 class WithNames(peers.KANLinear):
-    """Methods of a subclass are not hidden, whatever they are called."""
+    """Methods of a subclass are not hidden, even with the names of ours."""
 
     def sample(self):
         return "sample"
@@ -421,7 +421,7 @@ def test_pykans_attributes_and_penalties(pykan, metric, kind):
         trained = [p for p in model.parameters() if p.requires_grad]
         grads = torch.autograd.grad(objective, trained, allow_unused=True)
         with torch.no_grad():
-            for p in trained:  # what was kept is of the parameters as they were
+            for p in trained:  # cached for the earlier parameters
                 p.mul_(1.5)
         found.append([objective, *(g for g in grads if g is not None)])
         found[-1] += [torch.as_tensor(t) * 1.0 for name in KEPT for t in getattr(model, name)]

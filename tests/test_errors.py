@@ -23,7 +23,7 @@ FLOATS = "expected float32, float64, bfloat16 or float16"
 ASCENDING = "grid does not ascend: expected sorted finite knots and a grid range that is not empty"
 UNEVEN = "uniform=True: expected equidistant knots in grid, or uniform=False"
 
-# what is wrong with the arguments -> the error and its whole message
+# wrong arguments -> type and full message of the error
 WRONG = [
     ({"degree": 6}, ValueError, "degree=6: expected 0 to 5"),
     ({"degree": -1}, ValueError, "degree=-1: expected 0 to 5"),

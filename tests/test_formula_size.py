@@ -14,7 +14,7 @@ from fastkan.network.layers.rounding import allowed, lost
 from support.tiers import long
 
 X = 2 * torch.rand(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
-FLAT = {  # what many functions only resemble from far away
+FLAT = {  # curves that many functions resemble only at extreme parameters
     "line": X + 1e-3 * torch.sin(9 * X),
     "parabola": X**2 + 1e-3 * torch.sin(7 * X),
     "bent": torch.sin(0.5 * X) + 0.1 * X**2 + 0.02 * torch.cos(7 * X),

@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(params=["matrix", "wgmma"])
 def products(monkeypatch, request) -> Products:
-    """The processors are what they are: large tiles take large problems."""
+    """The number of processors is fixed here: large tiles need large problems."""
     native, has_wgmma = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
     if request.param == "wgmma" and not has_wgmma:
         pytest.skip("wgmma needs sm_90")

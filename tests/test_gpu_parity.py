@@ -181,7 +181,7 @@ def test_opcheck(backend, contraction, dtype):
 @on_gpu
 @each_algorithm
 def test_offsets_beyond_32_bits(backend, gather, plan):
-    """The last rows of tensors of more than 2^31 elements are those of a small problem."""
+    """The last rows of a problem with more than 2^31 elements equal a small problem."""
     if torch.cuda.mem_get_info(DEVICE)[0] < 60 << 30:
         pytest.skip("less than 60 GiB are free on this GPU")
     plan(gather)

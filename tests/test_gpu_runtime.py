@@ -111,7 +111,7 @@ def test_a_side_stream(backend):
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(20_000_000)  # what follows on this stream is late; a launch on another would read zeros
+        torch.cuda._sleep(20_000_000)  # this stream is delayed; a launch on another one would read zeros
         x.copy_(late)
         y = net(x)
         y.sum().backward()

@@ -119,7 +119,7 @@ def test_the_result_is_the_same_each_time():
 
 
 def test_equal_and_different_rows_of_knots():
-    """Once for all where the rows are equal, and in blocks where they are not."""
+    """Solved once if all rows of knots are equal, else in blocks."""
     old, new = uniform_knots([-1.0] * 6, 1.0, 5, 3), uniform_knots([-1.0] * 6, 1.0, 7, 3)
     coef = normal(6, 8, 3)
     together = refit(coef, old, new, 3, "zero")
@@ -337,7 +337,7 @@ def assert_unchanged(change, error, message, prepare=lambda kan: None):
     assert kan.grid_size == 5 and kan.uniform
 
 
-# What stays the same object
+# Identity of parameters
 
 
 def test_parameters_stay_where_shapes_do():

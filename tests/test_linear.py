@@ -33,7 +33,7 @@ def same_state(a: nn.Module, b: dict) -> bool:
     return state.keys() == b.keys() and all(torch.equal(state[k], b[k]) for k in b)
 
 
-# What it computes
+# Values
 
 
 @pytest.mark.parametrize("scale", [False, True])
@@ -387,7 +387,7 @@ def test_curve2coeff():
         kan.curve2coeff(x, y[:, 0])
 
 
-# Regularisation and what is outside
+# Regularization, and x outside the grid
 
 
 @pytest.mark.parametrize("base, scale", [("silu", False), ("silu", True), (None, False), (nn.GELU, True)])

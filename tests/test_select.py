@@ -165,7 +165,7 @@ def test_backends_explains_another_device():
     assert table["reference"].startswith("chosen")
 
 
-# On a GPU: what was proven on its architecture, or what is named.
+# On a GPU: backends proven on its architecture, or requested by name.
 
 GPU = torch.device("cuda", 0)
 

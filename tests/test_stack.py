@@ -227,7 +227,7 @@ def test_only_some_of_the_arguments_require_gradients():
 
 
 def test_a_weight_that_depends_on_x_is_differentiated_once():
-    """Partial derivatives: where weights and x depend on the same thing, none is counted twice."""
+    """Derivatives are partial: if weights and x depend on the same tensor, nothing is counted twice."""
     made = smooth((2, 3, 1))
     a = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
 

@@ -215,7 +215,7 @@ def test_snapshots():
 
 
 def test_written_columns():
-    """By what knows the buffer and not the property: averages, broadcasts, loaders, functional_call."""
+    """Through the buffer instead of the property: averages, broadcasts, loaders, functional_call."""
     x, columns = data(), torch.tensor([2.0, 0.0, 1.0], dtype=torch.float64)
     for model in (KAN([3, 4, 2]), KAN([3, [2, 1], 2])):
         expected = model(x[:, [2, 0, 1]])
@@ -229,7 +229,7 @@ def test_written_columns():
         torch.testing.assert_close(model(x), plain)
 
 
-# Errors that say what to call
+# Errors that name the method to call
 
 
 @pytest.mark.parametrize("make_layer", [lambda: KANLinear(3, 4), lambda: KAN([3, 4, 2])])

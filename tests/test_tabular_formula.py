@@ -12,7 +12,7 @@ X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_s
 
 
 def fitted(offset: float):
-    """exp(b^2 + sin(pi a)) as a fit of it comes out, with numbers that are zero but for chance."""
+    """exp(b^2 + sin(pi a)) as fitted, with small numbers in place of zeros."""
     inner = sympy.Float(1.7321) * b - sympy.Float(1.3e-5)
     return sympy.exp(sympy.Float(0.33333) * inner**2 + sympy.sin(sympy.Float(3.1416) * a - offset)) - sympy.Float(4e-5)
 

@@ -39,7 +39,7 @@ from support.tiers import long
 pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
 
 
-# For what takes seconds.
+# For tools that take seconds.
 two_kinds = pytest.mark.parametrize("kind", ["KANSequential", "symbolic", *long("KANLinear", "KAN", "pruned")])
 
 

@@ -109,5 +109,5 @@ def test_two_processes_are_one(what, tmp_path, request):
 
 
 def _with_path(folder) -> dict[str, str]:
-    """The environment of a process that imports what tests do."""
+    """Environment of a process that can import the modules of the tests."""
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}

@@ -57,7 +57,7 @@ def algorithm(request, plan, monkeypatch) -> bool:
 
 @pytest.fixture
 def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
-    """The kernels that the test launches, with what they are compiled for."""
+    """Launched kernels and their compile-time constants."""
     from fastkan.backends.triton import launch
 
     seen, original = [], launch._run
@@ -74,7 +74,7 @@ SHAPES = ((1, 1, 1), (3, 5, 7), (17, 4, 19), (35, 2, 6))  # less than a tile of 
 
 
 def cases() -> list[dict]:
-    """Every (degree, order, outside), the other factors and the algorithm drawn once and for all from a fixed seed."""
+    """Every (degree, order, outside), other factors and the algorithm at random from a fixed seed."""
     draw = random.Random(3)
     factors = {
         **FACTORS, "shape": SHAPES, "grid_size": (1, 2, 5, 9),
@@ -168,7 +168,7 @@ def test_any_layout(triton, plan, monkeypatch, contraction, examples):
 @pytest.mark.parametrize("gather", [False, True], ids=["matrix", "gather"])
 @pytest.mark.parametrize("splits", [3, *long(1, 2, 7)])
 def test_row_splits_are_summed_in_order(triton, plan, monkeypatch, launches, splits, gather):
-    """However many shares, and however few rows the last has; twice the same, bit for bit."""
+    """Any number of splits, also with few rows in the last one; bitwise repeatable."""
     monkeypatch.setattr(plan, "gather", gather)
     monkeypatch.setattr(plan, "splits", lambda device, programs, steps: splits)
     p = Problem.random(70, 2, 3, 4, weighted=True)
@@ -212,7 +212,7 @@ def test_offsets_past_two_to_the_31(triton, plan, monkeypatch, launches):
 
 
 def test_the_choice_of_algorithm(triton, plan, launches):
-    """By the number of functions, for each type of operand; the boundaries are those of the table."""
+    """By the number of functions, with the bounds of the table for each operand type."""
     from fastkan.backends.triton.launch import BSPLINE, tl
 
     spec = Problem.random(2, 2, 2, 5).spec
