@@ -105,7 +105,7 @@ def test_tf32_register_layout(drawn):
 
 
 @pytest.mark.parametrize("degree", range(6))
-def test_which_layers_are_sparse(degree):
+def test_layers_with_sparse_products(degree):
     """From G = 2 up for cubics."""
     found = [grid_size for grid_size in range(1, 20) if shared.is_sparse(grid_size + degree, degree)]
     first = {0: 1, 1: 1, 2: 3, 3: 2, 4: 5, 5: 4}[degree]
