@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .compat.accelerate import accelerate, restore
     from .compat.fast_kan import AttentionWithFastKANTransform, FastKAN, FastKANLayer, RadialBasisFunction, SplineLinear
     from .network import KAN
-    from .network.kanpiler import kanpiler  # by its module, which mypy would take for it otherwise
+    from .network.kanpiler import kanpiler  # mypy would take network.kanpiler for the module
 else:
 
     def __getattr__(name: str):

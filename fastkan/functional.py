@@ -130,7 +130,7 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or is_autocast(device):
         return None
     if by_jit() or torch.compiler.is_exporting():
-        return None  # neither torch.jit.trace nor AOTInductor takes an operator with lists of optional tensors
+        return None  # neither torch.jit.trace nor AOTInductor supports an operator with lists of optional tensors
     for coef, _, _, _, _, spec in layers:
         if coef.dtype != dtype or coef.device != device or spec.family:
             return None

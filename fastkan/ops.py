@@ -72,9 +72,9 @@ for _name, _schema in TRAINING_SCHEMAS.items():
     torch.library.define(f"fastkan::{_name}", _schema)
 
 
-def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
+def _base(like: Tensor, inputs: int, outputs: int, present: bool) -> Tensor:
     # An absent result is an empty tensor, since an operator has a fixed number of results.
-    return like.new_empty(inputs if wanted else 0, outputs)
+    return like.new_empty(inputs if present else 0, outputs)
 
 
 def _kan_out(x, s, coef, base_weight, bias, grid, degree, base, outside, uniform, family, order):

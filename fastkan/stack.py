@@ -140,8 +140,8 @@ class StackOut(Function):
             return (None,) * len(ctx.needs_input_grad)
         x, *rest = ctx.saved_tensors
         tangents, weights, grids = _split(rest, ctx.k)
-        wanted = _wanted(ctx.needs_input_grad[3], ctx.needs_input_grad[4:], ctx.k, len(grids))
-        grads = _backward(x, tangents, u, weights, grids, ctx.specs, wanted, ctx.backend)
+        needed = _needed(ctx.needs_input_grad[3], ctx.needs_input_grad[4:], ctx.k, len(grids))
+        grads = _backward(x, tangents, u, weights, grids, ctx.specs, needed, ctx.backend)
         return None, None, None, *grads, *(None,) * len(grids)
 
 
@@ -149,18 +149,18 @@ class StackBackward(Function):
     """The needed gradients of backward(x; tangents; u), for ordinary autograd."""
 
     @staticmethod
-    def forward(ctx, specs, wanted, backend, k, x, u, *rest):
-        ctx.k, ctx.specs, ctx.wanted, ctx.backend = k, specs, wanted, backend
+    def forward(ctx, specs, needed, backend, k, x, u, *rest):
+        ctx.k, ctx.specs, ctx.needed, ctx.backend = k, specs, needed, backend
         ctx.save_for_backward(x, u, *rest)
         ctx.set_materialize_grads(False)
         tangents, weights, grids = _split(rest, k)
-        return tuple(BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *wanted))
+        return tuple(BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *needed))
 
     @staticmethod
     def backward(ctx, *cotangents):
         x, u, *rest = ctx.saved_tensors
         tangents, weights, grids = _split(rest, ctx.k)
-        cotangents = _aligned(cotangents, ctx.k, weights, ctx.wanted)
+        cotangents = _aligned(cotangents, ctx.k, weights, ctx.needed)
         of_inputs, of_weights = cotangents[: ctx.k + 1], cotangents[ctx.k + 1 :]
         most = MAX_TANGENTS if x.device.type == "cpu" else MAX_GPU_TANGENTS
         fused = ctx.k + (of_inputs[0] is not None) <= most and all(c is None for c in of_weights)
@@ -170,30 +170,30 @@ class StackBackward(Function):
         return None, None, None, None, *grads, *(None,) * len(grids)
 
 
-def _backward(x, tangents, u, weights, grids, specs, wanted, backend) -> list[Maybe]:
+def _backward(x, tangents, u, weights, grids, specs, needed, backend) -> list[Maybe]:
     """backward(x; tangents; u), differentiable; None for gradients that are not needed."""
     if not torch.compiler.is_compiling():
         if is_transformed(x, *tangents, u):
-            return _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend)
+            return _layered_backward(x, tangents, u, weights, grids, specs, needed, backend)
         if torch.is_grad_enabled():
-            grads = StackBackward.apply(specs, wanted, backend, len(tangents), x, u, *tangents, *weights, *grids)
-            return _aligned(grads, len(tangents), weights, wanted)
-    grads = BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *wanted)
-    return _aligned(grads, len(tangents), weights, wanted)
+            grads = StackBackward.apply(specs, needed, backend, len(tangents), x, u, *tangents, *weights, *grids)
+            return _aligned(grads, len(tangents), weights, needed)
+    grads = BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *needed)
+    return _aligned(grads, len(tangents), weights, needed)
 
 
 def _pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> list[Maybe]:
     """Gradients of <cotangents of the gradients by x and the tangents, backward(x; tangents; u)>."""
     k = len(tangents)
     _, need_u, *rest = needs
-    wanted = _wanted(needs[0], rest, k, len(grids))
+    needed = _needed(needs[0], rest, k, len(grids))
     of_x = of_u = None
     of_tangents, of_weights = [None] * k, [None] * len(weights)
     for j, v in enumerate(cotangents[: k + 1]):
         if v is None:
             continue
         along = [*tangents, v] if j == 0 else [*tangents[: j - 1], v, *tangents[j:]]
-        grads = _backward(x, along, u, weights, grids, specs, wanted, backend)
+        grads = _backward(x, along, u, weights, grids, specs, needed, backend)
         of_x = _plus(of_x, grads[0])
         of_tangents = [
             _plus(t, None if at == j else g)
@@ -205,15 +205,15 @@ def _pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> 
     return [of_x, of_u, *of_tangents, *of_weights]
 
 
-def _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend) -> list[Maybe]:
+def _layered_backward(x, tangents, u, weights, grids, specs, needed, backend) -> list[Maybe]:
     """_backward by autograd through the layers."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x, *rest = _aliases([x, *tangents, *weights])
         tangents, weights = rest[: len(tangents)], rest[len(tangents) :]
         y = layered(x, tangents, _layers(weights, grids, specs), backend)
-        flags = [wanted[0], *(wanted[1] for _ in tangents), *(wanted[2] for _ in weights)]
-        by = [t if want else None for t, want in zip((x, *tangents, *weights), flags, strict=True)]
+        flags = [needed[0], *(needed[1] for _ in tangents), *(needed[2] for _ in weights)]
+        by = [t if need else None for t, need in zip((x, *tangents, *weights), flags, strict=True)]
         return _gradients(y, by, u, differentiable)
 
 
@@ -260,15 +260,15 @@ def _split(rest: Sequence[Any], k: int) -> tuple[list[Tensor], list[Maybe], list
     return list(rest[:k]), list(rest[k:grids]), list(rest[grids:])
 
 
-def _wanted(need_x: bool, needs: Sequence[bool], k: int, layers: int) -> tuple[bool, bool, bool]:
+def _needed(need_x: bool, needs: Sequence[bool], k: int, layers: int) -> tuple[bool, bool, bool]:
     """Whether gradients by x, by any of the k tangents and by any of the weights are needed."""
     return need_x, any(needs[:k]), any(needs[k : k + WEIGHTS * layers])
 
 
-def _aligned(grads: Sequence[Maybe], k: int, weights: Sequence[Maybe], wanted: tuple[bool, bool, bool]) -> list[Maybe]:
+def _aligned(grads: Sequence[Maybe], k: int, weights: Sequence[Maybe], needed: tuple[bool, bool, bool]) -> list[Maybe]:
     """The gradients in the order of x, the k tangents and the weights, with None for those not computed."""
     values = iter(grads)
-    flags = [wanted[0], *(wanted[1] for _ in range(k)), *(wanted[2] and w is not None for w in weights)]
+    flags = [needed[0], *(needed[1] for _ in range(k)), *(needed[2] and w is not None for w in weights)]
     return [next(values) if flag else None for flag in flags]
 
 

@@ -14,8 +14,8 @@ sqrt(n) roundings (Higham and Mary, SIAM J. Sci. Comput. 41, 2019); the coordina
 numbers up to D = max |t| + |x|, moves a feature by its derivative; the result is rounded, at most four times
 (s in_{d+1} is a product of rounded numbers). Where a matrix product rounds both its operands to a coarser type than
 they are stored in, as tf32 does to float32, twice that type's epsilon (`Problem.operand_epsilon`) adds to eps_t.
-Functions of the other families are taken to need no more roundings than splines of degree 0, and Gaussians below the
-least normal number to be 0.
+Functions of the other families count as splines of degree 0 in the number of roundings, and Gaussians below the
+least normal number may be 0.
 """
 
 from dataclasses import dataclass, replace
@@ -265,7 +265,7 @@ def _split(grads: Tensor, p: Problem) -> tuple[Tensor, ...]:
 
 
 def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
-    """[N, I, F] or [N, I, F + 1]: what a term may be off by, for a weight of one, before the result is rounded."""
+    """[N, I, F] or [N, I, F + 1]: error bound of a term with weight one, before the result is rounded."""
     eps = _epsilon(p)
     degree = p.spec.degree
     functions = degree + 1 if FAMILIES[p.spec.family] == "bspline" else p.coef.shape[1]  # that are not zero
@@ -287,7 +287,7 @@ def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
 def absolute_features(
     x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, flat_from: int | None = None
 ) -> Tensor:
-    """Phi^(order) with every term of its evaluation taken absolutely and every lower-degree spline as 1, in float64.
+    """Phi^(order) with absolute values of all terms of its evaluation and 1 for every lower-degree spline, in float64.
 
     Where `outside` makes a feature constant its derivatives are 0, judged by the order `flat_from` (`order` itself).
     """
@@ -328,7 +328,7 @@ def _absolute_splines(x: Tensor, grid: Tensor, degree: int, order: int) -> Tenso
 
 
 def _absolute_gaussians(x: Tensor, grid: Tensor, order: int, least: float | None = None) -> Tensor:
-    """With every term taken absolutely; of Gaussians that are `least` everywhere, where it is given."""
+    """The Gaussian features with absolute values of all terms; with `least` in place of every Gaussian, if given."""
     functions = grid.shape[-1] - 1
     over_h = functions / (grid[:, -1:] - grid[:, :1])  # I 1
     centres = torch.arange(functions, dtype=x.dtype, device=x.device) + 0.5

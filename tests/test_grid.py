@@ -269,7 +269,7 @@ BAD = {
     "empty": (torch.zeros(0, 3), ValueError, "x is empty: expected at least one row"),
     "no batches": ([], ValueError, "x is empty"),
     "width": (torch.zeros(5, 4), ValueError, r"x has shape \[5, 4\]: expected \[\.\.\., 3\]"),
-    "type": ([1.0], TypeError, "x gives a float: expected a tensor"),
+    "type": ([1.0], TypeError, "x contains a float: expected a tensor"),
 }
 
 

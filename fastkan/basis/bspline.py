@@ -17,7 +17,7 @@ def num_functions(grid: Tensor, degree: int) -> int:
 
 
 def uniform_knots(
-    low: float | Tensor, high: float | Tensor, grid_size: int, degree: int, *, device: torch.device | None = None
+    low: float | Tensor, high: float | Tensor, grid_size: int, degree: int, *, device: torch.device | str | None = None
 ) -> Tensor:
     """G + 2K + 1 equidistant knots, G intervals on [low, high]; low and high are numbers or tensors [...]."""
     low = torch.as_tensor(low, dtype=torch.float64, device=device)[..., None]

@@ -6,7 +6,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 Function = Callable[[Tensor], Tensor]
-# What a layer takes: a function, a module or its class, a name, or None for no base term.
+# The argument: a function, a module or its class, a name, or None for no base term.
 Activation = Function | type[nn.Module] | str | None
 
 _MODULES: dict[str, type[nn.Module] | None] = {"silu": nn.SiLU, "identity": nn.Identity, "zero": None}

@@ -82,7 +82,7 @@ class Sample(Rows):
     def add(self, batch: Any) -> None:
         """Add a tensor [..., I]."""
         if not isinstance(batch, Tensor):
-            raise TypeError(f"x gives a {type(batch).__name__}: expected a tensor, or batches that begin with one")
+            raise TypeError(f"x contains a {type(batch).__name__}: expected a tensor, or batches that begin with one")
         if batch.dim() == 0 or batch.shape[-1] != self.inputs:
             shape = list(batch.shape)
             raise ValueError(f"x has shape {shape}: expected [..., {self.inputs}], the number of in_features last")

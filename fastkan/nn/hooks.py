@@ -8,7 +8,7 @@ any_global_hook = _torch._has_any_global_hook  # pyright: ignore[reportPrivateUs
 
 def hooked(module: nn.Module) -> bool:
     """Whether calling the module does more than the forward of its class."""
-    own = module.__dict__  # an attribute takes as long as a small layer
+    own = module.__dict__  # looking up an attribute of a Module takes as long as a small layer
     before, after = own["_forward_pre_hooks"] or own["_backward_pre_hooks"], own["_forward_hooks"]
     return bool(before or after or own["_backward_hooks"] or "forward" in own or own.get("_compiled_call_impl"))
 

@@ -181,7 +181,7 @@ class KANLinear(Module):
 
     def weights(self) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """coef, spline_scale, base_weight and bias."""
-        own = self._parameters  # an attribute takes as long as a small layer
+        own = self._parameters  # looking up an attribute of a Module takes as long as a small layer
         try:
             return own["coef"], own["spline_scale"], own["base_weight"], own["bias"]
         except KeyError:  # parametrized, or owned by a wrapper
