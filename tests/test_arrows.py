@@ -68,7 +68,7 @@ ROOMS = {
     "history": {"checkpoint"},
     "train": {"activations", "checkpoint", "layers", "scores", "stacked"},
     "formulas": {"activations", "checkpoint", "layers", "train"},
-    "plot": {"activations", "checkpoint", "formulas", "scores"},
+    "plot": {"activations", "checkpoint", "formulas", "layers", "scores"},
 }
 ROOMS["model"] = set(ROOMS)
 ROOMS["kanpiler"] = {"formulas", "history", "layers", "model"}
