@@ -22,7 +22,7 @@ class Steps(History):
         """An empty history; history.txt in the folder is overwritten."""
         steps = cls(folder)
         os.makedirs(folder, exist_ok=True)
-        steps._log([])
+        steps._write_entries([])
         return steps
 
     @property
@@ -67,7 +67,7 @@ class Steps(History):
         os.makedirs(self.folder, exist_ok=True)
         checkpoint.save_checkpoint(model, self._path(number), number)
 
-    def _log(self, entries: list[Entry]) -> None:
+    def _write_entries(self, entries: list[Entry]) -> None:
         with atomic_write(os.path.join(self.folder, LOG)) as file:
             file.write((_text(entries) + "\n").encode())
 
