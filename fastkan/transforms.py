@@ -1,23 +1,30 @@
 """Tracing and transforms of the present call: torch.compile, torch.jit.trace, torch.func, forward-mode AD, vmap.
 
-torch's private functions for these questions are used here and nowhere else. Two are bound to names, not wrapped:
-beside a layer of a few nodes the time of another Python call would show.
+Only this file uses torch's private functions for them. They are bound to names, not wrapped: a second Python call would
+be a measurable share of a small layer's time.
 """
 
 import torch
 from torch import Tensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+    is_legacy_batchedtensor,
+    maybe_get_bdim,
+)
 from torch.autograd import forward_ad
-
-_functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  # torch's stubs lack it
 
 # True while torch.jit.trace records (TensorBoard's add_graph and ONNX's older exporter use it).
 by_jit = torch._C._get_tracing_state
 # True inside grad, vmap, jvp, ... of torch.func.
 by_func = torch._C._are_functorch_transforms_active
+# Of the vmap inside autograd.grad(is_grads_batched=True).
+add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim  # pyright: ignore[reportPrivateImportUsage]
 
 
 def is_traced() -> bool:
-    """Whether the call is recorded to run later with other values, so that no tensor's values may decide anything."""
+    """Whether the call is recorded to run later with other values: then nothing may depend on a tensor's values."""
     return torch.compiler.is_compiling() or bool(by_jit())
 
 
@@ -26,16 +33,16 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     return by_func() or forward_ad._current_level >= 0 or any(map(is_grad_batch, tensors))
 
 
-def is_grad_batch(value) -> bool:
+def is_grad_batch(value: object) -> bool:
     """Whether value is a tensor inside the vmap of autograd.grad(is_grads_batched=True)."""
-    return isinstance(value, Tensor) and _functorch.is_legacy_batchedtensor(value)
+    return isinstance(value, Tensor) and is_legacy_batchedtensor(value)
 
 
 def unwrapped(x: Tensor) -> Tensor:
     """The plain tensor within torch.func's transforms, detached, with the batch dimensions of vmap first."""
-    while _functorch.is_functorch_wrapped_tensor(x):
-        batch_dim = _functorch.maybe_get_bdim(x) if _functorch.is_batchedtensor(x) else 0
-        x = _functorch.get_unwrapped(x)
+    while is_functorch_wrapped_tensor(x):
+        batch_dim = maybe_get_bdim(x) if is_batchedtensor(x) else 0
+        x = get_unwrapped(x)
         with torch._C._DisableFuncTorch():
             x = x.movedim(batch_dim, 0) if batch_dim > 0 else x
     with torch._C._DisableFuncTorch():
@@ -43,7 +50,7 @@ def unwrapped(x: Tensor) -> Tensor:
 
 
 def grad_batch_level() -> int:
-    """The level of that vmap."""
+    """The nesting level of the vmap of autograd.grad(is_grads_batched=True)."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
     return level

@@ -44,7 +44,7 @@ def test_a_library_of_older_sources_is_told(monkeypatch):
     monkeypatch.setattr(native.ops, "STACK_SCHEMAS", {"kan_tomorrow": ""})
     torch.library.define("fastkan::kan_tomorrow", "() -> int")
     found = native._load("libfastkan_cpu.so")
-    assert found == "libfastkan_cpu.so was built of older sources, without kan_tomorrow: install the package again"
+    assert found == "libfastkan_cpu.so was built from older sources, without kan_tomorrow: install the package again"
 
 
 @pytest.mark.parametrize(

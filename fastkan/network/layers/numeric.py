@@ -1,6 +1,6 @@
 """KANLayer: the numeric branch of a layer, with pykan's names and shapes, built on KANLinear."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -233,7 +233,7 @@ class KANLayer(Module):
         new.base_fun = self.base_fun
         return new
 
-    def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
+    def rearranged(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> "KANLayer":
         """A layer with these inputs and outputs of this layer, in this order; None for a new one.
 
         Edges of a new input or output are newly initialized and switched off.
