@@ -6,14 +6,9 @@ be a measurable share of a small layer's time.
 
 import torch
 from torch import Tensor
-from torch._C._functorch import (
-    get_unwrapped,
-    is_batchedtensor,
-    is_functorch_wrapped_tensor,
-    is_legacy_batchedtensor,
-    maybe_get_bdim,
-)
 from torch.autograd import forward_ad
+
+_functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  # torch's stubs lack it
 
 # True while torch.jit.trace records (TensorBoard's add_graph and ONNX's older exporter use it).
 by_jit = torch._C._get_tracing_state
@@ -35,14 +30,14 @@ def is_transformed(*tensors: Tensor | None) -> bool:
 
 def is_grad_batch(value: object) -> bool:
     """Whether value is a tensor inside the vmap of autograd.grad(is_grads_batched=True)."""
-    return isinstance(value, Tensor) and is_legacy_batchedtensor(value)
+    return isinstance(value, Tensor) and _functorch.is_legacy_batchedtensor(value)
 
 
 def unwrapped(x: Tensor) -> Tensor:
     """The plain tensor within torch.func's transforms, detached, with the batch dimensions of vmap first."""
-    while is_functorch_wrapped_tensor(x):
-        batch_dim = maybe_get_bdim(x) if is_batchedtensor(x) else 0
-        x = get_unwrapped(x)
+    while _functorch.is_functorch_wrapped_tensor(x):
+        batch_dim = _functorch.maybe_get_bdim(x) if _functorch.is_batchedtensor(x) else 0
+        x = _functorch.get_unwrapped(x)
         with torch._C._DisableFuncTorch():
             x = x.movedim(batch_dim, 0) if batch_dim > 0 else x
     with torch._C._DisableFuncTorch():

@@ -164,7 +164,7 @@ def test_no_room_of_the_network_imports_itself_through_others():
         ("fastkan.ops", "import fastkan"),
     ],
 )
-def test_a_wrong_arrow_is_seen(module, line):
+def test_wrong_arrow_is_reported(module, line):
     assert wrong_arrows(module, imported(module, line))
 
 

@@ -1,4 +1,4 @@
-"""fast-kan's names here, against a restatement of its formulas: starts, outputs, gradients, state dicts, conversion."""
+"""fast-kan's classes against fast-kan's formulas: initialization, outputs, gradients, state dicts, conversion."""
 
 import copy
 import io
@@ -110,7 +110,7 @@ def test_errors_are_at_most_twice_those_of_the_formula(native, dtype):
         assert (found.double() - truth).norm() <= 2 * (plain.double() - truth).norm()
 
 
-def test_another_width_of_the_gaussians_is_not_for_the_kernels():
+def test_other_gaussian_widths_run_on_plain_torch():
     mine, other = pair("FastKANLayer", 3, 2)
     for layer in (mine, other):
         layer.rbf.denominator *= 1.5
@@ -134,7 +134,7 @@ def test_a_model_saved_whole_by_fast_kan_is_read_as_one_of_fastkan():
         """A file of fast-kan names its module fastkan.fastkan."""
 
         def find_class(self, module, name):
-            return super().find_class("fastkan.fastkan" if module == "peers" else module, name)
+            return super().find_class("fastkan.fastkan" if module == peers.__name__ else module, name)
 
     model, x = peers.FastKAN([3, 4, 2]), torch.randn(8, 3)
     mine = Theirs(io.BytesIO(pickle.dumps(model))).load()

@@ -1,4 +1,4 @@
-"""Formulas of moderate numbers: fits whose c f and d do not cancel in the type that computes them, or an error."""
+"""Formulas without large cancelling numbers: c f and d stay moderate in the dtype of the model, or it raises."""
 
 import copy
 
@@ -14,7 +14,7 @@ from fastkan.network.layers.rounding import allowed, rounding_error
 from support.tiers import long
 
 X = 2 * torch.rand(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
-FLAT = {  # what many functions only resemble from far away
+FLAT = {  # curves that many functions resemble only at extreme parameters
     "line": X + 1e-3 * torch.sin(9 * X),
     "parabola": X**2 + 1e-3 * torch.sin(7 * X),
     "bent": torch.sin(0.5 * X) + 0.1 * X**2 + 0.02 * torch.cos(7 * X),
@@ -79,7 +79,7 @@ def parabola(dtype: torch.dtype, **options) -> KAN:
     return model
 
 
-def test_what_the_type_can_not_carry_is_refused(monkeypatch):
+def test_formulas_beyond_the_dtype_are_refused(monkeypatch):
     monkeypatch.setitem(SYMBOLIC_LIB, "far", copy_of("far", lambda x: x**2 + 1e5))
     model = parabola(torch.float32)
     before = copy.deepcopy(model.state_dict())
@@ -102,7 +102,7 @@ def copy_of(name: str, fun):
     return type(function)(name, fun, fun, 1, lambda x, y_th: fun(x))
 
 
-def test_a_cast_that_loses_a_function_is_told(recwarn):
+def test_cast_that_loses_a_function_warns(recwarn):
     model = parabola(torch.float64)
     model.fix_symbolic(0, 0, 0, "sin", verbose=False)
     model.symbolic_fun[0].set_edge(0, 0, "sin", (5e-4, 1.57, 3e5, -3e5))

@@ -1,4 +1,4 @@
-"""to_html: what is in the page, that names can't break out of it, and that it is written in one piece."""
+"""to_html: contents of the page, escaping of names, atomic writing."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Scores of nodes, edges and inputs where a few rows, or an input of few values, make the standard deviations."""
+"""Scores of nodes, edges and inputs when few rows, or an input with few values, dominate the standard deviation."""
 
 import pytest
 import torch

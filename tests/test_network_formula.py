@@ -1,4 +1,4 @@
-"""symbolic_formula: lambdified it is the model; names, normalisers, numbers recognised, simplification, errors."""
+"""symbolic_formula evaluated against the model: names, normalizers, recognised numbers, simplification, errors."""
 
 import math
 import threading
@@ -75,7 +75,7 @@ def shapes(draw):
 
 
 @pytest.mark.parametrize("examples", [10, *long(40)])
-def test_formula_is_the_model(examples):
+def test_formula_matches_the_model(examples):
     @settings(max_examples=examples, deadline=None)
     @given(shapes(), st.integers(0, 10**6))
     def check(shape, seed):

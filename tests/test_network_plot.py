@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is the model, in the places and colours that were promised, and nothing else happens."""
+"""Diagrams: edges, positions and colours match the model, without side effects."""
 
 import copy
 import pickle
@@ -85,7 +85,7 @@ def test_numbers_beside_a_box_tell_its_ends_apart(ends, shown):
     assert diagram_artists._distinct(*ends) == shown
 
 
-def test_a_few_artists_whatever_the_size():
+def test_number_of_artists_is_bounded():
     counts = [len(ready(width=[n, n, n]).plot().axes[0].get_children()) for n in (2, 12)]
     assert counts[0] == counts[1] < 40
 
@@ -215,7 +215,7 @@ LONG = ["temperature of the water", "p", r"$\frac{a_1}{b^2}$", "particles"]
 
 @pytest.mark.parametrize("options", [{}, {"figsize": (3, 3)}, {"figsize": (11, 4)}, {"scale": 0.25}, {"scale": 1.2},
                                      {"varscale": 2.0}])  # fmt: skip
-def test_names_are_whole_and_apart(options):
+def test_labels_are_complete_and_do_not_overlap(options):
     model = ready(width=[4, 3, 2])
     figure = model.plot(in_vars=LONG, out_vars=["free energy", "a rather long name"], title="A title", **options)
     renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
@@ -247,7 +247,7 @@ def test_ranges_beside_the_boxes():
         assert {f"{x[:, i].min():.2g}", f"{x[:, i].max():.2g}"} < set(texts)
 
 
-def test_on_figures_and_axes_of_others(tmp_path):
+def test_user_figures_and_axes(tmp_path):
     model = ready(width=[2, 3, 1])
     mine = figure_module.Figure((7, 3))
     left, right = mine.subplots(1, 2)
@@ -301,7 +301,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_else_happens(tmp_path, monkeypatch):
+def test_plotting_has_no_side_effects(tmp_path, monkeypatch):
     model = ready(0.3, 0.2, **PRODUCTS)
     model.last_activations = None
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Which backend runs, who may say so, and that a name never falls back."""
+"""Choice of the backend: argument, context, environment; a backend requested by name never falls back."""
 
 import os
 import shutil
@@ -117,7 +117,7 @@ def test_a_name_in_the_environment_never_falls_back(without_native, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.complex64], ids=str)
-def test_native_says_which_dtype_or_device_it_lacks(native, dtype):
+def test_native_names_the_unsupported_dtype_or_device(native, dtype):
     assert str(dtype) in native.missing("cpu", (torch.float32, dtype))
     assert "'mps'" in native.missing("mps", (torch.float32,))
     assert native.missing("cpu", (torch.float64, torch.bfloat16)) is None
@@ -136,7 +136,7 @@ def test_backends_explains_the_choice(native):
     assert table["reference"] == "available"
 
 
-def test_backends_explains_an_absence(without_native):
+def test_backends_explains_a_missing_backend(without_native):
     table = backends()
     assert table["native"] == f"missing: {REASON}"
     assert table["reference"] == "chosen: nothing faster is here"
@@ -153,7 +153,7 @@ def test_backends_of_another_family(native, monkeypatch):
         backends(family="fourier")
 
 
-def test_backends_explains_a_wish():
+def test_backends_explains_a_requested_backend():
     with use_backend("reference"):
         assert backends()["reference"] == "chosen: requested by use_backend"
         assert not backends()["native"].startswith("chosen")
@@ -165,7 +165,7 @@ def test_backends_explains_another_device():
     assert table["reference"].startswith("chosen")
 
 
-# On a GPU: what was proven on its architecture, or what is named.
+# On a GPU: backends proven on its architecture, or requested by name.
 
 GPU = torch.device("cuda", 0)
 
@@ -180,7 +180,7 @@ def gpu(monkeypatch):
     return monkeypatch
 
 
-def test_kernels_that_never_passed_on_an_architecture_are_not_chosen(gpu):
+def test_untested_architectures_are_not_chosen(gpu):
     select.PROVEN["triton", "sm_80"] = "elsewhere"
     assert select.choose(None, GPU, (torch.float32,)) == "reference"
     assert backends("cuda") == {
@@ -223,7 +223,7 @@ def test_without_a_gpu_nothing_is_proven():
 
 
 @pytest.mark.parametrize(("hip", "name"), [(None, "sm_90"), ("7.0", "gfx942")])
-def test_what_architectures_are_called(monkeypatch, hip, name):
+def test_names_of_architectures(monkeypatch, hip, name):
     properties = SimpleNamespace(major=9, minor=0, gcnArchName="gfx942:sramecc+:xnack-")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
@@ -231,7 +231,7 @@ def test_what_architectures_are_called(monkeypatch, hip, name):
     assert select._architecture(GPU) == name
 
 
-def test_backends_chooses_what_runs(calls):
+def test_backends_names_the_chosen_backend(calls):
     chosen = {name for name, why in backends().items() if why.startswith("chosen")}
     layer()
     assert ran(calls) == chosen
@@ -271,14 +271,14 @@ def test_without_a_compiled_library_the_package_says_so_and_runs(tmp_path):
     assert reference.startswith("chosen")
 
 
-def test_a_library_that_does_not_load_is_a_reason_not_an_exception(tmp_path, monkeypatch):
+def test_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):
     (tmp_path / "broken.so").write_bytes(b"not a library")
     monkeypatch.setattr(compiled, "_LIBRARY", tmp_path)
     assert compiled._load("broken.so").startswith("broken.so does not load: ")
     assert compiled._load("absent.so").startswith("absent.so was not built")
 
 
-# What torch may be told so that its products on a GPU are of numbers rounded to tf32.
+# Settings of torch by which float32 products on a GPU may be rounded to TF32.
 PRECISIONS = (
     "torch.set_float32_matmul_precision('high')",
     "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
