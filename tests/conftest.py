@@ -1,4 +1,4 @@
-"""Fixtures of every test: memory that nobody wrote shows, and a test that names a backend ran on it."""
+"""Fixtures of all tests: poisoned uninitialised memory, one thread, and proof of which backend ran."""
 
 import ctypes
 import os
@@ -12,19 +12,24 @@ import torch
 from fastkan import select
 from support.backends import Recorder, skip_if_missing
 
-# Without it cuBLAS does not repeat itself; it is read when the first product runs.
+# Makes cuBLAS deterministic; read at the first product.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 if not torch.cuda.is_available():  # read when a kernel is first called
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# glibc's mallopt: memory comes filled with the complement of this byte, 0x7f7f7f7f = 3.4e38 as a float32.
+# glibc's mallopt fills allocated memory with the complement of this byte: 0x7f7f7f7f, 3.4e38 as a float32.
 M_PERTURB, PERTURB = -6, 0x80
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start groups, which run minutes on one worker, first: no worker waits for them in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 @pytest.fixture(autouse=True)
 def poison():
-    """torch.empty holds NaN, and memory that a kernel allocates past torch.empty holds huge numbers."""
+    """Fill torch.empty with NaN, and memory that kernels allocate themselves with huge numbers."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
     fill = torch.utils.deterministic.fill_uninitialized_memory
@@ -41,7 +46,7 @@ def poison():
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """The problems here are tiny: threads would mostly wait. What they compute is compared in test_ops."""
+    """One thread, since problems are tiny; test_ops compares results at other numbers of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,16 +61,16 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=sorted(set(select.BACKENDS) - {"triton"}))  # its interpreter has tests of its own, short ones
+@pytest.fixture(params=sorted(set(select.BACKENDS) - {"triton"}))  # interpreted in test_triton.py, on small problems
 def backend_name(request) -> str:
-    """The name of each backend that runs here, the others skipped with their reason; for tests that trace."""
+    """Name of each available backend (others are skipped with their reason), for tests that trace."""
     skip_if_missing(request.param)
     return request.param
 
 
 @pytest.fixture
 def calls(monkeypatch) -> dict[str, Counter]:
-    """What each backend was asked for in this test."""
+    """Calls of each backend's contractions during the test."""
     recorders = {name: Recorder(name, module) for name, module in select.BACKENDS.items()}
     for name, recorder in recorders.items():
         monkeypatch.setitem(select.BACKENDS, name, recorder)
@@ -74,7 +79,7 @@ def calls(monkeypatch) -> dict[str, Counter]:
 
 @pytest.fixture
 def backend(backend_name: str, calls: dict[str, Counter]):
-    """The name of each backend that runs here, and proof that the test's contractions ran there and nowhere else."""
+    """Name of each available backend; afterwards, the test's contractions must have run there and nowhere else."""
     yield backend_name
     assert calls[backend_name], f"nothing ran on {backend_name}"
     others = {name: dict(count) for name, count in calls.items() if name != backend_name and count}

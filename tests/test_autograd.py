@@ -1,4 +1,4 @@
-"""The calculus: derivatives of every order, every transform, on every backend, never off the fused path."""
+"""Derivatives of every order and every torch.func transform, on every backend, without leaving the fused kernels."""
 
 import itertools
 
@@ -38,7 +38,7 @@ def test_gradgradcheck(backend, degree, outside):
 
 
 @pytest.mark.parametrize("frozen", ["x", "coef", "base_weight", "bias", "scale"])
-def test_gradients_of_a_part_of_the_arguments(backend, frozen):
+def test_gradients_with_frozen_arguments(backend, frozen):
     p = small_problem()
     tensors = arguments(p, scaled=True)
     tensors[frozen].requires_grad_(False)
@@ -50,7 +50,7 @@ def test_gradients_of_a_part_of_the_arguments(backend, frozen):
 @pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", range(6))
-def test_three_orders_are_ordinary_autograds(backend, degree, outside, scaled):
+def test_three_orders_match_autograd(backend, degree, outside, scaled):
     for knots in KNOTS:
         p = small_problem(degree=degree, outside=outside, knots=knots)
         tensors = arguments(p, scaled)
@@ -123,7 +123,7 @@ def zeros_for_none(grads, tensors):
 @pytest.mark.parametrize("base", ["silu", None])
 @pytest.mark.parametrize("order", range(4))
 @pytest.mark.parametrize("name", CONTRACTIONS[:-2])
-def test_each_function_is_the_reference_by_ordinary_autograd(backend, name, order, base, weighted):
+def test_derivatives_of_each_function_match_autograd(backend, name, order, base, weighted):
     results = []
     for where in (backend, None):
         run, fixed = as_function(name, small_problem(order=order, base=base, weighted=weighted, degree=5), where)
@@ -143,7 +143,7 @@ def test_each_function_is_the_reference_by_ordinary_autograd(backend, name, orde
 @pytest.mark.parametrize("weighted", [False, True], ids=["ones", "weighted"])
 @pytest.mark.parametrize("base", ["silu", None])
 @pytest.mark.parametrize("name", CONTRACTIONS[:-2])
-def test_each_function_has_tangents_in_every_argument(backend, name, base, weighted):
+def test_jvp_of_each_function_in_every_argument(backend, name, base, weighted):
     p = small_problem(base=base, weighted=weighted, degree=4)
     run, fixed = as_function(name, p, backend)
     plainly = flat(as_function(name, p, None)[0], fixed)
@@ -164,7 +164,7 @@ def test_each_function_has_tangents_in_every_argument(backend, name, base, weigh
 
 
 @pytest.mark.parametrize("name", CONTRACTIONS[:-1])
-def test_each_function_under_vmap_in_every_argument(backend, name):
+def test_vmap_of_each_function_in_every_argument(backend, name):
     p = small_problem(weighted=True)
     run, fixed = as_function(name, p, backend)
     call, plainly = flat(run, fixed), flat(as_function(name, p, None)[0], fixed)
@@ -254,7 +254,7 @@ def test_the_reference_is_never_called_for_native(native, monkeypatch):
 # Losses that hold derivatives.
 
 
-def test_a_loss_of_u_and_u_xx_is_scipys(backend):
+def test_loss_of_u_and_u_xx_matches_scipy(backend):
     """mean (u'' - f)^2 + mean (u - g)^2 for u = B c: its value and gradient by c from scipy's B and B''."""
     degree, grid_size = 5, 8
     grid = uniform_knots(-1.0, 1.0, grid_size, degree)
@@ -352,7 +352,7 @@ def test_edge_mean_gradients_under_vmap(backend):
     same(found, of(lambda v: reference.edge_moments(v, p.coef, p.base_weight, p.grid, p.spec)[0]))
 
 
-# What is kept between forward and backward.
+# Tensors saved for the backward.
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])
@@ -385,7 +385,7 @@ def test_everyday_backward_is_one_call(backend, calls):
     assert dict(calls[backend]) == {"kan_out": 1, "kan_backward": 1}
 
 
-def test_a_backward_computes_what_is_needed_only(backend, calls):
+def test_backward_computes_only_needed_gradients(backend, calls):
     p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p).items()}
     run = layer(p, tensors, backend)

@@ -1,4 +1,4 @@
-"""Banded systems against dense ones."""
+"""Banded linear systems against dense ones."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_it_solves(rows, degree):
     assert (found - expected).abs().max() < tolerance
 
 
-def test_what_lies_before_the_first_column_is_not_read():
+def test_nothing_before_the_first_column_is_read():
     _, band = system(40, 3)
     side = torch.ones(3, 40, 1, dtype=torch.float64)
     expected = Factor(band).solve(side)

@@ -1,4 +1,4 @@
-"""The instrument: the gate turns red on what is wrong, the race is interleaved, records come back as they went."""
+"""Benchmarks: wrong results are reported instead of times, rounds are interleaved, records survive a round trip."""
 
 import math
 import subprocess
@@ -23,7 +23,7 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def gate(problem):
+def checker(problem):
     return Checker(problem)
 
 
@@ -31,13 +31,13 @@ def gate(problem):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_right_layers_pass(degree, dtype):
     problem = Operands.of(Case(64, 6, 5, 20, degree, dtype))
-    gate = Checker(problem)
+    checker = Checker(problem)
     for name in ("reference", "native", "efficient-kan", "closed-cubic"):
         try:
             candidate = peers.PEERS[name].build(problem)
         except Unavailable:
             continue
-        share, reason = gate.check(candidate)
+        share, reason = checker.check(candidate)
         assert share < 1 and not reason, name
 
 
@@ -69,40 +69,40 @@ def with_nan(value: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("key", ["y", "grad_x", "grad_coef", "grad_base_weight"])
 @pytest.mark.parametrize("change", [nearly, with_nan, lambda v: v / 2, lambda v: v[1:], lambda v: v.bfloat16().float()])
-def test_the_gate_turns_red(problem, gate, key, change):
-    _, reason = gate.check(Wrong(problem, key, change))
+def test_correctness_check_fails_on_wrong_results(problem, checker, key, change):
+    _, reason = checker.check(Wrong(problem, key, change))
     assert reason.startswith(key)
 
 
-def test_the_gate_sees_ten_bits_of_mantissa(problem, gate):
+def test_correctness_check_sees_ten_bits_of_mantissa(problem, checker):
     """What tensor cores do to float32 unasked."""
 
     def rounded(value: torch.Tensor) -> torch.Tensor:
         mantissa, exponent = torch.frexp(value)
         return torch.ldexp((mantissa * 2048).round() / 2048, exponent)
 
-    _, reason = gate.check(Wrong(problem, "y", rounded))
+    _, reason = checker.check(Wrong(problem, "y", rounded))
     assert reason.startswith("y is off by")
 
 
 def test_a_large_problem_is_checked_in_some_rows_and_run_in_all(monkeypatch):
     monkeypatch.setattr("fastkan.measure.correctness.FEATURES", 10 * CASE.in_features * CASE.functions)
     problem = Operands.of(CASE)
-    gate = Checker(problem)
-    assert len(gate.rows) == 10 and gate.rows[0] == 0 and gate.rows[-1] == CASE.batch - 1
-    share, reason = gate.check(formula(problem, "reference"))
+    checker = Checker(problem)
+    assert len(checker.rows) == 10 and checker.rows[0] == 0 and checker.rows[-1] == CASE.batch - 1
+    share, reason = checker.check(formula(problem, "reference"))
     assert share < 1 and not reason
-    elsewhere = next(n for n in range(CASE.batch) if n not in gate.rows)
+    elsewhere = next(n for n in range(CASE.batch) if n not in checker.rows)
 
     def leaking(grad_x: torch.Tensor) -> torch.Tensor:
         grad_x[elsewhere] += 0.01
         return grad_x
 
-    _, reason = gate.check(Wrong(problem, "grad_x", leaking))
+    _, reason = checker.check(Wrong(problem, "grad_x", leaking))
     assert reason.startswith("grad_x is off by")
 
 
-def test_no_number_is_given_for_a_wrong_an_absent_or_a_failing_contestant():
+def test_no_time_for_wrong_missing_or_failing_candidates():
     def absent(problem):
         raise Unavailable("not here")
 
@@ -203,7 +203,7 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     paths = report.write(tmp_path)
     assert [path.name for path in paths] == ["report.md", "layers.png", "scaling.png"]
     text = paths[0].read_text()
-    assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zeros into the gradient" in text
+    assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zero-filling the gradient" in text
     assert "| FastKANLayer, native" in text and "16, 3->2, F=4" in text
     assert "fastkan, KANSequential" in text and "2-3-1, 8 rows, second derivatives" in text
     before = text
@@ -211,17 +211,17 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     assert paths[0].read_text() == before
 
 
-def test_a_gpu_is_measured_on_a_gpu_alone(bench, tmp_path, capsys):
+def test_gpu_benchmark_requires_a_gpu(bench, tmp_path, capsys):
     from bench import gpu
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert gpu.main(["--out", str(tmp_path)]) == 1
-    assert "torch sees no GPU here" in capsys.readouterr().err
+    assert "torch finds no GPU here" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_the_gpus_program_runs_dry(bench, tmp_path, monkeypatch):
+def test_gpu_benchmark_dry_run(bench, tmp_path, monkeypatch):
     from bench import gpu
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # in which this would take minutes
@@ -238,12 +238,12 @@ def test_the_gpus_program_runs_dry(bench, tmp_path, monkeypatch):
     assert not [r["reason"] for r in rows if r["reason"].startswith(("wrong", "fails"))]
 
 
-def test_what_the_time_does_not_allow_is_said(bench):
+def test_skipped_measurements_are_reported(bench):
     from bench import gpu
 
     session = gpu.Session(torch.device("cpu"), 1, seconds=0)
     (row, _) = session.layer(gpu.TINY[0])
-    assert row["reason"] == "left out: the 0 s were spent" and not row["seconds"]
+    assert row["reason"] == "left out: the time limit of 0 s was reached" and not row["seconds"]
 
 
 def test_the_limit_of_a_kan_layer_counts_its_windows(bench):
@@ -257,7 +257,7 @@ def test_the_limit_of_a_kan_layer_counts_its_windows(bench):
     assert floor_seconds(narrow, "triton", "forward", narrow.parameters, rates) == numbers * 4 / 1e12
 
 
-def test_contestants_take_other_inputs_in_turn(problem):
+def test_candidates_rotate_their_inputs(problem):
     candidate = formula(problem, "reference")
     x = candidate.x.detach()
     candidate.rotate(2)

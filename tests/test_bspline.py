@@ -1,4 +1,4 @@
-"""The spline features against scipy.interpolate.BSpline: values and derivatives, every degree, any knots, any place."""
+"""B-spline basis functions against scipy.interpolate.BSpline: values and derivatives, every degree, any knots and x."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def assert_features(x, t, degree, expected, order=0, outside="zero", uniform=Fal
 
 @pytest.mark.parametrize("kind", ["uniform", "one interval", "uneven", "repeated"])
 @pytest.mark.parametrize("degree", DEGREES)
-def test_values_and_derivatives_are_scipys(degree, kind):
+def test_values_and_derivatives_match_scipy(degree, kind):
     t = knots(kind, degree)
     x = places(t, degree)
     for order in range(degree + 2):
@@ -79,7 +79,7 @@ def test_a_promise_of_uniform_knots_reads_the_end_knots_only():
 @pytest.mark.parametrize("outside", ["linear", "clamp"])
 @pytest.mark.parametrize("kind", ["uniform", "uneven", "repeated"])
 @pytest.mark.parametrize("degree", DEGREES)
-def test_outside_follows_its_formula(degree, kind, outside):
+def test_outside_modes_follow_their_formulas(degree, kind, outside):
     t = knots(kind, degree)
     x = places(t, degree)
     low, high = t[degree], t[len(t) - degree - 1]
@@ -166,7 +166,7 @@ def test_uniform_knots_are_equidistant_and_hit_the_range():
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_base_derivatives_are_autograds(base):
+def test_base_derivatives_match_autograd(base):
     function = {"silu": torch.nn.functional.silu, "identity": lambda v: v, "zero": torch.zeros_like}[base]
     x = torch.linspace(-8, 8, 101, dtype=torch.float64)
     for order in range(7):

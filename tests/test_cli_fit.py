@@ -1,4 +1,4 @@
-"""`fastkan fit`, `predict`, `show`: what they print and write, and that odd tables end in a line, not a traceback."""
+"""`fastkan fit`, `predict` and `show`: output, files, and one-line messages for malformed tables."""
 
 import csv
 import errno
@@ -55,7 +55,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """A folder with a table, and what fit with all its stages has written there."""
+    """A folder with a table and the output of a full fit."""
     folder = tmp_path_factory.mktemp("fitted")
     assert main(["fit", written(folder / "t.csv", rows(80)), "--target", "y", "--out", str(folder), "--quiet"]) == 0
     return folder
@@ -149,7 +149,7 @@ def test_three_classes_of_numbers(tmp_path, quick, capsys):
     assert report(capsys)["task"] == "regression"
 
 
-# What tables may be like
+# Unusual tables
 
 BASE = "\n".join([",".join(HEADER), *(",".join(map(str, row)) for row in rows())]) + "\n"
 LINES = BASE.splitlines()
@@ -192,7 +192,7 @@ SHORT = ("semicolons and decimal commas", "missing", "text among numbers", "ragg
 
 
 @pytest.mark.parametrize("kind", [*SHORT, *long(*(kind for kind in ODD if kind not in SHORT))])
-def test_odd_tables_are_read(kind, tmp_path, quick, capsys):
+def test_unusual_tables_are_read(kind, tmp_path, quick, capsys):
     content, target, note = ODD[kind]
     path = tmp_path / "t.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -261,12 +261,12 @@ def test_names_are_found_whatever_their_case(tmp_path, quick, capsys):
 
 
 @pytest.mark.parametrize("path", ["missing.csv", "."])
-def test_files_that_cannot_be_read_end_in_a_line(path, capsys):
+def test_unreadable_files_give_one_line(path, capsys):
     assert main(["fit", path, "--target", "y"]) == 1
     assert path in (err := capsys.readouterr().err) and err.count("\n") == 1
 
 
-def test_files_that_are_no_models_end_in_a_line(tmp_path, fitted, capsys):
+def test_files_that_are_no_models_give_one_line(tmp_path, fitted, capsys):
     (tmp_path / "t.csv").write_text(BASE)
     KAN([2, 1]).save(tmp_path / "plain.pt")
     content = torch.load(fitted / "model.pt", weights_only=True)
@@ -304,7 +304,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, quick, monkeypatch, capsys)
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
+def test_interrupt_leaves_no_files(tmp_path, monkeypatch, capsys):
     (tmp_path / "t.csv").write_text(BASE)
 
     def interrupted(*args):
@@ -317,7 +317,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_a_device_is_not_replaced_by_a_file():
-    with pytest.raises(OSError, match="expected a file"), checkpoint.replaced("/dev/null"):
+    with pytest.raises(OSError, match="expected a file"), checkpoint.atomic_write("/dev/null"):
         pass
     assert not os.path.isfile("/dev/null")
 
@@ -340,10 +340,10 @@ def test_numbers_of_cells(cell, decimal, value):
 def test_a_large_table_is_sampled_evenly_in_bounded_memory(tmp_path):
     with open(tmp_path / "t.csv", "w") as file:
         file.write("n,y\n" + "".join(f"{k},{k % 7}\n" for k in range(100_000)))
-    table, told = delimited.Delimited(tmp_path / "t.csv"), []
-    found = row_sample.read(table, 2000, 1, progress=told.append)
+    table, rows_read = delimited.Delimited(tmp_path / "t.csv"), []
+    found = row_sample.read(table, 2000, 1, progress=rows_read.append)
     n = found.values[:, 0]
-    assert found.total == told[-1] == 100_000 and len(n) == 2000 == len(n.unique())
+    assert found.total == rows_read[-1] == 100_000 and len(n) == 2000 == len(n.unique())
     assert bool((n.diff() > 0).all())  # in their order
     assert n.mean() == pytest.approx(50_000, abs=5 * 100_000 / math.sqrt(12 * 2000))  # five standard errors
     assert bool((row_sample.read(table, 2000, 1).values == found.values).all())

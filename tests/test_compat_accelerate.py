@@ -1,4 +1,4 @@
-"""accelerate and restore: live models of efficient-kan, fast-kan and pykan, in float64 against their own forward."""
+"""accelerate and restore: models of efficient-kan, fast-kan and pykan against their own forward, in float64."""
 
 import copy
 import io
@@ -136,7 +136,7 @@ def test_an_optimizer_made_before_goes_on():
             (m(x) - x[:, :2]).square().mean().backward()
             optimizer.step()
     for found, value in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(found, value, rtol=1e-8, atol=1e-8)  # Adam divides by what may be small
+        torch.testing.assert_close(found, value, rtol=1e-8, atol=1e-8)  # Adam divides by small numbers
 
 
 def test_hooks_and_state_dicts():
@@ -183,7 +183,7 @@ def test_torch_save():
         lambda grid: grid[:, 4].copy_(grid[:, 5] + 0.01),  # no ascending knots: the layer's own forward
     ],
 )
-def test_a_grid_that_changes_is_read_again(change):
+def test_changed_grid_is_read_again(change):
     model, x = efficient()
     fastkan.accelerate(model)(x)
     for layer in model.layers:
@@ -237,7 +237,7 @@ class Renamed(peers.KANLinear):
 
 
 class WithNames(peers.KANLinear):
-    """Methods of a subclass are not hidden, whatever they are called."""
+    """Methods of a subclass are not hidden, even with the names of ours."""
 
     def sample(self):
         return "sample"
@@ -259,7 +259,7 @@ def lookalike() -> nn.Module:
     return own(3, 2)
 
 
-def test_what_cannot_be_accelerated_is_left_alone_and_named():
+def test_unsupported_models_are_left_unchanged_and_named():
     patched, parametrized = peers.KANLinear(3, 2), peers.KANLinear(3, 2)
     patched.forward = patched.forward
     nn.utils.parametrizations.weight_norm(parametrized, "spline_weight")
@@ -328,7 +328,7 @@ def test_errors(monkeypatch):
     assert fastkan.restore(nn.Linear(2, 2)) is not None
 
 
-def test_a_layer_itself_and_twice():
+def test_layer_as_model_and_accelerated_twice():
     layer, x = peers.KANLinear(3, 2), torch.randn(9, 3)
     expected = layer(x)
     assert fastkan.accelerate(fastkan.accelerate(layer), backend="reference") is layer
@@ -338,7 +338,7 @@ def test_a_layer_itself_and_twice():
     assert type(layer) is peers.KANLinear
 
 
-def test_random_numbers_and_weights_are_left():
+def test_random_state_and_weights_are_unchanged():
     model, _ = efficient()
     state = copy.deepcopy(model.state_dict())
     random = torch.random.get_rng_state()
@@ -406,7 +406,7 @@ def with_an_edge(model: nn.Module, kind: str) -> nn.Module:
 
 @pytest.mark.parametrize("kind", ["", "symbolic", "off", "not symbolic"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_what_pykan_keeps_and_its_penalties(pykan, metric, kind):
+def test_pykans_attributes_and_penalties(pykan, metric, kind):
     found = []
     for accelerated in (False, True):
         torch.manual_seed(0)
@@ -421,7 +421,7 @@ def test_what_pykan_keeps_and_its_penalties(pykan, metric, kind):
         trained = [p for p in model.parameters() if p.requires_grad]
         grads = torch.autograd.grad(objective, trained, allow_unused=True)
         with torch.no_grad():
-            for p in trained:  # what was kept is of the parameters as they were
+            for p in trained:  # cached for the earlier parameters
                 p.mul_(1.5)
         found.append([objective, *(g for g in grads if g is not None)])
         found[-1] += [torch.as_tensor(t) * 1.0 for name in KEPT for t in getattr(model, name)]

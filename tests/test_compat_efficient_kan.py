@@ -1,4 +1,4 @@
-"""Models and state dicts of efficient-kan, both ways, against a restatement of its formula."""
+"""Models and state dicts of efficient-kan, converted both ways, against efficient-kan's formula."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""fast-kan's names here, against a restatement of its formulas: starts, outputs, gradients, state dicts, conversion."""
+"""fast-kan's classes against fast-kan's formulas: initialization, outputs, gradients, state dicts, conversion."""
 
 import copy
 import io
@@ -110,7 +110,7 @@ def test_errors_are_at_most_twice_those_of_the_formula(native, dtype):
         assert (found.double() - truth).norm() <= 2 * (plain.double() - truth).norm()
 
 
-def test_another_width_of_the_gaussians_is_not_for_the_kernels():
+def test_other_gaussian_widths_run_on_plain_torch():
     mine, other = pair("FastKANLayer", 3, 2)
     for layer in (mine, other):
         layer.rbf.denominator *= 1.5

@@ -1,4 +1,4 @@
-"""Traced: torch.compile with fullgraph, forward and backward, dynamic shapes, and torch.export."""
+"""torch.compile with fullgraph, forward and backward, dynamic shapes, and torch.export."""
 
 import pytest
 import torch
@@ -107,7 +107,7 @@ def test_a_dynamic_batch_compiles_once(backend_name, what):
     assert counter.frame_count == 1
 
 
-def test_a_batch_that_changes_unannounced_compiles_twice(backend_name):
+def test_unmarked_dynamic_batch_compiles_twice(backend_name):
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(layer(backend_name), fullgraph=True, backend=counter)
     for rows in (6, 7, 40, 3):

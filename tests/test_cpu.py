@@ -1,4 +1,4 @@
-"""What only the CPU kernels have: an instruction set chosen at run time, and offsets beyond 32 bits."""
+"""CPU kernels: instruction sets chosen at run time, every branch of the kernels, offsets beyond 32 bits."""
 
 import math
 import mmap
@@ -103,7 +103,7 @@ CASES = [(5000, 3, 33, 60), (512, 65, 136, 92), (40, 2, 64, 1000), (3000, 5, 1, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_way_matches_the_reference_at_any_number_of_threads(case, dtype, threads):
+def test_every_branch_matches_the_reference_at_any_number_of_threads(case, dtype, threads):
     skip_if_missing("native")
     p = Problem.random(*case, base="identity", weighted=True, dtype=dtype)
     for contraction in ("kan_out", "kan_in", "kan_coef", "kan_backward"):
@@ -117,8 +117,8 @@ def test_every_way_matches_the_reference_at_any_number_of_threads(case, dtype, t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("outside", ["zero", "linear", "clamp"])
 @pytest.mark.parametrize("intervals", [1, 5, 31, 33, 64, 300, 1100])
-def test_uneven_knots_part_x_exactly(intervals, outside, dtype):
-    """The numbers beside every knot, and those without end, fall where the reference has them."""
+def test_uneven_knots_separate_neighbouring_floats(intervals, outside, dtype):
+    """Neighbouring floats of every knot, infinities and NaN are on the knot spans of the reference."""
     skip_if_missing("native")
     torch.manual_seed(intervals)
     knots = torch.rand(intervals + 1, dtype=torch.float64).cumsum(0)
@@ -135,7 +135,7 @@ def test_uneven_knots_part_x_exactly(intervals, outside, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("outside", ["zero", "linear", "clamp"])
-@pytest.mark.parametrize("intervals", [16, 17, 32, 33])  # between all knots: what two vectors hold, and one more
+@pytest.mark.parametrize("intervals", [16, 17, 32, 33])  # as many knot spans as two vectors hold, and one more
 def test_few_uneven_knots_are_looked_up(intervals, outside, dtype):
     skip_if_missing("native")
     for degree in range(1, 6):
@@ -156,7 +156,7 @@ def sparse(*shape: int, strides: tuple[int, ...]) -> torch.Tensor:
 
 
 def test_offsets_beyond_32_bits():
-    """x, u and coef whose elements lie more than 2^31 elements apart give what their copies give."""
+    """x, u and coef with strides beyond 2^31 elements give the results of contiguous copies."""
     skip_if_missing("native")
     far, inputs, outputs, functions = 2**30 + 3, 3, 32, 9
     x, u = sparse(3, inputs, strides=(far, 1)), sparse(3, outputs, strides=(far, 1))

@@ -39,12 +39,12 @@ def calls(monkeypatch) -> dict[str, int]:
     fits = stack.fits
     monkeypatch.setattr(stack, "fits", lambda device, *args: fits("cuda", *args))
     monkeypatch.setattr(stack, "MAX_TANGENTS", stack.MAX_GPU_TANGENTS)
-    monkeypatch.setattr(stacked, "_at_hand", lambda model: False)
+    monkeypatch.setattr(stacked, "_on_cpu", lambda model: False)
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     return counted
 
 
-def taken_apart(calls: dict[str, int]) -> bool:
+def ran_layer_by_layer(calls: dict[str, int]) -> bool:
     return any(count for name, count in calls.items() if name.startswith("kan"))
 
 
@@ -55,27 +55,27 @@ def test_networks_run_in_one_call(calls):
         (k := network(), lambda x: in_turn(k, x)),
     ):
         model(data())
-        assert calls["stack_out"] and not taken_apart(calls)
+        assert calls["stack_out"] and not ran_layer_by_layer(calls)
         assert_same(model, apart, data(), rtol=1e-9, atol=1e-9)
         calls.update(dict.fromkeys(calls, 0))
 
 
-def test_derivatives_up_to_the_second_in_a_loss_stay_in_one_call(calls):
+def test_second_derivatives_in_a_loss_stay_fused(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(40, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
-    assert calls["stack_backward"] and not taken_apart(calls)
+    assert calls["stack_backward"] and not ran_layer_by_layer(calls)
     expected = torch.autograd.grad(burgers(lambda x: layered(x, (), made, "reference"), x), [x, *weights(made)])
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("depth", [3, 4])
-def test_higher_ones_go_layer_by_layer(calls, depth):
+def test_higher_derivatives_go_layer_by_layer(calls, depth):
     made = leaves(smooth((2, 4, 1)))
     x = rows(10, 2).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights=False)
-    assert taken_apart(calls) == (depth > stack.MAX_GPU_TANGENTS + 1)
+    assert ran_layer_by_layer(calls) == (depth > stack.MAX_GPU_TANGENTS + 1)
     expected = nested(lambda x: layered(x, (), made, "reference"), x, weights(made), depth, by_weights=False)
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10 * max(1.0, want.abs().max().item()))
@@ -86,7 +86,7 @@ def test_higher_ones_go_layer_by_layer(calls, depth):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("widths", [(4, 400, 3), (3, 40, 40, 2), (30, 30, 30), (1, 1, 900)], ids=str)
-def test_the_size_is_what_the_kernels_have_room_for(widths, dtype, monkeypatch):
+def test_size_limit_matches_the_kernels(widths, dtype, monkeypatch):
     """The size in Python is the size in the kernels' error message."""
     made = layers(widths, dtype=dtype, degree=3)
     x = rows(1, widths[0], dtype=dtype)
@@ -100,7 +100,7 @@ def test_the_size_is_what_the_kernels_have_room_for(widths, dtype, monkeypatch):
             OPS.stack_backward(*args)
 
 
-def test_a_block_just_filled():
+def test_largest_stack_that_fits_a_block():
     """The largest network that fits runs; the next larger one does not."""
     sizes = [n for n in range(1, 400) if stack.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
     assert sizes == list(range(1, len(sizes) + 1)) and len(sizes) > 40
@@ -118,7 +118,7 @@ def test_a_block_just_filled():
 SAME = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
 
 
-def test_many_rows_go_layer_by_layer(calls):
+def test_many_rows_run_layer_by_layer(calls):
     made = layers((3, 4, 2))
     assert functional.stack_backend(rows(stack.GPU_ROWS, 3), made, None) == "native"
     assert functional.stack_backend(rows(stack.GPU_ROWS + 1, 3), made, None) is None
@@ -139,7 +139,7 @@ def gpu(monkeypatch):
         yield torch.empty(20, 3, device="cuda"), [Layer(*own, SPEC) for own in there]
 
 
-def test_unproven_kernels_are_taken_by_name_alone(gpu, monkeypatch):
+def test_unproven_kernels_run_only_by_name(gpu, monkeypatch):
     x, made = gpu
     assert functional.stack_backend(x, made, None) is None
     assert functional.stack_backend(x, made, "native") == "native"
@@ -156,17 +156,17 @@ def test_unproven_kernels_are_taken_by_name_alone(gpu, monkeypatch):
 @pytest.fixture
 def looks(calls, monkeypatch) -> list:
     """Records each time the values of the nodes' affine maps are read."""
-    seen, read = [], stacked._identities
+    seen, read = [], stacked._are_identities
 
     def identities(modules):
         seen.append(modules)
         return read(modules)
 
-    monkeypatch.setattr(stacked, "_identities", identities)
+    monkeypatch.setattr(stacked, "_are_identities", identities)
     return seen
 
 
-def test_nodes_are_looked_at_once(looks, calls):
+def test_nodes_are_read_once(looks, calls):
     model = network()
     for _ in range(3):
         model(data()).sum().backward()
@@ -195,7 +195,7 @@ def changes():
 
 
 @pytest.mark.parametrize("change", changes(), ids=lambda f: f.__name__)
-def test_changed_nodes_are_seen(looks, calls, change):
+def test_changed_nodes_take_effect(looks, calls, change):
     model = network()
     model(data())
     change(model)
@@ -204,7 +204,7 @@ def test_changed_nodes_are_seen(looks, calls, change):
     assert not calls["stack_out"]
 
 
-def test_layer_by_layer_nodes_are_looked_at_once_too(looks):
+def test_nodes_are_read_once_layer_by_layer_too(looks):
     model = network()
     with torch.no_grad():
         model.node_scale[0][0] = 2.0
@@ -213,7 +213,7 @@ def test_layer_by_layer_nodes_are_looked_at_once_too(looks):
     assert len(looks) == 1
 
 
-def test_a_copy_looks_for_itself(looks, calls):
+def test_copy_reads_its_own_nodes(looks, calls):
     """A copy's parameters have version counters of their own."""
     model = network()
     model(data())

@@ -30,7 +30,7 @@ SHAPES = ((1, 1, 1), (33, 5, 9), (40, 2, 136), (120, 3, 4))
 
 @pytest.mark.parametrize("order", [0, 1, 2, 5])
 @pytest.mark.parametrize("family", FEATURES)
-def test_every_contraction_is_the_reference(family, order):
+def test_every_contraction_matches_the_reference(family, order):
     for p in drawn(family, order, FUNCTIONS[family], SHAPES):
         for contraction in CONTRACTIONS:
             assert_matches_reference(BACKEND, contraction, p)
@@ -92,7 +92,7 @@ def test_rows_far_from_a_window_are_skipped():
 
 
 @pytest.mark.parametrize("family,functions", [("rbf", 6), ("rbf", 40), ("chebyshev", 8)])
-def test_a_nan_is_where_the_reference_has_it(family, functions):
+def test_nans_match_the_reference(family, functions):
     for contraction, order in itertools.product(CONTRACTIONS, (0, 2)):
         p = family_problem(family, functions=functions, dtype=SINGLE, weighted=True, order=order)
         p.x[3, 2] = torch.nan
@@ -152,7 +152,7 @@ def test_edge_backward_with_optional_arguments():
 
 
 @pytest.mark.parametrize("family", FEATURES)
-def test_the_calculus(monkeypatch, family):
+def test_derivatives_and_gradcheck(monkeypatch, family):
     """A layer's derivatives up to the third."""
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     p = family_problem(family, 5, 2, 3, functions=8)

@@ -10,16 +10,16 @@ from support.matrix_product_tests import (  # noqa: F401
     ALGORITHM,
     CONTRACTIONS,
     Products,
-    test_a_nan_is_where_the_reference_has_it,
     test_asking_never_falls_back,
-    test_at_infinity_is_the_reference,
-    test_is_the_reference,
+    test_automatic_choice_of_matrix_products,
+    test_infinities_match_the_reference,
     test_many_rows_or_inputs,
+    test_matches_the_reference,
+    test_nans_match_the_reference,
     test_on_the_knots,
     test_repeats_bit_for_bit,
+    test_slopes_match_the_reference,
     test_the_cases_hold_every_value,
-    test_the_slope_is_the_reference,
-    test_what_takes_matrix_products,
 )
 from support.problems import BF16, HALF
 

@@ -39,14 +39,14 @@ def assert_is_the_reference(widths, number, tangents, seed, **fixed):
 @pytest.mark.parametrize("count", [FEW, MANY])
 @pytest.mark.parametrize("tangents", [0, 1, 2])
 @pytest.mark.parametrize("widths", [(1, 1, 1), (2, 5, 1), (4, 3, 7, 2), (2,) * 9], ids=str)
-def test_is_the_reference(widths, tangents, count, processors):
+def test_matches_the_reference(widths, tangents, count, processors):
     """Mixed degrees, grids and bases; full and partial blocks, one block for all tiles or one per tile."""
     processors(count)
     for seed, number in enumerate((1, 37, 300)):
         assert_is_the_reference(widths, number, tangents, seed + 10 * tangents)
 
 
-def test_steps_of_one_input_where_no_more_fit(processors):
+def test_one_input_at_a_time_where_no_more_fit(processors):
     """The widest network of its kind, and one of half its width."""
     processors(FEW)
     kind = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
@@ -78,7 +78,7 @@ def test_repeats_bit_for_bit(processors):
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_only_what_is_wanted():
+def test_requested_gradients_only():
     made, x, along, u = operands((3, 6, 2), 40, 2, 0)
     with torch.no_grad():
         every = OPS.stack_backward(x, along, u, *parts(made), True, True, True)

@@ -46,7 +46,7 @@ def cases() -> list[dict]:
 
 
 @pytest.mark.parametrize("case", cases(), ids=label)
-def test_is_the_reference(products, case):
+def test_matches_the_reference(products, case):
     """One block for all tiles: the ring buffer wraps around many times."""
     products.processors(FEW)
     products.check("kan_out", problem_of(case))
@@ -88,7 +88,7 @@ def test_strided_coefficients(products):
     products.check("kan_out", replace(p, coef=wide[::2, 2:10, 8:72]))
 
 
-def test_a_nan_is_where_the_reference_has_it(products):
+def test_nans_match_the_reference(products):
     p = Problem.random(270, 4, 8, 5, knots="promised", dtype=BF16)
     p.x[33, 2] = p.x[200, 0] = torch.nan
     (got,), (expected,) = products.call("kan_out", p), call(reference, "kan_out", p)

@@ -16,7 +16,7 @@ def products(monkeypatch) -> Products:
 
 
 @pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
-def test_is_the_reference(products, case):
+def test_matches_the_reference(products, case):
     products.processors(FEW)
     products.check("kan_out", problem_of(case))
 

@@ -79,14 +79,14 @@ def cases() -> list:
 
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize(("kind", "case", "count"), cases())
-def test_is_the_reference(contraction, kind, case, count, processors):
+def test_matches_the_reference(contraction, kind, case, count, processors):
     processors(count)
     kind.check(contraction, problem_of(case))
 
 
 @each_kind
 @pytest.mark.parametrize("degree", [2, 3])
-def test_the_slope_is_the_reference(kind, degree, processors):
+def test_slopes_match_the_reference(kind, degree, processors):
     for count, outside in itertools.product((FEW, MANY), OUTSIDE):
         processors(count)
         kind.check("kan_in", kind.random(70, 9, 68, 6, degree, order=1, outside=outside))
@@ -141,7 +141,7 @@ def test_on_the_knots(kind, contraction, degree, outside):
 @each_contraction
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
-def test_a_nan_is_where_the_reference_has_it(kind, contraction, degree, outside):
+def test_nans_match_the_reference(kind, contraction, degree, outside):
     for base in (None, "silu"):
         p = kind.random(70, 4, 8, 6, degree, outside=outside, base=base)
         p.x[33, 2] = torch.nan
@@ -151,7 +151,7 @@ def test_a_nan_is_where_the_reference_has_it(kind, contraction, degree, outside)
 
 
 @each_kind
-def test_a_nan_among_the_coefficients_shows(kind):
+def test_a_nan_coefficient_shows(kind):
     p = kind.random(70, 4, 8, 6)
     p.coef[1, 2, 3] = torch.nan
     (got,), (expected,) = call(kind.backend, "kan_out", p), call(reference, "kan_out", p)
@@ -162,7 +162,7 @@ def test_a_nan_among_the_coefficients_shows(kind):
 @each_kind
 @each_contraction
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
-def test_at_infinity_is_the_reference(kind, contraction, outside):
+def test_infinities_match_the_reference(kind, contraction, outside):
     p = kind.random(9, 4, 8, 6, outside=outside, base=None)
     p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
     for got, expected in zip(call(kind.backend, contraction, p), call(reference, contraction, p), strict=True):
@@ -201,7 +201,7 @@ def test_when_it_is_chosen(kind, contraction, change, expected, monkeypatch):
 
 @each_contraction
 @pytest.mark.parametrize("how", [{"dtype": SINGLE}, {"dtype": SINGLE, "x_dtype": DOUBLE}], ids=str)
-def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
+def test_float32_is_not_rounded_to_tf32(contraction, how, monkeypatch):
     monkeypatch.delenv(ALGORITHM)
     p = Problem.random(**LARGE, knots="promised", **how)
     call(BACKEND, contraction, p)
@@ -211,7 +211,7 @@ def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
         assert algorithm() == "gather"
 
 
-def test_double_precision_where_a_gpu_is_made_for_it(monkeypatch):
+def test_float64_on_gpus_with_fast_float64(monkeypatch):
     """Chosen automatically on GPUs with fast float64; everywhere by request."""
     monkeypatch.setenv("FASTKAN_EMULATED_RATIO", "64")
     for asked, expected in ("matrix", "matrix"), ("", "gather"):

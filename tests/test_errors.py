@@ -1,4 +1,4 @@
-"""Every message at the door names the argument, its value and what was expected."""
+"""Argument validation: every message names the argument, its value and the expected values."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ FLOATS = "expected float32, float64, bfloat16 or float16"
 ASCENDING = "grid does not ascend: expected sorted finite knots and a grid range that is not empty"
 UNEVEN = "uniform=True: expected equidistant knots in grid, or uniform=False"
 
-# what is wrong with the arguments -> the error and its whole message
+# wrong arguments -> type and full message of the error
 WRONG = [
     ({"degree": 6}, ValueError, "degree=6: expected 0 to 5"),
     ({"degree": -1}, ValueError, "degree=-1: expected 0 to 5"),
@@ -98,7 +98,7 @@ def changed(wrong: dict) -> str:
 @pytest.mark.parametrize(
     ("wrong", "error", "message"), WRONG, ids=[f"{k}-{changed(w[0])}" for k, w in enumerate(WRONG)]
 )
-def test_kan_linear_says_what_is_wrong(wrong, error, message):
+def test_kan_linear_validates_arguments(wrong, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         kan_linear(**{**RIGHT, **wrong})
 
@@ -108,7 +108,7 @@ def test_kan_linear_says_what_is_wrong(wrong, error, message):
     [w for w in WRONG if not w[0].keys() & {"bias", "scale"} and w[0] != {"base": None}],
     ids=lambda value: changed(value) if isinstance(value, dict) else "",
 )
-def test_edge_mean_says_what_is_wrong(wrong, error, message):
+def test_edge_mean_validates_arguments(wrong, error, message):
     right = {name: value for name, value in RIGHT.items() if name not in ("bias", "scale")}
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         edge_mean(**{**right, **wrong})
@@ -120,7 +120,7 @@ def test_edge_mean_takes_no_user_function():
         edge_mean(**right, base=torch.sin)
 
 
-def test_what_is_right_raises_nothing():
+def test_valid_arguments_raise_nothing():
     assert kan_linear(**RIGHT).shape == (6, 2)
 
 
@@ -129,7 +129,7 @@ def test_a_spec_is_checked_where_it_is_made():
         Spec.of(9, "silu", "zero", False)
 
 
-def test_a_backend_is_checked_where_it_is_named():
+def test_requested_backend_is_validated():
     with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
         choose("x", torch.device("cpu"), ())
     with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
@@ -141,7 +141,7 @@ def test_random_knots_are_named():
         random_grid(1, 3, 2, 1.0, "odd", False, torch.Generator())
 
 
-def test_every_raise_of_the_door_was_reached():
+def test_every_validation_error_was_raised():
     """The lines that raised for WRONG are all the lines with a raise."""
     reached = set()
     for wrong, error, _ in WRONG:

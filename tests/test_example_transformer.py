@@ -23,7 +23,7 @@ def data():
     return example.digits()
 
 
-def test_what_is_replaced():
+def test_replaced_layers():
     model = example.kan_transformer(16)
     replaced = [name for name, module in model.named_modules() if isinstance(module, KANLinear)]
     assert len(replaced) == 4 and all(".mlp." in name for name in replaced)

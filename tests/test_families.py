@@ -1,4 +1,4 @@
-"""Basis families beside B-splines: their formulas, their derivatives, and the kernels that serve them."""
+"""Basis families other than B-splines: formulas, derivatives, kernels."""
 
 import itertools
 
@@ -24,7 +24,7 @@ from support.problems import DOUBLE, SINGLE, operator_arguments
 from support.tiers import long
 
 
-def test_gaussians_are_fastkans():
+def test_gaussians_match_fast_kan():
     """Centres linspace(a, b, F), width their distance: ZiyaoLi/fast-kan's RadialBasisFunction."""
     x = torch.linspace(-3, 3, 50, dtype=DOUBLE)
     centres = torch.linspace(-2, 2, 8, dtype=DOUBLE)
@@ -36,7 +36,7 @@ def test_gaussians_are_fastkans():
 
 @pytest.mark.parametrize("order", range(4))
 @pytest.mark.parametrize("functions", [1, 2, 3, 7])
-def test_chebyshev_is_numpys(functions, order):
+def test_chebyshev_matches_numpy(functions, order):
     x = torch.linspace(0.5, 2.5, 41, dtype=DOUBLE)
     grid = torch.linspace(0.5, 2.5, functions + 1, dtype=DOUBLE)
     found = chebyshev_features(x[:, None], grid[None], order)[:, 0]
@@ -47,7 +47,7 @@ def test_chebyshev_is_numpys(functions, order):
 
 
 @pytest.mark.parametrize("family", FEATURES)
-def test_derivatives_are_autograds(family):
+def test_derivatives_match_autograd(family):
     grid = torch.linspace(-1, 1, 7, dtype=DOUBLE)[None]
     x = torch.linspace(-1.5, 1.5, 23, dtype=DOUBLE)[:, None].requires_grad_()
     values = FEATURES[family](x, grid)
@@ -70,7 +70,7 @@ def test_nan_and_infinity(family):
 
 @pytest.mark.parametrize("order", [0, 1, *long(2)])
 @pytest.mark.parametrize("family", FEATURES)
-def test_triton_is_the_reference(interpreted, family, order):
+def test_triton_matches_the_reference(interpreted, family, order):
     skip_if_missing("triton", family)
     for base, weighted, dtype in ("silu", False, DOUBLE), (None, True, DOUBLE), ("silu", True, SINGLE):
         p = family_problem(family, base=base, weighted=weighted, dtype=dtype, order=order, per_input=weighted)
@@ -88,7 +88,7 @@ SHAPES = ((1, 1, 1), (33, 17, 65), (257, 5, 130), (600, 3, 6), (20, 3, 300))
 
 @pytest.mark.parametrize("order", [0, 1, 2, 5])
 @pytest.mark.parametrize("family", FEATURES)
-def test_native_is_the_reference(native, family, order):
+def test_native_matches_the_reference(native, family, order):
     skip_if_missing("native", family)
     for p in drawn(family, order, FUNCTIONS[family], SHAPES):
         for contraction in CONTRACTIONS:
@@ -115,7 +115,7 @@ def test_native_repeats_bit_for_bit_at_any_number_of_threads(native, shape, thre
 
 @pytest.mark.parametrize("backend", ["native", "triton"])
 @pytest.mark.parametrize("family,functions", [("rbf", 6), ("rbf", 40), ("chebyshev", 8)])
-def test_a_nan_is_where_the_reference_has_it(backend, family, functions):
+def test_nans_match_the_reference(backend, family, functions):
     skip_if_missing(backend)
     for contraction in CONTRACTIONS:
         p = family_problem(family, functions=functions, dtype=SINGLE, weighted=True)

@@ -1,4 +1,4 @@
-"""torch's FLOP counter knows every operator."""
+"""FLOPs of every operator in torch's counter."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""kan_linear and edge_mean as a user calls them: formula, shapes, dtypes, autocast, accuracy."""
+"""kan_linear and edge_mean: formula, shapes, dtypes, autocast, accuracy."""
 
 import pytest
 import torch

@@ -38,7 +38,7 @@ def test_gradgradcheck(backend, knots):
 
 @each_backend
 @pytest.mark.parametrize("degree", [3, 5])
-def test_three_orders_are_ordinary_autograds(backend, degree):
+def test_three_orders_match_autograd(backend, degree):
     for knots in KNOTS:
         p = small_problem(degree=degree, knots=knots).on(DEVICE)
         tensors = arguments(p, scaled=True)
@@ -71,7 +71,7 @@ def test_edge_mean_gradients(backend):
 
 
 @each_backend
-def test_nothing_leaves_the_kernels(backend, monkeypatch):
+def test_every_derivative_stays_in_the_kernels(backend, monkeypatch):
     p = small_problem(degree=4).on(DEVICE)
     leaves = arguments(p, scaled=True)
 

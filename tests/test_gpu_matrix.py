@@ -13,15 +13,15 @@ from support.matrix_product_tests import (  # noqa: F401
     CASES,
     CONTRACTIONS,
     Products,
-    test_a_nan_is_where_the_reference_has_it,
     test_asking_never_falls_back,
-    test_at_infinity_is_the_reference,
+    test_automatic_choice_of_matrix_products,
+    test_infinities_match_the_reference,
     test_many_rows_or_inputs,
+    test_nans_match_the_reference,
     test_on_the_knots,
     test_repeats_bit_for_bit,
+    test_slopes_match_the_reference,
     test_the_cases_hold_every_value,
-    test_the_slope_is_the_reference,
-    test_what_takes_matrix_products,
 )
 from support.problems import BF16, DOUBLE, HALF, label, problem_of
 
@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(params=["matrix", "wgmma"])
 def products(monkeypatch, request) -> Products:
-    """The processors are what they are: large tiles take large problems."""
+    """The number of processors is fixed here: large tiles need large problems."""
     native, has_wgmma = select.BACKENDS["native"], torch.cuda.get_device_capability(DEVICE)[0] == 9
     if request.param == "wgmma" and not has_wgmma:
         pytest.skip("wgmma needs sm_90")
@@ -49,7 +49,7 @@ RUNS = [("wgmma", "kan_out"), *(("matrix", contraction) for contraction in CONTR
 
 @pytest.mark.parametrize(("products", "contraction"), RUNS, indirect=["products"])
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_is_the_reference(products, contraction, case):
+def test_matches_the_reference(products, contraction, case):
     products.check(contraction, problem_of(case))
 
 

@@ -1,4 +1,4 @@
-"""On a GPU: every contraction of every backend is the reference's, on the same device; tolerances are derived."""
+"""On a GPU: every contraction of every backend against the reference on the same device; tolerances are derived."""
 
 from dataclasses import replace
 
@@ -38,11 +38,11 @@ CASES = pairwise(FACTORS)
 DTYPES = [DOUBLE, SINGLE, BF16, HALF]
 
 
-def test_there_are_kernels_for_this_device():
+def test_some_backend_serves_this_device():
     assert BACKENDS, {name: select.missing(name, DEVICE.type, (SINGLE,)) for name in OPERATORS}
 
 
-def test_memory_that_nobody_wrote_shows():
+def test_uninitialised_memory_is_poisoned():
     assert torch.empty(1000, device=DEVICE).isnan().all()
     assert torch.empty_strided((10, 10), (1, 10), dtype=DOUBLE, device=DEVICE).isnan().all()
 
@@ -70,7 +70,7 @@ def test_parity_in_tf32(backend, gather, contraction, case, plan):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(4096, 1024, 512), (8192, 64, 512)] if IS_GPU else [(130, 20, 70)], ids=str)
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
-def test_parity_at_the_sizes_that_matter(backend, gather, contraction, shape, dtype, plan):
+def test_parity_at_benchmark_sizes(backend, gather, contraction, shape, dtype, plan):
     plan(gather)
     p = Problem.random(*shape, 5, knots="promised", dtype=dtype).on(DEVICE)
     assert_matches_reference(select.BACKENDS[backend], contraction, p)
@@ -110,7 +110,7 @@ def test_empty_tensors(backend, contraction, shape):
 @each_algorithm
 @pytest.mark.parametrize("knots", KNOTS)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_a_nan_is_where_the_reference_has_it(backend, gather, contraction, knots, plan):
+def test_nans_match_the_reference(backend, gather, contraction, knots, plan):
     plan(gather)
     for order, outside, dtype in ((0, "zero", SINGLE), (1, "linear", BF16), (0, "linear", DOUBLE), (3, "clamp", HALF)):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, weighted=True)
@@ -128,7 +128,7 @@ def test_a_nan_is_where_the_reference_has_it(backend, gather, contraction, knots
 @each_algorithm
 @pytest.mark.parametrize("knots", KNOTS)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_infinity_is_the_references(backend, gather, contraction, knots, plan):
+def test_infinities_match_the_reference(backend, gather, contraction, knots, plan):
     plan(gather)
     for order, outside in ((0, "zero"), (1, "clamp")):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, base=None)
@@ -181,7 +181,7 @@ def test_opcheck(backend, contraction, dtype):
 @on_gpu
 @each_algorithm
 def test_offsets_beyond_32_bits(backend, gather, plan):
-    """The last rows of tensors of more than 2^31 elements are those of a small problem."""
+    """The last rows of a problem with more than 2^31 elements equal a small problem."""
     if torch.cuda.mem_get_info(DEVICE)[0] < 60 << 30:
         pytest.skip("less than 60 GiB are free on this GPU")
     plan(gather)

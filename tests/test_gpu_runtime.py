@@ -1,4 +1,4 @@
-"""On a GPU: what surrounds the kernels. Graphs, streams, devices, waiting, memory, and the layer as a module."""
+"""On a GPU: graphs, streams, devices, synchronisation, memory, and the layer as a module."""
 
 import copy
 import gc
@@ -111,7 +111,7 @@ def test_a_side_stream(backend):
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(20_000_000)  # what follows on this stream is late; a launch on another would read zeros
+        torch.cuda._sleep(20_000_000)  # this stream is delayed; a launch on another one would read zeros
         x.copy_(late)
         y = net(x)
         y.sum().backward()
@@ -135,7 +135,7 @@ def test_another_than_the_current_device(backend):
 
 @on_gpu
 @each_backend
-def test_nothing_waits_for_the_device(backend):
+def test_no_synchronisation_with_the_device(backend):
     training = Training(backend, "Adam")
     x = training.x.requires_grad_()
 

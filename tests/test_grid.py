@@ -1,4 +1,4 @@
-"""Grids that follow data or grow finer, and keep the function whatever the data are."""
+"""Grids updated from data or extended: the function is kept, whatever the data."""
 
 import copy
 
@@ -118,8 +118,8 @@ def test_the_result_is_the_same_each_time():
     assert torch.equal(coefs[0], coefs[1]) and torch.equal(coefs[0], coefs[2])
 
 
-def test_inputs_are_solved_alike():
-    """Once for all where the rows are equal, and in blocks where they are not."""
+def test_equal_and_different_rows_of_knots():
+    """Solved once if all rows of knots are equal, else in blocks."""
     old, new = uniform_knots([-1.0] * 6, 1.0, 5, 3), uniform_knots([-1.0] * 6, 1.0, 7, 3)
     coef = normal(6, 8, 3)
     together = refit(coef, old, new, 3, "zero")
@@ -141,7 +141,7 @@ def test_blocks_of_rows_and_inputs(monkeypatch):
 
 
 @pytest.mark.parametrize("outside, reach", [("zero", 2.5), ("linear", 1.5), ("clamp", 1.5)])
-def test_what_was_outside_comes_inside(outside, reach):
+def test_wider_grid_keeps_the_tail(outside, reach):
     """A wider grid whose knots hold the old ones keeps the tail; a kink at the end of the old range it approximates."""
     kan = layer(2, 4, 3, outside=outside)
     wide = uniform_knots([-3.0, -3.0], 3.0, 12, 3)
@@ -193,7 +193,7 @@ def test_few_rows(rows):
     assert torch.allclose(kan(x), before, atol=1e-3)
 
 
-def test_knots_are_the_papers_mix():
+def test_knots_mix_uniform_and_quantiles_as_in_the_paper():
     x = normal(1001, 2)
     kan = layer(2, 10, grid_eps=0.3)
     kan.update_grid(x, margin=0.5)
@@ -308,7 +308,7 @@ def test_a_result_that_is_not_finite():
         kan.coef.data.fill_(6e4)
         kan.coef.data[0, 0] = -6e4
 
-    message = "not finite in torch.float16: the layer stays as it was"
+    message = "not finite in torch.float16: the layer is unchanged"
     assert_unchanged(lambda kan: kan.update_grid(3 * normal(9, 3)), RuntimeError, message, spoil)
 
 
@@ -337,7 +337,7 @@ def assert_unchanged(change, error, message, prepare=lambda kan: None):
     assert kan.grid_size == 5 and kan.uniform
 
 
-# What stays the same object
+# Identity of parameters
 
 
 def test_parameters_stay_where_shapes_do():

@@ -1,4 +1,4 @@
-"""The interactive page in headless Chromium: hover, click, keys, the slider, colours, a phone, hostile names."""
+"""The interactive page in headless Chromium: hover, click, keys, slider, colours, a phone, hostile names."""
 
 import shutil
 
@@ -144,7 +144,7 @@ def test_the_slider_prunes_as_the_model_does(open_page, models):
     assert count(page) == "6 of 6 edges, 7 of 7 nodes"
 
 
-def test_what_pruning_leaves_idle_fades_too(open_page):
+def test_idle_edges_after_pruning_fade_too(open_page):
     page = open_page("large")
     slider = page.find_element(By.ID, "cut")
     slider.send_keys(Keys.END)
@@ -160,7 +160,7 @@ def test_names_run_no_script(open_page):
     assert HOSTILE in panel(page)
 
 
-def test_nothing_is_loaded(open_page):
+def test_page_loads_nothing(open_page):
     page = open_page("small")
     assert page.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)") in ([], ["data:,"])
 

@@ -1,4 +1,4 @@
-"""Inductor's code, compiled and ahead of time (AOTInductor), computes what the models do."""
+"""Models compiled by Inductor and ahead of time (AOTInductor) against eager ones."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""torch.jit.trace, and what stands on it (TensorBoard, older ONNX): traces in plain operators, with gradients."""
+"""torch.jit.trace and its users (TensorBoard, older ONNX): traces in plain operators, with gradients."""
 
 import copy
 import inspect
@@ -120,7 +120,7 @@ LACKING = {
 
 
 @pytest.mark.parametrize(("build", "names", "why"), LACKING.values(), ids=LACKING.keys())
-def test_a_property_that_cannot_be_computed_is_not_there(build, names, why):
+def test_uncomputable_property_is_absent(build, names, why):
     for model in (build(), copy.deepcopy(build()), pickle.loads(pickle.dumps(build()))):
         assert not {name for name, _ in inspect.getmembers(model)} & set(names)
         for name in names:

@@ -1,4 +1,4 @@
-"""LevenbergMarquardt: exact where it can be checked by hand, on networks of KANLinear, and where steps go wrong."""
+"""LevenbergMarquardt: against hand-made solutions, on networks of KANLinear, and with steps that fail."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""KANLinear: what it computes, how it starts, moves, is saved and loaded, and efficient-kan's names for it."""
+"""KANLinear: values, initialization, devices and dtypes, saving and loading, and efficient-kan's names."""
 
 import copy
 import io
@@ -33,7 +33,7 @@ def same_state(a: nn.Module, b: dict) -> bool:
     return state.keys() == b.keys() and all(torch.equal(state[k], b[k]) for k in b)
 
 
-# What it computes
+# Values
 
 
 @pytest.mark.parametrize("scale", [False, True])
@@ -94,7 +94,7 @@ def test_non_contiguous_input():
 
 
 @pytest.mark.parametrize("degree", range(6))
-def test_double_is_exact(degree):
+def test_float64_is_exact(degree):
     """Against scipy on the very knots that were asked for, although the layer was made in float32."""
     size = 200
     kan = layer(2, 3, size, degree, base_activation=None, grid_range=(-0.7, 1.3)).double()
@@ -387,7 +387,7 @@ def test_curve2coeff():
         kan.curve2coeff(x, y[:, 0])
 
 
-# Regularisation and what is outside
+# Regularization, and x outside the grid
 
 
 @pytest.mark.parametrize("base, scale", [("silu", False), ("silu", True), (None, False), (nn.GELU, True)])
@@ -422,7 +422,7 @@ def test_regularization_of_nothing(kind, dtype):
     assert loss == 0 and kan.coef.grad.isfinite().all()
 
 
-def test_regularization_loss_is_efficient_kans():
+def test_regularization_loss_matches_efficient_kan():
     kan = layer()
     mean = kan.spline_weight.abs().mean(-1)
     p = mean / mean.sum()
@@ -487,6 +487,6 @@ def test_exports():
         (torch.ones(3, 2, dtype=torch.int64), "x.dtype is torch.int64: expected float32, float64, bfloat16 or float16"),
     ],
 )
-def test_an_input_that_is_no_floating_point_tensor_is_named(x, message):
+def test_input_of_another_type_is_an_error(x, message):
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         KANLinear(2, 3)(x)

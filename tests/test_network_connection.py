@@ -1,4 +1,4 @@
-"""connection_cost and auto_swap: shorter wiring, the same function."""
+"""connection_cost and auto_swap: shorter wiring of the same function."""
 
 import itertools
 
@@ -60,7 +60,7 @@ def test_swaps_find_the_best_order_of_few_nodes(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_products_swap_with_their_like(seed):
+def test_products_swap_with_products(seed):
     model = model_of([3, [3, 4], [2, 3], 2], [[], [2, 3, 2, 3], [2, 2, 2], []], seed=seed)
     y, before, arity = model(X), model.connection_cost.item(), [list(a) for a in model.mult_arity]
     model.auto_swap()
@@ -73,7 +73,7 @@ def test_products_swap_with_their_like(seed):
         assert not last or other.connection_cost.item() >= model.connection_cost.item() - 1e-9
 
 
-def test_a_layer_that_can_not_be_swapped():
+def test_layer_without_swaps():
     model = model_of([3, 2, 2])
     with pytest.raises(ValueError, match="l=0: expected a hidden layer, 1 to 1"):
         model.auto_swap_l(0)

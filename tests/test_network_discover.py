@@ -1,4 +1,4 @@
-"""KAN.discover: data in, the exact formula out; noise, several outputs, shapes, errors."""
+"""KAN.discover, from data to the exact formula: noise, several outputs, shapes, errors."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def test_is_repeatable_and_draws_no_random_numbers():
     assert str(first.formulas[0]) == "tanh(2*x_1 + 3/10)"
 
 
-def test_a_library_of_ones_own():
+def test_own_function_library():
     x = uniform(200, 1, seed=2)
     found = KAN.discover((x, torch.sin(3 * x)), [[1, 1]], lib=["x", "x^2"], starts=2, verbose=False)
     assert {name for layer in found.model.symbolic_fun for row in layer.funs_name for name in row} <= {"x", "x^2"}

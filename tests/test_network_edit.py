@@ -1,4 +1,4 @@
-"""Changes to a KAN: nodes and edges removed, added, swapped, pruned; what they keep, and that all can go on."""
+"""Nodes and edges of a KAN removed, added, swapped and pruned; the model stays usable."""
 
 import copy
 
@@ -113,7 +113,7 @@ def test_pruned_edges(model, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_edges_that_stay_by_count_reach_every_output(seed):
+def test_pruning_by_count_keeps_every_output_connected(seed):
     """Untrained, a deep network's first edges have the lowest scores: not all of them may go."""
     model, x = KAN([4, 8, 8, 8, 3], seed=seed), X.float()
     model.get_act(x)
@@ -330,13 +330,13 @@ def test_files_hold_no_code(tmp_path):
             return (open, (str(tmp_path / "was_here"), "w"))
 
     torch.save({"format": "fastkan.KAN 1", "config": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(ValueError, match="expected a file that KAN.save has written"):
+    with pytest.raises(ValueError, match="expected a file of KAN.save"):
         KAN.load(tmp_path / "evil.pt")
     assert not (tmp_path / "was_here").exists()
     (tmp_path / "text.pt").write_text("hello")
     torch.save({"other": 1}, tmp_path / "other.pt")
     for name in ("text.pt", "other.pt"):
-        with pytest.raises(ValueError, match="expected a file that KAN.save has written"):
+        with pytest.raises(ValueError, match="expected a file of KAN.save"):
             KAN.load(tmp_path / name)
 
 
@@ -398,7 +398,7 @@ def test_base_functions_of_layers(tmp_path):
         KAN([3, 2, 1], base_fun=torch.tanh).initialize_from_another_model(model)
 
 
-def test_what_is_frozen_and_in_which_mode(tmp_path):
+def test_frozen_parameters_and_training_mode(tmp_path):
     model = KAN([3, 2, 1]).eval()
     model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False)
     model.symbolic_fun[0].affine.requires_grad_(False)
@@ -425,7 +425,7 @@ def test_a_start_without_the_columns_that_are_left():
         model.reset_parameters()
 
 
-def test_what_is_computed_from_others_is_not_rearranged():
+def test_parametrized_weights_are_not_rearranged():
     model = KAN([3, 2, 1])
     torch.nn.utils.parametrizations.weight_norm(model.act_fun[0].linear, "coef")
     y = model(X[:, :3].float())

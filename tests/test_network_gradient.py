@@ -1,4 +1,4 @@
-"""What a step of fit is made of: gradients without autograd are autograd's, LBFGS steps are torch's."""
+"""The hand-written gradient of fit against autograd, and its LBFGS steps against torch's."""
 
 import math
 
@@ -69,7 +69,7 @@ def plain(model: KAN, x: torch.Tensor, y: torch.Tensor, metric: str) -> tuple[to
     penalty = 0.0
     for l, layer in enumerate(model.act_fun):
         linear = layer.linear
-        phi = reference.features(x, linear.grid, linear._spec, 0, True)
+        phi = reference.features(x, linear.grid, linear.spec, 0, True)
         base = torch.zeros_like(linear.spline_scale) if linear.base_weight is None else linear.base_weight
         weight = torch.cat([linear.coef * linear.spline_scale[:, None], base[:, None]], 1) * layer.edge_mask[:, None]
         alone = torch.einsum("nif,ifo->noi", phi, weight)
@@ -157,7 +157,7 @@ def test_the_penalty_in_one_call_is_the_formula(relative, bits, dtype):
     layer = KAN([5, 7], grid=4, dtype=dtype).act_fun[0]
     with torch.no_grad():
         layer.linear.coef[2].zero_(), layer.linear.base_weight[2].zero_()
-        moments = layer._moments(x)
+        moments = layer.moments(x)
     args = (moments, x.mT.contiguous().mT if relative else None, len(x), 1.5, bits, 0.1)
     torch.testing.assert_close(torch.ops.fastkan.edge_penalty(*args), penalties.reference(*args))
 
@@ -182,7 +182,7 @@ def test_edges_without_spread(case):
         assert_same(found, by_autograd(model, x, y, 0.1, METRICS[0]), rtol=1e-6, atol=1e-7)
 
 
-def test_what_is_not_a_number_stays_so():
+def test_nan_stays_nan():
     model, x = KAN([3, 2, 1], dtype=torch.float64), inputs(60, 3)
     x[3, 1] = math.nan
     values, _ = by_hand(model, x, torch.zeros(60, 1, dtype=torch.float64), 0.1, METRICS[0])
@@ -210,14 +210,14 @@ def test_the_loss_may_hold_parameters():
         ),
     ],
 )
-def test_all_else_is_autograds(change):
+def test_other_models_use_autograd(change):
     model = KAN([3, 2, 1])
     assert gradient.is_supported(model, 0.1, METRICS[0]) and not gradient.is_supported(model, 0.1, "edge_backward")
     change(model)
     assert not gradient.is_supported(model, 0.1, METRICS[0])
 
 
-def test_edges_of_both_branches_are_autograds_where_their_sums_are_weighed():
+def test_edges_of_both_branches_match_autograd_where_their_sums_are_penalised():
     model = some_symbolic()
     assert all(gradient.is_supported(model, 0.1, metric) for metric in METRICS)
     model.act_fun[0].mask[0, 0] = 0.5
@@ -252,7 +252,7 @@ def test_an_affine_map_that_is_not_trained():
     assert_same(by_hand(model, x, y, 0.1, METRICS[1]), by_autograd(model, x, y, 0.1, METRICS[1]))
 
 
-def test_other_base_functions_are_autograds():
+def test_other_base_functions_match_autograd():
     assert not gradient.is_supported(KAN([3, 2, 1], base_fun=torch.tanh), 0.0, METRICS[0])
     with torch.autocast("cpu", torch.bfloat16):
         assert not gradient.is_supported(KAN([3, 2, 1]), 0.0, METRICS[0])
@@ -283,7 +283,7 @@ class Largest(torch.utils._python_dispatch.TorchDispatchMode):
 
 
 @pytest.mark.parametrize("what", ["reg", "step"])
-def test_no_values_of_all_edges_are_held(what):
+def test_edge_values_are_never_all_in_memory(what):
     model, x = KAN([48, 60, 1], grid=3), inputs(200, 48).float()
     with Largest() as largest:
         if what == "reg":
@@ -336,7 +336,7 @@ def closure(optimizer, parameters, function=rosenbrock):
     return evaluate
 
 
-def test_steps_are_torchs():
+def test_steps_match_torch():
     mine, theirs = start(), start()
     optimizer = LBFGS(mine, history=10)
     other = torch.optim.LBFGS(
@@ -363,7 +363,7 @@ def test_small_values_are_as_good_as_large_ones():
     assert max(results) < 1e-10
 
 
-def test_where_there_is_no_value_the_search_turns_back():
+def test_line_search_backs_off_from_nan():
     parameter = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
     optimizer = LBFGS([parameter], lr=8.0)
     for _ in range(5):
@@ -373,7 +373,7 @@ def test_where_there_is_no_value_the_search_turns_back():
     assert parameter.isfinite().all() and parameter < 1 and abs(parameter.item() - 0.999) < 1e-4
 
 
-def test_a_function_that_has_changed():
+def test_changed_function():
     parameters = start()
     optimizer = LBFGS(parameters)
     for _ in range(3):
@@ -423,7 +423,7 @@ def test_the_direction_of_lbfgs_checks_its_vectors():
             torch.ops.fastkan.lbfgs_direction(g, g[None], g[None], inverse, oldest, 1.0)
 
 
-def test_how_much_lbfgs_remembers():
+def test_lbfgs_history_length():
     """As much as does not slow it down; and as many steps then lead further, of a quadratic of 100 parameters say."""
     sizes = [LBFGS([torch.zeros(size)]).history for size in (10, lbfgs.HISTORY_ELEMENTS // 20, lbfgs.HISTORY_ELEMENTS)]
     assert sizes == [lbfgs.MAX_HISTORY, 20, lbfgs.MIN_HISTORY]

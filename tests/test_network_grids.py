@@ -1,4 +1,4 @@
-"""Grids of a KAN: they follow the data and are refined, and the function stays."""
+"""Grids of a KAN: updates from data, refinement, and the unchanged function."""
 
 import copy
 
@@ -41,7 +41,7 @@ def test_refinement_to_any_size_is_close():
     assert (model.refine(21)(x) - model(x)).abs().max() < 0.05 * model(x).std()
 
 
-def test_refinement_that_can_not_be():
+def test_impossible_refinement_is_an_error():
     with pytest.raises(ValueError, match="new_grid=0"):
         KAN([2, 1]).refine(0)
     with pytest.raises(ValueError, match="expected an integer, or 1 of them"):
@@ -61,7 +61,7 @@ def test_grids_follow_the_data():
     assert torch.isfinite(y).all() and torch.isfinite(model(x)).all()
 
 
-def test_a_grid_that_follows_hardly_changes_the_function():
+def test_grid_update_hardly_changes_the_function():
     model = KAN([2, 3, 1], grid=20, dtype=torch.float64)
     x = inputs(500, 2, scale=0.95)
     model.update_grid(x)
@@ -183,7 +183,7 @@ def j0(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("opt", ["LBFGS", "LM"])
-def test_no_row_beside_the_data_falls_off(opt):
+def test_error_just_beyond_the_data_grows_with_the_distance(opt):
     """fit's grids end where the data do: the error grows with the distance alone."""
     x = inputs(300, 1, scale=1.0)
     model = KAN([1, 1], grid=3, seed=0, dtype=torch.float64)
@@ -205,7 +205,7 @@ def test_refinement_keeps_the_function_of_data_that_left_the_grids(width):
     torch.testing.assert_close(model.refine(40)(x), y, rtol=1e-9, atol=1e-9)
 
 
-def test_hidden_ranges_close_in_by_half():
+def test_hidden_ranges_shrink_by_half():
     """Inputs are what they are; activations of a start mean nothing, and a range about them would hold them there."""
     model, x = KAN([2, 3, 1], grid=4, grid_range=(-8, 8), dtype=torch.float64), inputs(100, 2, scale=1.0)
     copied = model.copy()

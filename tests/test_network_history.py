@@ -1,4 +1,4 @@
-"""History: states of a model are kept where that is asked for, and come back as they were."""
+"""History: snapshots of a model, taken on request and restored exactly."""
 
 import copy
 import io
@@ -69,7 +69,7 @@ def test_a_rewind_starts_a_round(place):
     assert not torch.equal(model(X), old)
 
 
-def test_states_of_ones_own_with_a_label(place):
+def test_labelled_snapshots(place):
     model = model_of(place)
     assert model.keep("before") == "0.1"
     y = model(X)
@@ -84,7 +84,7 @@ def test_states_of_ones_own_with_a_label(place):
         model.keep(3)
 
 
-def test_it_is_off_unless_asked_for(tmp_path, monkeypatch):
+def test_it_is_off_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = fitted(model_of(save_act=False, auto_save=False, ckpt_path="./elsewhere"))
     model.log_history("nothing")
@@ -124,7 +124,7 @@ def test_a_folder_that_is_shared(tmp_path):
     assert torch.equal(model.checkout("0.2")(X), twin(X))
 
 
-def test_copies_go_their_own_way():
+def test_copies_are_independent():
     model = fitted(model_of(True))
     y = model(X)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), _torch_saved(model)):
@@ -154,7 +154,7 @@ def test_a_history_of_another_model(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["memory", "folder"])
-def test_its_size_is_bounded(where, tmp_path):
+def test_history_size_is_bounded(where, tmp_path):
     folder = tmp_path if where == "folder" else None
     model = model_of(History(folder))
     one = model.history._size("0.0")
@@ -191,14 +191,14 @@ def test_a_step_that_fails_is_not_logged_and_pykans_switch():
     assert model.history.ids == ["0.0", "0.1"]
 
 
-def test_a_state_that_can_not_be_kept_loses_no_step(tmp_path, monkeypatch):
+def test_unsaveable_state_loses_no_step(tmp_path, monkeypatch):
     model = model_of(tmp_path)
 
     def full(*args):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.warns(RuntimeWarning, match="the state after fit was not kept: No space"):
+    with pytest.warns(RuntimeWarning, match="the state after fit was not saved: No space"):
         assert model.fit(DATA, steps=1, progress=False)["train_loss"]
     monkeypatch.undo()
     assert History(tmp_path).ids == ["0.0"] and model.history.now == "0.0"
@@ -212,7 +212,7 @@ def test_names_in_a_folder_stay_in_it(tmp_path):
     assert [entry.id for entry in History(tmp_path / "states").entries] == ["0.0"]
 
 
-def test_all_that_a_state_is(place):
+def test_snapshots_hold_everything(place):
     model = shaken(KAN(**MIXED, base_fun=torch.tanh, dtype=torch.float64, history=place), symbolic=0.4)
     model.act_fun[1].linear.coef.requires_grad_(False)
     model.prune_input(active_inputs=[0, 2])

@@ -1,4 +1,4 @@
-"""kanpiler: the network of a formula is the formula, to rounding in float64."""
+"""kanpiler: the network of a formula computes the formula, to rounding in float64."""
 
 import subprocess
 import sys
@@ -96,12 +96,12 @@ def test_functions_of_the_library(name):
 
 
 @pytest.mark.parametrize("name", ["sinh", "cosh", "coth", "sech", "csch", "sec", "csc", "cot", "asinh"])
-def test_functions_that_are_made_of_others(name):
+def test_composite_functions(name):
     expr = getattr(sp, name)(x - y) * z
     exact(compiled(expr), expr, SIGNED, 1e-11)
 
 
-def test_greatest_least_and_steps():
+def test_max_min_and_step_functions():
     for expr in (sp.Max(x, y, z), sp.Min(x, y**2), sp.acosh(1 + x), sp.sign(x) * sp.Abs(y)):
         exact(compiled(expr), expr, POSITIVE if expr.func == sp.acosh else SIGNED)
 
@@ -113,7 +113,7 @@ def test_several_outputs_in_their_order(exprs):
     exact(compiled(exprs), exprs)
 
 
-def test_what_occurs_twice_is_computed_once():
+def test_common_subexpressions_are_computed_once():
     assert compiled(sp.sin(x * y) + sp.cos(x * y) + sp.exp(2 * x * y + 1)).width_in == [3, 1, 3, 1]
     assert compiled([sp.sin(x + y), sp.cos(x + y + 1)]).width_in == [3, 1, 2]
 
@@ -159,7 +159,7 @@ def test_the_formula_comes_back():
     torch.testing.assert_close(torch.tensor(values)[:, None], truth(expr, POSITIVE), rtol=1e-12, atol=1e-12)
 
 
-def test_like_pykan_where_that_is_right():
+def test_matches_pykan_where_pykan_is_right():
     compiler = pytest.importorskip("kan.compiler", reason="pykan is not installed", exc_type=ImportError)
     expr = sp.exp(sp.sin(sp.pi * x) + y**2)
     theirs = compiler.kanpiler([x, y], expr)
@@ -169,7 +169,7 @@ def test_like_pykan_where_that_is_right():
     torch.testing.assert_close(mine(rows), theirs(rows), rtol=1e-6, atol=1e-6)
 
 
-def test_functions_that_users_add():
+def test_user_functions():
     library.add_symbolic("J0", torch.special.bessel_j0)
     try:
         rows = POSITIVE
@@ -203,7 +203,7 @@ def test_wider_deeper_and_trained():
     assert (model(POSITIVE) - target).square().mean().sqrt().item() < 0.5 * before
 
 
-def test_its_parameters_train_alone():
+def test_only_its_parameters_train():
     expr = sp.sin(2 * x) + y * z
     model = compiled(expr)
     with torch.no_grad():
@@ -238,7 +238,7 @@ def test_history_begins_with_the_formula():
     ([x, x], x, ValueError, "expected different symbols"),
     ([], sp.Integer(1), ValueError, "at least one"),
 ])  # fmt: skip
-def test_what_is_not_expressible(variables, expr, error, message):
+def test_inexpressible_models_are_errors(variables, expr, error, message):
     with pytest.raises(error, match=message):
         kanpiler(variables, expr)
 

@@ -1,4 +1,4 @@
-"""The life of a network: what must keep the function keeps it, and after every operation everything else works."""
+"""Sequences of operations on a network: the function is kept where it should be, and every later operation works."""
 
 import copy
 import io
@@ -51,7 +51,7 @@ def networks(draw, hidden: int = 1) -> KAN:
 
 @settings(max_examples=80, deadline=None)
 @given(networks(), st.data())
-def test_what_keeps_the_function(model, data):
+def test_operations_that_keep_the_function(model, data):
     y = model(X)
     for _ in range(data.draw(st.integers(1, 4))):
         kind = data.draw(st.sampled_from(["width", "products", "depth", "swap", "perturb", "auto_swap", "become"]))
@@ -207,7 +207,7 @@ def test_after_every_operation(operation, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("changes", range(4))
-def test_a_copy_looks_at_its_masks_for_itself(changes):
+def test_copy_reads_its_own_masks(changes):
     """Its tensors count their versions anew, so that those of the model tell it nothing."""
     model = KAN([3, 2, 1], dtype=torch.float64)
     mask = model.act_fun[0].mask
@@ -268,12 +268,12 @@ def test_files_of_the_first_format(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["config", "state", "layers", "trainable"])
-def test_files_that_are_not_whole(broken, tmp_path):
+def test_broken_files(broken, tmp_path):
     KAN([2, 1]).save(tmp_path / "model.pt")
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     for value in (None, "[1", 3):
         torch.save({**content, broken: value}, tmp_path / "broken.pt")
-        with pytest.raises(ValueError, match="expected a file that KAN.save has written"):
+        with pytest.raises(ValueError, match="expected a file of KAN.save"):
             KAN.load(tmp_path / "broken.pt")
 
 
@@ -322,7 +322,7 @@ def test_errors_of_writing_name_the_path(write, name, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and modes are POSIX's")
-def test_a_file_is_written_as_any_other(tmp_path):
+def test_saving_follows_links_and_permissions(tmp_path):
     path, link = tmp_path / "model.pt", tmp_path / "latest.pt"
     link.symlink_to(path)
     KAN([2, 1]).save(link)
@@ -345,7 +345,7 @@ def test_files_that_are_open():
 # pykan's names
 
 
-def test_names_of_pykan_that_do_nothing_here():
+def test_pykan_names_without_effect():
     model = KAN([3, 1], save_act=True, auto_save=False, ckpt_path="./model")
     assert model.speed() is model
     assert [id(p) for p in model.get_params()] == [id(p) for p in model.parameters()]

@@ -1,4 +1,4 @@
-"""KAN: what it computes, how it starts, moves, is copied, traced and loaded."""
+"""KAN: forward, initialization, devices and dtypes, copies, tracing, loading."""
 
 import copy
 import io
@@ -111,7 +111,7 @@ def test_inputs_and_outputs_without_numeric_edges_are_left_out(monkeypatch):
     assert seen == [(4, 6, 5), (3, 6, 4)]
 
 
-def test_a_mask_may_be_changed_in_every_way():
+def test_mask_changes_in_every_way():
     model, x = KAN([2, 3]), inputs(6, 2).float()
     whole = model(x)
     mask = model.act_fun[0].mask
@@ -164,7 +164,7 @@ def test_the_start_depends_on_the_seed_alone():
     assert not torch.equal(a.act_fun[0].linear.coef, c.act_fun[0].linear.coef)
 
 
-def test_options_of_the_start():
+def test_initialization_options():
     model = KAN([4, 6, 1], sparse_init=True, sp_trainable=False, sb_trainable=False, affine_trainable=True)
     mask = model.act_fun[0].mask
     assert 0 < mask.sum() < mask.numel() and mask.any(0).all() and mask.any(1).all()
@@ -350,7 +350,7 @@ def test_compile_in_one_graph(symbolic):
     torch._dynamo.reset()
 
 
-def test_compile_where_the_masks_were_touched():
+def test_compile_with_changed_masks():
     """A compiler can't look at them: what it makes is right for any."""
     torch._dynamo.reset()
     model = shaken(KAN(**MIXED, dtype=torch.float64), symbolic=0.4, off=0.3)
@@ -368,7 +368,7 @@ def test_per_sample_gradients_and_second_order(mixed):
     assert torch.autograd.gradgradcheck(lambda x: mixed(x).sin(), x[:2, :3].clone().requires_grad_())
 
 
-def test_distributed_training_needs_no_search_for_unused_parameters(tmp_path):
+def test_ddp_needs_no_find_unused_parameters(tmp_path):
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 

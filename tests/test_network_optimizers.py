@@ -1,4 +1,4 @@
-"""Optimizers of fit, torch's too: what they find of a model, and what is reported of where they end."""
+"""Optimizers of fit, torch's included: the model that they see, and the reported losses."""
 
 import copy
 
@@ -138,7 +138,7 @@ def test_the_last_step_may_not_leave_the_domain():
 
 
 @pytest.mark.parametrize("opt", ["LBFGS", "Adam", "LM"])
-def test_a_gradient_that_is_not_finite_is_told(opt):
+def test_non_finite_gradient_warns(opt):
     model, x, y = edge("sqrt")
     add_symbolic("root", lambda x: x.sqrt())
     model.fix_symbolic(0, 0, 0, "root", fit_params_bool=False)
@@ -165,7 +165,7 @@ def test_training_in_16_bits(opt, dtype):
         assert results["train_loss"][-1] < 0.9 * results["train_loss"][0]
 
 
-def test_an_optimizer_that_16_bits_are_too_few_for_says_what_to_do():
+def test_sixteen_bit_training_warns():
     x = inputs(100, 2, scale=1.0).half()
     with pytest.warns(RuntimeWarning, match="torch.float16 is coarse for training: expected model.float()"):
         KAN([2, 3, 1], dtype=torch.float16).fit((x, x[:, :1]), opt=torch.optim.AdamW, lr=0.01, progress=False)

@@ -51,7 +51,7 @@ def test_outputs_and_gradients(pair):
             same(a.grad, b.grad)
 
 
-def test_what_get_act_keeps(pair):
+def test_get_act_keeps_activations(pair):
     mine, theirs, x = pair
     theirs(x)
     assert mine.acts is None and mine.edge_actscale is None

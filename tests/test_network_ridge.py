@@ -1,4 +1,4 @@
-"""Base weights stay moderate in training, where splines can cancel what the base function does."""
+"""Base weights stay moderate in training, where splines could cancel the base function."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""State dicts of networks: averages, casts, pykan's names, wrappers, other widths; masks written behind the back."""
+"""State dicts of networks: averages, casts, pykan's names, wrappers, other widths, masks written through .data."""
 
 import copy
 import io
@@ -68,7 +68,7 @@ def test_an_average_of_different_names_is_an_error(weight):
         decode(encode(NAMES), 2, 2)
 
 
-def test_names_as_they_once_were_saved():
+def test_names_of_older_state_dicts():
     old = torch.tensor(list(json.dumps(NAMES).encode()), dtype=torch.uint8)
     assert decode(old, 3, 2) == decode(old.float(), 3, 2) == NAMES
     with pytest.raises(ValueError, match="another number of edges"):
@@ -193,7 +193,7 @@ def test_the_state_dict_of_a_single_layer_of_pykans(base_fun):
         from_pykan_state(state)
 
 
-def test_functions_that_pykans_state_dict_lacks_are_told():
+def test_missing_functions_of_pykans_state_dict_warn():
     model, x = symbolic("sin", "exp"), X
     state, other = to_pykan_state(model), symbolic("tanh")
     with pytest.warns(UserWarning, match=re.escape("symbolic_fun.0: the edges (i, j) = [(0, 1)] are symbolic")):
@@ -250,7 +250,7 @@ def layer_of(*functions: str) -> SymbolicLayer:
 
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("inference", [False, True])
-def test_a_mask_that_is_written_is_seen(write, inference):
+def test_written_mask_takes_effect(write, inference):
     with torch.inference_mode(inference):
         layer, x = layer_of("sin", "exp", "x^2", "log"), X[:, :2]
         kept, y = layer.mask, layer(x)
@@ -310,7 +310,7 @@ def test_in_inference_mode():
     assert fresh(X[:, :2].double()).shape == (40, 2) and y.shape == (40, 1)
 
 
-def test_where_values_can_not_be_looked_at_every_mask_is_right():
+def test_compiled_models_are_right_for_every_mask():
     """Under a compiler and under transforms; an edge that is off does not make its function's NaN."""
     layer, x = layer_of("sin", "exp", "x^2", "log"), X[:, :2]
     layer.set_edge(1, 1, "log", (1.0, -5.0, 1.0, 0.0), 0.0)

@@ -1,4 +1,4 @@
-"""fit: it reaches what it should, by every optimizer and from every kind of data, and ends in a usable model."""
+"""fit: convergence by every optimizer and from every kind of data; the model stays usable after failures."""
 
 import math
 import warnings
@@ -33,7 +33,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 
 
-def test_learns_to_the_root_mean_square_that_it_reports():
+def test_reports_the_rms_that_it_reaches():
     model = KAN([2, 4, 1], grid=5, dtype=torch.float64)
     data = dataset(500, torch.float64)
     results = run(model, data, steps=30)
@@ -44,7 +44,7 @@ def test_learns_to_the_root_mean_square_that_it_reports():
     assert results["reg"] == [0.0] * 30
 
 
-def test_goes_on_below_where_curvatures_get_small():
+def test_continues_at_small_curvatures():
     """torch's LBFGS drops pairs with y s < 1e-10, which a loss of 1e-12 never has."""
     x = inputs(100, 1, scale=0.9)
     model = KAN([1, 1], grid=4, dtype=torch.float64)
@@ -74,7 +74,7 @@ def test_an_optimizer_goes_on_where_it_was():
 
 
 @pytest.mark.parametrize("kind", ["dictionary", "no test", "pair", "four", "loader", "loaders", "list"])
-def test_every_kind_of_data(kind):
+def test_every_dataset_type(kind):
     data = dataset(60)
     x, y, a, b = data.values()
     loader = DataLoader(TensorDataset(x, y), batch_size=25)
@@ -101,7 +101,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("kind", ["loader", "shuffled", "iterable", "batch", "pykan"])
-def test_what_looks_at_the_model_afterwards_sees_all_rows(kind, tmp_path):
+def test_attribution_after_training_sees_all_rows(kind, tmp_path):
     """Not the last batch, of one row here, by which every score is 0."""
     x = inputs(97, 2, scale=1.0).float()
     y = target(x)
@@ -123,7 +123,7 @@ def test_what_looks_at_the_model_afterwards_sees_all_rows(kind, tmp_path):
     assert model.prune().width[1][0] >= 1
 
 
-def test_of_a_large_loader_a_sample_is_kept(monkeypatch):
+def test_large_loader_is_sampled(monkeypatch):
     from fastkan.nn import data_sample
 
     monkeypatch.setattr(data_sample, "SAMPLE_ROWS", 50)
@@ -185,7 +185,7 @@ def test_grids_are_refined_on_the_way():
         run(model, opt=torch.optim.Adam(model.parameters()), grid_sizes=[3, 6])
 
 
-def test_a_bad_step_on_a_finer_grid_is_taken_back():
+def test_bad_step_on_a_finer_grid_is_undone():
     model, calls = KAN([2, 1]), []
 
     def loss_fn(prediction, label):
@@ -320,7 +320,7 @@ def test_symbolic_edges_are_trained():
     assert run(model, (x, y), steps=20)["train_loss"][-1] < 1e-8
 
 
-def test_what_was_pruned_trains_on():
+def test_pruned_models_train_on():
     model = KAN([2, 4, 1])
     run(model, steps=5, lamb=0.01)
     pruned = model.prune_node(count=2)

@@ -1,4 +1,4 @@
-"""Exported to ONNX by torch's own exporter, without a word about backends, and run by ONNX Runtime."""
+"""Models exported by torch's ONNX exporter and run by ONNX Runtime."""
 
 import logging
 

@@ -13,14 +13,14 @@ from fastkan.basis.base import BASES, base_feature
 from fastkan.basis.bspline import OUTSIDE, bspline_features
 from fastkan.testing import CONTRACTIONS, TF32, Problem, assert_matches_reference, assert_within, call
 from support.contraction_tests import (  # noqa: F401
-    test_native_at_infinity_is_the_reference,
-    test_native_edge_backward_of_what_is_there,
-    test_native_is_the_reference,
-    test_native_moments_of_edges_that_hardly_vary,
+    test_native_at_infinity_matches_the_reference,
+    test_native_edge_backward_with_absent_arguments,
+    test_native_matches_the_reference,
+    test_native_moments_of_nearly_constant_edges,
+    test_native_nans_match_the_reference,
     test_native_on_empty_tensors,
     test_native_on_repeated_knots,
     test_native_on_the_knots,
-    test_native_puts_a_nan_where_the_reference_does,
 )
 from support.problems import BF16, CASES, DOUBLE, EMPTY, FACTORS, HALF, SINGLE, operator_arguments, scipy_features
 
@@ -33,7 +33,7 @@ def test_the_cases_hold_every_pair_of_values():
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("shape", EMPTY[:4], ids=str)
-def test_the_reference_on_empty_tensors(contraction, shape):
+def test_reference_on_empty_tensors(contraction, shape):
     for base in (None, "silu"):
         p = Problem.random(*shape, 5, base=base, weighted=True)
         results = call(reference, contraction, p)
@@ -48,7 +48,7 @@ def test_the_reference_on_empty_tensors(contraction, shape):
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
 @pytest.mark.parametrize("outputs", [2, 20])
-def test_native_moments_with_a_first_row_far_off(native, outputs, dtype):
+def test_native_moments_with_an_outlier_in_the_first_row(native, outputs, dtype):
     p = Problem.random(600, 3, outputs, 5, base="identity", outside="clamp", dtype=dtype)
     p.x[0] = 1e4
     assert_matches_reference(native, "edge_moments", p)
@@ -86,7 +86,7 @@ def formula(contraction: str, p: Problem) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("degree", FACTORS["degree"])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_the_reference_is_the_formula(contraction, degree, weighted, monkeypatch):
+def test_reference_matches_the_formula(contraction, degree, weighted, monkeypatch):
     monkeypatch.setattr(reference, "BLOCK", 1000)  # several blocks of rows
     for order in range(degree + 1):
         p = Problem.random(
@@ -119,7 +119,7 @@ def imitation(dtype: torch.dtype, monkeypatch) -> ModuleType:
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("grid_size", [5, 200])
-def test_the_tolerance_passes_float32_features_and_no_coarser(contraction, grid_size, monkeypatch):
+def test_tolerance_passes_float32_features_but_no_coarser(contraction, grid_size, monkeypatch):
     for order in range(3):
         p = Problem.random(33, 7, 9, grid_size, order=order, weighted=True)
         assert_matches_reference(imitation(SINGLE, monkeypatch), contraction, p)
@@ -152,7 +152,7 @@ def test_the_tolerance_of_tf32_passes_truncated_operands_and_that_of_float32_doe
         assert_matches_reference(backend, contraction, kept)
 
 
-def test_assert_within_refuses_nan():
+def test_assert_within_rejects_nan():
     with pytest.raises(AssertionError, match="1 of 2 elements off"):
         assert_within(torch.tensor([0.0, torch.nan]), torch.zeros(2), torch.ones(2))
 
@@ -189,7 +189,7 @@ def test_schemas_name_every_contraction():
         assert all(callable(getattr(backend, contraction)) for contraction in CONTRACTIONS)
 
 
-# Repeatable, whatever the number of threads.
+# Bitwise repeatable at any number of threads.
 
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE, BF16], ids=str)
@@ -209,7 +209,7 @@ def test_native_repeats_bit_for_bit_at_any_number_of_threads(native, contraction
 # The poison that the fixture of that name spreads.
 
 
-def test_memory_that_nobody_wrote_shows(monkeypatch):
+def test_uninitialised_memory_is_poisoned(monkeypatch):
     assert torch.empty(1000).isnan().all()
     assert torch.empty_strided((10, 10), (1, 10), dtype=torch.float64).isnan().all()
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
@@ -220,7 +220,7 @@ def test_memory_that_nobody_wrote_shows(monkeypatch):
         assert (raw > 3e38).all(), count
 
 
-def test_a_result_that_is_not_written_fails(monkeypatch):
+def test_unwritten_result_fails(monkeypatch):
     lazy = SimpleNamespace(kan_out=lambda x, s, coef, *rest: torch.empty(x.shape[0], coef.shape[2]))
     with pytest.raises(AssertionError, match="elements off"):
         assert_matches_reference(lazy, "kan_out", Problem.random(3, 4, 5, 6))

@@ -1,4 +1,4 @@
-"""What pip installs, with and without a compiler, and what importing it costs."""
+"""Wheels and installations with and without a compiler, and the cost of the import."""
 
 import importlib.metadata
 import json
@@ -84,7 +84,7 @@ def native(source, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pure(source, tmp_path_factory) -> Path:
-    """An installation made where the compiler does not work."""
+    """An installation without a working compiler."""
     folder = tmp_path_factory.mktemp("pure")
     done = pip("install", source, "--target", str(folder), CXX="/bin/false")
     assert done.returncode == 0, done.stdout
@@ -126,7 +126,7 @@ def test_wheel_runs_natively(native, tmp_path):
 
 @pytest.mark.long
 def test_library_needs_only_the_stable_abi(native, tmp_path):
-    """No Python and no C++ symbol of torch: that is what makes one file serve every version of both."""
+    """No symbols of Python or of torch's C++: one file serves every version of both."""
     if shutil.which("nm") is None:
         pytest.skip("no nm to read symbols with")
     library = zipfile.ZipFile(native).extract(LIBRARY, tmp_path)

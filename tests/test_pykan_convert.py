@@ -1,4 +1,4 @@
-"""Models, state dicts and checkpoints between pykan 0.2.8 and fastkan: exactly, both ways, and without running code."""
+"""Models, state dicts and checkpoints between pykan 0.2.8 and fastkan: exact, both ways, without running code."""
 
 import pickle
 import random
@@ -81,7 +81,7 @@ def test_single_precision_goes_there_and_back_bit_for_bit():
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_what_fastkan_trained_goes_to_pykan():
+def test_trained_models_convert_to_pykan():
     x = data(3)
     model = KAN([3, [2, 1], 1], grid=4, mult_arity=3, dtype=torch.float64, seed=3, outside="zero")
     model.fit((x, x.prod(1, keepdim=True)), steps=3, progress=False)
@@ -106,7 +106,7 @@ def test_the_installed_model_loads_pykans_state_dict():
         mine.load_state_dict(mine.state_dict())
 
 
-def test_what_pykan_has_not_beyond_the_grid_ranges():
+def test_outside_in_conversion_to_pykan():
     model, x = KAN([2, 1], dtype=torch.float64), data(2).clamp(-1, 1)
     with pytest.warns(UserWarning, match="outside='linear', and pykan's is 'zero'"):
         theirs = to_pykan(model)
@@ -190,7 +190,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert not trace.exists()
 
 
-def test_files_that_are_none(tmp_path):
+def test_invalid_checkpoints(tmp_path):
     with pytest.raises(OSError):
         load_checkpoint(tmp_path / "nothing")
     (tmp_path / "m_config.yml").write_text("hello: [")

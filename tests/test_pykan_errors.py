@@ -1,4 +1,4 @@
-"""What goes wrong in pykan 0.2.8, through its own names: here it goes right."""
+"""Errors of pykan 0.2.8 that fastkan does not have, through pykan's names."""
 
 import copy
 import io
@@ -102,7 +102,7 @@ def test_autocast_is_heeded(kan):
     torch.testing.assert_close(y.float(), model(x), rtol=0.05, atol=0.05)
 
 
-def test_a_classification_loss_is_told_as_it_is(kan):
+def test_classification_loss_is_reported_unchanged(kan):
     data = dataset(kan)
     for part in ("train", "test"):
         data[f"{part}_label"] = (data[f"{part}_input"][:, 0] > 0).long()
@@ -130,7 +130,7 @@ def test_formulas_can_be_simplified(kan):
     assert model.symbolic_formula(simplify=True)[0][0] == 1
 
 
-def test_nothing_of_every_row_and_edge_is_kept(kan):
+def test_no_tensor_of_every_row_and_edge_is_saved(kan):
     model = kan.KAN([30, 30, 1], grid=3, auto_save=False)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):

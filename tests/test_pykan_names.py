@@ -1,4 +1,4 @@
-"""docs/pykan.md has a row for every name of pykan 0.2.8, and it says rightly whether it is here."""
+"""docs/pykan.md lists every name of pykan 0.2.8 and whether fastkan has it."""
 
 import importlib
 import inspect
@@ -84,14 +84,14 @@ def test_every_name_has_a_row(names):
     assert sorted(own - written) == []
 
 
-def test_what_is_not_here_is_said(names):
+def test_missing_names_are_listed(names):
     theirs, ours = names
     absent = set().union(*(row for row, second in rows() if second.startswith(("not here", "by", "`kan.utils."))))
     missing = {place: sorted(found - ours[place] - absent) for place, found in theirs.items()}
     assert not any(missing.values()), missing
 
 
-def test_what_is_here_is_not_said_to_be_absent(names):
+def test_present_names_are_not_listed_as_missing(names):
     theirs, ours = names
     absent = set().union(*(row for row, second in rows() if second == "not here"))
     for place, found in theirs.items():

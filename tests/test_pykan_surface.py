@@ -1,4 +1,4 @@
-"""The installed kan against pykan 0.2.8: the same lines under both give the same numbers, in float64."""
+"""The installed kan against pykan 0.2.8: the same lines give the same numbers under both, in float64."""
 
 import importlib
 import inspect
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastkan.compat import pykan
-from support.pykan import both, our_kan, real_kan
+from support.pykan import our_kan, real_kan, under_both
 
 CLOSE = {"rtol": 1e-7, "atol": 1e-9}
 
@@ -315,7 +315,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_same_lines_give_the_same_numbers(name, tmp_path, capsys):
     script, close = SCRIPTS[name]
-    same(*both(script, tmp_path), **close)
+    same(*under_both(script, tmp_path), **close)
 
 
 # Arguments
@@ -333,7 +333,7 @@ def public(cls: type) -> dict:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_classes_have_the_methods_and_arguments_of_pykans(name):
+def test_classes_have_pykans_methods_and_arguments(name):
     found = []
     for context in (our_kan, real_kan):
         with context() as kan:

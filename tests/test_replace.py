@@ -1,4 +1,4 @@
-"""replace_linear: what it takes, what it leaves, and models that still work afterwards."""
+"""replace_linear: which layers are replaced, which are left, and the resulting models."""
 
 import copy
 
@@ -37,7 +37,7 @@ def test_names(include, exclude, expected):
     assert all(m.get_submodule(name) is child for name, child in kept.items())
 
 
-def test_what_is_taken_over():
+def test_options_dtype_and_mode_of_replaced_layers():
     m = model().double().eval()
     m["first"].train()
     replace_linear(m, grid_size=7, spline_order=2, grid_range=(0, 1), outside="clamp")
@@ -72,7 +72,7 @@ def test_modules_that_share_their_parameters_become_one(recwarn):
     assert m[0] is m[2] is not m[1] and not recwarn.list
 
 
-def test_a_weight_that_is_no_longer_tied_is_told():
+def test_untied_weight_warns():
     """To an embedding, to a layer that stays, to a layer with another bias."""
     m = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
     m["head"].weight = m["embedding"].weight
@@ -161,7 +161,7 @@ def test_it_trains():
     [
         ({"include": "tail*"}, ValueError, "no nn.Linear; the model's are: 'first', 'body.up', 'body.down', 'head'"),
         ({"exclude": "*"}, ValueError, r"include=\('\*',\), exclude=\('\*',\) match no nn.Linear"),
-        ({"include": [1]}, TypeError, r"include=\(1,\): expected a pattern or several"),
+        ({"include": [1]}, TypeError, r"include=\(1,\): expected one or more patterns"),
         ({"init": "zero"}, ValueError, "init='zero': expected one of 'random', 'linear'"),
         ({"init": "linear", "spline_order": 0}, ValueError, "init='linear' with spline_order=0: expected at least 1"),
         ({"grid_size": 0}, ValueError, "grid_size=0: expected an integer, at least 1"),

@@ -1,4 +1,4 @@
-"""create_dataset and create_dataset_from_data: pykan's numbers bit for bit, and what pykan lets pass."""
+"""create_dataset and create_dataset_from_data: pykan's numbers bit for bit, with argument validation."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_tables_as_pykan(theirs, rows, ratio, seed):
     same(create_dataset_from_data(x, y, ratio, seed=None), expected)
 
 
-def test_a_table_is_cut_in_two():
+def test_table_is_split_in_two():
     x = torch.arange(50.0)[:, None].requires_grad_()
     data = create_dataset_from_data(x, -x, 0.7)
     assert sorted(torch.cat([data["train_input"], data["test_input"]]).flatten().tolist()) == list(range(50))
@@ -81,7 +81,7 @@ def test_dtype_and_several_outputs():
     assert all(t.dtype == torch.float64 for t in data.values())
 
 
-def test_what_is_normalised_by_the_training_set():
+def test_normalization_uses_the_training_set():
     data = create_dataset(product, normalize_input=True, normalize_label=True, dtype=torch.float64, test_num=50)
     for key in ("train_input", "train_label"):
         torch.testing.assert_close(data[key].mean(0), torch.zeros_like(data[key][0]), rtol=0, atol=1e-13)

@@ -1,4 +1,4 @@
-"""batch_jacobian and batch_hessian: against torch.func, pykan and finite differences, on functions and networks."""
+"""batch_jacobian and batch_hessian against torch.func, pykan and finite differences."""
 
 import pytest
 import torch
@@ -113,7 +113,7 @@ def test_create_graph_reaches_x():
     assert not batch_hessian(cube, x).requires_grad and not batch_jacobian(cube, x).requires_grad
 
 
-def test_nothing_is_left_behind():
+def test_gradients_and_flags_are_unchanged():
     model, x = KAN([2, 2, 1]).double(), points(5, 2)
     batch_hessian(model, x)
     assert x.grad is None and not x.requires_grad and all(p.grad is None for p in model.parameters())

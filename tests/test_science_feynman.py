@@ -1,4 +1,4 @@
-"""The 120 equations: expression and function agree, are finite, and are pykan's where pykan is right."""
+"""The 120 equations: expressions and functions agree, are finite, and equal pykan's where pykan is right."""
 
 import math
 
@@ -86,7 +86,7 @@ def test_other_names():
     assert str(get_feynman_dataset("I.18.4")[1]) == "(m1*r1 + m2*r2)/(m1 + m2)"
 
 
-def test_what_pykan_has_wrong():
+def test_errors_in_pykans_equations():
     """Each against what it has to be."""
     f = get_feynman_dataset("I.16.6")[2]  # velocities add up to c at most; pykan's f multiplies them
     torch.testing.assert_close(f(torch.tensor([[0.3, 0.0, 1.0], [0.5, 1.0, 1.0]])), torch.tensor([[0.3], [1.0]]))

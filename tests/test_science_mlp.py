@@ -1,4 +1,4 @@
-"""MLP: pykan's in float64 (start, scores, penalties, cost), KAN's trainer, and what pykan's does wrong."""
+"""MLP against pykan's in float64 (initialization, scores, penalties, cost), with KAN's training."""
 
 import copy
 
@@ -91,7 +91,7 @@ def test_no_swap_helps_after_auto_swap():
             assert other.connection_cost >= least - 1e-12
 
 
-def test_a_start_leaves_random_numbers_alone():
+def test_initialization_keeps_the_global_random_state():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)

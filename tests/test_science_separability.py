@@ -1,4 +1,4 @@
-"""Separability of functions of known structure and of a network trained on one; pykan's where pykan is right."""
+"""Separability of functions of known structure and of a trained network; pykan's answers where pykan is right."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_the_score_of_a_product_that_varies_little_is_that_of_the_sum():
 
 
 @pytest.mark.parametrize("mode", ["add", "mul"])
-def test_local_scores_are_pykans(known, mode, capsys):
+def test_local_scores_match_pykan(known, mode, capsys):
     theirs = pytest.importorskip("kan.hypothesis", reason="pykan is not installed", exc_type=ImportError)
     f, _, groups, bias = known
     mine = science.separability_scores(f, X, mode, bias, local=True)
@@ -84,7 +84,7 @@ def test_local_scores_are_pykans(known, mode, capsys):
 
 
 @pytest.mark.parametrize("name", ["sum", "product", "chain"])
-def test_answers_are_pykans(name):
+def test_results_match_pykan(name):
     theirs = pytest.importorskip("kan.hypothesis", reason="pykan is not installed", exc_type=ImportError)
     f, mode, groups = FUNCTIONS[name]
     found = theirs.detect_separability(f, X, mode)
@@ -154,7 +154,7 @@ def test_labels_raise_the_threshold():
     assert error < found["score_th"] < 1.2 * error and found["groups"] == [[0], [1], [2], [3]]
 
 
-def test_inputs_that_depend_on_one_another():
+def test_correlated_inputs():
     """On a curve f and f + a (a - b) are the same data; local scores tell what the function is near it."""
     a = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
     x = torch.cat([a, a], 1)
@@ -163,7 +163,7 @@ def test_inputs_that_depend_on_one_another():
     assert science.test_separability(f, x, [[0], [1]])
 
 
-def test_the_number_of_groups_can_be_told(capsys):
+def test_number_of_groups_can_be_given(capsys):
     f, mode, groups = FUNCTIONS["linear"]
     for bounds, count in ((2, 2), ([1, 3], 3), ((4, 4), 4), (1, 1)):
         assert science.detect_separability(f, X, n_clusters=bounds)["n_groups"] == count

@@ -1,4 +1,4 @@
-"""Symmetries, the tree of them, its picture, and auxiliary variables, on functions of known structure."""
+"""Symmetries, their tree, its picture, and auxiliary variables, on functions of known structure."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_symmetry(name, local):
 
 
 @pytest.mark.parametrize("name", ["pairs", "nested", "sum", "none"])
-def test_dependence_is_pykans(name):
+def test_dependence_matches_pykan(name):
     theirs = pytest.importorskip("kan.hypothesis", reason="pykan is not installed", exc_type=ImportError)
     f, _ = FUNCTIONS[name]
     for group in ([0, 1], [1, 2], [1, 2, 3]):
@@ -134,7 +134,7 @@ def test_molecules_do_not_depend_on_the_order_of_variables():
         assert found == {frozenset(order[i] for i in group) for group in ([1, 2], [1, 2, 3])}
 
 
-def test_how_molecules_combine():
+def test_properties_of_tree_nodes():
     levels = MOLECULES["deep"][2]
     arities, properties = science.get_tree_node(deep, points(8), levels, skip_test=False)
     assert arities == [[2] * 4, [2] * 2, [2]] and properties == [["GS"] * 4, ["GS"] * 2, ["Add"]]

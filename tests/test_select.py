@@ -1,4 +1,4 @@
-"""Which backend runs, who may say so, and that a name never falls back."""
+"""Choice of the backend: argument, context, environment; a backend requested by name never falls back."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ REASON = "this machine has no such thing"
 @pytest.fixture(autouse=True)
 def nobody_asked(monkeypatch):
     """As in a process without FASTKAN_BACKEND."""
-    monkeypatch.setattr(select, "_asked", (None, select.ENV))
+    monkeypatch.setattr(select, "_requested", (None, select.ENV))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_named_backend_runs(run, backend_name, calls):
 
 
 def test_argument_beats_context_beats_environment(calls, native, monkeypatch):
-    monkeypatch.setattr(select, "_asked", ("reference", select.ENV))
+    monkeypatch.setattr(select, "_requested", ("reference", select.ENV))
     layer()
     assert ran(calls) == {"reference"}
     with use_backend("native"):
@@ -99,7 +99,7 @@ def test_argument_beats_context_beats_environment(calls, native, monkeypatch):
 def test_the_context_ends_with_an_exception(calls):
     with pytest.raises(KeyError), use_backend("reference"):
         raise KeyError
-    assert select._asked == (None, select.ENV)
+    assert select._requested == (None, select.ENV)
 
 
 @pytest.mark.parametrize("run", [layer, edges])
@@ -111,13 +111,13 @@ def test_a_named_backend_never_falls_back(run, without_native):
 
 
 def test_a_name_in_the_environment_never_falls_back(without_native, monkeypatch):
-    monkeypatch.setattr(select, "_asked", ("native", select.ENV))
+    monkeypatch.setattr(select, "_requested", ("native", select.ENV))
     with pytest.raises(BackendError, match=f"FASTKAN_BACKEND='native' cannot run here: {REASON}"):
         layer()
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.complex64], ids=str)
-def test_native_says_which_dtype_or_device_it_lacks(native, dtype):
+def test_native_names_the_unsupported_dtype_or_device(native, dtype):
     assert str(dtype) in native.missing("cpu", (torch.float32, dtype))
     assert "'mps'" in native.missing("mps", (torch.float32,))
     assert native.missing("cpu", (torch.float64, torch.bfloat16)) is None
@@ -136,7 +136,7 @@ def test_backends_explains_the_choice(native):
     assert table["reference"] == "available"
 
 
-def test_backends_explains_an_absence(without_native):
+def test_backends_explains_a_missing_backend(without_native):
     table = backends()
     assert table["native"] == f"missing: {REASON}"
     assert table["reference"] == "chosen: nothing faster is here"
@@ -153,9 +153,9 @@ def test_backends_of_another_family(native, monkeypatch):
         backends(family="fourier")
 
 
-def test_backends_explains_a_wish():
+def test_backends_explains_a_requested_backend():
     with use_backend("reference"):
-        assert backends()["reference"] == "chosen: asked for by use_backend"
+        assert backends()["reference"] == "chosen: requested by use_backend"
         assert not backends()["native"].startswith("chosen")
 
 
@@ -165,7 +165,7 @@ def test_backends_explains_another_device():
     assert table["reference"].startswith("chosen")
 
 
-# On a GPU: what was proven on its architecture, or what is named.
+# On a GPU: backends proven on its architecture, or requested by name.
 
 GPU = torch.device("cuda", 0)
 
@@ -180,7 +180,7 @@ def gpu(monkeypatch):
     return monkeypatch
 
 
-def test_kernels_that_never_passed_on_an_architecture_are_not_chosen(gpu):
+def test_untested_architectures_are_not_chosen(gpu):
     select.PROVEN["triton", "sm_80"] = "elsewhere"
     assert select.choose(None, GPU, (torch.float32,)) == "reference"
     assert backends("cuda") == {
@@ -210,7 +210,7 @@ def test_unproven_kernels_run_where_they_are_named(gpu):
     assert select.choose("triton", GPU, (torch.float32,)) == "triton"
     with use_backend("triton"):
         assert select.choose(None, GPU, (torch.float32,)) == "triton"
-        assert backends("cuda")["triton"] == "chosen: asked for by use_backend"
+        assert backends("cuda")["triton"] == "chosen: requested by use_backend"
     with pytest.raises(BackendError, match=REASON):
         select.choose("native", GPU, (torch.float32,))
 
@@ -223,7 +223,7 @@ def test_without_a_gpu_nothing_is_proven():
 
 
 @pytest.mark.parametrize(("hip", "name"), [(None, "sm_90"), ("7.0", "gfx942")])
-def test_what_architectures_are_called(monkeypatch, hip, name):
+def test_names_of_architectures(monkeypatch, hip, name):
     properties = SimpleNamespace(major=9, minor=0, gcnArchName="gfx942:sramecc+:xnack-")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
@@ -231,7 +231,7 @@ def test_what_architectures_are_called(monkeypatch, hip, name):
     assert select._architecture(GPU) == name
 
 
-def test_backends_chooses_what_runs(calls):
+def test_backends_names_the_chosen_backend(calls):
     chosen = {name for name, why in backends().items() if why.startswith("chosen")}
     layer()
     assert ran(calls) == chosen
@@ -239,7 +239,7 @@ def test_backends_chooses_what_runs(calls):
 
 def test_the_environment_variable_is_read_at_import():
     code = "import fastkan; print(fastkan.backends()['reference'])"
-    assert in_process(code, FASTKAN_BACKEND="reference").stdout == "chosen: asked for by FASTKAN_BACKEND\n"
+    assert in_process(code, FASTKAN_BACKEND="reference").stdout == "chosen: requested by FASTKAN_BACKEND\n"
     assert "asked for" not in in_process(code, FASTKAN_BACKEND="").stdout
 
 
@@ -271,14 +271,14 @@ def test_without_a_compiled_library_the_package_says_so_and_runs(tmp_path):
     assert reference.startswith("chosen")
 
 
-def test_a_library_that_does_not_load_is_a_reason_not_an_exception(tmp_path, monkeypatch):
+def test_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):
     (tmp_path / "broken.so").write_bytes(b"not a library")
     monkeypatch.setattr(compiled, "_LIBRARY", tmp_path)
     assert compiled._load("broken.so").startswith("broken.so does not load: ")
     assert compiled._load("absent.so").startswith("absent.so was not built")
 
 
-# What torch may be told so that its products on a GPU are of numbers rounded to tf32.
+# Settings of torch by which float32 products on a GPU may be rounded to TF32.
 PRECISIONS = (
     "torch.set_float32_matmul_precision('high')",
     "torch.backends.cuda.matmul.fp32_precision = 'tf32'",

@@ -1,4 +1,4 @@
-"""Where a network runs in one call: KANSequential and KAN, and what makes them go layer by layer; the same results."""
+"""KANSequential and KAN as one fused call or layer by layer: when each runs, with equal results."""
 
 import copy
 
@@ -225,7 +225,7 @@ def test_kan_goes_layer_by_layer(why, fused):
     assert not fused
 
 
-def test_kan_notices_what_changes_between_calls(fused):
+def test_kan_sees_changes_between_calls(fused):
     model = network()
     model(data())
     model.node_scale[0].data.fill_(2.0)

@@ -1,4 +1,4 @@
-"""Layers whose parameters are spread over processes (FSDP, tensor parallelism) compute and train as whole ones do."""
+"""Layers with parameters sharded over processes (FSDP, tensor parallelism) against whole layers."""
 
 import subprocess
 import sys
@@ -136,7 +136,7 @@ def test_torchs_styles_refuse_what_they_refused():
     "part",
     ["torch.distributed.fsdp", *long("torch.distributed.tensor.parallel", "torch._dynamo", "torch.utils.flop_counter")],
 )
-def test_what_is_added_to_torch_waits_for_it(part):
+def test_additions_to_torch_are_lazy(part):
     """In either order of the imports, and not before."""
     ours = "fastkan.flops" if "flop" in part else "fastkan.sharding"
     for first, second in ("fastkan", part), (part, "fastkan"):

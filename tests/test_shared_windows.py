@@ -16,7 +16,7 @@ ends = st.tuples(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3)).map(lambda e: (e[0]
 
 
 @given(ends=ends, intervals=st.integers(1, 2000))
-def test_uniform_knots_are_the_references_bit_for_bit(ends, intervals):
+def test_uniform_knots_match_the_reference_bit_for_bit(ends, intervals):
     expected = uniform_knots(*ends, intervals, 0).tolist()
     assert shared.uniform_knots([ends[0], *[math.nan] * (intervals - 1), ends[1]]) == expected
 
@@ -81,7 +81,7 @@ def test_windows_without_a_branch(outside, order, degree, grid_size, place):
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
 @pytest.mark.parametrize("uniform", [False, True])
-def test_knots_themselves_and_what_is_no_number(kind, outside, uniform):
+def test_knots_nan_and_infinity(kind, outside, uniform):
     for degree in range(6):
         row = [j / 4 for j in range(6 + 2 * degree + 1)]
         for order in range(degree + 2):

@@ -1,4 +1,4 @@
-"""A stack of layers as one operator: equal to layer by layer in every derivative, and never off the fused path."""
+"""A stack of layers as one operator against layer by layer, in every derivative, without leaving the fused kernels."""
 
 import itertools
 
@@ -32,7 +32,7 @@ WIDTHS = [(1, 1, 1), (2, 5, 1), (4, 3, 7, 2), (3, 17, 9, 33, 1), (2,) * (MAX_LAY
 
 @pytest.mark.parametrize("tangents", range(MAX_TANGENTS + 1))
 @pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_the_operators_are_the_reference(widths, tangents):
+def test_operators_match_the_reference(widths, tangents):
     """Derivatives by the tangents and their gradients, for drawn layers and rows that fill blocks or do not."""
     for seed, number in enumerate((1, 37, 300)):
         made = leaves(layers(widths, seed + 10 * tangents))
@@ -52,7 +52,7 @@ def test_the_operators_are_the_reference(widths, tangents):
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=3)), ids=str)
-def test_gradients_that_are_wanted(wanted):
+def test_requested_gradients(wanted):
     made = layers((3, 4, 2))
     parts, grids, specs = stack.parts(made)
     x, *along = (rows(20, 3, k) for k in range(3))
@@ -79,7 +79,7 @@ def test_equal_to_layer_by_layer(dtype):
         torch.testing.assert_close(got, want, rtol=0, atol=1000**0.5 * 30 * epsilon * want.abs().max().item())
 
 
-def test_does_not_depend_on_threads(threads):
+def test_repeats_bit_for_bit_at_any_number_of_threads(threads):
     made = layers((4, 10, 10, 1), dtype=torch.float32)
     parts, grids, specs = stack.parts(made)
     x, u, v = rows(3000, 4, dtype=torch.float32), rows(3000, 1, dtype=torch.float32), rows(3000, 4, dtype=torch.float32)
@@ -169,7 +169,7 @@ def calls(monkeypatch):
     return counted
 
 
-def taken_apart(calls) -> int:
+def ran_layer_by_layer(calls) -> int:
     return sum(n for name, n in calls.items() if name.startswith("kan"))
 
 
@@ -196,7 +196,7 @@ def test_derivatives_of_every_order(widths, depth, by_weights, calls):
     x = rows(20, widths[0]).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights)
     if depth == 1 or not by_weights:  # by x only up to MAX_TANGENTS = 3 tangents
-        assert (taken_apart(calls) == 0) == (depth <= MAX_TANGENTS + 1)
+        assert (ran_layer_by_layer(calls) == 0) == (depth <= MAX_TANGENTS + 1)
     expected = nested(lambda x: layered(x, (), made, "reference"), x, weights(made), depth, by_weights)
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10 * max(1.0, want.abs().max().item()))
@@ -206,7 +206,7 @@ def test_a_loss_of_second_derivatives_stays_fused(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(50, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
-    assert calls["stack_backward"] and not taken_apart(calls)
+    assert calls["stack_backward"] and not ran_layer_by_layer(calls)
     expected = torch.autograd.grad(burgers(lambda x: layered(x, (), made, "reference"), x), [x, *weights(made)])
     assert_all_close(found, expected)
 
@@ -227,7 +227,7 @@ def test_only_some_of_the_arguments_require_gradients():
 
 
 def test_a_weight_that_depends_on_x_is_differentiated_once():
-    """Partial derivatives: where weights and x depend on the same thing, none is counted twice."""
+    """Derivatives are partial: if weights and x depend on the same tensor, nothing is counted twice."""
     made = smooth((2, 3, 1))
     a = torch.tensor(0.7, dtype=DOUBLE, requires_grad=True)
 
@@ -241,7 +241,7 @@ def test_a_weight_that_depends_on_x_is_differentiated_once():
     assert_all_close(run(lambda x, m: stack_out(x, m, "native")), run(lambda x, m: layered(x, (), m, "reference")))
 
 
-def test_keeps_x_and_the_weights_only():
+def test_saves_only_x_and_the_weights():
     made = leaves(smooth((3, 10, 10, 2)))
     x = rows(64, 3).requires_grad_()
     kept = []
@@ -251,7 +251,7 @@ def test_keeps_x_and_the_weights_only():
     assert kept and {t.data_ptr() for t in kept} <= known
 
 
-def test_a_weight_that_changed_before_the_backward_is_seen():
+def test_weight_changed_before_the_backward_is_an_error():
     made = leaves(smooth())
     y = stack_out(rows(4, 3), made, "native")
     with torch.no_grad():
@@ -345,10 +345,10 @@ def test_leading_dimensions(calls):
         got = functional.apply_stack(x.view(*lead, -1, 3) if lead else x[0], made, None)
         torch.testing.assert_close(got.reshape(-1, 2), expected if lead else expected[:1])
     assert functional.apply_stack(x[:0].view(2, 0, 3), made, None).shape == (2, 0, 2)
-    assert not taken_apart(calls)
+    assert not ran_layer_by_layer(calls)
 
 
-def test_what_does_not_go_in_one_call(calls, monkeypatch):
+def test_calls_that_are_not_fused(calls, monkeypatch):
     made, x = layers((3, 4, 2)), rows(6, 3)
     cases = {
         "one layer": (x, made[:1], None),

@@ -1,4 +1,4 @@
-"""A layer is its tensors: whatever writes them, and however it is called, it computes what they say now."""
+"""A layer computes the formula of its present tensors, whatever wrote them and however it is called."""
 
 import copy
 import warnings
@@ -214,8 +214,8 @@ def test_snapshots():
     assert vmap(lambda v: v.new_tensor(readable(v)))(t).tolist() == [0.0] * 4
 
 
-def test_columns_that_are_written():
-    """By what knows the buffer and not the property: averages, broadcasts, loaders, functional_call."""
+def test_written_columns():
+    """Through the buffer instead of the property: averages, broadcasts, loaders, functional_call."""
     x, columns = data(), torch.tensor([2.0, 0.0, 1.0], dtype=torch.float64)
     for model in (KAN([3, 4, 2]), KAN([3, [2, 1], 2])):
         expected = model(x[:, [2, 0, 1]])
@@ -229,11 +229,11 @@ def test_columns_that_are_written():
         torch.testing.assert_close(model(x), plain)
 
 
-# Errors that say what to call
+# Errors that name the method to call
 
 
 @pytest.mark.parametrize("make_layer", [lambda: KANLinear(3, 4), lambda: KAN([3, 4, 2])])
-def test_what_cannot_be_served(make_layer):
+def test_unsupported_changes(make_layer):
     model = make_layer()
     layer = model if isinstance(model, KANLinear) else model.act_fun[0].linear
     before = copy.deepcopy(layer.state_dict())
@@ -313,7 +313,7 @@ def test_grids_of_parametrized_layers_keep_the_function(make, part):
 
 
 @pytest.mark.parametrize("part", ["half", "weight_norm"])
-def test_what_a_parametrization_is_given_stays_the_callers(part):
+def test_parametrization_arguments_stay_unchanged(part):
     """Its own parameters have memory of their own, in the order that optimizers flatten."""
     layer = KAN([3, 4, 2]).act_fun[0]
     PARTS[part](layer.linear, "spline_scale")

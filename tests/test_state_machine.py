@@ -228,7 +228,7 @@ class NetworkMachine(Machine):
         self.kept(before, x)
 
     def reshaped(self) -> None:
-        """Parameters are new ones: they train where those of their names did."""
+        """Parameters are new, and train if those of the same names did."""
         self.optimizer = self.average = None
 
     @whole
@@ -287,7 +287,7 @@ class NetworkMachine(Machine):
     # Edges
 
     def one_edge(self, pick: int, change) -> None:
-        """change(l, i, j) leaves the functions of all other edges as they are, to the bit."""
+        """change(l, i, j) leaves the functions of all other edges bitwise unchanged."""
         l, i, j = self.edge(pick)
         x = normal(pick, ROWS, self.model.width_in[l])
         before = self.functions(l, x)
@@ -408,7 +408,7 @@ class NetworkMachine(Machine):
         if all(layer.linear.base_weight is not None for layer in self.model.act_fun):
             self.model.base_fun = base
 
-    # Training, files, what is looked at
+    # Training, files, properties
 
     @wide
     @rule(

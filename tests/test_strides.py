@@ -1,4 +1,4 @@
-"""Any shape in any layout: strides, offsets, expansions and nothing at all, drawn by hypothesis."""
+"""Tensors of any shape and any strides, offsets and expansions, drawn by hypothesis."""
 
 from dataclasses import replace
 
@@ -90,7 +90,7 @@ def test_edge_mean_takes_any_layout(backend):
     check()
 
 
-def test_results_are_contiguous_and_own_their_memory(backend_name):
+def test_results_are_contiguous_and_share_no_memory(backend_name):
     backend = select.BACKENDS[backend_name]
     p = Problem.random(5, 3, 4, 5, weighted=True)
     given_storages = {t.untyped_storage().data_ptr() for t in vars(p).values() if isinstance(t, torch.Tensor)}

@@ -1,4 +1,4 @@
-"""The fit of c f(a x + b) + d: every function found again, whatever the units; noise, few samples, constants, masks."""
+"""The fit of c f(a x + b) + d: every function of the library, any units; noise, few samples, constants, masks."""
 
 import math
 
@@ -58,7 +58,7 @@ def fitted(fit, x: torch.Tensor, edge: int, function: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seed", [0, *long(1, 2, 3)])
-def test_every_function_is_found_again(seed):
+def test_every_function_is_recovered(seed):
     x, y = all_edges(300, seed)
     fit = fit_symbolic(x, y)
     assert fit.r2.shape == (29, 29) and fit.affine.shape == (29, 29, 4) and fit.affine.dtype == torch.float64
@@ -72,7 +72,7 @@ def test_every_function_is_found_again(seed):
         assert name in equal, name
 
 
-def test_r2_is_what_the_formula_leaves():
+def test_r2_is_that_of_the_formula():
     x, y = all_edges(200, 5)
     fit = fit_symbolic(x, y)
     for edge in range(1, 27, 3):
@@ -129,7 +129,7 @@ def test_units_of_y_do_not_matter(units):
     torch.testing.assert_close(moved.r2, plain.r2, rtol=0, atol=1e-6)
 
 
-def test_is_deterministic_and_independent_of_company_and_memory():
+def test_is_deterministic_whatever_the_other_edges_and_memory():
     x, y = all_edges(150, 4)
     y = y[:, 1::3]
     fit = fit_symbolic(x, y)
@@ -230,7 +230,7 @@ def test_works_in_inference_mode_and_leaves_its_arguments():
     assert torch.equal(y, before)
 
 
-def test_scoring_is_pykans():
+def test_scoring_matches_pykan():
     x, y = all_edges(100, 9)
     fit = fit_symbolic(x, y)
     ranked = rank(fit, 0.6, topk=None)

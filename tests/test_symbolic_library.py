@@ -37,7 +37,7 @@ def test_names_and_complexities():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sympy_form_is_the_function(name):
+def test_sympy_form_matches_the_function(name):
     function, x = SYMBOLIC_LIB[name], sympy.Symbol("x", real=True)
     form = sympy.sympify(function.sympy_fn(x))
     values = function(torch.tensor(POINTS, dtype=torch.float64)).tolist()
@@ -54,7 +54,7 @@ def test_sympy_form_is_the_function(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_values_are_pykans(name):
+def test_values_match_pykan(name):
     utils = pytest.importorskip("kan.utils", reason="pykan is not installed")
     fun, form, complexity, singular = utils.SYMBOLIC_LIB[name]
     ours = SYMBOLIC_LIB[name]
@@ -147,7 +147,7 @@ def test_lookups():
         (torch.nn.functional.silu, lambda x: x / (1 + sympy.exp(-x))),
     ],
 )
-def test_added_functions_have_their_form(restored, fun, form):
+def test_added_functions_have_their_sympy_form(restored, fun, form):
     added = add_symbolic("mine", fun, c=4)
     assert SYMBOLIC_LIB["mine"] is added and added.complexity == 4
     x = sympy.Symbol("x", real=True)
@@ -163,7 +163,7 @@ def test_an_unknown_form_is_a_named_function(restored, fun):
     assert str(add_symbolic("my edge", fun).sympy_fn(2 * x)) == "my_edge(2*x)"
 
 
-def test_added_singular_form_is_pykans(restored):
+def test_added_singular_form_matches_pykan(restored):
     added = add_symbolic("inv", lambda x: 1 / x, 2, lambda x, y_th: ((), torch.clamp(1 / x, -y_th, y_th)))
     assert added.singular_torch_fn(torch.tensor([0.01, 2.0]), 10.0).tolist() == [10.0, 0.5]
 
@@ -223,7 +223,7 @@ def test_gradients_at_the_edge_of_a_domain_are_finite(name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("name", [n for n in EDGES if EDGES[n] == 0])
-def test_gradients_are_finite_as_close_to_an_edge_as_numbers_come(name, dtype):
+def test_gradients_are_finite_at_the_edge_of_a_domain_to_the_last_bit(name, dtype):
     span = math.log10(torch.finfo(dtype).max)
     x = torch.logspace(-span, 0, 500, dtype=torch.float64).to(dtype).requires_grad_()
     y = SYMBOLIC_LIB[name](x)

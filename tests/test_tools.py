@@ -22,24 +22,24 @@ from support import definition
 from support.model_kinds import (
     CLOSE,
     MODELS,
-    both,
+    build,
     check,
+    check_copy,
+    check_with_gradients,
     data,
     gradients,
     layers,
     loss,
-    made,
-    moved,
+    perturb,
     same,
-    twins,
-    used,
+    trained,
 )
 from support.tiers import long
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
 
 
-# For what takes seconds.
+# For tools that take seconds.
 two_kinds = pytest.mark.parametrize("kind", ["KANSequential", "symbolic", *long("KANLinear", "KAN", "pruned")])
 
 
@@ -50,7 +50,7 @@ def kind(request) -> str:
 
 @pytest.fixture
 def model(kind) -> nn.Module:
-    return made(kind)
+    return build(kind)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_eager(model, x):
     check(model, model, x)
     check(lambda x: model(x.view(3, 4, 5)).view(12, 2), model, x)
     found = gradients(model, x)
-    for name, p in used(model).items():
+    for name, p in trained(model).items():
         step = torch.randn(p.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype)
         ends = []
         for sign in (1, -1):
@@ -81,7 +81,7 @@ def test_no_grad_and_inference_mode(model, x):
         with mode():
             check(model, model, x)
             check(copy.deepcopy(model), model, x)
-    both(model, model, x)
+    check_with_gradients(model, model, x)
 
 
 def test_autocast(model, x):
@@ -92,7 +92,7 @@ def test_autocast(model, x):
     right = definition.value(model, x)
     torch.testing.assert_close(y.double(), right, rtol=0.05, atol=0.05 * float(right.abs().max()))
     assert all(
-        p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in used(model).values() if p.grad is not None
+        p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in trained(model).values() if p.grad is not None
     )
 
 
@@ -100,27 +100,27 @@ def test_autocast(model, x):
 def test_compile_with_aot_autograd(model, x):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    both(compiled, model, x)
-    moved(model, 5)
-    both(compiled, model, x)
+    check_with_gradients(compiled, model, x)
+    perturb(model, 5)
+    check_with_gradients(compiled, model, x)
 
 
 @two_kinds
 def test_compile_in_place(model, x):
     torch._dynamo.reset()
     model.compile(backend="eager")
-    both(model, model, x)
+    check_with_gradients(model, model, x)
 
 
 def test_autograds_own_tools(model, x):
     with torch.autograd.graph.save_on_cpu():
-        both(model, model, x)
+        check_with_gradients(model, model, x)
     with torch.autograd.detect_anomaly(check_nan=True):
-        both(model, model, x)
+        check_with_gradients(model, model, x)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t):
-        both(model, model, x)
+        check_with_gradients(model, model, x)
     with torch.autograd.set_multithreading_enabled(False):
-        both(model, model, x)
+        check_with_gradients(model, model, x)
     expected = torch.autograd.functional.jacobian(model, x[0])
     found = torch.autograd.functional.jacobian(model, x[0], vectorize=True, strategy="forward-mode")
     torch.testing.assert_close(found, expected, **CLOSE)
@@ -131,7 +131,7 @@ def test_autograds_own_tools(model, x):
 
 
 def test_checkpoint(model, x):
-    both(lambda x: checkpoint(model, x, use_reentrant=False), model, x)
+    check_with_gradients(lambda x: checkpoint(model, x, use_reentrant=False), model, x)
     expected = gradients(model, x)
     each = x.clone().requires_grad_()
     loss(checkpoint(model, each, use_reentrant=True)).backward()
@@ -145,7 +145,7 @@ def test_flops_and_profiles(model, x):
         loss(model(x)).backward()
     assert counter.get_total_flops() > 0
     with torch.profiler.profile(record_shapes=True, with_stack=True, profile_memory=True) as profile:
-        both(model, model, x)
+        check_with_gradients(model, model, x)
     assert any("kan" in event.key or "stack" in event.key for event in profile.key_averages())
 
 
@@ -155,7 +155,7 @@ def test_hooks(model, x):
     handles += [module.register_forward_pre_hook(lambda *_: calls.append("before")) for module in layers(model)]
     handles += [module.register_full_backward_hook(lambda *_: calls.append("back")) for module in layers(model)]
     handles += [module.register_full_backward_pre_hook(lambda *_: calls.append("pre")) for module in layers(model)]
-    both(model, model, x)
+    check_with_gradients(model, model, x)
     assert {calls.count(name) for name in ("forward", "before")} == {5 * len(layers(model))}, calls
     assert {calls.count(name) for name in ("back", "pre")} == {2 * len(layers(model))}, calls
     for handle in handles:
@@ -164,7 +164,7 @@ def test_hooks(model, x):
     own = set(layers(model))
     everywhere = nn.modules.module.register_module_forward_hook(lambda module, *_: calls.append(module))
     try:
-        both(model, model, x)
+        check_with_gradients(model, model, x)
     finally:
         everywhere.remove()
     assert own <= set(calls)
@@ -176,10 +176,10 @@ def test_hooks(model, x):
 
 
 def test_data_parallel(model, x):
-    both(nn.DataParallel(model), model, x)
+    check_with_gradients(nn.DataParallel(model), model, x)
 
 
-def test_inputs_that_are_no_dense_numbers(model, x):
+def test_inputs_of_unsupported_types_are_errors(model, x):
     nested = torch.nested.nested_tensor
     for value, message in (
         (nested([x[:5], x[5:]]), "x is a nested tensor: expected a dense one"),
@@ -200,7 +200,7 @@ def test_inputs_that_are_no_dense_numbers(model, x):
 
 
 def test_func_functional_call(model, x):
-    other = moved(copy.deepcopy(model), 7)
+    other = perturb(copy.deepcopy(model), 7)
     state = dict(other.named_parameters()) | dict(other.named_buffers())
     check(lambda x: functional_call(model, state, (x,)), other, x)
     check(lambda x: functional_call(model, dict(other.state_dict()) | state, (x,)), other, x)
@@ -212,7 +212,7 @@ def test_func_functional_call(model, x):
 
 
 def test_func_ensembles(model, x):
-    models = [moved(copy.deepcopy(model), seed) for seed in range(3)]
+    models = [perturb(copy.deepcopy(model), seed) for seed in range(3)]
     state = stack_module_state(models)
     y = vmap(lambda p, b: functional_call(model, (p, b), (x,)))(*state)
     for one, found in zip(models, y, strict=True):
@@ -245,8 +245,8 @@ def test_func_derivatives(model, x):
 
 
 def test_gradcheck(model, x):
-    parameters = [p for p in used(model).values()]
-    names = list(used(model))
+    parameters = [p for p in trained(model).values()]
+    names = list(trained(model))
 
     def run(x, *values):
         return functional_call(model, dict(zip(names, values, strict=True)), (x,)).sin()
@@ -265,7 +265,7 @@ def test_fake_tensors(model, x):
         assert functional_call(model, state, (mode.from_tensor(x),)).shape == (12, 2)
         gradient = grad(lambda state: functional_call(model, state, (mode.from_tensor(x),)).sum())(state)
         assert all(gradient[name].shape == p.shape for name, p in model.named_parameters())
-    both(model, model, x)
+    check_with_gradients(model, model, x)
 
 
 def test_meta(model, x):
@@ -276,10 +276,10 @@ def test_meta(model, x):
     empty.zero_grad()
     assigned = copy.deepcopy(empty)
     assigned.load_state_dict(state, assign=True)
-    twins(assigned, model, x)
+    check_copy(assigned, model, x)
     loaded = copy.deepcopy(empty).to_empty(device="cpu")
     loaded.load_state_dict(state)
-    twins(loaded, model, x)
+    check_copy(loaded, model, x)
     one_by_one = copy.deepcopy(empty)
     for name, t in state.items():
         *path, last = name.split(".")
@@ -290,7 +290,7 @@ def test_meta(model, x):
             owner._buffers[last] = t
         else:
             assert last == "_extra_state"
-    twins(one_by_one, model, x)
+    check_copy(one_by_one, model, x)
     empty.to_empty(device="cpu")
     if isinstance(model, KAN):
         if len(model.input_id) < 5:
@@ -323,7 +323,7 @@ def test_make_fx(model, x):
     step = grad(lambda p, x: loss(functional_call(model, p, (x,))))
     same(
         make_fx(step)(parameters, x)(parameters, data(12, 3)),
-        {n: gradients(model, data(12, 3))[n] for n in used(model)},
+        {n: gradients(model, data(12, 3))[n] for n in trained(model)},
     )
 
 

@@ -1,4 +1,4 @@
-"""Every kind of model on two processes: DistributedDataParallel and fully_shard compute and train as one does."""
+"""Every kind of model on two processes: DistributedDataParallel and fully_shard against one process."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import copy, sys
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from support.model_kinds import MODELS, check, data, layers, made, moved
+from support.model_kinds import MODELS, check, data, layers, build, perturb
 
 store, rank = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
@@ -40,7 +40,7 @@ REPLICATED = """
 from torch.nn.parallel import DistributedDataParallel
 
 for kind in MODELS:
-    model = moved(made(kind), 8 * rank)
+    model = perturb(build(kind), 8 * rank)
     parallel = DistributedDataParallel(model)
     whole = copy.deepcopy(model)
     train(parallel, whole)
@@ -69,7 +69,7 @@ from torch.distributed.fsdp import fully_shard
 whole_state = StateDictOptions(full_state_dict=True)
 for kind in MODELS:
     for inner in (False,) if kind == "KANLinear" else (True, False):
-        whole = made(kind)
+        whole = build(kind)
         model = copy.deepcopy(whole)
         for part in (*(layers(model) if inner else ()), model):
             fully_shard(part, mesh=init_device_mesh("cpu", (2,)))
@@ -79,10 +79,10 @@ for kind in MODELS:
         model.zero_grad()
         state = get_model_state_dict(model, options=whole_state)
         if rank == 0:
-            other = made(kind)
+            other = build(kind)
             other.load_state_dict(state)
             check(other, whole)
-        other = moved(copy.deepcopy(whole), 5)
+        other = perturb(copy.deepcopy(whole), 5)
         set_model_state_dict(model, other.state_dict(), options=whole_state)
         check(model, other)  # after which all parameters are together
         for change in lambda layer: layer.update_grid(rows(layer)), lambda layer: layer.extend_grid(7):
@@ -109,5 +109,5 @@ def test_two_processes_are_one(what, tmp_path, request):
 
 
 def _with_path(folder) -> dict[str, str]:
-    """The environment of a process that imports what tests do."""
+    """Environment of a process that can import the modules of the tests."""
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}

@@ -16,7 +16,20 @@ from torch.optim import swa_utils
 
 from fastkan import KAN, KANLinear
 from support import definition
-from support.model_kinds import CLOSE, MODELS, both, check, data, layers, loss, made, moved, steps, twins, used
+from support.model_kinds import (
+    CLOSE,
+    MODELS,
+    build,
+    check,
+    check_copy,
+    check_with_gradients,
+    data,
+    layers,
+    loss,
+    perturb,
+    train_steps,
+    trained,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # most of these tools are deprecated, or prototypes
 
@@ -28,7 +41,7 @@ def kind(request) -> str:
 
 @pytest.fixture
 def model(kind) -> nn.Module:
-    return made(kind)
+    return build(kind)
 
 
 @pytest.fixture
@@ -42,14 +55,14 @@ def x() -> torch.Tensor:
 def test_copies(model, x):
     model(x)
     for other in copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model)), torch_saved(model):
-        twins(other, model, x)
+        check_copy(other, model, x)
         assert type(other) is type(model)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    other = moved(copy.deepcopy(model), 3)
+    other = perturb(copy.deepcopy(model), 3)
     other.load_state_dict(torch.load(file, weights_only=True))
-    twins(other, model, x)
+    check_copy(other, model, x)
 
 
 def torch_saved(model):
@@ -61,14 +74,14 @@ def torch_saved(model):
 
 def test_safetensors(model, x):
     files = pytest.importorskip("safetensors.torch")
-    other = moved(copy.deepcopy(model), 3)
+    other = perturb(copy.deepcopy(model), 3)
     other.load_state_dict(files.load(files.save({k: t.contiguous() for k, t in model.state_dict().items()})))
-    twins(other, model, x)
-    moved(other, 4)
+    check_copy(other, model, x)
+    perturb(other, 4)
     with tempfile.TemporaryDirectory() as folder:
         files.save_model(model, f"{folder}/model.safetensors")
         files.load_model(other, f"{folder}/model.safetensors")
-    twins(other, model, x)
+    check_copy(other, model, x)
 
 
 def test_transformers_models(model, x, kind):
@@ -96,7 +109,7 @@ def test_transformers_models(model, x, kind):
             loaded = Model.from_pretrained(folder, dtype=dtype).kan
         assert all(torch.equal(a.grid, b.grid) for a, b in zip(layers(loaded), layers(model), strict=True))
         if dtype == torch.float64:
-            twins(loaded, model, x)
+            check_copy(loaded, model, x)
         scale = float(definition.value(model, x).abs().max())
         check(loaded.double(), model, x, rtol=0, atol=0.02 * scale)
 
@@ -104,7 +117,7 @@ def test_transformers_models(model, x, kind):
 def test_quantize_dynamic(model, x):
 
     made = torch.ao.quantization.quantize_dynamic(model, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
-    twins(made, model, x)
+    check_copy(made, model, x)
 
 
 def test_swap_module_params_on_conversion(model, x):
@@ -113,28 +126,28 @@ def test_swap_module_params_on_conversion(model, x):
         other = copy.deepcopy(model)
         other.float().double()
         other.load_state_dict(model.state_dict())
-        twins(other, model, x)
+        check_copy(other, model, x)
         assert all(layer.grid.dtype == torch.float64 for layer in layers(other.half()))
     finally:
         torch.__future__.set_swap_module_params_on_conversion(False)
 
 
 def test_shared_memory(model, x):
-    both(model.share_memory(), model, x)
+    check_with_gradients(model.share_memory(), model, x)
 
 
 def test_requires_grad_off(model, x):
     model.requires_grad_(False)
     check(model, model, x)
     assert not model(x).requires_grad
-    assert not used(model)
+    assert not trained(model)
 
 
 # Averages
 
 
 def test_averaged_with_buffers(model, x):
-    model = moved(model, 1)
+    model = perturb(model, 1)
     options = (
         {}, {"avg_fn": swa_utils.get_ema_avg_fn(0.9)}, {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.9)},
         {"multi_avg_fn": swa_utils.get_swa_multi_avg_fn()},
@@ -143,14 +156,14 @@ def test_averaged_with_buffers(model, x):
         average = swa_utils.AveragedModel(model, use_buffers=True, **option)
         states = []
         for seed in range(3):
-            moved(model, seed)
+            perturb(model, seed)
             average.update_parameters(model)
             states.append({name: t.clone() for name, t in model.state_dict().items()})
         check(average, average.module, x)
         columns = states[0].get("input_id")
         if columns is not None:
             assert torch.equal(average.module.state_dict()["input_id"], columns), option
-        other = moved(copy.deepcopy(model), 9)
+        other = perturb(copy.deepcopy(model), 9)
         other.load_state_dict(average.module.state_dict())
         check(other, average.module, x)
 
@@ -160,7 +173,7 @@ def test_averaged_on_grids_that_stay(model, x):
     ema = swa_utils.AveragedModel(model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.9))
     states = []
     for _ in range(3):
-        steps(model, x)
+        train_steps(model, x)
         average.update_parameters(model)
         ema.update_parameters(model)
         check(average, average.module, x)
@@ -221,14 +234,14 @@ def test_prune_utilities(model, x):
         prune.ln_structured(layer, "coef", 0.3, n=2, dim=0)
         prune.custom_from_mask(layer, "base_weight", torch.rand(layer.base_weight.shape) > 0.3)
     check(model, model, x)
-    steps(model, x)
+    train_steps(model, x)
     check(model, model, x)
     for layer in layers(model):
         prune.remove(layer, "coef")
         prune.remove(layer, "base_weight")
         assert isinstance(layer.coef, nn.Parameter) and (layer.coef == 0).any()
     check(model, model, x)
-    twins(copy.deepcopy(model), model, x)
+    check_copy(copy.deepcopy(model), model, x)
     prune.global_unstructured([(layer, "coef") for layer in layers(model)], prune.L1Unstructured, amount=0.3)
     with torch.no_grad():  # whose results can be copied
         check(model, model, x)
@@ -250,7 +263,7 @@ def test_parametrized(model, x):
         for layer in layers(each):
             register(layer)
         check(each, each, x)
-        steps(each, x)
+        train_steps(each, x)
         check(each, each, x)
         with parametrize.cached():
             check(each, each, x)
@@ -260,7 +273,7 @@ def test_parametrized(model, x):
             for name in list(layer.parametrizations):
                 parametrize.remove_parametrizations(layer, name)
         check(each, each, x)
-        steps(each, x)
+        train_steps(each, x)
         check(each, each, x)
 
 
@@ -272,27 +285,27 @@ def test_old_weight_norm(model, x):
     model(x)  # power iterations
     model.eval()
     check(model, model, x)
-    steps(model, x)
+    train_steps(model, x)
     check(model, model, x)
     for layer in layers(model):
         nn.utils.remove_weight_norm(layer, "coef")
         nn.utils.remove_spectral_norm(layer, "base_weight")
     check(model, model, x)
-    steps(model, x)
+    train_steps(model, x)
     check(model, model, x)
 
 
 def test_vectors_of_parameters(model, x):
-    other = moved(copy.deepcopy(model), 3)
+    other = perturb(copy.deepcopy(model), 3)
     for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
         theirs.copy_(mine)
     nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(model.parameters()), other.parameters())
-    twins(other, model, x)
+    check_copy(other, model, x)
     loss(model(x)).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 0.1)
     nn.utils.clip_grad_value_(model.parameters(), 0.01)
-    assert max(float(p.grad.abs().max()) for p in used(model).values() if p.grad is not None) <= 0.01
-    steps(other, x)
+    assert max(float(p.grad.abs().max()) for p in trained(model).values() if p.grad is not None) <= 0.01
+    train_steps(other, x)
     check(other, other, x)
 
 
@@ -313,7 +326,7 @@ def test_optimizers(model, x):
     for name, options in choices:
         model.load_state_dict(state)
         model(x)
-        optimizer = getattr(torch.optim, name)(used(model).values(), lr=1e-3, **options)
+        optimizer = getattr(torch.optim, name)(trained(model).values(), lr=1e-3, **options)
 
         def closure(optimizer=optimizer):
             optimizer.zero_grad()
@@ -329,14 +342,14 @@ def test_optimizers(model, x):
         check(model, model, x)
     with pytest.raises(ValueError, match="Muon only supports 2D parameters"):
         torch.optim.Muon(model.parameters())
-    flat = [p for p in used(model).values() if p.dim() == 2]
+    flat = [p for p in trained(model).values() if p.dim() == 2]
     optimizer = torch.optim.Muon(flat)
     loss(model(x)).backward()
     optimizer.step()
     check(model, model, x)
 
 
-def test_held_names(model, x):
+def test_views_held_before_a_change(model, x):
     """Tensors by efficient-kan's and pykan's names, held before the model changes."""
     layer = layers(model)[0]
     held = [layer.spline_weight]

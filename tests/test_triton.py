@@ -57,7 +57,7 @@ def algorithm(request, plan, monkeypatch) -> bool:
 
 @pytest.fixture
 def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
-    """The kernels that the test launches, with what they are compiled for."""
+    """Launched kernels and their compile-time constants."""
     from fastkan.backends.triton import launch
 
     seen, original = [], launch._run
@@ -74,7 +74,7 @@ SHAPES = ((1, 1, 1), (3, 5, 7), (17, 4, 19), (35, 2, 6))  # less than a tile of 
 
 
 def cases() -> list[dict]:
-    """Every (degree, order, outside), the other factors and the algorithm drawn once and for all from a fixed seed."""
+    """Every (degree, order, outside), other factors and the algorithm at random from a fixed seed."""
     draw = random.Random(3)
     factors = {
         **FACTORS, "shape": SHAPES, "grid_size": (1, 2, 5, 9),
@@ -93,7 +93,7 @@ def name_of(case: dict) -> str:
 
 
 @pytest.mark.parametrize("case", tiers(cases(), "degree", "outside"), ids=name_of)
-def test_every_contraction_is_the_reference(triton, plan, monkeypatch, case):
+def test_every_contraction_matches_the_reference(triton, plan, monkeypatch, case):
     case = dict(case)
     monkeypatch.setattr(plan, "gather", case.pop("gather"))
     p = problem_of(case)
@@ -102,7 +102,7 @@ def test_every_contraction_is_the_reference(triton, plan, monkeypatch, case):
 
 
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", [0, 1, 3])
+@pytest.mark.parametrize("degree", [3, *long(0, 1)])
 def test_on_the_knots(triton, algorithm, degree, outside):
     for order, knots in itertools.product({0, degree}, ("promised", "even")):
         for contraction in ("kan_out", "kan_in", "kan_coef"):
@@ -110,7 +110,7 @@ def test_on_the_knots(triton, algorithm, degree, outside):
 
 
 @pytest.mark.parametrize("outside", OUTSIDE)
-@pytest.mark.parametrize("degree", [0, 2, 3])
+@pytest.mark.parametrize("degree", [2, *long(0, 3)])
 def test_on_repeated_knots(triton, algorithm, degree, outside):
     for order in {0, degree}:
         p = Problem.random(20, 3, 5, 6, degree, order=order, outside=outside, knots="uneven", dtype=DOUBLE)
@@ -130,8 +130,8 @@ def test_empty_tensors(triton, shape):
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("outside", OUTSIDE)
-def test_a_nan_comes_out_where_the_reference_has_it(triton, algorithm, outside):
+@pytest.mark.parametrize("outside", ["linear", *long("zero", "clamp")])
+def test_nans_match_the_reference(triton, algorithm, outside):
     for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, weighted=True)
         p.x[3, 2] = torch.nan
@@ -143,8 +143,8 @@ def test_a_nan_comes_out_where_the_reference_has_it(triton, algorithm, outside):
             assert torch.equal(got.isnan(), expected.isnan())
 
 
-@pytest.mark.parametrize("outside", ["zero", "clamp"])
-def test_infinity_is_the_references(triton, algorithm, outside):
+@pytest.mark.parametrize("outside", ["clamp", *long("zero")])
+def test_infinities_match_the_reference(triton, algorithm, outside):
     for order, knots, contraction in itertools.product((0, 1), ("promised", "uneven"), CONTRACTIONS):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, base=None)
         p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
@@ -166,12 +166,12 @@ def test_any_layout(triton, plan, monkeypatch, contraction, examples):
 
 
 @pytest.mark.parametrize("gather", [False, True], ids=["matrix", "gather"])
-@pytest.mark.parametrize("splits", [1, 2, 3, 7])
-def test_shares_of_the_rows_add_up_in_their_order(triton, plan, monkeypatch, launches, splits, gather):
-    """However many shares, and however few rows the last has; twice the same, bit for bit."""
+@pytest.mark.parametrize("splits", [3, *long(1, 2, 7)])
+def test_row_splits_are_summed_in_order(triton, plan, monkeypatch, launches, splits, gather):
+    """Any number of splits, also with few rows in the last one; bitwise repeatable."""
     monkeypatch.setattr(plan, "gather", gather)
     monkeypatch.setattr(plan, "splits", lambda device, programs, steps: splits)
-    p = Problem.random(70, 3, 5, 4, weighted=True)
+    p = Problem.random(70, 2, 3, 4, weighted=True)
     for contraction in ("kan_coef", "kan_backward", "edge_moments"):
         assert_matches_reference(triton, contraction, p)
         assert all(map(torch.equal, call(triton, contraction, p), call(triton, contraction, p)))
@@ -179,7 +179,7 @@ def test_shares_of_the_rows_add_up_in_their_order(triton, plan, monkeypatch, lau
         assert {constants["SPLITS"] for name, constants in launches if name == "backward"} == {splits}
 
 
-def test_one_launch_each_way(triton, plan, launches):
+def test_one_launch_forward_and_backward(triton, plan, launches):
     p = Problem.random(40, 3, 5, 5)
     for contraction, gather, kernels in (
         ("kan_out", False, ["matrix"]), ("kan_backward", False, ["backward"]), ("kan_in", False, ["backward"]),
@@ -212,7 +212,7 @@ def test_offsets_past_two_to_the_31(triton, plan, monkeypatch, launches):
 
 
 def test_the_choice_of_algorithm(triton, plan, launches):
-    """By the number of functions, for each type of operand; the boundaries are those of the table."""
+    """By the number of functions, with the bounds of the table for each operand type."""
     from fastkan.backends.triton.launch import BSPLINE, tl
 
     spec = Problem.random(2, 2, 2, 5).spec
@@ -269,7 +269,7 @@ def test_every_shape_has_tiles(plan):
 
 
 @pytest.mark.parametrize("knots", ["promised", "uneven"])
-def test_three_orders_are_ordinary_autograds(triton, algorithm, knots, monkeypatch):
+def test_three_orders_match_autograd(triton, algorithm, knots, monkeypatch):
     p = Problem.random(3, 2, 2, 3, 3, dtype=DOUBLE, knots=knots)
     tensors = arguments(p)
     monkeypatch.setattr(select.BACKENDS["reference"], "features", None)  # nothing may leave the kernels
@@ -318,13 +318,13 @@ def test_opcheck(triton, plan, contraction):
     torch.library.opcheck(op, operator_arguments(contraction, Problem.random(5, 3, 4, 4, weighted=True)))
 
 
-def test_orders_beyond_the_table_are_refused(triton):
+def test_unsupported_orders_are_errors(triton):
     p = Problem.random(3, 2, 2, 3, order=12)
     with pytest.raises(ValueError, match="^order=12: expected 0 to 11$"):
         call(triton, "kan_out", p)
 
 
-def test_why_it_is_missing(triton, monkeypatch):
+def test_reasons_for_a_missing_backend(triton, monkeypatch):
     assert triton.missing("cpu", (SINGLE,)) is None
     assert triton.missing("cpu", (torch.int32,)) == "no Triton kernels for torch.int32"
     with monkeypatch.context() as patch:

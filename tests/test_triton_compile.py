@@ -41,7 +41,7 @@ def test_every_kernel_compiles_without_spilling(table, target):
 
 
 def test_hopper_and_blackwell_use_their_own_matrix_instructions(table):
-    """The warpgroup and tensor-memory forms where tiles are large enough for them, not the older ones."""
+    """Warpgroup and tensor-memory instructions for tiles that are large enough, not the older ones."""
     for row in table:
         instruction = {"sm_90": "wgmma", "sm_100": "tcgen05"}.get(row["target"])
         large = row["shape"] == "large" and row["kernel"] in ("kan_out.matrix", "kan_backward.backward")

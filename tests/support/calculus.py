@@ -22,7 +22,7 @@ def arguments(p: Problem, scaled: bool = False) -> dict[str, torch.Tensor]:
 
 
 def layer(p: Problem, names, backend: str):
-    """kan_linear on a backend as a function of the named tensors."""
+    """kan_linear on a backend, as a function of the named tensors."""
     spec = p.spec
 
     def run(*tensors):
@@ -35,7 +35,7 @@ def layer(p: Problem, names, backend: str):
 
 
 def plain(p: Problem, names):
-    """The same function by the reference's formula, whose derivatives are ordinary autograd's."""
+    """The same function by the reference's formula, differentiated by plain autograd."""
 
     def run(*tensors):
         t = dict(zip(names, tensors, strict=True))
@@ -48,7 +48,7 @@ def plain(p: Problem, names):
 
 
 def derivatives(run, tensors: dict[str, torch.Tensor], depth: int) -> list[torch.Tensor]:
-    """Gradients of a number, of a number made of those, and so on, each by every tensor."""
+    """Gradients by every tensor of a scalar, of a scalar function of these gradients, and so on."""
     values = list(tensors.values())
     found, outputs = [], [run(*values)]
     for _ in range(depth):

@@ -28,7 +28,7 @@ from support.tiers import tiers
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("case", tiers(CASES, "degree", "order"), ids=label)
-def test_native_is_the_reference(native, contraction, case):
+def test_native_matches_the_reference(native, contraction, case):
     assert_matches_reference(native, contraction, problem_of(case))
 
 
@@ -36,7 +36,7 @@ def test_native_is_the_reference(native, contraction, case):
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", FACTORS["degree"])
 def test_native_on_the_knots(native, contraction, degree, outside):
-    """Knots that every dtype holds, x on each of them and beyond: the interval, not the rounding, is tested."""
+    """Knots exact in every dtype, x on each of them and beyond: this tests the knot span, not rounding."""
     for order in range(degree + 1):
         for dtype in (DOUBLE, SINGLE, BF16, HALF)[order % 2 :: 2]:
             for knots in ("promised", "even"):
@@ -67,7 +67,7 @@ def test_native_on_empty_tensors(native, contraction, shape):
 
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside):
+def test_native_nans_match_the_reference(native, contraction, outside):
     for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE, BF16)):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, weighted=True)
         p.x[3, 2] = torch.nan
@@ -80,7 +80,7 @@ def test_native_puts_a_nan_where_the_reference_does(native, contraction, outside
 
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_native_at_infinity_is_the_reference(native, contraction, outside):
+def test_native_at_infinity_matches_the_reference(native, contraction, outside):
     for order, knots, dtype in itertools.product((0, 1, 4), KNOTS, (DOUBLE, SINGLE)):
         p = Problem.random(9, 4, 5, 6, order=order, knots=knots, outside=outside, dtype=dtype, base=None)
         p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
@@ -91,8 +91,8 @@ def test_native_at_infinity_is_the_reference(native, contraction, outside):
 
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
 @pytest.mark.parametrize("outputs", [2, 20])
-def test_native_moments_of_edges_that_hardly_vary(native, outputs, dtype):
-    """A variance is not a difference of squares: a large mean costs no digits."""
+def test_native_moments_of_nearly_constant_edges(native, outputs, dtype):
+    """A large mean costs no digits of the variance, which is not computed as a difference of squares."""
     p = Problem.random(600, 3, outputs, 5, base=None, outside="clamp", dtype=dtype)
     p.coef.mul_(1e-2).add_(100.0)
     assert_matches_reference(native, "edge_moments", p)
@@ -102,8 +102,8 @@ def test_native_moments_of_edges_that_hardly_vary(native, outputs, dtype):
 
 @pytest.mark.parametrize("shape", [(40, 3, 2), (40, 3, 33)], ids=str)
 @pytest.mark.parametrize("base", [None, "silu"])
-def test_native_edge_backward_of_what_is_there(native, shape, base):
-    """Without u it is that with zeros; the gradient of x may be left out."""
+def test_native_edge_backward_with_absent_arguments(native, shape, base):
+    """No u means zeros; the gradient of x can be left out."""
     p = Problem.random(*shape, 5, base=base, dtype=DOUBLE)
     rest = (p.terms, p.coef, p.base_weight, p.grid, p.spec)
     whole = native.edge_backward(p.x, torch.zeros_like(p.u), *rest, True)

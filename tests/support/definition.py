@@ -1,4 +1,4 @@
-"""What a layer or a network computes, written down: of the tensors that it holds now, and of nothing else it knows."""
+"""Definition of a layer and a network as plain formulas of their present tensors, the truth of other tests."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from fastkan.basis.bspline import bspline_features
 from fastkan.network.layers.library import SYMBOLIC_LIB
 from fastkan.network.layers.shape import node_values
 
-# What a formula makes of every number that it reads: exactly it, in float64.
+# Applied to every tensor that a formula reads: exact, a conversion to float64; or rounded.
 Reader = Callable[[Tensor], Tensor]
 exact: Reader = Tensor.double
 
 
 def rounded(eps: float, seed: int = 0) -> Reader:
-    """Numbers that are off by up to this share, at random: what is computed of them is off as rounding makes it."""
+    """A reader with random relative errors up to eps: results are then off as by rounding."""
     generator = torch.Generator().manual_seed(seed)
 
     def read(t: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def value(model: nn.Module, x: Tensor, read: Reader = exact) -> Tensor:
 
 
 def edges(layer: KANLinear, x: Tensor, read: Reader = exact) -> Tensor:
-    """The functions of all edges, [N, I, O]."""
+    """Values of all edges [N, I, O]."""
     x, coef, grid = read(x), read(layer.coef), read(layer.grid)
     if layer.spline_scale is not None:
         coef = coef * read(layer.spline_scale)[:, None]
@@ -54,7 +54,7 @@ def edges(layer: KANLinear, x: Tensor, read: Reader = exact) -> Tensor:
 
 
 def splines(x: Tensor, grid: Tensor, degree: int, outside: str) -> Tensor:
-    """All functions, [N, I, F]; at the ends of the range autograd finds the slopes from within."""
+    """All basis functions [N, I, F]; at the ends of the range, autograd gives the slopes from within."""
     if outside == "zero":
         return bspline_features(x, grid, degree, outside)
     low, high = grid[:, degree], grid[:, -degree - 1]
@@ -87,7 +87,7 @@ def network(model: KAN, x: Tensor, read: Reader = exact) -> Tensor:
 
 
 def functions(symbolic: nn.Module, x: Tensor, read: Reader = exact) -> Tensor:
-    """The symbolic functions of all edges, [N, I, O]."""
+    """Values of all symbolic edges [N, I, O]."""
     x, affine, mask = read(x), read(symbolic.affine), symbolic.edge_mask.double()
     found = {}
     for o, i in mask.nonzero().tolist():

@@ -1,6 +1,6 @@
-"""What the tests on a GPU share. Without a GPU each of their modules is skipped by the import of this one.
+"""Backends, algorithms and cases of the tests on a GPU; without one, importing this module skips the importing one.
 
-FASTKAN_TEST_DEVICE=cpu with TRITON_INTERPRET=1 runs them on a CPU, which proves the tests and no GPU.
+With FASTKAN_TEST_DEVICE=cpu and TRITON_INTERPRET=1 they run on a CPU, which checks the tests themselves.
 """
 
 import itertools
@@ -19,7 +19,7 @@ IS_GPU = DEVICE.type == "cuda"
 if IS_GPU and not torch.cuda.is_available():
     pytest.skip("torch sees no GPU here", allow_module_level=True)
 
-# The compiled backends that serve the device, and the namespaces of their operators.
+# Compiled backends of the device, and the namespaces of their operators.
 OPERATORS = {"native": "fastkan", "triton": "fastkan_triton"}
 BACKENDS = [name for name in OPERATORS if select.missing(name, DEVICE.type, (torch.float32,)) is None]
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -27,7 +27,7 @@ on_gpu = pytest.mark.skipif(not IS_GPU, reason="a dry run on a CPU")
 
 
 def algorithms() -> list[tuple[str, bool | None]]:
-    """Every backend in every algorithm that it can be told to take."""
+    """Every backend with each of its algorithms."""
     return [(name, gather) for name in BACKENDS for gather in ((False, True) if name == "triton" else (None,))]
 
 
@@ -37,7 +37,7 @@ each_algorithm = pytest.mark.parametrize(
 
 
 def at_precision(backend: ModuleType, level: str) -> SimpleNamespace:
-    """A backend whose float32 products, and no one else's, have that precision."""
+    """The backend with float32 matrix products at that precision."""
 
     def function(contraction: str):
         def run(*args):
@@ -54,7 +54,7 @@ def at_precision(backend: ModuleType, level: str) -> SimpleNamespace:
 
 
 def pairwise(factors: dict[str, tuple], tries: int = 40) -> list[dict]:
-    """Cases that hold every pair of values of two factors, about as few as a greedy choice among draws finds."""
+    """A small set of cases with every pair of values of two factors, by a greedy choice among random cases."""
     draw = random.Random(0)
     names = list(factors)
     missing = {

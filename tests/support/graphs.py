@@ -11,7 +11,7 @@ def forward_and_backward(run, tensors) -> list[torch.Tensor]:
 
 
 class Graphs:
-    """A compiler that keeps the operators of what it was given, forward and backward."""
+    """A compiler backend that records the operators of its graphs, forward and backward."""
 
     def __init__(self):
         self.operators: list[set[str]] = []

@@ -1,6 +1,4 @@
-"""The tests of the CUDA backend's matrix products, on the emulated GPU (test_cuda_matrix.py) and on a real one
-(test_gpu_matrix.py). Each gives a fixture `products`, which asks for them.
-"""
+"""Tests of the CUDA backend's matrix products; a file that imports them defines the fixture `products`."""
 
 import itertools
 import random
@@ -15,7 +13,7 @@ from fastkan.testing import Problem, assert_matches_reference, call
 from support.problems import BF16, DOUBLE, HALF, SINGLE, label, on_knots, problem_of
 from support.tiers import tiers
 
-# Which kernels a problem takes, where both would: "gather" or "matrix".
+# Selects the kernels: "gather", "matrix", "wgmma" or "tma".
 ALGORITHM = "FASTKAN_CUDA_ALGORITHM"
 
 CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward")
@@ -36,7 +34,7 @@ FACTORS = {
 
 
 def cases() -> list[dict]:
-    """Every (degree, grid size, shape) once, the other factors drawn once and for all from a fixed seed."""
+    """Every (degree, grid size, shape) once, other factors at random from a fixed seed."""
     draw = random.Random(1)
     crossed = ("degree", "grid_size", "shape")
     rest = {name: values for name, values in FACTORS.items() if name not in crossed}
@@ -51,7 +49,7 @@ CASES = cases()
 
 
 class Products:
-    """A backend on a device: the kernels that are asked for, those it would take by itself, and what ran last."""
+    """A backend on a device: requested kernels, automatically chosen kernels, and the last ones that ran."""
 
     def __init__(self, backend, device, algorithm, asked="matrix", best="matrix", processors=lambda count: None):
         self.backend, self.device, self.algorithm, self.processors = backend, device, algorithm, processors
@@ -76,14 +74,14 @@ def test_the_cases_hold_every_value():
 @each_contraction
 @pytest.mark.parametrize("processors", [FEW, MANY])
 @pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
-def test_is_the_reference(products, contraction, case, processors):
+def test_matches_the_reference(products, contraction, case, processors):
     products.processors(processors)
     products.check(contraction, problem_of(case))
 
 
 @pytest.mark.parametrize("processors", [FEW, MANY])
 @pytest.mark.parametrize("degree", [2, 3])
-def test_the_slope_is_the_reference(products, degree, processors):
+def test_slopes_match_the_reference(products, degree, processors):
     products.processors(processors)
     for outside in OUTSIDE:
         p = Problem.random(70, 9, 72, 6, degree, order=1, knots="promised", outside=outside, dtype=BF16)
@@ -92,7 +90,7 @@ def test_the_slope_is_the_reference(products, degree, processors):
 
 @each_contraction
 def test_many_rows_or_inputs(products, contraction):
-    """Sums that are split."""
+    """Split sums."""
     for shape in (400, 3, 16), (20, 300, 16):
         products.processors(MANY)
         products.check(contraction, Problem.random(*shape, 5, knots="promised", weighted=True, dtype=BF16))
@@ -112,7 +110,7 @@ def test_on_the_knots(products, contraction, degree, outside):
 @each_contraction
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, 3])
-def test_a_nan_is_where_the_reference_has_it(products, contraction, degree, outside):
+def test_nans_match_the_reference(products, contraction, degree, outside):
     for base in (None, "silu"):
         p = Problem.random(70, 4, 8, 6, degree, knots="promised", outside=outside, base=base, dtype=BF16)
         p.x[33, 2] = torch.nan
@@ -123,7 +121,7 @@ def test_a_nan_is_where_the_reference_has_it(products, contraction, degree, outs
 
 @each_contraction
 @pytest.mark.parametrize("outside", ["zero", "clamp"])
-def test_at_infinity_is_the_reference(products, contraction, outside):
+def test_infinities_match_the_reference(products, contraction, outside):
     p = Problem.random(9, 4, 8, 6, knots="promised", outside=outside, base=None, dtype=BF16)
     p.x[3, 2], p.x[5, 1] = torch.inf, -torch.inf
     for got, expected in zip(products.call(contraction, p), call(reference, contraction, p), strict=True):
@@ -140,7 +138,7 @@ def test_repeats_bit_for_bit(products, contraction):
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-# What takes matrix products by itself, and what does not.
+# Automatic choice between matrix products and gathering.
 LARGE = {"rows": 64, "inputs": 2, "outputs": 64, "grid_size": 5, "knots": "promised", "dtype": BF16}
 CHANGES = [
     ({}, "matrix"), ({"degree": 2, "grid_size": 54}, "matrix"), ({"dtype": HALF, "per_input": True}, "matrix"),
@@ -152,7 +150,7 @@ CHANGES = [
 
 @each_contraction
 @pytest.mark.parametrize(("change", "expected"), CHANGES, ids=str)
-def test_what_takes_matrix_products(products, monkeypatch, contraction, change, expected):
+def test_automatic_choice_of_matrix_products(products, monkeypatch, contraction, change, expected):
     monkeypatch.delenv(ALGORITHM)
     products.call(contraction, Problem.random(**{**LARGE, **change}))
     if expected == "matrix" and contraction == "kan_out":

@@ -1,4 +1,4 @@
-"""Kinds of models for test_tools.py and its neighbours, and what they have to compute."""
+"""One model of each kind (layer, sequence, network, pruned, symbolic), and checks of their values and gradients."""
 
 import torch
 from torch import nn
@@ -10,8 +10,8 @@ from support import definition
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
-def moved(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with knots that are not equidistant and other numbers everywhere."""
+def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give the model uneven knots and other parameters."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, KANLinear):
@@ -25,7 +25,7 @@ def moved(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def pruned() -> KAN:
-    """Without two inputs of five and a hidden node, and with some of the edges that are left off."""
+    """Without two of five inputs and a hidden node, some of the other edges off."""
     model = KAN([5, 4, 2])
     model = model.prune_input(active_inputs=[0, 3, 4]).prune_node(active_neurons_id=[[0, 1, 3]])
     with torch.no_grad():
@@ -34,7 +34,7 @@ def pruned() -> KAN:
 
 
 def symbolic() -> KAN:
-    """Some edges are formulas, some are splines, and one is nothing; a node multiplies."""
+    """Some edges symbolic, some splines, one removed; one node multiplies."""
     model = KAN([5, [2, 1], 2])
     model.remove_edge(0, 1, 2)
     for edge, name in (((0, 0, 0), "sin"), ((0, 4, 1), "exp"), ((1, 0, 1), "x^2")):
@@ -51,9 +51,9 @@ MODELS = {
 }
 
 
-def made(kind: str) -> nn.Module:
+def build(kind: str) -> nn.Module:
     torch.manual_seed(0)
-    return moved(MODELS[kind]().double())
+    return perturb(MODELS[kind]().double())
 
 
 def data(rows: int = 12, seed: int = 1) -> torch.Tensor:
@@ -62,7 +62,7 @@ def data(rows: int = 12, seed: int = 1) -> torch.Tensor:
 
 
 def check(run, model: nn.Module, x: torch.Tensor | None = None, **tolerance) -> None:
-    """run(x) is what model's tensors say."""
+    """run(x) equals the definition on the model's tensors."""
     x = data() if x is None else x
     torch.testing.assert_close(run(x).detach().double(), definition.value(model, x), **(tolerance or CLOSE))
 
@@ -71,15 +71,15 @@ def loss(y: torch.Tensor) -> torch.Tensor:
     return (y * torch.linspace(0.5, 2.0, y.numel(), dtype=y.dtype).view(y.shape)).sin().sum()
 
 
-def used(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def gradients(model: nn.Module, x: torch.Tensor, run=None) -> dict[str, torch.Tensor]:
     """Of loss(model(x)) by every parameter, and by x under ""."""
     x = x.clone().requires_grad_()
-    model(x)  # which decides what takes a gradient
-    parameters = used(model)
+    model(x)  # sets requires_grad by the masks
+    parameters = trained(model)
     value = loss((model if run is None else run)(x))
     found = torch.autograd.grad(value, [x, *parameters.values()], allow_unused=True, materialize_grads=True)
     return dict(zip(["", *parameters], found, strict=True))
@@ -92,8 +92,8 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], **to
         torch.testing.assert_close(got, want, **(tolerance or CLOSE), msg=lambda text, name=name: f"{name}: {text}")
 
 
-def both(run, model: nn.Module, x: torch.Tensor) -> None:
-    """run(x) is what the model's tensors say, with the gradients of the model."""
+def check_with_gradients(run, model: nn.Module, x: torch.Tensor) -> None:
+    """run(x) equals the definition, and its gradients those of the model."""
     check(run, model, x)
     same(gradients(model, x, run), gradients(model, x))
 
@@ -102,14 +102,14 @@ def layers(model: nn.Module) -> list[KANLinear]:
     return [module for module in model.modules() if isinstance(module, KANLinear)]
 
 
-def twins(made, model: nn.Module, x: torch.Tensor) -> None:
-    """The same for a model with parameters of its own."""
-    assert made is not model
-    check(made, model, x)
-    same(gradients(made, x), gradients(model, x))
+def check_copy(copied, model: nn.Module, x: torch.Tensor) -> None:
+    """A copy with parameters of its own equals the model."""
+    assert copied is not model
+    check(copied, model, x)
+    same(gradients(copied, x), gradients(model, x))
 
 
-def steps(model, x):
+def train_steps(model, x):
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     for _ in range(2):
         optimizer.zero_grad()

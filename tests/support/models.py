@@ -20,7 +20,7 @@ def inputs(*shape: int, seed: int = 1, scale: float = 1.5) -> torch.Tensor:
 
 @torch.no_grad()
 def shaken(model: KAN, symbolic: float = 0.0, off: float = 0.0, seed: int = 0) -> KAN:
-    """The model with no parameter at its start, and a share of its edges symbolic, both or off."""
+    """The model with random parameters, and shares of its edges symbolic, both or off."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape):

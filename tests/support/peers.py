@@ -1,4 +1,4 @@
-"""The formulas of libraries that no registry has, restated with their names, attributes and shapes."""
+"""Formulas of libraries that are on no registry, with their names, attributes and shapes."""
 
 import math
 

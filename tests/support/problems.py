@@ -49,7 +49,7 @@ FACTORS = {
 
 
 def cases() -> list[dict]:
-    """Every (degree, order, outside) twice, the other factors drawn once and for all from a fixed seed."""
+    """Every (degree, order, outside) twice, other factors at random from a fixed seed."""
     draw = random.Random(2)
     full = itertools.product(*(FACTORS[name] for name in ("degree", "order", "outside")))
     rest = {name: values for name, values in FACTORS.items() if name not in ("degree", "order", "outside")}
@@ -90,14 +90,14 @@ EMPTY = [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (300, 0, 100)]
 
 
 def empty_problems(shape: tuple[int, int, int]) -> Iterator[Problem]:
-    """Of that shape, in every dtype, with all that a layer may have and without."""
+    """Problems of that shape in every dtype, with and without the optional tensors."""
     for dtype, knots, base in itertools.product((SINGLE, DOUBLE, BF16, HALF), ("even", "promised"), (None, "silu")):
         yield Problem.random(*shape, 5, base=base, knots=knots, weighted=True, with_bias=True, dtype=dtype)
         yield Problem.random(*shape, 5, base=base, knots=knots, weighted=False, with_bias=False, dtype=dtype)
 
 
 def operator_arguments(contraction: str, p: Problem) -> tuple:
-    """What a backend's function gets, its Spec spread as the operators take it."""
+    """Arguments of an operator: those of a backend's function, with the fields of its Spec one by one."""
     seen = []
     catcher = SimpleNamespace(**{contraction: lambda *args: seen.extend(args) or p.x})
     call(catcher, contraction, p)

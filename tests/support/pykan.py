@@ -50,7 +50,7 @@ def our_kan() -> Iterator:
 
 @contextmanager
 def long_memory() -> Iterator:
-    """pykan's fit with its LBFGS told to remember as many changes as fastkan's does, so that both go the same way."""
+    """pykan's fit with an LBFGS history as long as fastkan's, so that both take the same steps."""
     with ExitStack() as stack:
         for name in ("kan.MultKAN", "kan.MLP"):
             module = importlib.import_module(name)
@@ -63,7 +63,7 @@ def long_memory() -> Iterator:
         yield
 
 
-def both(script: Callable, folder) -> tuple[dict, dict]:
+def under_both(script: Callable, folder) -> tuple[dict, dict]:
     """What the script returns under fastkan's kan and under pykan, each in a folder of its own."""
     results, here = [], os.getcwd()
     for name, context in (("fastkan", our_kan), ("pykan", real_kan)):

@@ -13,7 +13,7 @@ from support.problems import DOUBLE
 
 
 def layers(widths: tuple[int, ...], seed: int = 0, dtype: torch.dtype = DOUBLE, **fixed) -> list[Layer]:
-    """Layers of these widths with degree, grid, base, outside and optional tensors drawn, or fixed."""
+    """Layers of these widths with random degree, grid, base, outside and optional tensors, unless fixed."""
     draw, found = random.Random(seed), []
     for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
         drawn = {
@@ -23,7 +23,7 @@ def layers(widths: tuple[int, ...], seed: int = 0, dtype: torch.dtype = DOUBLE, 
         size = draw.choice((1, 2, 5, 9))
         p = Problem.random(1, inputs, outputs, size, seed=seed + number, dtype=dtype, **drawn | fixed)
         scale = p.terms[0] if draw.random() < 0.5 else None
-        part = 0.5 / inputs**0.5  # so that most of what leaves a layer lies on the next one's grid
+        part = 0.5 / inputs**0.5  # most outputs lie within the next layer's grid
         coef, base_weight = p.coef * part, None if p.base_weight is None else p.base_weight * part
         found.append(Layer(coef, scale, base_weight, p.bias, p.grid, p.spec))
     return found
@@ -41,7 +41,7 @@ def smooth(widths: tuple[int, ...] = (3, 4, 2), **fixed) -> list[Layer]:
 
 
 def leaves(made: list[Layer]) -> list[Layer]:
-    """The same, their weights requiring gradients."""
+    """Copies whose weights require gradients."""
     return [Layer(*(None if t is None else t.clone().requires_grad_() for t in m[:4]), m.grid, m.spec) for m in made]
 
 
@@ -55,7 +55,7 @@ def rows(number: int, width: int, seed: int = 0, dtype: torch.dtype = DOUBLE) ->
 
 
 def nested(f, x, parameters, depth: int, by_weights: bool) -> list[torch.Tensor]:
-    """Gradients of a number made of gradients, and so on, by x, and in the end by everything."""
+    """Gradients of a scalar function of gradients, and so on, by x, at the last level by everything."""
     outputs, found = [f(x)], []
     for level in range(depth):
         number = sum((o.mean() * (k + 1) + o.square() / (1 + o.square())).sum() for k, o in enumerate(outputs))

@@ -97,7 +97,7 @@ class Machine(RuleBasedStateMachine):
         self.compiled = self.normed = False
         self.seed = 0
 
-    # What is compared
+    # Comparisons
 
     @property
     def layers(self) -> list[KANLinear]:
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
     def agree(self, found: list[Tensor | None], formula, eps: float | None = None) -> None:
         """found is formula(reader), a list of tensors or None for zeros, to rounding.
 
-        One that vanishes because its terms cancel is as far off as they are, which are of the others' size.
+        A result whose terms cancel may be off by the rounding of its terms, which are about as large as other results.
         """
         eps = torch.finfo(self.dtype).eps if eps is None else eps
         right = formula(definition.exact)
@@ -177,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         return self.flags.setdefault(name, p.requires_grad)
 
     def tame(self) -> None:
-        """Write moderate numbers where others have come about."""
+        """Replace extreme numbers by moderate ones."""
         with torch.no_grad():
             for p in self.model.parameters():
                 if not bool((p.abs() <= LARGEST).all()):

@@ -14,13 +14,13 @@ def kan(width=(2, 3, 1), **options) -> KAN:
     return KAN(list(width), **{"grid": 5, "seed": 0, "dtype": torch.float64, **options})
 
 
-def seen(model: KAN, rows: int = 200, **where) -> KAN:
+def after_forward(model: KAN, rows: int = 200, **where) -> KAN:
     model.get_act(uniform(rows, model.in_features, **where))
     return model
 
 
 @torch.no_grad()
-def become(layer, i: int, j: int, fun, x: torch.Tensor) -> None:
+def fit_edge(layer, i: int, j: int, fun, x: torch.Tensor) -> None:
     """Make edge (i, j) of a KANLayer the spline of fun by least squares on its inputs x [N]."""
     phi = layer.features(x[:, None].expand(-1, layer.in_dim))[:, i, :-1]
     layer.coef[i, j] = torch.linalg.lstsq(phi, fun(x[:, None]), driver="gelsd").solution[:, 0]

@@ -1,4 +1,4 @@
-"""What every tutorial starts with: kan installed, float64, a folder of its own, and no windows; and pykan's results."""
+"""Fixtures of the tutorials: fastkan as kan, float64, a folder of its own, no windows; and pykan's results."""
 
 import statistics
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.tutorials import TASKS, each, luck, ratios
+from bench.tutorials import TASKS, chance, each, ratios
 from fastkan.measure.provenance import read_csv
 from support.pykan import our_kan
 
@@ -23,7 +23,7 @@ def kan(tmp_path, monkeypatch):
     pytest.importorskip("sympy")
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("Agg")
-    plt.close("all")  # what tests before this one in the process have left
+    plt.close("all")  # figures of earlier tests
     state, dtype = torch.get_rng_state(), torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     with our_kan() as kan:
@@ -35,9 +35,9 @@ def kan(tmp_path, monkeypatch):
 
 @pytest.fixture
 def task(kan, tmp_path, monkeypatch):
-    """Runs a task of bench.tutorials by its name, and holds what it reaches against what pykan reached there.
+    """Run a task of bench.tutorials by its name and compare its results with those of pykan.
 
-    Of several seeds the median of the ratios; what is returned is what the first gave.
+    Compared is the median over several seeds; returned is the result of the first.
     """
     rows = {(r["tutorial"], r["peer"]): r for r in read_csv(RESULTS)}
 
@@ -55,7 +55,7 @@ def task(kan, tmp_path, monkeypatch):
         what, known = next(iter(found[0])), ratios(each(ours), each(theirs))
         if known and not what.endswith("accuracy"):
             here = ratios([float(result[what]) for result in found], each(theirs))
-            assert statistics.median(here) <= luck(known, len(here)), what
+            assert statistics.median(here) <= chance(known, len(here)), what
         return found[0]
 
     return run

@@ -184,8 +184,8 @@ def test_api_12_checkpoints(task, capsys):
     found = task("API 12")
     assert found["numbers"] == [(0, 1), (0, 2), (1, 1)] and found["the same"]
     found["model"].history()
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in ("checkpoint directory created: ./model", "saving model version 0.1", "saving model version 1.2",
                  "rewind to model version 0.1, renamed as 1.1", "0.1 => prune => 0.2", "### Round 1 ###"):  # fmt: skip
-        assert line in told
+        assert line in printed
     assert os.path.exists("model/1.2_config.yml") and os.path.exists("model/1.2_state")

@@ -120,7 +120,7 @@ def test_interp_10b_swap(task):
 
 
 def test_interp_10_hessian(task, kan):
-    """The Hessian of the loss by all parameters: symmetric, and what finite differences of the gradient are."""
+    """The Hessian of the loss by all parameters: symmetric, and equal to finite differences of the gradient."""
     from kan.utils import get_derivative, model2param
 
     found = task("Interp 10, Hessian")
