@@ -113,7 +113,7 @@ def _growth(rows: Rows, grids: Sequence[str]) -> str:
         return ""
     return (
         f"{LABELS['native']}, time at G={grids[-1]} divided by that at G={grids[0]}: {whole}; without the time of "
-        f"zero-filling alone: {alone}; without what zero-filling adds to a forward pass, when the coefficients fill the "
+        f"zero-filling alone: {alone}; without what it adds to a forward pass, when the coefficients fill the "
         f"caches: {added}."
     )
 
