@@ -22,7 +22,7 @@ from torch import Tensor
 import fastkan
 from fastkan.measure.correctness import Unavailable
 from fastkan.measure.progress import bar
-from fastkan.network.formulas.simplify import snapped
+from fastkan.network.formulas.simplify import snap_numbers
 
 from .peers import installed
 
@@ -155,7 +155,7 @@ def _followed(
 
 def judged(formula, inputs: list, data: dict[str, Tensor], near: float) -> tuple[float, object]:
     """The lesser relative error of a formula as it is and with its numbers recognised, and that formula."""
-    forms = [formula, snapped(formula, near)] if near else [formula]
+    forms = [formula, snap_numbers(formula, near)] if near else [formula]
     return min(((relative_error(form, inputs, data), form) for form in forms), key=lambda pair: pair[0])
 
 

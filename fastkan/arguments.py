@@ -1,13 +1,14 @@
-"""Checks of arguments: errors name the argument, its value and what was expected."""
+"""Argument validation: errors name the argument, its value and what was expected."""
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 
 
-def integer(name: str, value, low: int, high: float = math.inf) -> int:
-    """value as an int from `low` to `high`; TypeError or ValueError names argument, value and what was expected."""
+def integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """value as an int from `low` to `high`; TypeError or ValueError."""
     expected = f"an integer, at least {low}" if high == math.inf else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0):
         raise TypeError(f"{name}={value!r}: expected {expected}")
@@ -16,8 +17,8 @@ def integer(name: str, value, low: int, high: float = math.inf) -> int:
     return value.__index__()
 
 
-def number(name: str, value, low: float = -math.inf, high: float = math.inf) -> float:
-    """value as a finite float from `low` to `high`; the errors as those of integer."""
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """value as a finite float from `low` to `high`; TypeError or ValueError."""
     expected = "a finite number" + (f", at least {low}" if low > -math.inf else "")
     expected += f" and at most {high}" if high < math.inf else ""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
@@ -27,8 +28,8 @@ def number(name: str, value, low: float = -math.inf, high: float = math.inf) -> 
     return float(value)
 
 
-def index(name: str, value, count: int) -> int:
-    """value as an index of one of `count` things; no negative ones."""
+def index(name: str, value: Any, count: int) -> int:
+    """value as an index from 0 to count - 1; TypeError or IndexError."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}={value!r}: expected an integer from 0 to {count - 1}")
     if not 0 <= value.__index__() < count:
@@ -36,10 +37,10 @@ def index(name: str, value, count: int) -> int:
     return value.__index__()
 
 
-def indices(name: str, values: Iterable[int], count: int) -> list[int]:
-    """values as different indices of `count` things."""
+def indices(name: str, values: Tensor | Iterable[int], count: int) -> list[int]:
+    """values as different indices from 0 to count - 1."""
     values = values.tolist() if isinstance(values, Tensor) else list(values)
-    found = [index(f"{name}[{n}]", value, count) for n, value in enumerate(values)]
-    if len(set(found)) != len(found):
+    checked = [index(f"{name}[{n}]", value, count) for n, value in enumerate(values)]
+    if len(set(checked)) != len(checked):
         raise ValueError(f"{name}={values!r}: expected different indices")
-    return found
+    return checked

@@ -1,60 +1,73 @@
-"""The calculus of the trilinear form: the derivatives of a contraction are made of the same contractions.
+"""Derivatives of the contractions of the trilinear form, which are the same contractions again.
 
     T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i])
     phi_d = base_weight b^(d) + sum_f coef_f B_f^(d)
 
     out_d  = dT_d/du      in_d = dT_d/ds      coef_d = dT_d/dcoef      dT_d/dx = s in_{d+1}
 
-so gradients of every order, forward-mode tangents and vmap stay on the fused kernels. Saved for backward: the inputs.
+so gradients of every order, forward-mode tangents and vmap run on the fused kernels. Saved for backward: the inputs.
 `spec` is a Spec, `backend` a name in select.BACKENDS, s=None stands for ones.
 
-Each contraction is one autograd.Function in the form that torch.func needs, with `jvp` and `vmap`. `first` makes of it
-the form with everything in `forward`, which costs PyTorch a third of the time a call and which torch.compile can trace.
+Each contraction is one autograd.Function in the form for torch.func, with `jvp` and `vmap`. `first` converts it to the
+form with all code in `forward`, which torch.compile can trace and whose overhead in PyTorch is a third.
 """
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from . import reference
+from .reference import total
 from .select import functions_of
 from .spec import Spec
-from .transforms import by_jit, grad_batch_level, is_grad_batch, is_transformed
+from .transforms import add_batch_dim, by_jit, grad_batch_level, is_grad_batch, is_transformed, remove_batch_dim
 
 Maybe = Tensor | None
 
 
-def kan_out(x, s, coef, base_weight, bias, grid, spec: Spec, order: int, backend: str, scale: Maybe = None) -> Tensor:
+def kan_out(
+    x: Tensor, s: Maybe, coef: Tensor, base_weight: Maybe, bias: Maybe, grid: Tensor, spec: Spec, order: int,
+    backend: str, scale: Maybe = None,
+) -> Tensor:  # fmt: skip
     """reference.kan_out on `backend`, differentiable; with scale [I, O] its coef is coef * scale[:, None]."""
     args = (x, s, coef, scale, base_weight, bias, grid, spec, order, backend)
     return FirstKanOut.apply(*args) if torch.compiler.is_compiling() else _run(KanOut, FirstKanOut, args)
 
 
-def kan_in(x, u, coef, base_weight, grid, spec: Spec, order: int, backend: str) -> Tensor:
+def kan_in(
+    x: Tensor, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int, backend: str
+) -> Tensor:
     """reference.kan_in on `backend`, differentiable."""
     return _run(KanIn, FirstKanIn, (x, u, coef, base_weight, grid, spec, order, backend))
 
 
-def kan_coef(x, s, u, grid, spec: Spec, order: int, with_base: bool, backend: str) -> tuple[Tensor, Maybe]:
+def kan_coef(
+    x: Tensor, s: Maybe, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, backend: str
+) -> tuple[Tensor, Maybe]:
     """reference.kan_coef on `backend`, differentiable."""
     return _run(KanCoef, FirstKanCoef, (x, s, u, grid, spec, order, with_base, backend))
 
 
-def kan_backward(x, s, u, coef, base_weight, grid, spec: Spec, order: int, backend: str):
+def kan_backward(
+    x: Tensor, s: Maybe, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int, backend: str
+) -> tuple[Tensor, Tensor, Maybe]:
     """reference.kan_backward on `backend`, differentiable."""
     return _run(KanBackward, FirstKanBackward, (x, s, u, coef, base_weight, grid, spec, order, backend))
 
 
-def edge_moments(x, coef, base_weight, grid, spec: Spec, backend: str) -> Tensor:
+def edge_moments(x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, backend: str) -> Tensor:
     """reference.edge_moments on `backend`, differentiable."""
     args = (x, coef, base_weight, grid, spec, backend)
     return FirstEdgeMoments.apply(*args) if torch.compiler.is_compiling() else _run(EdgeMoments, FirstEdgeMoments, args)
 
 
-def _run(function: type[Function], first_function: type[Function], args):
-    """The call in the cheapest form that records what is being recorded."""
+def _run(function: type[Function], first_function: type[Function], args: Sequence[Any]) -> Any:
+    """The call in the cheapest form that the active modes of autograd allow."""
     if torch.compiler.is_compiling() or by_jit():
-        # The backward of a compiled call is differentiated no further, and torch.jit.trace can't save a Function.
+        # A compiled backward is not differentiated again, and torch.jit.trace cannot save a Function.
         return function.forward(*args)
     if is_transformed():
         return function.apply(*args)
@@ -65,22 +78,22 @@ def _run(function: type[Function], first_function: type[Function], args):
     return first_function.apply(*args)
 
 
-def _one_by_one(function: type[Function], first_function: type[Function], args):
-    """A call for each member of a batch of autograd.grad(is_grads_batched=True), which loses a Function's graph."""
+def _one_by_one(function: type[Function], first_function: type[Function], args: Sequence[Any]) -> Any:
+    """One call per member of a batch of autograd.grad(is_grads_batched=True), which loses a Function's graph."""
     level = grad_batch_level()
     batched = [is_grad_batch(arg) for arg in args]
-    args = [torch._remove_batch_dim(arg, level, 1, 0) if b else arg for arg, b in zip(args, batched, strict=True)]
+    args = [remove_batch_dim(arg, level, 1, 0) if b else arg for arg, b in zip(args, batched, strict=True)]
     size = next(len(arg) for arg, b in zip(args, batched, strict=True) if b)
     calls = [[arg[n] if b else arg for arg, b in zip(args, batched, strict=True)] for n in range(size)]
     results = [_run(function, first_function, call) for call in calls]
     if isinstance(results[0], Tensor):
-        return torch._add_batch_dim(torch.stack(results), 0, level)
+        return add_batch_dim(torch.stack(results), 0, level)
     columns = zip(*results, strict=True)
-    return tuple(None if c[0] is None else torch._add_batch_dim(torch.stack(c), 0, level) for c in columns)
+    return tuple(None if c[0] is None else add_batch_dim(torch.stack(c), 0, level) for c in columns)
 
 
 def first(function: type[Function]) -> type[Function]:
-    """`function` with ctx in forward: outside of transforms, and for torch.compile."""
+    """`function` with ctx in forward, for torch.compile and for calls outside of transforms."""
 
     def forward(ctx, *args):
         output = function.forward(*args)
@@ -109,8 +122,8 @@ def _plus(a: Maybe, b: Maybe) -> Maybe:
     return b if a is None else a if b is None else a + b
 
 
-def _gradients(x, s, u, coef, base_weight, grid, spec, order, backend, need_x, need_params):
-    """dT_order/dx, /dcoef and /dbase_weight, those that are needed: the everyday backward, in one launch."""
+def _gradients(x, s, u, coef, base_weight, grid, spec, order, backend, need_x, need_params) -> Any:
+    """dT_order/dx, /dcoef and /dbase_weight where needed, else None; all together in one launch."""
     if need_x and need_params:
         return kan_backward(x, s, u, coef, base_weight, grid, spec, order, backend)
     grad_x = grad_coef = grad_base = None
@@ -139,12 +152,13 @@ class KanOut(Function):
         if u is None:
             return (None,) * 10
         x, s, coef, scale, base_weight, grid = ctx.saved_tensors
+        spec, order, backend = ctx.rest
         need_x, need_s, need_coef, need_scale, need_base, need_bias, *_ = ctx.needs_input_grad
         scaled = _scaled(coef, scale)
         grad_x, grad_coef, grad_base = _gradients(
-            x, s, u, scaled, base_weight, grid, *ctx.rest, need_x, need_coef or need_scale or need_base
+            x, s, u, scaled, base_weight, grid, spec, order, backend, need_x, need_coef or need_scale or need_base
         )
-        grad_s = kan_in(x, u, scaled, base_weight, grid, *ctx.rest) if need_s else None
+        grad_s = kan_in(x, u, scaled, base_weight, grid, spec, order, backend) if need_s else None
         grad_scale = (grad_coef * coef).sum(1) if need_scale else None
         grad_coef = _scaled(grad_coef, scale) if need_coef else None
         grad_bias = u.sum(0) if need_bias else None
@@ -196,12 +210,14 @@ class KanIn(Function):
     def backward(ctx, v):
         if v is None:
             return (None,) * 8
-        grads = _in_vjp(v, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.backend, ctx.needs_input_grad)
+        x, u, coef, base_weight, grid = ctx.saved_tensors
+        grads = _in_vjp(v, x, u, coef, base_weight, grid, ctx.spec, ctx.order, ctx.backend, ctx.needs_input_grad)
         return *grads, None, None, None, None
 
     @staticmethod
     def jvp(ctx, dx, du, dcoef, dbase, *_):
-        return _in_jvp(dx, du, dcoef, dbase, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.backend)
+        x, u, coef, base_weight, grid = ctx.saved_tensors
+        return _in_jvp(dx, du, dcoef, dbase, x, u, coef, base_weight, grid, ctx.spec, ctx.order, ctx.backend)
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -226,12 +242,14 @@ class KanCoef(Function):
 
     @staticmethod
     def backward(ctx, c, b):
-        grads = _coef_vjp(c, b, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.backend, ctx.needs_input_grad)
+        x, s, u, grid = ctx.saved_tensors
+        grads = _coef_vjp(c, b, x, s, u, grid, ctx.spec, ctx.order, ctx.backend, ctx.needs_input_grad)
         return *grads, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx, dx, ds, du, *_):
-        return _coef_jvp(dx, ds, du, *ctx.saved_tensors, ctx.spec, ctx.order, ctx.with_base, ctx.backend)
+        x, s, u, grid = ctx.saved_tensors
+        return _coef_jvp(dx, ds, du, x, s, u, grid, ctx.spec, ctx.order, ctx.with_base, ctx.backend)
 
     @staticmethod
     def vmap(info, in_dims, *args):
@@ -321,8 +339,8 @@ def _coef_vjp(c, b, x, s, u, grid, spec, order, backend, needs):
     return grad_x, grad_s, grad_u
 
 
-def _coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend):
-    terms = []
+def _coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend) -> tuple[Tensor, Maybe]:
+    terms: list[Any] = []
     if dx is not None:
         terms.append(kan_coef(x, _times(s, dx), u, grid, spec, order + 1, with_base, backend))
     if ds is not None:
@@ -332,11 +350,11 @@ def _coef_jvp(dx, ds, du, x, s, u, grid, spec, order, with_base, backend):
     if not terms:
         terms.append(kan_coef(x, s, torch.zeros_like(u), grid, spec, order, with_base, backend))
     coefs, bases = zip(*terms, strict=True)
-    return sum(coefs), sum(bases) if with_base else None
+    return total(coefs), total(bases) if with_base else None
 
 
 class EdgeMoments(Function):
-    """mean_n |phi|, mean_n phi and mean_n (phi - mean)^2, an [3, I, O] tensor, without ever holding [N, I, O]."""
+    """mean_n |phi|, mean_n phi and mean_n (phi - mean)^2: [3, I, O], without a tensor of size [N, I, O]."""
 
     @staticmethod
     def forward(x, coef, base_weight, grid, spec, backend):
@@ -370,7 +388,7 @@ class EdgeMoments(Function):
 
 
 class EdgeBackward(Function):
-    """reference.edge_backward without u; its own derivatives are rarely wanted and run on the reference."""
+    """reference.edge_backward without u; its own derivatives, rarely needed, run on the reference."""
 
     @staticmethod
     def forward(x, terms, coef, base_weight, grid, spec, with_x, backend):
@@ -384,24 +402,25 @@ class EdgeBackward(Function):
     @staticmethod
     def backward(ctx, *cotangents):
         gradients, tensors = EdgeBackward.on_reference(ctx)
-        _, pull = torch.func.vjp(gradients, *_present(tensors))
+        _, pull, *_ = torch.func.vjp(gradients, *_present(tensors))
         grads = pull(tuple(_present(cotangents)))
         return *grads, *(None,) * (8 - len(grads))
 
     @staticmethod
     def jvp(ctx, *tangents):
         gradients, tensors = EdgeBackward.on_reference(ctx)
-        found = _tangents(gradients, tensors, tangents)
-        found = found if ctx.with_x else (None, *found)
-        return *found, *(None,) * (3 - len(found))
+        results = _tangents(gradients, tensors, tangents)
+        results = results if ctx.with_x else (None, *results)
+        return *results, *(None,) * (3 - len(results))
 
     @staticmethod
     def on_reference(ctx):
         *tensors, grid = ctx.saved_tensors
 
         def gradients(x, terms, coef, base_weight=None):
-            found = reference.edge_backward(x, None, terms, coef, base_weight, grid, ctx.spec, ctx.with_x)
-            return tuple(_present(found))
+            return tuple(
+                _present(reference.edge_backward(x, None, terms, coef, base_weight, grid, ctx.spec, ctx.with_x))
+            )
 
         return gradients, tensors
 
@@ -413,19 +432,19 @@ class EdgeBackward(Function):
         return _loop(apply, info, in_dims, args)
 
 
-def _present(tensors) -> list[Tensor]:
+def _present(tensors: Iterable[Maybe]) -> list[Tensor]:
     return [t for t in tensors if t is not None]
 
 
-def _tangents(function, tensors, tangents):
-    """Those of function(*tensors), by the transpose of its transpose: forward modes don't nest.
+def _tangents(function: Callable[..., Any], tensors: Iterable[Maybe], tangents: Iterable[Maybe]) -> Any:
+    """Tangents of function(*tensors), by the transpose of its transpose, since forward modes do not nest.
 
     The last tensor may be None, and any tangent.
     """
     tensors = _present(tensors)
-    output, pull = torch.func.vjp(function, *tensors)
+    output, pull, *_ = torch.func.vjp(function, *tensors)
     zeros = torch.zeros_like(output) if isinstance(output, Tensor) else tuple(map(torch.zeros_like, output))
-    _, push = torch.func.vjp(pull, zeros)
+    _, push, *_ = torch.func.vjp(pull, zeros)
     pairs = zip(tensors, tangents, strict=False)
     return push(tuple(torch.zeros_like(t) if tangent is None else tangent for t, tangent in pairs))[0]
 
@@ -435,7 +454,7 @@ FirstKanBackward, FirstEdgeMoments, FirstEdgeBackward = first(KanBackward), firs
 
 
 def _fold(info, in_dims, args, rows):
-    """Batch dimension into the rows: [B, N, .] -> [B N, .] for the arguments at positions `rows`."""
+    """Merge the batch dimension into the rows: [B, N, .] -> [B N, .] for the arguments at positions `rows`."""
     args = list(args)
     for k in rows:
         if args[k] is not None:
@@ -445,9 +464,9 @@ def _fold(info, in_dims, args, rows):
     return args
 
 
-def _loop(function, info, in_dims, args):
-    """One call for each member of the batch: where the batch reaches what the kernel sums over or reads as weights."""
-    results = []
+def _loop(function: Callable[..., Any], info, in_dims, args) -> tuple[Any, Any]:
+    """One call per member of the batch, where weights or sums over rows depend on it."""
+    results: list[Any] = []
     for b in range(info.batch_size):
         one = (a.select(d, b) if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True))
         results.append(function(*one))

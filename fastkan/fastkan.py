@@ -1,4 +1,4 @@
-"""The module that fast-kan's names live in there, for its scripts and for its models that were saved whole."""
+"""fast-kan's names under its module name, for its scripts and its pickled models."""
 
 from .compat.fast_kan import (
     AttentionWithFastKANTransform,

@@ -1,13 +1,15 @@
-"""Formulas of the operators for torch.utils.flop_counter.FlopCounterMode, and for what stands on it.
+"""Flop formulas of the operators, for torch.utils.flop_counter.FlopCounterMode.
 
-As PyTorch counts its own products: a multiplication and an addition are two operations, and what is done once for each
-number (features, bases, scales, biases) is not counted. A contraction of N rows by I inputs and O outputs has
-2 N I O (W + 1), W the functions that are not zero at a point, which is all that the kernels need: degree + 1 B-splines,
-all F functions of the other families; and one more for the base function, where there is one. Kernels that multiply by
-zeros too, because that is faster, do more. The reference backend consists of PyTorch's products, which count all F.
+Counted as PyTorch counts matrix products: a multiplication and an addition are two operations, and elementwise work
+(features, base functions, scales, biases) is not counted. A contraction of N rows by I inputs and O outputs has
+2 N I O (W + 1), W the number of basis functions that are not zero at a point: degree + 1 B-splines, all F functions of
+the other families; + 1 for a base function. Kernels that also multiply by zeros, because that is faster, do more. The
+reference backend consists of PyTorch's products, which count all F.
 
 Imported when torch.utils.flop_counter is.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
@@ -36,7 +38,7 @@ def _kan_coef(x, s, u, grid, *rest, out_shape) -> int:
 
 
 def _kan_backward(x, s, u, coef, base_weight, grid, *rest, out_shape) -> int:
-    """The gradients of the input and of the coefficients."""
+    """The gradients by the input and by the coefficients."""
     return 2 * _contraction(x[0], coef, base_weight is not None, Spec(*rest[:_FIELDS]))
 
 
@@ -46,24 +48,24 @@ def _edge_moments(x, coef, base_weight, grid, *spec, out_shape) -> int:
 
 
 def _edge_backward(x, u, terms, coef, base_weight, grid, *rest, out_shape) -> int:
-    """The values of the edges, and the gradients of the coefficients and, where it is wanted, of the input."""
+    """The values of the edges, and the gradients by the coefficients and, with_x, by the input."""
     return (2 + rest[-1]) * _contraction(x[0], coef, base_weight is not None, Spec(*rest[:_FIELDS]))
 
 
 def _stack(x, tangents, weights, specs) -> list[tuple[int, int]]:
-    """Of every layer the operations of one contraction, and how many derivatives of it are computed.
+    """For every layer, the operations of one contraction and the number of contractions.
 
-    Of the derivatives by k tangents all subsets pass a hidden layer, and the whole set the last one. What leaves a
-    layer by a subset of n tangents is a sum of n contractions, and of one where n is 0 or the layer is the first.
+    A hidden layer computes the derivatives by all subsets of the k tangents, the last layer that by the whole set. The
+    derivative of a layer's output by n tangents is a sum of n contractions; of one if n is 0 or the layer is the first.
     """
     k, layers = len(tangents), len(weights) // WEIGHTS
     counts = [2**k, *[1 + k * 2**k // 2] * (layers - 2), max(1, k)]
-    found = []
+    contractions = []
     for layer in range(layers):
         coef, _, base_weight, _ = weights[layer * WEIGHTS :][:WEIGHTS]
         one = _contraction(x[0], coef, base_weight is not None, Spec(*specs[layer * _FIELDS :][:_FIELDS]))
-        found.append((one, counts[layer]))
-    return found
+        contractions.append((one, counts[layer]))
+    return contractions
 
 
 def _stack_out(x, tangents, weights, grids, specs, *, out_shape) -> int:
@@ -71,7 +73,7 @@ def _stack_out(x, tangents, weights, grids, specs, *, out_shape) -> int:
 
 
 def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents, with_weights, *, out_shape) -> int:
-    """The hidden layers once more; then the gradients of every contraction by its input, tangents and weights."""
+    """The hidden layers again; then the gradients of every contraction by its input, tangents and weights."""
     layers = [one * count for one, count in _stack(x, tangents, weights, specs)]
     first, after = layers[0], sum(layers[1:])
     by_inputs = with_x * first + after
@@ -81,10 +83,15 @@ def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents
 
 _FORMULAS = (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_moments, _edge_backward)
 
+
+def _register(name: str, formula: Callable[..., int]) -> None:
+    operators = [getattr(getattr(torch.ops, namespace), name) for namespace in NAMESPACES]
+    if f"{name}{TF32}" in GPU_SCHEMAS:
+        operators.append(getattr(torch.ops.fastkan, f"{name}{TF32}"))
+    register_flop_formula(operators)(formula)
+
+
 for _name, _formula in zip(CONTRACTIONS, _FORMULAS, strict=True):
-    _operators = [getattr(getattr(torch.ops, namespace), _name) for namespace in NAMESPACES]
-    if f"{_name}{TF32}" in GPU_SCHEMAS:
-        _operators.append(getattr(torch.ops.fastkan, f"{_name}{TF32}"))
-    register_flop_formula(_operators)(_formula)
+    _register(_name, _formula)
 register_flop_formula(torch.ops.fastkan.stack_out)(_stack_out)
 register_flop_formula(torch.ops.fastkan.stack_backward)(_stack_backward)

@@ -1,4 +1,4 @@
-"""kan_linear and edge_mean: the formula of a KAN layer as functions, with every check at the door."""
+"""kan_linear and edge_mean: the formula of a KAN layer as functions, with full argument validation."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -33,31 +33,31 @@ def kan_linear(
 
     Args:
         x: [..., I], float32, float64, bfloat16 or float16. The spline coordinate is computed in float32 or better.
-        coef: [I, F, O] spline coefficients, F = G + degree. Its dtype is that of the result.
+        coef: [I, F, O] spline coefficients (control points), F = G + degree. The result has their dtype.
         grid: [M] knots for all inputs or [I, M] for each, M = G + 2 * degree + 1, ascending. The grid range is
             [grid[degree], grid[-degree-1]]. Not differentiable.
         base_weight: [I, O] weights of the base function, or None for no base term.
         bias: [O] or None.
-        scale: [I, O] factor of each edge's spline (w_s of the paper), or None for ones.
+        scale: [I, O] factor of each edge's spline (w_s in the paper), or None for ones.
         degree: of the B-splines, 0 to 5.
-        base: "silu", "identity", "zero", or any differentiable elementwise function of a tensor.
-        outside: what a spline is outside its grid range: "zero" (as in the papers: the tail on the extended knots, and
-            zero beyond), "linear" (goes on with the end's slope) or "clamp" (with the end's value). The base is
-            unaffected.
+        base: base function b: "silu", "identity", "zero", or any differentiable elementwise function of a tensor.
+        outside: extrapolation of the splines outside the grid range: "zero" (as in the papers: the tail on the extended
+            knots, and zero beyond), "linear" (with the end's slope) or "clamp" (with the end's value). The base
+            function is unaffected.
         uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last
             knot of each row are then read.
-        family: of the functions B_{i,f}: "bspline"; "rbf", Gaussians centred in the intervals of a grid of F + 1
+        family: of the basis functions B_{i,f}: "bspline"; "rbf", Gaussians centred in the intervals of a grid of F + 1
             knots; "chebyshev", polynomials on its range, clamped outside (outside="clamp"). The latter two take degree
             0 and uniform=True.
-        backend: "native", "triton", "reference", or None for the choice that fastkan.backends() explains.
+        backend: "native", "triton", "reference", or None for the automatic choice, see fastkan.backends().
 
     Returns:
-        [..., O] in coef's dtype. A row with a NaN is NaN. Differentiable to every order, forward and backward, by x,
-        coef, scale, base_weight and bias.
+        [..., O] in coef's dtype. A row with a NaN is NaN. Differentiable to every order, in forward and reverse mode,
+        by x, coef, scale, base_weight and bias.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type, dtype, device, shape or name; the message says which.
-        BackendError: the backend asked for by name cannot run this.
+        BackendError: the backend requested by name cannot run this.
 
     Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.10-2.12.
     """
@@ -86,8 +86,8 @@ def edge_mean(
 ) -> Tensor:
     """E[i,o] = mean over the rows of x of |phi[i,o]|: the size of every edge, for L1 and entropy penalties and pruning.
 
-    Arguments as in kan_linear. Returns [I, O] in coef's dtype; nothing of size [N, I, O] is ever held. Differentiable
-    in every mode; all but its gradient runs on the reference backend. The mean of no rows is NaN.
+    Arguments as in kan_linear. Returns [I, O] in coef's dtype, without a tensor of size [N, I, O]. Differentiable in
+    every mode; derivatives beyond the gradient run on the reference backend. The mean of no rows is NaN.
 
     Source: Liu et al., KAN (arXiv 2404.19756), eq. 2.17.
     """
@@ -100,8 +100,9 @@ def apply(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None,
     spec: Spec, backend: str | None,
 ) -> Tensor:  # fmt: skip
-    """kan_linear behind its checks: x [..., I], grid [I, M] in float64."""
-    coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
+    """kan_linear after validation: x [..., I], grid [I, M] in float64."""
+    if is_autocast(x.device):
+        coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
     backend = select.choose_for(x, backend, coef, spec.family)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
@@ -111,7 +112,7 @@ def apply(
 
 
 def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tensor:
-    """Layers one after the other, x [..., I] -> [..., O]: in one call where that is faster, equal up to rounding."""
+    """Consecutive layers, x [..., I] -> [..., O]: as one fused call where that is faster; equal up to rounding."""
     if (chosen := stack_backend(x, layers, backend)) is None:
         for coef, scale, base_weight, bias, grid, spec in layers:
             x = apply(x, coef, grid, base_weight, bias, scale, spec, backend)
@@ -122,14 +123,14 @@ def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tens
 
 
 def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> str | None:
-    """The backend that takes these layers as one; None where they go one by one."""
+    """The backend that runs these layers as one fused call; None where they run one by one."""
     dtype, device = x.dtype, x.device
     if type(x) not in (Tensor, torch.nn.Parameter) and hasattr(x, "full_tensor"):
         return None  # a DTensor's operators are the contractions
     if not 2 <= len(layers) <= stack.MAX_LAYERS or dtype not in _STACKED or is_autocast(device):
         return None
     if by_jit() or torch.compiler.is_exporting():
-        return None  # neither torch.jit.trace nor AOTInductor takes an operator with lists of tensors that may be none
+        return None  # neither torch.jit.trace nor AOTInductor takes an operator with lists of optional tensors
     for coef, _, _, _, _, spec in layers:
         if coef.dtype != dtype or coef.device != device or spec.family:
             return None
@@ -143,7 +144,7 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
 def apply_edge_moments(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
-    """reference.edge_moments of x [..., I], behind edge_mean's checks; differentiable as edge_mean is."""
+    """reference.edge_moments of x [..., I], after validation; differentiable as edge_mean is."""
     backend = select.choose_for(x, backend, coef, spec.family)
     return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
@@ -153,22 +154,27 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _rows(grid: Tensor, coef: Tensor) -> Tensor:
-    """The grid as [I, M] in float64, the knots of a row side by side; one row serves all inputs by a zero stride."""
+    """The grid as [I, M] in float64, each row contiguous; a shared row has stride 0."""
     grid = grid.detach().double()
     return (grid if grid.stride(-1) == 1 else grid.contiguous()).expand(coef.shape[0], -1)
 
 
 def is_autocast(device: torch.device) -> bool:
-    """Whether autocast is at work on that device; on "meta" there is none to ask about."""
+    """Whether autocast is enabled on that device; never on "meta", which torch cannot answer for."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
-def _autocast(device: torch.device, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """What autocast does to a matrix product: operands in the autocast dtype. x keeps its own, for the coordinate."""
-    if not is_autocast(device):
-        return tensors
+def _autocast(
+    device: torch.device, coef: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The parameters in the autocast dtype, as in a matrix product. x keeps its own, for the spline coordinate."""
     dtype = torch.get_autocast_dtype(device.type)
-    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+    def cast(t: Tensor) -> Tensor:
+        return t if t.dtype == torch.float64 else t.to(dtype)
+
+    base_weight, bias, scale = (None if t is None else cast(t) for t in (base_weight, bias, scale))
+    return cast(coef), base_weight, bias, scale
 
 
 _STACKED = (torch.float32, torch.float64)
@@ -183,7 +189,7 @@ def _check(
     for name, t in {"x": x, "coef": coef, "grid": grid, **optional}.items():
         if t is None and name in optional:
             continue
-        _check_tensor(name, t)
+        t = _check_tensor(name, t)
         if t.device != x.device:
             raise ValueError(f"{name} is on {t.device}: expected x's device, {x.device}")
     if coef.dim() != 3:
@@ -209,7 +215,7 @@ def _check(
 
 
 def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
-    """Of a CPU's grid the values too; a GPU would have to be waited for, and a traced grid has none."""
+    """Check the values of a grid on a CPU; on a GPU that would wait for the device, and a traced grid has none."""
     if not grid.is_cpu or not readable(grid):
         return
     knots = grid.detach().double()
@@ -230,7 +236,7 @@ def check_input(x: Tensor, inputs: int) -> None:
         raise ValueError(f"x has shape {_shape(x)}: expected [..., {inputs}], the number of in_features last")
 
 
-def _check_tensor(name: str, t: Tensor) -> None:
+def _check_tensor(name: str, t: object) -> Tensor:
     if not isinstance(t, Tensor):
         raise TypeError(f"{name} is a {type(t).__name__}: expected a tensor")
     if t.layout is not torch.strided or t.is_nested:
@@ -238,6 +244,7 @@ def _check_tensor(name: str, t: Tensor) -> None:
         raise TypeError(f"{name} is a {kind} tensor: expected a dense one, such as its values() or to_dense()")
     if t.dtype not in _DTYPES:
         raise TypeError(f"{name}.dtype is {t.dtype}: expected float32, float64, bfloat16 or float16")
+    return t
 
 
 def _shape(t: Tensor) -> list[int]:

@@ -1,11 +1,13 @@
-"""What fastkan adds to parts of PyTorch that it does not import itself: added as soon as somebody else imports them."""
+"""Import hooks: fastkan's additions to optional parts of PyTorch, loaded when those parts are imported."""
 
 import importlib
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
-# part of PyTorch -> the module here that adds to it
+# part of PyTorch -> the module of fastkan that extends it
 ADDITIONS = {
     "torch.utils.flop_counter": ".flops",
     "torch.distributed.tensor": ".sharding",
@@ -14,16 +16,18 @@ ADDITIONS = {
 
 
 class Additions(MetaPathFinder):
-    """Finds nothing itself: the loaders of these parts, as others find them, import what is added behind them."""
+    """A finder that lets the ordinary loader of each part import fastkan's addition afterwards."""
 
-    def find_spec(self, name: str, path=None, target=None):
-        """The spec that Python finds without this finder, if `name` is one of the parts; else None."""
-        addition = ADDITIONS.pop(name, None)
-        spec = None if addition is None else importlib.util.find_spec(name)
-        if spec is not None:
+    def find_spec(self, fullname: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The ordinary spec of a part, with the addition behind its loader; None for all other modules."""
+        if fullname not in ADDITIONS:
+            return None
+        addition = ADDITIONS.pop(fullname)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
-            def exec_module(module) -> None:
+            def exec_module(module: ModuleType) -> None:
                 load(module)
                 importlib.import_module(addition, __package__)
 
@@ -32,7 +36,7 @@ class Additions(MetaPathFinder):
 
 
 def watch() -> None:
-    """Import the additions of the parts that are imported already, and look out for the others."""
+    """Load the additions of the parts that are imported already, and watch for the others."""
     for name in ADDITIONS.keys() & sys.modules.keys():
         importlib.import_module(ADDITIONS.pop(name), __package__)
     if ADDITIONS:

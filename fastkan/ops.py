@@ -1,11 +1,12 @@
 """The contract of the fused kernels: schemas and shapes, registered when fastkan is imported.
 
-One namespace of operators for the compiled kernels, one for those in Triton; backends register the implementations and
-nothing else calls them. One more for the reference, where it has to be an operator: see sharding.py. Arguments and
-results are those of the functions of the same names in reference.py, with a Spec spread into its fields.
+One namespace of operators for the compiled kernels, one for the Triton kernels; backends register the implementations,
+and only backends call the operators. One more for the reference as operators: see sharding.py. Arguments and results
+are those of the functions of the same names in reference.py, with a Spec unpacked into its fields.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ SCHEMAS = {
 CONTRACTIONS = tuple(SCHEMAS)
 
 # A stack of layers as one operator, compiled only: see stack.py. `weights` has the coef, scale, base_weight and bias of
-# every layer, `specs` the integers of their Specs. stack_backward gives the gradients of x, if with_x, of the tangents,
-# if with_tangents, and of the weights that there are, if with_weights.
+# every layer, `specs` the integers of their Specs. stack_backward returns the gradients by x (with_x), by the tangents
+# (with_tangents) and by the weights that are not None (with_weights).
 _LAYERS = "Tensor?[] weights, Tensor[] grids, int[] specs"
 STACK_SCHEMAS = {
     "stack_out": f"(Tensor x, Tensor[] tangents, {_LAYERS}) -> Tensor",
@@ -40,28 +41,28 @@ STACK_SCHEMAS = {
 }
 WEIGHTS = 4  # of a layer in `weights`
 
-# Those on a GPU where products of float32 may be of numbers rounded to tf32.
+# Contractions on a GPU with tf32 products of float32.
 TF32 = "_tf32"
 GPU_SCHEMAS = {f"{name}{TF32}": SCHEMAS[name] for name in CONTRACTIONS[:4]}
 
 
 def allows_tf32() -> bool:
-    """Whether products of float32 on a GPU may be of numbers rounded to tf32: what torch is told of its own.
+    """Whether products of float32 on a GPU may use tf32: torch's setting for its own products.
 
-    By the setting that every way of telling torch ends in: the older names raise where the newer ones were used.
+    Read from fp32_precision, which all of torch's settings write; the older ones raise once a newer one was used.
     """
     return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
-# torch.compile can't trace the question: it asks when it compiles, and compiles again when torch is told otherwise.
-# (torch.compiler.assume_constant_result, which sets this, would import the compiler.)
-allows_tf32._dynamo_marked_constant = True
+# torch.compile cannot trace this: it evaluates it at compile time, and recompiles when torch's setting changes.
+# (torch.compiler.assume_constant_result sets the same attribute, but imports the compiler.)
+allows_tf32._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 torch.library.define("fastkan::cpu_isa", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 torch.library.define("fastkan::cuda_algorithm", "() -> int")
 
-# Steps of training on the CPU; elsewhere the functions `reference` of network/train/lbfgs.py and penalties.py.
+# Training steps, compiled for the CPU; elsewhere the functions `reference` of network/train/{lbfgs,penalties}.py.
 TRAINING_SCHEMAS = {
     "lbfgs_direction": "(Tensor g, Tensor s, Tensor y, float[] inverse, int oldest, float scale) -> Tensor",
     "edge_penalty": "(Tensor moments, Tensor? x, int rows, float l1, float entropy, float weight)"
@@ -72,7 +73,7 @@ for _name, _schema in TRAINING_SCHEMAS.items():
 
 
 def _base(like: Tensor, inputs: int, outputs: int, wanted: bool) -> Tensor:
-    # What is not there, or not wanted, is an empty tensor, since an operator has a fixed number of results.
+    # An absent result is an empty tensor, since an operator has a fixed number of results.
     return like.new_empty(inputs if wanted else 0, outputs)
 
 
@@ -105,7 +106,7 @@ def _edge_backward(x, u, terms, coef, base_weight, grid, degree, base, outside, 
     return grad_x, coef.new_empty(coef.shape), _base(coef, inputs, outputs, base_weight is not None)
 
 
-# What an operator returns, without values.
+# Fake implementations: the results of an operator without values.
 FAKES = dict(
     zip(CONTRACTIONS, (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_moments, _edge_backward), strict=True)
 )
@@ -132,10 +133,10 @@ for _namespace in NAMESPACES:
         torch.library.register_fake(f"{_namespace}::{_name}", FAKES[_name])
 
 
-def functions(namespace: str, suffix: str = "") -> tuple[Callable, ...]:
-    """The operators of a namespace as the functions that a backend has, in the order of CONTRACTIONS.
+def functions(namespace: str, suffix: str = "") -> tuple[Callable[..., Any], ...]:
+    """The operators of a namespace as functions with the arguments of reference.py, in the order of CONTRACTIONS.
 
-    With the suffix TF32 those that have such a form are of that.
+    With the suffix TF32, in that form where there is one.
     """
     ops = getattr(torch.ops, namespace)
     op_out, op_in, op_coef, op_backward = (getattr(ops, f"{name}{suffix}") for name in CONTRACTIONS[:4])

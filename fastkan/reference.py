@@ -1,14 +1,16 @@
-"""The contractions of the trilinear form in plain PyTorch: the specification, on any device, dtype and order.
+"""The contractions of the trilinear form in plain PyTorch: the specification, for any device, dtype and order.
 
     T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i])
     phi_d[i,o] = base_weight[i,o] b^(d) + sum_f coef[i,f,o] B^(d)_{i,f}
 
 Each function below is a partial derivative of T_d. Features are evaluated in float64 and contracted in the wider of
-float32 and the operands' dtype. Every function is differentiable by ordinary autograd, which is what the fused calculus
-is tested against.
+float32 and the operands' dtype. Every function is differentiable by ordinary autograd: the fused derivatives are tested
+against these.
 """
 
-from collections.abc import Iterator
+import functools
+import operator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 
 import torch
@@ -21,7 +23,7 @@ from .basis.rbf import rbf_features
 from .spec import FAMILIES, Spec
 from .transforms import by_jit, is_traced
 
-# Rows are taken in blocks of at most this many features, so that memory does not grow with N I F.
+# Features per block of rows, so that memory does not grow with N I F.
 BLOCK = 1 << 24
 
 
@@ -31,7 +33,7 @@ def kan_out(
 ) -> Tensor:  # fmt: skip
     """dT/du: x, s [N, I]; coef [I, F, O]; base_weight [I, O]; bias [O]; grid [I, M] -> [N, O] in coef's dtype."""
     dtype = _accumulator(x, coef)
-    weight = _weight(coef, base_weight, dtype)
+    weight = weights(coef, base_weight, dtype)
     blocks = []
     for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
         blocks.append(_rows(_scaled(phi, s, rows)) @ _matrix(weight))
@@ -46,7 +48,7 @@ def kan_in(
 ) -> Tensor:
     """dT/ds: x [N, I]; u [N, O]; coef [I, F, O]; base_weight [I, O]; grid [I, M] -> [N, I] in x's dtype."""
     dtype = _accumulator(x, coef)
-    weight = _weight(coef, base_weight, dtype)  # I F O
+    weight = weights(coef, base_weight, dtype)  # I F O
     blocks = []
     for rows, phi in _features(x, grid, spec, order, base_weight is not None, dtype):
         slopes = u[rows].to(dtype) @ _matrix(weight).T  # N I*F
@@ -60,10 +62,9 @@ def kan_coef(
     """dT/dcoef and dT/dbase_weight: x, s [N, I]; u [N, O]; grid [I, M] -> [I, F, O], [I, O] in u's dtype."""
     dtype = _accumulator(x, u)
     functions = num_functions(grid, spec.degree)
-    total = 0
-    for rows, phi in _features(x, grid, spec, order, with_base, dtype):
-        total = total + _rows(_scaled(phi, s, rows)).T @ u[rows].to(dtype)
-    grads = total.view(x.shape[1], functions + with_base, u.shape[1]).to(u.dtype)
+    blocks = _features(x, grid, spec, order, with_base, dtype)
+    grads = total(_rows(_scaled(phi, s, rows)).T @ u[rows].to(dtype) for rows, phi in blocks)
+    grads = grads.view(x.shape[1], functions + with_base, u.shape[1]).to(u.dtype)
     return (grads[:, :functions].contiguous(), grads[:, functions].contiguous()) if with_base else (grads, None)
 
 
@@ -78,21 +79,21 @@ def kan_backward(
 
 
 def edge_moments(x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec) -> Tensor:
-    """Over the rows, of every edge's values: the mean of |phi|, the mean and the population variance of phi.
+    """Over the rows, for every edge: the mean of |phi|, the mean and the population variance of phi.
 
     x [N, I]; coef [I, F, O]; base_weight [I, O]; grid [I, M] -> [3, I, O] in float32, or float64 where x or coef is.
     """
     dtype = _accumulator(x, coef)
-    weight = _weight(coef, base_weight, dtype)
+    weight = weights(coef, base_weight, dtype)
     blocks = []
     for _, phi in _features(x, grid, spec, 0, base_weight is not None, dtype, weight.shape[2]):
         values = torch.einsum("nif,ifo->nio", phi, weight)
         mean = values.mean(0)
         blocks.append((values.shape[0], values.abs().sum(0), mean, (values - mean).square().sum(0)))
     rows = x.shape[0]
-    size = sum(sizes for _, sizes, _, _ in blocks) / rows
-    mean = sum(n * mean for n, _, mean, _ in blocks) / rows if len(blocks) > 1 else blocks[0][2]
-    variance = sum(squares + n * (of_block - mean).square() for n, _, of_block, squares in blocks) / rows
+    size = total(sizes for _, sizes, _, _ in blocks) / rows
+    mean = total(n * mean for n, _, mean, _ in blocks) / rows if len(blocks) > 1 else blocks[0][2]
+    variance = total(squares + n * (of_block - mean).square() for n, _, of_block, squares in blocks) / rows
     return torch.stack([size, mean, variance])
 
 
@@ -100,30 +101,32 @@ def edge_backward(
     x: Tensor, u: Tensor | None, terms: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec,
     with_x: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:  # fmt: skip
-    """The gradients of x, where it is wanted, coef and base_weight, given those by the edges' values phi:
+    """Gradients by x (with_x), coef and base_weight, from the gradients by the edges' values phi:
 
         u[n,o] + terms[0,i,o] sign(phi) + terms[1,i,o] + terms[2,i,o] phi
 
     x [N, I]; u [N, O] or None for zeros; terms [3, I, O], of edge_moments' dtype. The sign of 0 is 0.
     """
     dtype = _accumulator(x, coef)
-    weight = _weight(coef, base_weight, dtype)
+    weight = weights(coef, base_weight, dtype)
     functions, with_base = coef.shape[1], base_weight is not None
     values = _features(x, grid, spec, 0, with_base, dtype, weight.shape[2])
     slopes = _features(x, grid, spec, 1, with_base, dtype, weight.shape[2]) if with_x else repeat((None, None))
-    grad_x, total = [], 0
+    grad_x, grads = [], None
     for (rows, phi), (_, slope) in zip(values, slopes, strict=False):
         v = torch.einsum("nif,ifo->nio", phi, weight)  # N I O, a block of rows at a time
         v = terms[0] * v.sign() + terms[1] + terms[2] * v
         v = v if u is None else v + u[rows, None].to(dtype)
-        total = total + torch.einsum("nif,nio->ifo", phi, v)
+        part = torch.einsum("nif,nio->ifo", phi, v)
+        grads = part if grads is None else grads + part
         if with_x:
             grad_x.append(torch.einsum("nif,ifo,nio->ni", slope, weight, v))
-    total = total.to(coef.dtype)
+    assert grads is not None  # there is at least one block
+    grads = grads.to(coef.dtype)
     return (
         torch.cat(grad_x).to(x.dtype) if with_x else None,
-        total[:, :functions].contiguous(),
-        total[:, functions].contiguous() if with_base else None,
+        grads[:, :functions].contiguous(),
+        grads[:, functions].contiguous() if with_base else None,
     )
 
 
@@ -138,7 +141,7 @@ def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -
     """Phi^(order): x [N, I], grid [I, M] -> [N, I, F], or [N, I, F + 1] with the base function last; float64."""
     x = x.double()
     grid = grid.double()
-    if spec.uniform and not by_jit():  # a trace reads the knots, whatever is loaded into it later
+    if spec.uniform and not by_jit():  # a trace may get other knots later
         intervals = grid.shape[-1] - 1
         grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)
     phi = _FEATURES[FAMILIES[spec.family]](x, grid, spec, order)
@@ -160,11 +163,17 @@ def _features(
         yield block, features(x[block], grid, spec, order, with_base).to(dtype)
 
 
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one tensor."""
+    return functools.reduce(operator.add, terms)
+
+
 def _scaled(phi: Tensor, s: Tensor | None, rows: slice) -> Tensor:
     return phi if s is None else phi * s[rows, :, None].to(phi.dtype)
 
 
-def _weight(coef: Tensor, base_weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+def weights(coef: Tensor, base_weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """coef and base_weight as one matrix: [I, F, O], or [I, F + 1, O] with the base function last."""
     if base_weight is not None:
         coef = torch.cat([coef, base_weight[:, None]], 1)
     return coef.to(dtype)

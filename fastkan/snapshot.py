@@ -1,7 +1,7 @@
-"""What may be known of the values of tensors, and for how long.
+"""Whether Python may read a tensor's values, and whether they have changed since.
 
-Nothing that follows from a tensor's values is kept without what shows that they are still the same, since anything may
-write them: optimizers, averages, broadcasts, `.data`, NumPy.
+Anything may write to a tensor: optimizers, averages, broadcasts, `.data`, NumPy. So a cached result that depends on
+values is cached with a Snapshot of them.
 """
 
 import torch
@@ -14,7 +14,7 @@ _TRACERS = (_KEY.FAKE, _KEY.FUNCTIONAL, _KEY.PROXY)
 
 
 def readable(t: Tensor) -> bool:
-    """Whether t has values that Python may look at: not while it is traced or transformed, fake, or without storage."""
+    """Whether Python may read t's values: not while it is traced or transformed, fake, or on "meta"."""
     return (
         type(t) in (Tensor, nn.Parameter)
         and not is_traced()
@@ -25,28 +25,28 @@ def readable(t: Tensor) -> bool:
 
 
 class Snapshot:
-    """The values of a readable tensor at a moment.
+    """The values of a readable tensor at one moment.
 
-    On a CPU a copy, which is compared with. Elsewhere that would wait for the device: there the values are taken to be
-    the same while the tensor has the same storage and version. It is held, so that no other can come to lie there.
+    On a CPU a copy to compare with. Elsewhere a comparison would wait for the device: there values count as unchanged
+    while storage and version are the same. The tensor is kept alive, so that no other takes its address.
     """
 
     def __init__(self, t: Tensor):
-        self._dtype, self._kept, self._place = t.dtype, t.detach(), None
+        self._dtype, self._values, self._place = t.dtype, t.detach(), None
         if t.is_cpu:
-            self._kept = self._kept.clone()
+            self._values = self._values.clone()
         else:
             self._place = _place(t)
 
     def holds(self, t: Tensor) -> bool:
-        """Whether t has these values: False where that is not known."""
-        if t.dtype is not self._dtype or t.is_cpu is not self._kept.is_cpu:
+        """Whether t has these values; False where that is unknown."""
+        if t.dtype is not self._dtype or t.is_cpu is not self._values.is_cpu:
             return False
         if t.is_cpu:
-            return torch.equal(self._kept, t)
+            return torch.equal(self._values, t)
         return self._place is not None and self._place == _place(t)
 
 
-def _place(t: Tensor) -> tuple | None:
-    """Where a tensor lies, and its version; None for one of inference mode, which has none."""
+def _place(t: Tensor) -> tuple[object, ...] | None:
+    """Address, layout and version of a tensor; None in inference mode, where tensors have no version."""
     return None if t.is_inference() else (t.data_ptr(), t.device, t.shape, t.stride(), t._version)

@@ -1,4 +1,4 @@
-"""What a contraction needs to know beside its tensors."""
+"""Spec: degree, base function, extrapolation and basis family of a layer, as integers."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,16 @@ from .basis.bspline import OUTSIDE
 
 MAX_DEGREE = 5
 FAMILIES = ("bspline", "rbf", "chebyshev")
-# What is outside the grid range, where the family leaves no choice: Gaussians fall to zero, polynomials would grow.
+# The only extrapolation of some families: Gaussians fall to zero, polynomials would grow.
 _OUTSIDE_OF = {"rbf": "zero", "chebyshev": "clamp"}
 
 
 class Spec(NamedTuple):
-    """The family of features of a layer, as it travels through autograd to every backend.
+    """The basis of a layer, passed through autograd to every backend.
 
-    Integers, because they cross the operator boundary of PyTorch: `base` counts in BASES, `outside` in OUTSIDE and
-    `family` in FAMILIES. `uniform` promises equidistant knots: then only the first and the last of a grid row are read.
-    Every family has F = M - degree - 1 functions on a row of M knots; those without knots of their own take degree 0.
+    Integers, since they are arguments of PyTorch operators: `base` is an index of BASES, `outside` of OUTSIDE and
+    `family` of FAMILIES. `uniform` promises equidistant knots: then only the first and the last of a grid row are read.
+    Every family has F = M - degree - 1 functions on a row of M knots; families other than B-splines take degree 0.
     """
 
     degree: int
@@ -27,7 +27,7 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, degree: int, base: str, outside: str, uniform: bool, family: str = "bspline") -> "Spec":
-        """Check names and ranges; ValueError or TypeError names the argument, its value and what was expected."""
+        """The Spec of these names; ValueError or TypeError names the argument, its value and what was expected."""
         if isinstance(degree, bool) or not isinstance(degree, int):
             raise TypeError(f"degree={degree!r}: expected an int from 0 to {MAX_DEGREE}")
         if not 0 <= degree <= MAX_DEGREE:
@@ -43,6 +43,7 @@ class Spec(NamedTuple):
 
 
 def index_of(argument: str, value: str, names: tuple[str, ...]) -> int:
+    """The index of value in names; ValueError lists the names."""
     if value not in names:
         raise ValueError(f"{argument}={value!r}: expected one of {', '.join(map(repr, names))}")
     return names.index(value)

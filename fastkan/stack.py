@@ -1,23 +1,23 @@
-"""A stack of layers as one operator, and its calculus, which is closed under differentiation.
+"""A stack of layers as one operator, with derivatives of every order, which are the same operators again.
 
-With f the layers one after the other and t_1, ..., t_k tangents of x,
+With f the composition of the layers and t_1, ..., t_k tangents of x,
 
     out(x; t_1, ..., t_k)         = D^k f(x)[t_1, ..., t_k]                     [N, O]
     backward(x; t_1, ..., t_k; u) = the gradients of <u, out> by x, the tangents and the weights
 
-A cotangent v of the gradient of x gives <v, grad_x> = <u, out(x; t_1, ..., t_k, v)>, one of the gradient of t_j gives
-<u, out> with v in the place of t_j: so the derivatives of both are made of both, and losses with derivatives of f by x
-(PDEs) stay on them. By the rule for the derivatives of compositions, with h_A the derivative of what enters a layer by
-the tangents in A, what leaves it has
+A cotangent v of the gradient by x gives <v, grad_x> = <u, out(x; t_1, ..., t_k, v)>; a cotangent v of the gradient by
+t_j gives <u, out> with v in place of t_j. So the derivatives of both operators consist of both, and losses with
+derivatives of f by x (PDEs) run on them. By Faa di Bruno's formula, with h_A the derivative of a layer's input by the
+tangents in A, its output has
 
     h'_A = sum_d out_d(h; s_{A,d}),   s_{A,d} = the sum over the partitions of A into d parts of the products of their h
 
-which `layered` computes with the contractions of autograd.py: the definition, and the way for everything else, which is
-transforms, more tangents than the kernels take, and cotangents of the gradients of weights.
+`layered` computes this with the contractions of autograd.py. It is the definition, and runs in all other cases:
+transforms, more tangents than the kernels support, and cotangents of the gradients by weights.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,18 +25,19 @@ from torch.autograd import Function
 
 from . import autograd
 from .ops import WEIGHTS
+from .reference import total
 from .select import BACKENDS
 from .spec import Spec
 from .transforms import is_transformed
 
-# What the kernels take: see csrc/contract/problem.h and csrc/cuda/stack.h.
+# Limits of the kernels: see csrc/contract/problem.h and csrc/cuda/stack.h.
 MAX_LAYERS, MAX_TANGENTS, MAX_GPU_TANGENTS = 8, 3, 2
 STACKERS = ("native",)
-# The sizes for which one call is taken, by shapes alone. On a CPU: the number of coefficients, and that times rows;
-# beyond them a call for each layer costs less than computing the activations twice.
+# Largest sizes for one fused call, by shapes alone. On a CPU: the number of coefficients, and that times rows; beyond
+# them a call per layer costs less than computing the activations twice.
 COEFS, WORK = 1 << 14, 1 << 22
-# On a GPU: the shared memory of a block, and about as many rows as there are threads; beyond them launches for each
-# layer fill the GPU too. Estimates, not measured.
+# On a GPU: the shared memory of a block, and about as many rows as there are threads; beyond them a launch per layer
+# already fills the GPU. Estimates, not measured.
 BLOCK_BYTES, GPU_ROWS = 96 << 10, 1 << 15
 
 Maybe = Tensor | None
@@ -54,14 +55,14 @@ class Layer(NamedTuple):
 
 
 def stack_out(x: Tensor, layers: Sequence[Layer], backend: str) -> Tensor:
-    """f(x): x [N, I] -> [N, O], in one call where nothing but ordinary autograd watches; differentiable."""
+    """f(x): x [N, I] -> [N, O], in one call unless torch.func or forward-mode AD is active; differentiable."""
     if not torch.compiler.is_compiling() and is_transformed():
         return layered(x, (), layers, backend)
     return _out(x, [], *parts(layers), backend)
 
 
 def layered(x: Tensor, tangents: Sequence[Tensor], layers: Sequence[Layer], backend: str) -> Tensor:
-    """out(x; tangents), layer by layer; differentiable in every way."""
+    """out(x; tangents), layer by layer; differentiable in every mode."""
     h = {0: x} | {1 << t: tangent for t, tangent in enumerate(tangents)}
     everything = (1 << len(tangents)) - 1
     for layer in layers[:-1]:
@@ -86,7 +87,7 @@ def _derivative(h: dict[int, Tensor], subset: int, layer: Layer, backend: str) -
                 product = product * h[part]
             order = len(parts)
             weights[order] = weights[order] + product if order in weights else product
-    return sum(out(s, order, None) for order, s in weights.items())
+    return total(out(s, order, None) for order, s in weights.items())
 
 
 def _partitions(subset: int) -> Iterator[tuple[int, ...]]:
@@ -105,7 +106,7 @@ def _partitions(subset: int) -> Iterator[tuple[int, ...]]:
 
 
 def parts(layers: Sequence[Layer]) -> tuple[list[Maybe], list[Tensor], list[int]]:
-    """What the operators take of layers: weights, grids and specs."""
+    """Arguments of the operators: weights, grids and specs of the layers."""
     weights, grids, specs = [], [], []
     for coef, scale, base_weight, bias, grid, spec in layers:
         weights += (coef, scale, base_weight, bias)
@@ -114,17 +115,17 @@ def parts(layers: Sequence[Layer]) -> tuple[list[Maybe], list[Tensor], list[int]
     return weights, grids, specs
 
 
-def _in_groups(values: Sequence, size: int) -> list[Sequence]:
+def _in_groups(values: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [values[at : at + size] for at in range(0, len(values), size)]
 
 
 def _layers(weights: Sequence[Maybe], grids: Sequence[Tensor], specs: Sequence[int]) -> list[Layer]:
     of_each = _in_groups(weights, WEIGHTS), grids, _in_groups(specs, len(specs) // len(grids))
-    return [Layer(*own, grid, Spec(*spec)) for own, grid, spec in zip(*of_each, strict=True)]
+    return [Layer._make((*own, grid, Spec(*spec))) for own, grid, spec in zip(*of_each, strict=True)]
 
 
 class StackOut(Function):
-    """out(x; tangents) of k tangents, for everyday autograd."""
+    """out(x; tangents) with k tangents, for ordinary autograd."""
 
     @staticmethod
     def forward(ctx, k, specs, backend, x, *rest):
@@ -145,7 +146,7 @@ class StackOut(Function):
 
 
 class StackBackward(Function):
-    """backward(x; tangents; u), those that are wanted and there."""
+    """The needed gradients of backward(x; tangents; u), for ordinary autograd."""
 
     @staticmethod
     def forward(ctx, specs, wanted, backend, k, x, u, *rest):
@@ -170,19 +171,19 @@ class StackBackward(Function):
 
 
 def _backward(x, tangents, u, weights, grids, specs, wanted, backend) -> list[Maybe]:
-    """backward(x; tangents; u), differentiable; None where it is not wanted."""
+    """backward(x; tangents; u), differentiable; None for gradients that are not needed."""
     if not torch.compiler.is_compiling():
         if is_transformed(x, *tangents, u):
             return _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend)
         if torch.is_grad_enabled():
-            found = StackBackward.apply(specs, wanted, backend, len(tangents), x, u, *tangents, *weights, *grids)
-            return _aligned(found, len(tangents), weights, wanted)
-    found = BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *wanted)
-    return _aligned(found, len(tangents), weights, wanted)
+            grads = StackBackward.apply(specs, wanted, backend, len(tangents), x, u, *tangents, *weights, *grids)
+            return _aligned(grads, len(tangents), weights, wanted)
+    grads = BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *wanted)
+    return _aligned(grads, len(tangents), weights, wanted)
 
 
 def _pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> list[Maybe]:
-    """The gradients of <cotangents of the gradients of x and the tangents, backward(x; tangents; u)>."""
+    """Gradients of <cotangents of the gradients by x and the tangents, backward(x; tangents; u)>."""
     k = len(tangents)
     _, need_u, *rest = needs
     wanted = _wanted(needs[0], rest, k, len(grids))
@@ -192,13 +193,13 @@ def _pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> 
         if v is None:
             continue
         along = [*tangents, v] if j == 0 else [*tangents[: j - 1], v, *tangents[j:]]
-        found = _backward(x, along, u, weights, grids, specs, wanted, backend)
-        of_x = _plus(of_x, found[0])
+        grads = _backward(x, along, u, weights, grids, specs, wanted, backend)
+        of_x = _plus(of_x, grads[0])
         of_tangents = [
             _plus(t, None if at == j else g)
-            for at, (t, g) in enumerate(zip(of_tangents, found[1 : k + 1], strict=True), 1)
+            for at, (t, g) in enumerate(zip(of_tangents, grads[1 : k + 1], strict=True), 1)
         ]
-        of_weights = [_plus(w, g) for w, g in zip(of_weights, found[1 + len(along) :], strict=True)]
+        of_weights = [_plus(w, g) for w, g in zip(of_weights, grads[1 + len(along) :], strict=True)]
         if need_u:
             of_u = _plus(of_u, _out(x, along, weights, grids, specs, backend))
     return [of_x, of_u, *of_tangents, *of_weights]
@@ -217,7 +218,7 @@ def _layered_backward(x, tangents, u, weights, grids, specs, wanted, backend) ->
 
 
 def _layered_pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> list[Maybe]:
-    """_pull by autograd through the layers, of cotangents of the gradients of the weights too."""
+    """_pull by autograd through the layers, also for cotangents of the gradients by the weights."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = _aliases([x, u, *tangents, *weights])
@@ -226,23 +227,23 @@ def _layered_pull(x, tangents, u, weights, grids, specs, backend, cotangents, ne
         y = layered(x, tangents, _layers(weights, grids, specs), backend)
         by = [None if c is None else t for t, c in zip((x, *tangents, *weights), cotangents, strict=True)]
         grads = _gradients(y, by, u, True)
-        kept = [(g, c) for g, c in zip(grads, cotangents, strict=True) if g is not None and g.requires_grad]
-        if not kept:
+        pairs = [(g, c) for g, c in zip(grads, cotangents, strict=True) if g is not None and g.requires_grad]
+        if not pairs:
             return [None] * len(inputs)
-        grads, cotangents = zip(*kept, strict=True)
+        grads, cotangents = zip(*pairs, strict=True)
         by = [t if need else None for t, need in zip(inputs, needs, strict=False)]
         return _gradients(grads, by, cotangents, differentiable)
 
 
 def _gradients(outputs, by: list[Maybe], cotangents, differentiable: bool) -> list[Maybe]:
-    """torch.autograd.grad by those tensors that are there and require it."""
+    """torch.autograd.grad by the tensors that require it; None for the others."""
     inputs = [t for t in by if t is not None and t.requires_grad]
-    found = iter(torch.autograd.grad(outputs, inputs, cotangents, create_graph=differentiable, allow_unused=True))
-    return [next(found) if t is not None and t.requires_grad else None for t in by]
+    grads = iter(torch.autograd.grad(outputs, inputs, cotangents, create_graph=differentiable, allow_unused=True))
+    return [next(grads) if t is not None and t.requires_grad else None for t in by]
 
 
-def _aliases(tensors: list[Maybe]) -> list[Maybe]:
-    """Other names of the tensors, so that gradients by them end there and leave out how they depend on one another."""
+def _aliases(tensors: list[Any]) -> list[Any]:
+    """Views of the tensors, so that gradients by them are partial: without dependences among the tensors."""
     return [None if t is None else t.view_as(t) for t in tensors]
 
 
@@ -253,20 +254,20 @@ def _out(x, tangents, weights, grids, specs, backend) -> Tensor:
     return BACKENDS[backend].stack_out(x, tangents, weights, grids, specs)
 
 
-def _split(rest: Sequence[Maybe], k: int) -> tuple[list[Tensor], list[Maybe], list[Tensor]]:
+def _split(rest: Sequence[Any], k: int) -> tuple[list[Tensor], list[Maybe], list[Tensor]]:
     """Tangents, weights and grids."""
     grids = len(rest) - (len(rest) - k) // (WEIGHTS + 1)
     return list(rest[:k]), list(rest[k:grids]), list(rest[grids:])
 
 
 def _wanted(need_x: bool, needs: Sequence[bool], k: int, layers: int) -> tuple[bool, bool, bool]:
-    """Whether gradients of x, of any of the k tangents and of any of the weights are needed."""
+    """Whether gradients by x, by any of the k tangents and by any of the weights are needed."""
     return need_x, any(needs[:k]), any(needs[k : k + WEIGHTS * layers])
 
 
-def _aligned(found: Sequence[Maybe], k: int, weights: Sequence[Maybe], wanted: tuple[bool, bool, bool]) -> list[Maybe]:
-    """What belongs to x, the k tangents and the weights, None where it is not among what was found."""
-    values = iter(found)
+def _aligned(grads: Sequence[Maybe], k: int, weights: Sequence[Maybe], wanted: tuple[bool, bool, bool]) -> list[Maybe]:
+    """The gradients in the order of x, the k tangents and the weights, with None for those not computed."""
+    values = iter(grads)
     flags = [wanted[0], *(wanted[1] for _ in range(k)), *(wanted[2] and w is not None for w in weights)]
     return [next(values) if flag else None for flag in flags]
 
@@ -276,7 +277,7 @@ def _plus(a: Maybe, b: Maybe) -> Maybe:
 
 
 def fits(device_type: str, layers: Sequence[Layer], rows: int | None) -> bool:
-    """Whether these layers are small enough for one call; rows is None while the number of rows is traced."""
+    """Whether these layers are small enough for one fused call; rows is None for a traced number of rows."""
     if device_type == "cpu":
         coefs = sum(layer.coef.numel() for layer in layers)
         return coefs <= COEFS and (rows is None or rows * coefs <= WORK)
@@ -284,7 +285,7 @@ def fits(device_type: str, layers: Sequence[Layer], rows: int | None) -> bool:
 
 
 def block_bytes(layers: Sequence[Layer], rows: int = 32, tangents: int = 2) -> int:
-    """Bytes of shared memory of a block in the backward, by default for the fewest rows and the most tangents."""
+    """Shared memory of a block in the backward, in bytes; by default for the fewest rows and the most tangents."""
     shapes = [layer.coef.shape for layer in layers]
     item, subsets = layers[0].coef.element_size(), 1 << tangents
     nodes = sum(inputs for inputs, _, _ in shapes)

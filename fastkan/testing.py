@@ -1,6 +1,6 @@
 """Inputs, tolerances and assertions for tests/ and bench/.
 
-A backend is right where its error is that of its arithmetic. The truth is the reference in float64 on the same (already
+A backend is correct if its error is that of its arithmetic. The truth is the reference in float64 on the same (already
 rounded) inputs, and an element of a result may be off by
 
     2 |reference in this dtype - truth| + band,
@@ -37,17 +37,17 @@ KNOTS = ("promised", "even", "uneven")
 # The machine epsilon of tf32, 10 bits after the point: a rounding is off by half of it, a truncation by all of it.
 TF32 = 2.0**-10
 
-# A sum of squares is taken about another value than the mean, which makes it at most so many times as large: the first
-# row's for 16 rows, then the mean of the rows before, of which there are at least a 16th (csrc/cpu/edge_moments.h).
+# Upper bound of the factor by which a sum of squares about a value other than the mean is larger: the first row's value
+# for 16 rows, then the mean of the previous rows, at least a 16th of all (csrc/cpu/edge_moments.h).
 SQUARES = 16
 
-# No x lies closer to a knot than this share of a mean interval: there float32 may see it on either side.
+# No x is closer to a knot than this share of a mean interval: in float32 it may be on either side there.
 MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What the contractions take.
+    """The arguments of the contractions.
 
     x, s [N, I]; u [N, O]; coef [I, F, O]; base_weight [I, O]; grid [I, M]; terms [3, I, O].
     """
@@ -126,7 +126,7 @@ def random_grid(
 
 
 def random_x(grid: Tensor, degree: int, rows: int, generator: torch.Generator) -> Tensor:
-    """[N, I]: nine of ten within the extended knots, the others up to half a grid range beyond them."""
+    """[N, I]: 90 % within the extended knots, the others up to half a grid range beyond them."""
     reach = 0.5 * (grid[:, -degree - 1] - grid[:, degree])
     place = torch.rand(rows, grid.shape[0], generator=generator, dtype=torch.float64)
     far = torch.rand(rows, grid.shape[0], generator=generator, dtype=torch.float64) < 0.1
@@ -135,7 +135,7 @@ def random_x(grid: Tensor, degree: int, rows: int, generator: torch.Generator) -
 
 
 def away_from_knots(x: Tensor, grid: Tensor, interval: float) -> Tensor:
-    """x with each element that nearly touches a knot moved by steps of a few margins until it does not."""
+    """x with each element that is too close to a knot moved away, by steps of a few margins."""
     for _ in range(1000):
         near = ((x.double()[..., None] - grid).abs() < MARGIN * interval).any(-1)
         if not near.any():
@@ -146,7 +146,7 @@ def away_from_knots(x: Tensor, grid: Tensor, interval: float) -> Tensor:
 
 
 def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...]:
-    """The results of a contraction by the backend's own function, absent ones left out."""
+    """The results of a contraction by the backend's own function, without None."""
     x, s, u, coef, base, bias, grid, spec, order = (
         p.x, p.s, p.u, p.coef, p.base_weight, p.bias, p.grid, p.spec, p.order,
     )  # fmt: skip
@@ -165,26 +165,26 @@ def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...
 def assert_matches_reference(backend: ModuleType, contraction: str, p: Problem) -> None:
     """AssertionError if the backend's results differ from the reference's by more than arithmetic explains."""
     exact = p.to(torch.float64)
-    found, same = call(backend, contraction, p), call(reference, contraction, p)
+    results, same = call(backend, contraction, p), call(reference, contraction, p)
     truth = call(reference, contraction, exact)
     bands = absolute_errors(contraction, p, truth)
-    assert len(found) == len(same), f"{contraction}: {len(found)} results, expected {len(same)}"
-    for k, (got, ours, true, band) in enumerate(zip(found, same, truth, bands, strict=True)):
+    assert len(results) == len(same), f"{contraction}: {len(results)} results, expected {len(same)}"
+    for k, (got, ours, true, band) in enumerate(zip(results, same, truth, bands, strict=True)):
         where = f"{contraction}, result {k}"
         assert got.dtype == ours.dtype, f"{where}: dtype {got.dtype}, expected {ours.dtype}"
         assert got.shape == ours.shape, f"{where}: shape {list(got.shape)}, expected {list(ours.shape)}"
         assert_within(got.double(), true, 2 * (ours.double() - true).abs() + band, where)
 
 
-def assert_within(found: Tensor, truth: Tensor, allowed: Tensor, where: str = "result") -> None:
-    """AssertionError unless |found - truth| <= allowed everywhere; a NaN is never within."""
-    error = (found - truth).abs()
+def assert_within(result: Tensor, truth: Tensor, allowed: Tensor, where: str = "result") -> None:
+    """AssertionError unless |result - truth| <= allowed everywhere; a NaN is never within."""
+    error = (result - truth).abs()
     bad = ~(error <= allowed)
     if bad.any():
         worst = torch.where(bad, (error / allowed).nan_to_num(nan=torch.inf), 0.0).argmax()
         raise AssertionError(
             f"{where}: {int(bad.sum())} of {bad.numel()} elements off; the worst at flat index {int(worst)}: "
-            f"{found.flatten()[worst]:.9g}, expected {truth.flatten()[worst]:.9g} +- {allowed.flatten()[worst]:.3g}"
+            f"{result.flatten()[worst]:.9g}, expected {truth.flatten()[worst]:.9g} +- {allowed.flatten()[worst]:.3g}"
         )
 
 
@@ -229,7 +229,7 @@ def _edge_bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
     exact = p.to(torch.float64)
     with_base = p.base_weight is not None
     phi, slope = (reference.features(exact.x, p.grid, p.spec, d, with_base) for d in (0, 1))
-    edges = torch.einsum("nif,ifo->nio", phi, reference._weight(exact.coef, exact.base_weight, torch.float64))
+    edges = torch.einsum("nif,ifo->nio", phi, reference.weights(exact.coef, exact.base_weight, torch.float64))
     if contraction == "edge_moments":
         mean = value.sum(0) / rows
         apart, off = (edges - edges.sum(0) / rows).abs(), value + mean
@@ -247,7 +247,7 @@ def _edge_bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
 
 
 def accumulator(*dtypes: torch.dtype) -> torch.dtype:
-    """The type that is computed in."""
+    """The dtype of the arithmetic."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
@@ -256,7 +256,7 @@ def _epsilon(p: Problem) -> float:
 
 
 def _weight(p: Problem) -> Tensor:
-    return reference._weight(p.coef, p.base_weight, torch.float64).abs()
+    return reference.weights(p.coef, p.base_weight, torch.float64).abs()
 
 
 def _split(grads: Tensor, p: Problem) -> tuple[Tensor, ...]:

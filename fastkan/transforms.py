@@ -1,7 +1,7 @@
 """Tracing and transforms of the present call: torch.compile, torch.jit.trace, torch.func, forward-mode AD, vmap.
 
-torch's private functions for these questions are used here and nowhere else. Two are bound to names, not wrapped:
-beside a layer of a few nodes the time of another Python call would show.
+Only this file uses torch's private functions for them. They are bound to names, not wrapped: a second Python call would
+be a measurable share of a small layer's time.
 """
 
 import torch
@@ -14,10 +14,12 @@ _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue] 
 by_jit = torch._C._get_tracing_state
 # True inside grad, vmap, jvp, ... of torch.func.
 by_func = torch._C._are_functorch_transforms_active
+# Of the vmap inside autograd.grad(is_grads_batched=True).
+add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim  # pyright: ignore[reportPrivateImportUsage]
 
 
 def is_traced() -> bool:
-    """Whether the call is recorded to run later with other values, so that no tensor's values may decide anything."""
+    """Whether the call is recorded to run later with other values: then nothing may depend on a tensor's values."""
     return torch.compiler.is_compiling() or bool(by_jit())
 
 
@@ -26,7 +28,7 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     return by_func() or forward_ad._current_level >= 0 or any(map(is_grad_batch, tensors))
 
 
-def is_grad_batch(value) -> bool:
+def is_grad_batch(value: object) -> bool:
     """Whether value is a tensor inside the vmap of autograd.grad(is_grads_batched=True)."""
     return isinstance(value, Tensor) and _functorch.is_legacy_batchedtensor(value)
 
@@ -43,7 +45,7 @@ def unwrapped(x: Tensor) -> Tensor:
 
 
 def grad_batch_level() -> int:
-    """The level of that vmap."""
+    """The nesting level of the vmap of autograd.grad(is_grads_batched=True)."""
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
     return level

@@ -50,8 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def version() -> str:
     """fastkan.__version__, without importing fastkan."""
-    source = Path(importlib.util.find_spec("fastkan").origin).read_text()
-    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
+    package = importlib.util.find_spec("fastkan")
+    assert package is not None and package.origin is not None
+    (found,) = re.findall(r'^__version__ = "(.+)"$', Path(package.origin).read_text(), re.MULTILINE)
+    return found
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ def _fish(parser: argparse.ArgumentParser) -> str:
     name, lines = parser.prog, []
     group = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     for choice in group._choices_actions:
-        lines.append(f"complete -c {name} -n __fish_use_subcommand -f -a {choice.dest} -d {_quoted(choice.help)}")
+        lines.append(f"complete -c {name} -n __fish_use_subcommand -f -a {choice.dest} -d {_quoted(choice.help or '')}")
     for command, subparser in group.choices.items():
         start = f"complete -c {name} -n '__fish_seen_subcommand_from {command}'"
         for action in _shown(subparser):
@@ -58,7 +58,7 @@ def _shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _choices(action: argparse.Action) -> str:
-    return " ".join(map(str, action.choices))
+    return " ".join(map(str, action.choices or ()))
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastkan.compat.pykan import MultKAN
-from fastkan.network.formulas.edges import Replaced, Report
+from fastkan.network.formulas.edges import EdgeReport, Report
 from support.symbolic import after_forward, fit_edge, kan, same, state, uniform
 
 
@@ -31,7 +31,7 @@ def test_unfitted_edges_stay_numeric_and_warn(capsys):
     with pytest.warns(UserWarning, match=r"no function fits the edges \(0,1,0\) .* r2=0.*which stay numeric") as caught:
         report = model.auto_symbolic()
     assert caught[0].filename == __file__ and "undo()" in str(caught[0].message)
-    assert isinstance(report, Report) and isinstance(report.edges[0], Replaced)
+    assert isinstance(report, Report) and isinstance(report.edges[0], EdgeReport)
     assert [(e.l, e.i, e.j, e.stays) for e in report.edges] == [(0, 0, 0, False), (0, 1, 0, True)]
     assert report.numeric == report.edges[1:] and report.edges[0].r2 > 0.999 > 0.9 > report.edges[1].r2
     assert model.act_fun[0].mask.tolist() == [[0], [1]] and model.symbolic_fun[0].funs_name == [["sin", "0"]]

@@ -152,7 +152,7 @@ def test_a_path_that_cannot_be_written_ends_in_a_message(tmp_path, capsys):
 
 
 def test_a_wrong_environment_variable_ends_in_a_message(monkeypatch, capsys):
-    monkeypatch.setattr(select, "_asked", ("nobody", select.ENV))
+    monkeypatch.setattr(select, "_requested", ("nobody", select.ENV))
     with pytest.raises(SystemExit):
         main(["info"])
     assert "FASTKAN_BACKEND='nobody': expected one of" in capsys.readouterr().err

@@ -317,7 +317,7 @@ def test_interrupt_leaves_no_files(tmp_path, monkeypatch, capsys):
 
 
 def test_a_device_is_not_replaced_by_a_file():
-    with pytest.raises(OSError, match="expected a file"), checkpoint.replaced("/dev/null"):
+    with pytest.raises(OSError, match="expected a file"), checkpoint.atomic_write("/dev/null"):
         pass
     assert not os.path.isfile("/dev/null")
 

@@ -39,7 +39,7 @@ def calls(monkeypatch) -> dict[str, int]:
     fits = stack.fits
     monkeypatch.setattr(stack, "fits", lambda device, *args: fits("cuda", *args))
     monkeypatch.setattr(stack, "MAX_TANGENTS", stack.MAX_GPU_TANGENTS)
-    monkeypatch.setattr(stacked, "_at_hand", lambda model: False)
+    monkeypatch.setattr(stacked, "_on_cpu", lambda model: False)
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
     return counted
 
@@ -60,7 +60,7 @@ def test_networks_run_in_one_call(calls):
         calls.update(dict.fromkeys(calls, 0))
 
 
-def test_second_derivatives_in_a_loss_stay_fused(calls):
+def test_up_to_second_derivatives_in_a_loss_are_one_call(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(40, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
@@ -71,7 +71,7 @@ def test_second_derivatives_in_a_loss_stay_fused(calls):
 
 
 @pytest.mark.parametrize("depth", [3, 4])
-def test_higher_derivatives_go_layer_by_layer(calls, depth):
+def test_higher_derivatives_run_layer_by_layer(calls, depth):
     made = leaves(smooth((2, 4, 1)))
     x = rows(10, 2).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights=False)
@@ -86,7 +86,7 @@ def test_higher_derivatives_go_layer_by_layer(calls, depth):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("widths", [(4, 400, 3), (3, 40, 40, 2), (30, 30, 30), (1, 1, 900)], ids=str)
-def test_size_limit_matches_the_kernels(widths, dtype, monkeypatch):
+def test_shared_memory_size_matches_the_kernels(widths, dtype, monkeypatch):
     """The size in Python is the size in the kernels' error message."""
     made = layers(widths, dtype=dtype, degree=3)
     x = rows(1, widths[0], dtype=dtype)
@@ -100,7 +100,7 @@ def test_size_limit_matches_the_kernels(widths, dtype, monkeypatch):
             OPS.stack_backward(*args)
 
 
-def test_largest_stack_that_fits_a_block():
+def test_the_largest_network_that_fits():
     """The largest network that fits runs; the next larger one does not."""
     sizes = [n for n in range(1, 400) if stack.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
     assert sizes == list(range(1, len(sizes) + 1)) and len(sizes) > 40
@@ -118,7 +118,7 @@ def test_largest_stack_that_fits_a_block():
 SAME = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
 
 
-def test_many_rows_go_layer_by_layer(calls):
+def test_many_rows_run_layer_by_layer(calls):
     made = layers((3, 4, 2))
     assert functional.stack_backend(rows(stack.GPU_ROWS, 3), made, None) == "native"
     assert functional.stack_backend(rows(stack.GPU_ROWS + 1, 3), made, None) is None
@@ -156,13 +156,13 @@ def test_unproven_kernels_run_only_by_name(gpu, monkeypatch):
 @pytest.fixture
 def looks(calls, monkeypatch) -> list:
     """Records each time the values of the nodes' affine maps are read."""
-    seen, read = [], stacked._identities
+    seen, read = [], stacked._are_identities
 
     def identities(modules):
         seen.append(modules)
         return read(modules)
 
-    monkeypatch.setattr(stacked, "_identities", identities)
+    monkeypatch.setattr(stacked, "_are_identities", identities)
     return seen
 
 
@@ -195,7 +195,7 @@ def changes():
 
 
 @pytest.mark.parametrize("change", changes(), ids=lambda f: f.__name__)
-def test_changed_nodes_take_effect(looks, calls, change):
+def test_changed_nodes_are_detected(looks, calls, change):
     model = network()
     model(data())
     change(model)
@@ -213,7 +213,7 @@ def test_nodes_are_read_once_layer_by_layer_too(looks):
     assert len(looks) == 1
 
 
-def test_copy_reads_its_own_nodes(looks, calls):
+def test_a_copy_reads_its_own_nodes(looks, calls):
     """A copy's parameters have version counters of their own."""
     model = network()
     model(data())

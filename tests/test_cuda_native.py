@@ -15,12 +15,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
-def test_a_torch_without_cuda_is_the_reason():
+def test_torch_without_cuda():
     assert native.missing("cuda", (torch.float32,)) == "torch was built without CUDA"
 
 
 @pytest.mark.parametrize("served", [True, False])
-def test_a_library_without_code_for_these_gpus_is_the_reason(monkeypatch, served):
+def test_library_without_code_for_these_gpus(monkeypatch, served):
     monkeypatch.setitem(native.ABSENT, "cuda", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: (7, 5))
@@ -34,17 +34,17 @@ def test_a_library_without_code_for_these_gpus_is_the_reason(monkeypatch, served
     assert reason == (None if served else expected)
 
 
-def test_reason_for_a_failed_build_is_reported(monkeypatch, tmp_path):
+def test_reason_of_a_failed_build(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "_LIBRARY", tmp_path)
     (tmp_path / "libfastkan_cuda.absent.txt").write_text("nvcc was not found")
     assert native._load("libfastkan_cuda.so") == "libfastkan_cuda.so was not built: nvcc was not found"
 
 
-def test_library_of_older_sources_is_reported(monkeypatch):
+def test_outdated_library(monkeypatch):
     monkeypatch.setattr(native.ops, "STACK_SCHEMAS", {"kan_tomorrow": ""})
     torch.library.define("fastkan::kan_tomorrow", "() -> int")
     found = native._load("libfastkan_cpu.so")
-    assert found == "libfastkan_cpu.so was built of older sources, without kan_tomorrow: install the package again"
+    assert found == "libfastkan_cpu.so was built from older sources, without kan_tomorrow: install the package again"
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_nans_match_the_reference(kind, contraction, degree, outside):
 
 
 @each_kind
-def test_a_nan_among_the_coefficients_shows(kind):
+def test_a_nan_coefficient_shows(kind):
     p = kind.random(70, 4, 8, 6)
     p.coef[1, 2, 3] = torch.nan
     (got,), (expected,) = call(kind.backend, "kan_out", p), call(reference, "kan_out", p)
@@ -201,7 +201,7 @@ def test_when_it_is_chosen(kind, contraction, change, expected, monkeypatch):
 
 @each_contraction
 @pytest.mark.parametrize("how", [{"dtype": SINGLE}, {"dtype": SINGLE, "x_dtype": DOUBLE}], ids=str)
-def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
+def test_float32_is_not_rounded_to_tf32(contraction, how, monkeypatch):
     monkeypatch.delenv(ALGORITHM)
     p = Problem.random(**LARGE, knots="promised", **how)
     call(BACKEND, contraction, p)
@@ -211,7 +211,7 @@ def test_single_precision_stays_what_it_is(contraction, how, monkeypatch):
         assert algorithm() == "gather"
 
 
-def test_double_precision_where_a_gpu_is_made_for_it(monkeypatch):
+def test_float64_on_gpus_with_fast_float64(monkeypatch):
     """Chosen automatically on GPUs with fast float64; everywhere by request."""
     monkeypatch.setenv("FASTKAN_EMULATED_RATIO", "64")
     for asked, expected in ("matrix", "matrix"), ("", "gather"):

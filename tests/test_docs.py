@@ -35,7 +35,7 @@ SOURCE = "https://github.com/fastkan/fastkan/blob/main/"
 RAW = "https://raw.githubusercontent.com/fastkan/fastkan/main/"
 FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```[ \t]*$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"(?<![A-Za-z_\d.])[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
-LONG = ("command-line", "distributed", "export", "formulas", "table-to-formula")  # pages of more than a few seconds
+LONG = {"accelerate", "command-line", "distributed", "export", "formulas", "hypothesis", "index", "table-to-formula"}
 MINUTES = ("demo", "bench")  # subcommands of fastkan that are not run
 
 

@@ -71,6 +71,7 @@ def test_nan_and_infinity(family):
 @pytest.mark.parametrize("order", [0, 1, *long(2)])
 @pytest.mark.parametrize("family", FEATURES)
 def test_triton_matches_the_reference(interpreted, family, order):
+    skip_if_missing("triton", family)
     for base, weighted, dtype in ("silu", False, DOUBLE), (None, True, DOUBLE), ("silu", True, SINGLE):
         p = family_problem(family, base=base, weighted=weighted, dtype=dtype, order=order, per_input=weighted)
         scale = 1e-11 if dtype == DOUBLE else 1e-4
@@ -88,6 +89,7 @@ SHAPES = ((1, 1, 1), (33, 17, 65), (257, 5, 130), (600, 3, 6), (20, 3, 300))
 @pytest.mark.parametrize("order", [0, 1, 2, 5])
 @pytest.mark.parametrize("family", FEATURES)
 def test_native_matches_the_reference(native, family, order):
+    skip_if_missing("native", family)
     for p in drawn(family, order, FUNCTIONS[family], SHAPES):
         for contraction in CONTRACTIONS:
             assert_matches_reference(native, contraction, p)
@@ -127,7 +129,7 @@ def test_nans_match_the_reference(backend, family, functions):
 @pytest.mark.parametrize("backend", ["reference", "native", "triton"])
 @pytest.mark.parametrize("family", FEATURES)
 def test_a_layer_and_its_gradients(family, backend):
-    skip_if_missing(backend)
+    skip_if_missing(backend, family)
     p = family_problem(family, functions=3 if backend == "triton" else 8)
     tensors = {name: getattr(p, name).clone().requires_grad_() for name in ("x", "coef", "base_weight", "bias")}
 

@@ -10,7 +10,7 @@ from fastkan.compat.pykan.kan.utils import fit_params as pykans_fit_params
 from fastkan.network.formulas.edge_fit import fit_params, fit_symbolic
 from fastkan.network.formulas.suggest import rank
 from fastkan.network.layers.library import SYMBOLIC_LIB, get_symbolic
-from fastkan.network.layers.rounding import allowed, lost
+from fastkan.network.layers.rounding import allowed, rounding_error
 from support.tiers import long
 
 X = 2 * torch.rand(150, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
@@ -30,9 +30,9 @@ def test_float32_carries_every_fit_or_it_is_none(shape):
     for n, function in enumerate(fit.functions):
         if not bool(fit.r2[0, n].isfinite()):
             continue
-        computed = lost(function.torch_fn, X[None], fit.affine[:, n], torch.float32)
-        torch.testing.assert_close(computed, fit.lost[:, n])
-        assert bool(fit.carried(torch.float32)[0, n]) == (computed.item() <= allowed(torch.float32))
+        computed = rounding_error(function.torch_fn, X[None], fit.affine[:, n], torch.float32)
+        torch.testing.assert_close(computed, fit.rounding_error[:, n])
+        assert bool(fit.is_representable(torch.float32)[0, n]) == (computed.item() <= allowed(torch.float32))
         if fit.r2[0, n] > 0.99:
             assert computed.item() < 1e-3, function.name
         missed, at_best = 1 - fit.r2[0, n].item(), 1 - wide.r2[0, n].item()
@@ -83,7 +83,7 @@ def test_formulas_beyond_the_dtype_are_refused(monkeypatch):
     monkeypatch.setitem(SYMBOLIC_LIB, "far", copy_of("far", lambda x: x**2 + 1e5))
     model = parabola(torch.float32)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(ValueError, match=r"far: .* is what fits, and torch.float32 loses .* of it: expected a simpler"):
+    with pytest.raises(ValueError, match="far: .* is the best fit, and torch.float32 loses .*: expected a simpler"):
         model.fix_symbolic(0, 0, 0, "far", verbose=False)
     with pytest.raises(ValueError, match="torch.float32 loses"):
         pykans_fit_params(X.float(), FLAT["exact parabola"].float(), SYMBOLIC_LIB["far"].torch_fn, verbose=False)
@@ -108,7 +108,7 @@ def test_cast_that_loses_a_function_warns(recwarn):
     model.symbolic_fun[0].set_edge(0, 0, "sin", (5e-4, 1.57, 3e5, -3e5))
     state = model.state_dict()
     assert not recwarn.list
-    with pytest.warns(UserWarning, match=r"torch.float32 loses .* edges \(0,0,0\) sin: .*Keep the wider type"):
+    with pytest.warns(UserWarning, match=r"torch.float32 loses .* edges \(0,0,0\) sin: .*Keep the wider dtype"):
         copy.deepcopy(model).float()
     with pytest.warns(UserWarning, match=r"torch.float16 loses"):
         torch.nn.Sequential(copy.deepcopy(model)).half()

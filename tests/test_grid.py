@@ -308,7 +308,7 @@ def test_a_result_that_is_not_finite():
         kan.coef.data.fill_(6e4)
         kan.coef.data[0, 0] = -6e4
 
-    message = "not finite in torch.float16: the layer stays as it was"
+    message = "not finite in torch.float16: the layer is unchanged"
     assert_unchanged(lambda kan: kan.update_grid(3 * normal(9, 3)), RuntimeError, message, spoil)
 
 

@@ -35,7 +35,7 @@ def test_the_page_has_every_edge_with_its_curve_data_formula_and_score(model, tm
     _, data = parts(tmp_path / "page.html")
     assert data["title"] == "A title" and len(data["edges"]) == model.n_edge == 3 * 4 + 3
     assert [node["name"] for node in data["layers"][0]["nodes"]] == ["a", "b", "c"]
-    assert [node["kind"] for node in data["layers"][1]["nodes"]] == ["handed on", "handed on", "product"]
+    assert [node["kind"] for node in data["layers"][1]["nodes"]] == ["copy", "copy", "product"]
     assert data["layers"][1]["subnodes"] == [0, 1, 2, 2]
     model.attribute()
     for edge in data["edges"]:

@@ -32,7 +32,7 @@ def network(width=(4, 5, 1), follows: bool = False, x: torch.Tensor | None = Non
 
 def plain(model: KAN) -> list[torch.Tensor]:
     """The inputs' scores by standard deviations alone, as pykan has them."""
-    return from_outputs(model, model._record, rows=False).nodes[0].mean(0).tolist()
+    return from_outputs(model, model.last_activations, rows=False).nodes[0].mean(0).tolist()
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def test_ordinary_data_are_scored_as_ever():
     x[:, 3] = x[:, 0].roll(1)
     model = network((4, [3, 2], 3, 2), x=x)
     for mine, expected in zip(
-        from_outputs(model, model._record), from_outputs(model, model._record, False), strict=True
+        from_outputs(model, model.last_activations), from_outputs(model, model.last_activations, False), strict=True
     ):
         assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
 

@@ -169,7 +169,7 @@ def test_columns_after_prune_input():
     assert {str(s) for s in formula.free_symbols} <= {"x_2", "x_4"}
     named, all_named = model.symbolic_formula(var=["u", "v"])[0][0], model.symbolic_formula(var=list("abcd"))[0][0]
     x_2, x_4, u, v, b, d = sympy.symbols("x_2 x_4 u v b d")
-    assert named == simplify.replaced(formula, {x_4: u, x_2: v}) and all_named == simplify.replaced(
+    assert named == simplify.substitute(formula, {x_4: u, x_2: v}) and all_named == simplify.substitute(
         formula, {x_4: d, x_2: b}
     )
 
@@ -243,11 +243,11 @@ def test_floating_digit():
     ],
 )  # fmt: skip
 def test_numbers_are_recognised(value, expected):
-    assert str(simplify.recognised(value, 1e-6)) == expected
+    assert str(simplify.nearest_fraction(value, 1e-6)) == expected
 
 
 def test_few_random_numbers_are_taken_for_fractions():
-    taken = [simplify.recognised(v, 1e-6) for v in uniform(2000, seed=4, low=-5, high=5).tolist()]
+    taken = [simplify.nearest_fraction(v, 1e-6) for v in uniform(2000, seed=4, low=-5, high=5).tolist()]
     assert sum(found is not None for found in taken) <= 20
 
 
@@ -268,7 +268,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("expected", WRITTEN)
 def test_redundant_numbers_are_put_where_they_are_recognised(expected):
-    assert str(simplify.snapped(WRITTEN[expected], 1e-6)) == expected
+    assert str(simplify.snap_numbers(WRITTEN[expected], 1e-6)) == expected
 
 
 @settings(max_examples=12, deadline=None)
@@ -301,7 +301,7 @@ def test_simplify_ends_in_time_also_in_a_thread():
 
     def work():
         with pytest.warns(RuntimeWarning, match="0.3 seconds were not enough"):
-            found.append(simplify.simplified(expr, 0.3))
+            found.append(simplify.shortest_form(expr, 0.3))
 
     started = time.monotonic()
     thread = threading.Thread(target=work)
@@ -313,4 +313,4 @@ def test_simplify_ends_in_time_also_in_a_thread():
 
 
 def test_simplified_for_real_variables():
-    assert simplify.simplified(sympy.sqrt(X**2), 5.0) == sympy.Abs(X)
+    assert simplify.shortest_form(sympy.sqrt(X**2), 5.0) == sympy.Abs(X)

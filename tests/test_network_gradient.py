@@ -69,7 +69,7 @@ def plain(model: KAN, x: torch.Tensor, y: torch.Tensor, metric: str) -> tuple[to
     penalty = 0.0
     for l, layer in enumerate(model.act_fun):
         linear = layer.linear
-        phi = reference.features(x, linear.grid, linear._spec, 0, True)
+        phi = reference.features(x, linear.grid, linear.spec, 0, True)
         base = torch.zeros_like(linear.spline_scale) if linear.base_weight is None else linear.base_weight
         weight = torch.cat([linear.coef * linear.spline_scale[:, None], base[:, None]], 1) * layer.edge_mask[:, None]
         alone = torch.einsum("nif,ifo->noi", phi, weight)
@@ -157,7 +157,7 @@ def test_the_penalty_in_one_call_is_the_formula(relative, bits, dtype):
     layer = KAN([5, 7], grid=4, dtype=dtype).act_fun[0]
     with torch.no_grad():
         layer.linear.coef[2].zero_(), layer.linear.base_weight[2].zero_()
-        moments = layer._moments(x)
+        moments = layer.moments(x)
     args = (moments, x.mT.contiguous().mT if relative else None, len(x), 1.5, bits, 0.1)
     torch.testing.assert_close(torch.ops.fastkan.edge_penalty(*args), penalties.reference(*args))
 

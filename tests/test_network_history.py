@@ -198,7 +198,7 @@ def test_unsaveable_state_loses_no_step(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.warns(RuntimeWarning, match="the state after fit was not kept: No space"):
+    with pytest.warns(RuntimeWarning, match="the state after fit was not saved: No space"):
         assert model.fit(DATA, steps=1, progress=False)["train_loss"]
     monkeypatch.undo()
     assert History(tmp_path).ids == ["0.0"] and model.history.now == "0.0"

@@ -82,7 +82,7 @@ def test_every_edge_that_is_on_is_drawn(shape, symbolic, off):
     [((-1.0, 1.0), ("-1", "1")), ((0.2578, 0.2612), ("0.258", "0.261")), ((1.0, 1.0 + 1e-9), ("1", "1"))],
 )
 def test_numbers_beside_a_box_tell_its_ends_apart(ends, shown):
-    assert diagram_artists._apart(*ends) == shown
+    assert diagram_artists._distinct(*ends) == shown
 
 
 def test_number_of_artists_is_bounded():
@@ -179,7 +179,7 @@ def test_rows_that_are_not_finite_are_left_out():
 
 def test_curves_need_no_memory_for_all_rows():
     model = KAN([3, 2, 1])
-    edges = edge_data.shown(model, inputs(20_000, 3).float(), "backward")
+    edges = edge_data.drawn_edges(model, inputs(20_000, 3).float(), "backward")
     assert [tuple(layer.x.shape) for layer in edges] == [(6, edge_data.POINTS), (2, edge_data.POINTS)]
     assert edges[0].sample_x.shape == (6, edge_data.SAMPLES)
 
@@ -303,7 +303,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_plotting_has_no_side_effects(tmp_path, monkeypatch):
     model = ready(0.3, 0.2, **PRODUCTS)
-    model._record = None
+    model.last_activations = None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import of it would fail
     backend = dict.__getitem__(matplotlib.rcParams, "backend")
@@ -312,7 +312,7 @@ def test_plotting_has_no_side_effects(tmp_path, monkeypatch):
     model.plot_edge(1, 0, 0, parts=True)
     plot_training({"train_loss": [1.0, 0.1]})
     assert all(map(torch.equal, state(model), before)) and model.cache_data is data
-    assert model._record is None and model._scores is None and not list(tmp_path.iterdir())
+    assert model.last_activations is None and model.last_scores is None and not list(tmp_path.iterdir())
     assert [p.requires_grad for p in model.parameters()] == grads
     assert dict.__getitem__(matplotlib.rcParams, "backend") is backend
 

@@ -161,7 +161,7 @@ def test_it_trains():
     [
         ({"include": "tail*"}, ValueError, "no nn.Linear; the model's are: 'first', 'body.up', 'body.down', 'head'"),
         ({"exclude": "*"}, ValueError, r"include=\('\*',\), exclude=\('\*',\) match no nn.Linear"),
-        ({"include": [1]}, TypeError, r"include=\(1,\): expected a pattern or several"),
+        ({"include": [1]}, TypeError, r"include=\(1,\): expected one or more patterns"),
         ({"init": "zero"}, ValueError, "init='zero': expected one of 'random', 'linear'"),
         ({"init": "linear", "spline_order": 0}, ValueError, "init='linear' with spline_order=0: expected at least 1"),
         ({"grid_size": 0}, ValueError, "grid_size=0: expected an integer, at least 1"),

@@ -23,7 +23,7 @@ REASON = "this machine has no such thing"
 @pytest.fixture(autouse=True)
 def nobody_asked(monkeypatch):
     """As in a process without FASTKAN_BACKEND."""
-    monkeypatch.setattr(select, "_asked", (None, select.ENV))
+    monkeypatch.setattr(select, "_requested", (None, select.ENV))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_named_backend_runs(run, backend_name, calls):
 
 
 def test_argument_beats_context_beats_environment(calls, native, monkeypatch):
-    monkeypatch.setattr(select, "_asked", ("reference", select.ENV))
+    monkeypatch.setattr(select, "_requested", ("reference", select.ENV))
     layer()
     assert ran(calls) == {"reference"}
     with use_backend("native"):
@@ -99,7 +99,7 @@ def test_argument_beats_context_beats_environment(calls, native, monkeypatch):
 def test_the_context_ends_with_an_exception(calls):
     with pytest.raises(KeyError), use_backend("reference"):
         raise KeyError
-    assert select._asked == (None, select.ENV)
+    assert select._requested == (None, select.ENV)
 
 
 @pytest.mark.parametrize("run", [layer, edges])
@@ -111,7 +111,7 @@ def test_a_named_backend_never_falls_back(run, without_native):
 
 
 def test_a_name_in_the_environment_never_falls_back(without_native, monkeypatch):
-    monkeypatch.setattr(select, "_asked", ("native", select.ENV))
+    monkeypatch.setattr(select, "_requested", ("native", select.ENV))
     with pytest.raises(BackendError, match=f"FASTKAN_BACKEND='native' cannot run here: {REASON}"):
         layer()
 
@@ -155,7 +155,7 @@ def test_backends_of_another_family(native, monkeypatch):
 
 def test_backends_explains_a_requested_backend():
     with use_backend("reference"):
-        assert backends()["reference"] == "chosen: asked for by use_backend"
+        assert backends()["reference"] == "chosen: requested by use_backend"
         assert not backends()["native"].startswith("chosen")
 
 
@@ -210,7 +210,7 @@ def test_unproven_kernels_run_where_they_are_named(gpu):
     assert select.choose("triton", GPU, (torch.float32,)) == "triton"
     with use_backend("triton"):
         assert select.choose(None, GPU, (torch.float32,)) == "triton"
-        assert backends("cuda")["triton"] == "chosen: asked for by use_backend"
+        assert backends("cuda")["triton"] == "chosen: requested by use_backend"
     with pytest.raises(BackendError, match=REASON):
         select.choose("native", GPU, (torch.float32,))
 
@@ -239,7 +239,7 @@ def test_backends_names_the_chosen_backend(calls):
 
 def test_the_environment_variable_is_read_at_import():
     code = "import fastkan; print(fastkan.backends()['reference'])"
-    assert in_process(code, FASTKAN_BACKEND="reference").stdout == "chosen: asked for by FASTKAN_BACKEND\n"
+    assert in_process(code, FASTKAN_BACKEND="reference").stdout == "chosen: requested by FASTKAN_BACKEND\n"
     assert "asked for" not in in_process(code, FASTKAN_BACKEND="").stdout
 
 

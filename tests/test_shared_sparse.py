@@ -50,7 +50,7 @@ def windows(draw, degrees, functions, chunks, largest: int) -> tuple[int, int, l
 
 
 @given(windows(st.integers(1, 3), lambda _: (5, 32), lambda f, _: -(-f // 4), 0xFFFF))
-def test_the_lanes_of_a_warp_hold_the_windows(drawn):
+def test_register_layout(drawn):
     functions, _, begins, numbers = drawn
     matrix = decoded(*shared.sparse_fragment(begins, numbers, functions))
     chunks = -(-functions // 4)
@@ -90,7 +90,7 @@ def tf32_chunks(functions: int, degree: int) -> int:
 
 
 @given(windows(st.integers(2, 3), lambda k: (k + 1, 16), tf32_chunks, 0xFFFFFFFF))
-def test_the_lanes_of_a_warp_hold_the_windows_in_tf32(drawn):
+def test_tf32_register_layout(drawn):
     functions, degree, begins, numbers = drawn
     matrix = decoded_tf32(*shared.tf32_fragment(begins, numbers, functions, degree))
     chunks = tf32_chunks(functions, degree)

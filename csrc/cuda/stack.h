@@ -414,7 +414,7 @@ StackArgs<A, T> plan_stack(const Stack& s, bool backward, int processors) {
   while (a.rows > kRequiredStackRows && bytes() > kMaxStackShared) a.rows /= 2;
   if (bytes() > kMaxStackShared)
     throw std::runtime_error("the layers take " + std::to_string(bytes()) +
-                             " bytes h_in the shared memory h_in a GPU's block: expected at most " +
+                             " bytes of the shared memory of a GPU's block: expected at most " +
                              std::to_string(kMaxStackShared));
   while (a.rows > kMinStackRows && ceil_div(s.N, a.rows) < processors) a.rows /= 2;
   a.inputs = a.widest;

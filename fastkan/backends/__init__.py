@@ -1,1 +1,1 @@
-"""One file per backend: the functions of reference.py, and `missing(device_type, dtypes, family)`, why not, or None."""
+"""One file per backend: the functions of reference.py, and `missing`, the reason why it cannot serve a call or None."""

@@ -1,6 +1,4 @@
-"""The compiled kernels: C++ on the CPU, CUDA C++ on NVIDIA's GPUs. Absence is a state with a reason, never an exception
-at import.
-"""
+"""The compiled kernels: C++ for CPUs, CUDA C++ for NVIDIA's GPUs. Where they are absent, ABSENT has the reason."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +17,7 @@ _FAMILIES = ("bspline", "rbf", "chebyshev")
 def _load(name: str) -> str | None:
     path = _LIBRARY / name
     if not path.exists():
-        reason = path.with_suffix(".absent.txt")  # what setup.py ran into
+        reason = path.with_suffix(".absent.txt")  # written by setup.py
         return f"{name} was not built: {reason.read_text() if reason.exists() else 'the package was not installed'}"
     try:
         torch.ops.load_library(str(path))
@@ -29,12 +27,12 @@ def _load(name: str) -> str | None:
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     every = (*ops.SCHEMAS, *ops.STACK_SCHEMAS, *(ops.GPU_SCHEMAS if key == "CUDA" else ()))
     lacking = [op for op in every if not has(f"fastkan::{op}", key)]
-    if lacking:  # an editable install whose sources went on
-        return f"{name} was built of older sources, without {', '.join(lacking)}: install the package again"
+    if lacking:  # an editable install with newer sources
+        return f"{name} was built from older sources, without {', '.join(lacking)}: install the package again"
     return None
 
 
-# device type -> why its kernels are absent, None where they are loaded
+# device type -> the reason why its kernels are absent; None if they are loaded
 ABSENT = {
     "cpu": _load("libfastkan_cpu.so"),
     "cuda": _load("libfastkan_cuda.so") if torch.version.cuda else "torch was built without CUDA",
@@ -42,19 +40,19 @@ ABSENT = {
 
 
 def cpu_isa() -> str | None:
-    """The instruction set of the CPU kernels that serve this machine; None where there are none."""
+    """The instruction set of the CPU kernels on this machine; None without kernels."""
     return None if ABSENT["cpu"] else ("baseline", "avx2", "avx512")[torch.ops.fastkan.cpu_isa()]
 
 
 def cuda_algorithm() -> str:
-    """What the last contraction on a GPU ran: "none" so far, "gather", "matrix", "wgmma" or "tma"."""
+    """The algorithm of the last contraction on a GPU: "none" so far, "gather", "matrix", "wgmma" or "tma"."""
     names = ("none", "gather", "matrix", "wgmma", "tma")
     return names[0 if ABSENT["cuda"] else torch.ops.fastkan.cuda_algorithm()]
 
 
 @functools.cache
 def _unserved() -> str | None:
-    """Why the GPUs of this machine have no kernels in the library; None if one of them has."""
+    """The reason why no GPU of this machine has kernels in the library; None if one has."""
     gpus = range(torch.cuda.device_count())
     if any(torch.ops.fastkan.cuda_serves(gpu) for gpu in gpus):
         return None
@@ -63,7 +61,7 @@ def _unserved() -> str | None:
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
-    """Why this backend cannot serve that device, those dtypes and that family of features; None if it can."""
+    """The reason why this backend cannot serve that device, those dtypes and that basis family; None if it can."""
     if device_type not in ABSENT:
         return f"no compiled kernels for device {device_type!r}"
     if ABSENT[device_type]:
@@ -79,7 +77,7 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
 
 
 def _by_precision(exact: Callable, rounding: Callable) -> Callable:
-    """The contraction as torch is told; its third argument has the type of the products."""
+    """The contraction with tf32 products where torch allows them; the dtype of the third argument is theirs."""
 
     def contraction(x, first, second, *rest):
         is_single = not x.is_cpu and second.dtype == torch.float32

@@ -1,1 +1,1 @@
-"""Basis families in plain PyTorch: the features Phi_f(x) that a layer contracts with its coefficients."""
+"""Basis families in plain PyTorch: the features Phi_f(x), which a layer contracts with its coefficients."""

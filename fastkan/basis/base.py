@@ -1,4 +1,4 @@
-"""Base functions b(x): one more feature of every input, with derivatives of every order."""
+"""Base functions b(x), the residual connection of an edge: one more feature of every input, with all derivatives."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """B-splines of any degree on any knots: the definition, in plain PyTorch.
 
-A grid row of G + 2K + 1 knots t carries F = G + K functions of degree K; [t_K, t_F] is the grid range, closed at both
+A grid row of G + 2K + 1 knots t has F = G + K functions of degree K; [t_K, t_F] is the grid range, closed at both
 ends (its right end belongs to the last interval, as in scipy.interpolate.BSpline). Source: de Boor, A Practical Guide
 to Splines, chapters IX and X.
 """
@@ -16,8 +16,10 @@ def num_functions(grid: Tensor, degree: int) -> int:
     return grid.shape[-1] - degree - 1
 
 
-def uniform_knots(low, high, grid_size: int, degree: int, *, device=None) -> Tensor:
-    """G + 2K + 1 equidistant knots, G intervals of them on [low, high]; low and high are numbers or tensors [...]."""
+def uniform_knots(
+    low: float | Tensor, high: float | Tensor, grid_size: int, degree: int, *, device: torch.device | None = None
+) -> Tensor:
+    """G + 2K + 1 equidistant knots, G intervals on [low, high]; low and high are numbers or tensors [...]."""
     low = torch.as_tensor(low, dtype=torch.float64, device=device)[..., None]
     high = torch.as_tensor(high, dtype=torch.float64, device=device)[..., None]
     steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64, device=low.device)
@@ -27,9 +29,9 @@ def uniform_knots(low, high, grid_size: int, degree: int, *, device=None) -> Ten
 def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: int = 0) -> Tensor:
     """d^order/dx^order of all F functions of every input.
 
-    x [N, I] and grid [I, G+2K+1] in one dtype -> [N, I, F]. What lies outside [t_K, t_F] follows `outside`: "zero" is
-    the tail on the extended knots and zero beyond them, "linear" goes on with the end's value and slope, "clamp" with
-    its value. A NaN in x makes the first K + 1 functions NaN.
+    x [N, I] and grid [I, G+2K+1] in one dtype -> [N, I, F]. Extrapolation outside [t_K, t_F]: "zero" is the tail on the
+    extended knots and zero beyond them, "linear" has the end's value and slope, "clamp" the end's value. A NaN in x
+    makes the first K + 1 functions NaN.
     """
     if outside == "zero":
         y = _cox_de_boor(x, grid, degree, order)
@@ -55,21 +57,21 @@ def _cox_de_boor(x: Tensor, grid: Tensor, degree: int, order: int) -> Tensor:
     if order > degree:
         return x.new_zeros(*x.shape, num_functions(grid, degree))
     t = grid
-    # The knot interval of x: t_m <= x < t_{m+1}; the right end of the grid range closes the interval before it.
+    # The knot span of x: t_m <= x < t_{m+1}; the right end of the grid range belongs to the span before it.
     at_end = x == t[:, -degree - 1]
     passed = (x[..., None] > t) | ((x[..., None] == t) & ~at_end[..., None])  # N I M
     m = passed.sum(-1) - 1  # N I
     b = (m[..., None] == torch.arange(t.shape[-1] - 1, device=x.device)).to(x.dtype)  # N I M-1
-    x = torch.where(x.isfinite(), x, t[:, 0])  # NaN and infinity lie in no interval: 0 times a number, not NaN
+    x = torch.where(x.isfinite(), x, t[:, 0])  # NaN and infinity are in no span: 0 times a number, not NaN
     for k in range(1, degree + 1):
         width = t[:, k:] - t[:, :-k]  # I M-k: the support t_{g+k} - t_g
-        scale = torch.where(width > 0, 1 / width, 0.0)  # empty supports carry nothing (0/0 := 0)
+        scale = torch.where(width > 0, 1 / width, 0.0)  # empty supports contribute nothing (0/0 := 0)
         if k <= degree - order:
             # B_{g,k} = (x - t_g)/(t_{g+k} - t_g) B_{g,k-1} + (t_{g+k+1} - x)/(t_{g+k+1} - t_{g+1}) B_{g+1,k-1}
             rise = (x[..., None] - t[:, : -k - 1]) * scale[:, :-1]
             fall = (t[:, k + 1 :] - x[..., None]) * scale[:, 1:]
             b = rise * b[..., :-1] + fall * b[..., 1:]
         else:
-            # B'_{g,k} = k (B_{g,k-1}/(t_{g+k} - t_g) - B_{g+1,k-1}/(t_{g+k+1} - t_{g+1})), of every order alike
+            # B'_{g,k} = k (B_{g,k-1}/(t_{g+k} - t_g) - B_{g+1,k-1}/(t_{g+k+1} - t_{g+1})), for every order
             b = k * (b[..., :-1] * scale[:, :-1] - b[..., 1:] * scale[:, 1:])
     return b

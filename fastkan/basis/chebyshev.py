@@ -1,4 +1,4 @@
-"""Chebyshev polynomials T_f of the first kind on the grid range, ChebyKAN's family; clamped to its ends outside."""
+"""Chebyshev polynomials T_f of the first kind on the grid range, clamped outside: ChebyKAN's family."""
 
 import math
 

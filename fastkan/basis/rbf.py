@@ -1,4 +1,4 @@
-"""Gaussian radial functions, FastKAN's family: exp(-((x - c_f) / h)^2), one centred in each interval of width h.
+"""Gaussian radial basis functions, FastKAN's family: exp(-((x - c_f) / h)^2), one per interval of width h.
 
 Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv 2405.06721).
 """
@@ -6,14 +6,14 @@ Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv
 import torch
 from torch import Tensor
 
-# exp(-t^2) is 0 in float32 beyond, and a polynomial times it must not be infinity times 0
+# Beyond this t, exp(-t^2) is 0 in float32, and its derivatives must not be infinity times 0.
 REACH = 30.0
 
 
 def rbf_features(x: Tensor, grid: Tensor, order: int = 0) -> Tensor:
     """d^order/dx^order of all F functions: x [N, I] and grid [I, F + 1], equidistant, in one dtype -> [N, I, F].
 
-    FastKAN's centres linspace(a, b, F) are the middles of the knots linspace(a - h/2, b + h/2, F + 1), h = (b-a)/(F-1).
+    FastKAN's centres linspace(a, b, F) are midpoints of the knots linspace(a - h/2, b + h/2, F + 1), h = (b-a)/(F-1).
     """
     functions = grid.shape[-1] - 1
     first, last = grid[:, :1], grid[:, -1:]

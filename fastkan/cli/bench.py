@@ -16,7 +16,8 @@ from ..measure.timing import PHASES, Result, csv_rows, measure, quartiles
 def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
-    case = Case(*args.shape, args.grid, args.degree, getattr(torch, args.dtype))
+    batch, in_features, out_features = args.shape
+    case = Case(batch, in_features, out_features, args.grid, args.degree, getattr(torch, args.dtype))
     names = PEERS if "all" in args.peers else args.peers
     if args.csv:
         args.csv.touch()  # an unwritable path fails before the measurement, not after it

@@ -84,13 +84,14 @@ def load_digits(seed: int) -> Digits:
     return Digits(train_x.float(), train_y.long(), test_x.float(), test_y.long())
 
 
-def models(seed: int) -> dict[str, nn.Module]:
+def models(seed: int) -> dict[str, nn.Sequential]:
     """One network with nn.Linear, one with as many parameters as the third, one with its layers replaced by KANLinear.
 
     Tanh keeps the second layer's inputs inside its grid, [-1, 1].
     """
     torch.manual_seed(seed)
-    plain, kan = perceptron(HIDDEN), replace_linear(perceptron(HIDDEN))
+    plain, kan = perceptron(HIDDEN), perceptron(HIDDEN)
+    replace_linear(kan)
     wide = round((parameter_count(kan) - CLASSES) / (64 + 1 + CLASSES))  # H (64 + 1) + H 10 + 10 parameters
     return {
         "nn.Linear": plain,
@@ -118,7 +119,7 @@ class Outcome:
     outside: list[float]  # share of the test inputs outside the grid of each KAN layer
 
 
-def train(name: str, model: nn.Module, digits: Digits, epochs: int, seed: int) -> Outcome:
+def train(name: str, model: nn.Sequential, digits: Digits, epochs: int, seed: int) -> Outcome:
     """Train by cross entropy, then test once."""
     g = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)

@@ -13,6 +13,7 @@ import torch
 from .. import __version__
 from ..measure.progress import steps
 from ..measure.table import duration, table
+from ..network import KAN
 from ..network.plot import page
 from ..tabular import files, formula, prepare, report, row_sample, search
 from ..tabular.delimited import Delimited, TableError, counted
@@ -65,9 +66,9 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
     return paths
 
 
-def _kept(args: argparse.Namespace, found: search.Found):
-    formula = found.formula is not None and (args.keep == "formula" or found.formula_is_as_good)
-    return found.formula if formula and args.keep != "network" else found.network
+def _kept(args: argparse.Namespace, found: search.Found) -> KAN:
+    formula = args.keep == "formula" or (found.formula_is_as_good and args.keep != "network")
+    return found.formula if formula and found.formula is not None else found.network
 
 
 def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prepared, found: search.Found) -> dict:
@@ -107,9 +108,9 @@ def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path])
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     title = f"{p.target.name}, from {fitted.report['table']}"
-    names = {"in_vars": [_plain(name) for name in p.inputs], "out_vars": [_plain(name) for name in p.outcomes]}
+    in_vars, out_vars = [_plain(name) for name in p.inputs], [_plain(name) for name in p.outcomes]
     try:
-        model.plot(**names, path=paths["diagram"])
+        model.plot(in_vars=in_vars, out_vars=out_vars, path=paths["diagram"])
     except (ImportError, ValueError) as error:
         fitted.report["notes"].append(f"no diagram: {error}")
         paths = {kind: path for kind, path in paths.items() if kind != "diagram"}

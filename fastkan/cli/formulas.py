@@ -1,7 +1,7 @@
 """The second half of `fastkan demo`: formulas and diagrams of trained networks."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ def load_diabetes(seed: int) -> Table:
     """442 patients, a fifth held out."""
     from sklearn import datasets, model_selection
 
-    loaded = datasets.load_diabetes(scaled=False)
+    loaded: Any = datasets.load_diabetes(scaled=False)
     parts = model_selection.train_test_split(loaded.data, loaded.target[:, None], test_size=0.2, random_state=seed)
     x, test_x, y, test_y = (torch.as_tensor(part, dtype=torch.float64) for part in parts)
     test_x, test_y = (test_x - x.mean(0)) / x.std(0), (test_y - y.mean(0)) / y.std(0)

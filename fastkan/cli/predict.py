@@ -13,7 +13,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from ..network.checkpoint import replaced
+from ..network.checkpoint import atomic_write
 from ..tabular import files, prepare, report
 from ..tabular.columns import Column, looked_up
 from ..tabular.columns import indices as indices_of
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _output(path: Path | None) -> Iterator[IO[str]]:
     """Standard output, or a file that is created only when it is complete."""
-    with nullcontext() if path is None else replaced(path) as binary:
+    with nullcontext() if path is None else atomic_write(path) as binary:
         if binary is None:
             yield sys.stdout
             sys.stdout.flush()

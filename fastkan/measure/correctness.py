@@ -80,12 +80,19 @@ class Operands:
 
     def double(self) -> "Operands":
         tensors = (self.x, self.coef, self.base_weight, self.grad_out)
-        return Operands(self.case, *(t.double() for t in tensors), self.knots)
+        x, coef, base_weight, grad_out = (t.double() for t in tensors)
+        return Operands(self.case, x, coef, base_weight, grad_out, self.knots)
 
     def only(self, rows: Tensor) -> "Operands":
         """The same operands, restricted to these rows."""
         case = replace(self.case, batch=len(rows))
         return Operands(case, self.x[rows], self.coef, self.base_weight, self.grad_out[rows], self.knots)
+
+
+def grad(t: Tensor) -> Tensor:
+    """t.grad, after a backward pass."""
+    assert t.grad is not None
+    return t.grad
 
 
 class Unavailable(Exception):
@@ -148,9 +155,10 @@ class Candidate:
             y = self.train().detach()
         finally:
             self.grad_out = cotangent
+        assert self.gradients is not None
         grad_coef, grad_base = self.gradients()
         y = y if rows is None else y[rows]
-        return {"y": y, "grad_x": self.x.grad, "grad_coef": grad_coef, "grad_base_weight": grad_base}
+        return {"y": y, "grad_x": grad(self.x), "grad_coef": grad_coef, "grad_base_weight": grad_base}
 
 
 # Builds a candidate; raises Unavailable if it cannot run here.
@@ -165,7 +173,7 @@ def formula(problem: Operands, backend: str) -> Candidate:
     def forward(x: Tensor) -> Tensor:
         return kan_linear(x, coef, p.knots, base, degree=k, uniform=True, backend=backend)
 
-    return Candidate(forward, p.x, p.grad_out, (coef, base), lambda: (coef.grad, base.grad), (p.knots,))
+    return Candidate(forward, p.x, p.grad_out, (coef, base), lambda: (grad(coef), grad(base)), (p.knots,))
 
 
 class Checker:

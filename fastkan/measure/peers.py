@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .. import select
 from ..nn import KANLinear
-from .correctness import RANGE, Build, Candidate, Case, Operands, Unavailable
+from .correctness import RANGE, Build, Candidate, Case, Operands, Unavailable, grad
 
 
 class Peer(NamedTuple):
@@ -61,16 +61,13 @@ def fastkan(backend: str) -> Build:
             c.in_features, c.out_features, c.grid_size, c.degree, grid_range=RANGE, backend=backend, dtype=c.dtype,
             device=device,
         )  # fmt: skip
-        parameters = (layer.coef, layer.base_weight)
-        layer.coef.data.copy_(problem.coef)
-        layer.base_weight.data.copy_(problem.base_weight)
+        coef, base_weight = layer.coef, layer.base_weight
+        assert base_weight is not None
+        coef.data.copy_(problem.coef)
+        base_weight.data.copy_(problem.base_weight)
+        parameters = coef, base_weight
         return Candidate(
-            layer,
-            problem.x,
-            problem.grad_out,
-            parameters,
-            lambda: (layer.coef.grad, layer.base_weight.grad),
-            (layer.grid,),
+            layer, problem.x, problem.grad_out, parameters, lambda: (grad(coef), grad(base_weight)), (layer.grid,)
         )
 
     return build
@@ -94,7 +91,7 @@ class Dense(nn.Module):
         return spline + F.linear(F.silu(x), self.base_weight)
 
     def gradients(self) -> tuple[Tensor, Tensor]:
-        return self.spline_weight.grad.permute(1, 2, 0), self.base_weight.grad.T
+        return grad(self.spline_weight).permute(1, 2, 0), grad(self.base_weight).T
 
 
 class EfficientKAN(Dense):
@@ -102,6 +99,8 @@ class EfficientKAN(Dense):
 
     Without its optional spline scaler. Knots are computed in the layer's dtype, or float32 if that is narrower.
     """
+
+    grid: Tensor
 
     def __init__(self, problem: Operands):
         super().__init__(problem)
@@ -124,6 +123,8 @@ class EfficientKAN(Dense):
 class ClosedCubic(Dense):
     """All F uniform cubic B-splines in closed form: B = (max(2-a,0)^3 - 4 max(1-a,0)^3) / 6, a = |(x - t_g)/h - 2|."""
 
+    centre: Tensor
+
     def __init__(self, problem: Operands):
         super().__init__(problem)
         if self.case.degree != 3:
@@ -138,6 +139,8 @@ class ClosedCubic(Dense):
 
 class GaussianRBF(Dense):
     """F Gaussians of the normalised input, as in github.com/ZiyaoLi/fast-kan: not B-splines, so not checked."""
+
+    centre: Tensor
 
     def __init__(self, problem: Operands):
         super().__init__(problem)

@@ -193,7 +193,9 @@ def _csv_row(r: Result) -> dict[str, object]:
         "rounds": len(r.times),
         "repeats": r.repeats,
     }
-    numbers = dict.fromkeys(("seconds", "seconds_q1", "seconds_q3", "ratio", "ratio_q1", "ratio_q3"), "")
+    numbers: dict[str, object] = dict.fromkeys(
+        ("seconds", "seconds_q1", "seconds_q3", "ratio", "ratio_q1", "ratio_q3"), ""
+    )
     if r.times:
         spread = (r.seconds, *quartiles(r.times), r.ratio, *quartiles(r.ratios))
         numbers = {k: f"{v:.4g}" for k, v in zip(numbers, spread, strict=True)}

@@ -1,4 +1,4 @@
-"""The KAN system: the network of the KAN papers, its training, grids, pruning and formulas."""
+"""KAN networks: the model of the KAN papers with training, grids, pruning, plots and symbolic formulas."""
 
 from .history import History
 from .kanpiler import kanpiler

@@ -1,26 +1,30 @@
-"""get_act: a forward pass that keeps what flows through the network, and the size of every edge.
+"""get_act: a forward pass that records the activations of all nodes and the scale of every edge.
 
-The sizes are what pykan prunes and regularises by: standard deviations over the data. They are computed without a
-tensor [N, O, I]; the functions' values on every edge are made only when they are read.
+Scales are standard deviations over the data; pykan prunes and regularises by them. They are computed without a tensor
+[N, O, I]; the values of the functions on every edge are computed when they are read.
 """
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from .layers.numeric import safe_sqrt
 
-# Of the features of edges that are evaluated at a time.
-MAX_BYTES = 1 << 26
+if TYPE_CHECKING:
+    from .model import KAN
+
+MAX_BYTES = 1 << 26  # of the basis functions of edges, in one evaluation
 
 
 class Activations:
-    """What one forward pass leaves: lists over the layers l of edges, each differentiable unless detached.
+    """The activations of one forward pass: lists over the layers l of edges, differentiable unless detached.
 
     acts[l] [N, width_in[l]], depth + 1 of them, with the network's output at the end; sums[l] [N, width_out[l + 1]]
     before, acts_premult[l] after the affine of the subnodes.
     """
 
-    def __init__(self, model, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0):
+    def __init__(self, model: "KAN", x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0):
         self.options = {"singularity_avoiding": singularity_avoiding, "y_th": y_th}
         self.acts, self.sums, self.acts_premult = [model.rows(x)], [], []
         for l in range(model.depth):
@@ -29,8 +33,8 @@ class Activations:
             self.acts_premult.append((sums * model.subnode_scale[l] + model.subnode_bias[l]).detach())
             self.acts.append(model.nodes(l, sums))
 
-    def scale_up(self, model) -> "Activations":
-        """Also the sizes, as pykan defines them: standard deviations over the N rows.
+    def scale_up(self, model: "KAN") -> "Activations":
+        """Add the scales, as pykan defines them: standard deviations over the N rows.
 
         subnode_actscale[l] [width_out[l + 1]] of the sums; edge_actscale[l] [O, I] of the edges, acts_scale[l] that
         over the input's standard deviation + 0.1, acts_scale_spline[l] the same of the numeric branch alone.
@@ -45,16 +49,16 @@ class Activations:
             self.acts_scale_spline.append(numeric / input_range)
         return self
 
-    def spline_preacts(self, model) -> list[Tensor]:
+    def spline_preacts(self, model: "KAN") -> list[Tensor]:
         """Every edge's input, [N, O, I]: views of acts."""
         return [x[:, None].expand(-1, model.width_out[l + 1], -1) for l, x in enumerate(self.acts[:-1])]
 
-    def spline_postacts(self, model) -> list[Tensor]:
-        """Every edge's output, [N, O, I], with the parameters that the model now has."""
+    def spline_postacts(self, model: "KAN") -> list[Tensor]:
+        """Every edge's output, [N, O, I], with the model's present parameters."""
         return [postacts(model, l, x, self.options) for l, x in enumerate(self.acts[:-1])]
 
-    def spline_postsplines(self, model) -> list[Tensor]:
-        """Every edge's spline without scale and mask, [N, O, I], with the parameters that the model now has."""
+    def spline_postsplines(self, model: "KAN") -> list[Tensor]:
+        """Every edge's spline without scale and mask, [N, O, I], with the model's present parameters."""
         return [model.act_fun[l].postspline(x) for l, x in enumerate(self.acts[:-1])]
 
 
@@ -64,45 +68,54 @@ def std(x: Tensor) -> Tensor:
     return safe_sqrt(x.square().sum(0) / max(1, len(x) - 1))
 
 
-def edge_std(model, l: int, x: Tensor, options: dict) -> tuple[Tensor, Tensor]:
+def edge_std(model: "KAN", l: int, x: Tensor, options: dict) -> tuple[Tensor, Tensor]:
     """The standard deviation of the numeric branch of every edge of layer l, and of both branches: [O, I] each."""
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     if numeric.active:
-        alone = numeric.edge_std(x)
+        of_numeric = numeric.edge_std(x)
     else:
-        alone = numeric.linear.coef.new_zeros(numeric.out_dim, numeric.in_dim)
+        of_numeric = numeric.linear.coef.new_zeros(numeric.out_dim, numeric.in_dim)
     if not (model.symbolic_enabled and symbolic.active):
-        return alone, alone
+        return of_numeric, of_numeric
     outputs, inputs, values = symbolic.edges(x, **options)
     if bool(numeric.edge_mask[inputs, outputs].any()):
         values = values + numeric.edge_values(x, inputs, outputs)
-    return alone, alone.index_put((outputs, inputs), std(values).to(alone.dtype))
+    return of_numeric, of_numeric.index_put((outputs, inputs), std(values).to(of_numeric.dtype))
 
 
-def flow(model, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Activations:
-    """A forward pass of x [..., in_features] that keeps what flows."""
+def flow(model: "KAN", x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Activations:
+    """The activations of a forward pass of x [..., in_features]."""
     return Activations(model, x, singularity_avoiding, y_th)
 
 
 @torch.no_grad()
-def get_act(model, x: Tensor | dict | None = None, singularity_avoiding: bool = False, y_th: float = 10.0) -> None:
-    """Run x through the network and keep what flows: acts, acts_scale, edge_actscale, ..., by pykan's names.
+def get_act(
+    model: "KAN", x: Tensor | dict | None = None, singularity_avoiding: bool = False, y_th: float = 10.0
+) -> None:
+    """Run x through the network and record its activations: acts, acts_scale, edge_actscale, ..., by pykan's names.
 
-    x: [..., in_features], or a dataset whose "train_input" is meant, or None for what was given last. It is kept as
-    cache_data. Memory is that of the activations of the nodes. spline_postacts and spline_postsplines, [N, O, I], are
+    x: [..., in_features], a dataset (its "train_input"), or None for the data of the last call. It is kept as
+    cache_data. Takes the memory of the nodes' activations; spline_postacts and spline_postsplines, [N, O, I], are
     computed when they are read.
     """
     x = x["train_input"] if isinstance(x, dict) else model.cache_data if x is None else x
     if x is None:
         raise ValueError("x=None: expected data, since this model has seen none yet; call get_act(x) once")
     model.cache_data = x.detach()
-    record = Activations(model, model.cache_data, singularity_avoiding, y_th)
-    model._record = record.scale_up(model)
+    model.last_activations = Activations(model, model.cache_data, singularity_avoiding, y_th).scale_up(model)
+
+
+def latest(model: "KAN") -> Activations:
+    """The activations of the last get_act, which runs on cache_data where there are none."""
+    if model.last_activations is None:
+        model.get_act()
+    assert model.last_activations is not None
+    return model.last_activations
 
 
 @torch.no_grad()
-def edge_values(model, l: int, x: Tensor, inputs: Tensor, outputs: Tensor, **options) -> Tensor:
-    """What edges from inputs[e] to outputs[e] of layer l make of x [N, width_in[l]], both branches: [N, E]."""
+def edge_values(model: "KAN", l: int, x: Tensor, inputs: Tensor, outputs: Tensor, **options) -> Tensor:
+    """The outputs [N, E] of edges from inputs[e] to outputs[e] of layer l, both branches, at x [N, width_in[l]]."""
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     step = max(1, MAX_BYTES // (8 * max(1, len(x)) * (numeric.num + numeric.k + 1)))
     parts = zip(inputs.split(step), outputs.split(step), strict=True)
@@ -116,21 +129,21 @@ def edge_values(model, l: int, x: Tensor, inputs: Tensor, outputs: Tensor, **opt
     return values
 
 
-def recorded(name: str) -> property:
-    """A property of the model that reads one of Activations' lists; None before get_act."""
+def lists(name: str) -> property:
+    """The property of a model that reads one of Activations' lists; None before get_act."""
 
     @torch.no_grad()
-    def read(model):
-        if model._record is None:
+    def read(model: "KAN") -> list[Tensor] | None:
+        if model.last_activations is None:
             return None
-        value = getattr(model._record, name)
-        return value(model) if callable(value) else value
+        value = getattr(model.last_activations, name)
+        return cast(list[Tensor], value(model) if callable(value) else value)
 
     return property(read, doc=f"{name} of the last get_act, see activations.Activations; None before.")
 
 
-def postacts(model, l: int, x: Tensor, options: dict) -> Tensor:
-    """Every edge of layer l on its own, both branches: x [N, I] -> [N, O, I]."""
+def postacts(model: "KAN", l: int, x: Tensor, options: dict) -> Tensor:
+    """The output, of both branches, of every edge of layer l: x [N, I] -> [N, O, I]."""
     values = model.act_fun[l].postacts(x)
     if model.symbolic_enabled and model.symbolic_fun[l].active:
         outputs, inputs, part = model.symbolic_fun[l].edges(x, **options)

@@ -1,24 +1,28 @@
-"""Grids of a network: knots that follow the data, refinement, and functions read off its edges."""
+"""Grids of a network: grid updates from data, refinement, and the values of its edges."""
 
 import copy
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..arguments import index
 from ..basis.bspline import bspline_features, uniform_knots
 from ..nn.grid import is_uniform, resized_knots
 from ..nn.refit import refit
-from .activations import edge_values
+from .activations import edge_values, latest
 from .checkpoint import State
-from .layers.shape import per_layer
+from .layers.numeric import KANLayer
+from .layers.shape import check_edge, per_layer
 
-# Numbers that a fit may hold at a time.
-BLOCK = 1 << 22
+if TYPE_CHECKING:
+    from .model import KAN
+
+Model = TypeVar("Model", bound="KAN")
+BLOCK = 1 << 22  # elements of a temporary in the change of degree
 
 
 def padded(inner: Tensor, degree: int) -> Tensor:
-    """Knots for splines of this degree: the ends of the intervals, [I, G + 1], and `degree` more on each side."""
+    """The knots of splines of this degree on intervals with the ends inner [I, G + 1]: `degree` more on each side."""
     size = inner.shape[1] - 1
     if is_uniform(inner):
         knots = uniform_knots(inner[:, 0], inner[:, -1], size, degree)
@@ -30,10 +34,10 @@ def padded(inner: Tensor, degree: int) -> Tensor:
 
 
 def redegree(coef: Tensor, old_grid: Tensor, new_grid: Tensor, old: int, new: int) -> Tensor:
-    """The coefficients for degree `new` on new_grid of the function that coef is for degree `old` on old_grid.
+    """Least-squares conversion of coefficients from degree `old` on old_grid to degree `new` on new_grid.
 
-    They minimise the mean square of the difference, at Chebyshev points of every interval of the two grids together:
-    there are more than enough of them in each for full rank, and the solution is by singular values.
+    Minimises the mean square of the difference at Chebyshev points in every interval of the two grids together, enough
+    of them for full rank; solved by SVD.
 
     coef [I, F, O], old_grid [I, M], new_grid [I, M'] in float64 -> [I, F', O] in float64.
     """
@@ -59,7 +63,8 @@ def _transfer(old_grid: Tensor, new_grid: Tensor, old: int, new: int) -> Tensor:
 def _points(old_grid: Tensor, new_grid: Tensor, old: int, new: int) -> tuple[Tensor, Tensor]:
     """Chebyshev points of every interval of the two grids within the range of the new one, [P, I], weights [I, P, 1].
 
-    A squared weight is the share of the interval in the range: slivers between knots that differ by rounding are none.
+    A squared weight is the share of the interval in the range, so that slivers between knots that differ by rounding
+    have no influence.
     """
     inner = new_grid[:, new : new_grid.shape[1] - new]
     within = old_grid[:, old : old_grid.shape[1] - old].clamp(inner[:, :1], inner[:, -1:])
@@ -73,13 +78,13 @@ def _points(old_grid: Tensor, new_grid: Tensor, old: int, new: int) -> tuple[Ten
 
 
 @torch.no_grad()
-def update_grid_from_samples(model, x: Tensor, *, inwards: float = 1.0) -> None:
-    """Move every layer's knots to where its inputs are, from the first to the last: one forward pass of x.
+def update_grid_from_samples(model: "KAN", x: Tensor, *, inwards: float = 1.0) -> None:
+    """Adapt every layer's knots to its inputs, from the first layer to the last, in one forward pass of x.
 
-    Functions are kept by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
-    distinct values. Layers whose edges are all symbolic or pruned are left alone. inwards: the part of its way that
-    the end of a hidden layer's range moves when that range shrinks. Raises ValueError where x, or what becomes of it
-    in a layer, is empty or not finite; the model is then as it was.
+    Splines are refitted by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
+    distinct values. Layers whose edges are all symbolic or pruned stay. inwards: when the range of a hidden layer
+    shrinks, the fraction of the way that its ends move. Raises ValueError where x, or the inputs of a layer, are empty
+    or not finite; the model then stays as it was.
     """
     x, before = model.rows(x), State(model)
     try:
@@ -93,11 +98,11 @@ def update_grid_from_samples(model, x: Tensor, *, inwards: float = 1.0) -> None:
         raise
 
 
-def refine(model, new_grid: int | list[int]):
+def refine(model: Model, new_grid: int | list[int]) -> Model:
     """A copy of the model with other numbers of grid intervals, one for all layers or a list.
 
-    On multiples of the present numbers it is the same function to rounding inside the grid ranges, else the closest by
-    least squares over them. Needs no data, and leaves the model as it is.
+    For multiples of the present numbers it is the same function, to rounding, inside the grid ranges; else the
+    least-squares approximation over them. Needs no data; the model stays as it is.
     """
     sizes = per_layer("new_grid", new_grid, model.depth, 1)
     refined = copy.deepcopy(model)
@@ -109,27 +114,27 @@ def refine(model, new_grid: int | list[int]):
 
 
 @torch.no_grad()
-def initialize_grid_from_another_model(model, another, x: Tensor | None = None) -> None:
-    """Take over another model's grid ranges and the density of its knots, with this model's numbers of intervals.
+def initialize_grid_from_another_model(model: "KAN", another: "KAN", x: Tensor | None = None) -> None:
+    """Copy another model's grid ranges and knot density, with this model's numbers of intervals.
 
-    The splines become the other's, by least squares over the range. x, which pykan needs, is not used.
+    The splines become the other's, by least squares over the range. x is pykan's and not used.
     """
-    _same(model, another, "width", "mult_arity")
+    _check_same(model, another, "width", "mult_arity")
     _set_splines(model, [splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)])
 
 
 @torch.no_grad()
-def initialize_from_another_model(model, another, x: Tensor | None = None):
-    """Become another model's function on this model's numbers of grid intervals and degrees; returns the model.
+def initialize_from_another_model(model: Model, another: "KAN", x: Tensor | None = None) -> Model:
+    """Copy another model's function to this model's numbers of grid intervals and degrees; returns the model.
 
-    Both need the same width, arities and base function. On multiples of the other's numbers of intervals, of the same
-    degree, it is the same function to rounding inside the grid ranges, else the closest by least squares over them.
-    Everything is copied: nothing is shared with the other model. After an error nothing has changed.
+    Both need the same width, arities and base function. For multiples of the other's numbers of intervals and the same
+    degree it is the same function, to rounding, inside the grid ranges; else the least-squares approximation over
+    them. No tensor is shared with the other model. After an error nothing has changed. x is pykan's and not used.
     """
-    _same(model, another, "width", "mult_arity")
-    mine, other = ([layer.base_fun for layer in of.act_fun] for of in (model, another))
-    if mine != other:
-        raise ValueError(f"another.base_fun is {other}, layer by layer: expected that of the model, {mine}")
+    _check_same(model, another, "width", "mult_arity")
+    expected, given = ([layer.base_fun for layer in of.act_fun] for of in (model, another))
+    if expected != given:
+        raise ValueError(f"another.base_fun is {given}, layer by layer: expected that of the model, {expected}")
     splines = [splines_of(m, o) for m, o in zip(model.act_fun, another.act_fun, strict=True)]
     _set_splines(model, splines)
     for mine, other in zip(model.act_fun, another.act_fun, strict=True):
@@ -145,12 +150,12 @@ def initialize_from_another_model(model, another, x: Tensor | None = None):
     return model
 
 
-def splines_of(mine, other) -> tuple[Tensor, Tensor]:
-    """Knots and coefficients of layer `mine`, by its grid size and degree, for the splines of layer `other`."""
+def splines_of(mine: KANLayer, other: KANLayer) -> tuple[Tensor, Tensor]:
+    """Knots and coefficients that give layer `mine`, with its grid size and degree, the splines of layer `other`."""
     device, outside = mine.linear.coef.device, mine.linear.outside
     grid, coef = other.linear.grid.to(device), other.linear.coef.to(device)
     if not coef.isfinite().all():
-        raise ValueError("another has coefficients that are not finite: expected a model that can be evaluated")
+        raise ValueError("another has coefficients that are not finite: expected finite ones")
     knots = resized_knots(grid, other.k, mine.num)
     if mine.k == other.k:
         return knots, refit(coef, grid, knots, other.k, outside)
@@ -158,7 +163,7 @@ def splines_of(mine, other) -> tuple[Tensor, Tensor]:
     return knots, redegree(coef, grid, knots, other.k, mine.k)
 
 
-def _set_splines(model, splines: list[tuple[Tensor, Tensor]]) -> None:
+def _set_splines(model: "KAN", splines: list[tuple[Tensor, Tensor]]) -> None:
     before = State(model)
     try:
         for layer, (knots, coef) in zip(model.act_fun, splines, strict=True):
@@ -168,34 +173,31 @@ def _set_splines(model, splines: list[tuple[Tensor, Tensor]]) -> None:
         raise
 
 
-def get_range(model, l: int, i: int, j: int, verbose: bool = True) -> tuple[float, float, float, float]:
-    """The least and largest input and output of edge (l, i, j) on the data of get_act: x_min, x_max, y_min, y_max."""
+def get_range(model: "KAN", l: int, i: int, j: int, verbose: bool = True) -> tuple[float, float, float, float]:
+    """The range of the input and output of edge (l, i, j) on the data of get_act: x_min, x_max, y_min, y_max."""
     x, y = get_fun(model, l, i, j)
-    found = x.min().item(), x.max().item(), y.min().item(), y.max().item()
+    bounds = x.min().item(), x.max().item(), y.min().item(), y.max().item()
     if verbose:
-        print("x range: [{:.2f}, {:.2f}]\ny range: [{:.2f}, {:.2f}]".format(*found))
-    return found
+        print("x range: [{:.2f}, {:.2f}]\ny range: [{:.2f}, {:.2f}]".format(*bounds))
+    return bounds
 
 
 @torch.no_grad()
-def get_fun(model, l: int, i: int, j: int) -> tuple[Tensor, Tensor]:
-    """The function on the edge from node i of layer l to subnode j of layer l + 1, at the data of get_act, in order.
+def get_fun(model: "KAN", l: int, i: int, j: int) -> tuple[Tensor, Tensor]:
+    """Inputs and outputs of the edge from node i of layer l to subnode j of layer l + 1 on the data of get_act.
 
-    Returns inputs and outputs, [N] each, on the CPU. Both branches count.
+    Returns [N] each, in ascending order of the inputs, on the CPU. Both branches count.
     """
-    index("l", l, model.depth)
-    index("i", i, model.width_in[l])
-    index("j", j, model.width_out[l + 1])
-    if model._record is None:
-        model.get_act()
-    rows = model._record.acts[l]
+    check_edge(model, l, i, j)
+    record = latest(model)
+    rows = record.acts[l]
     edge = torch.tensor([i], device=rows.device), torch.tensor([j], device=rows.device)
-    y = edge_values(model, l, rows, *edge, **model._record.options)[:, 0]
+    y = edge_values(model, l, rows, *edge, **record.options)[:, 0]
     x, order = rows[:, i].sort()
     return x.cpu(), y[order].cpu()
 
 
-def _same(model, another, *names: str) -> None:
+def _check_same(model: "KAN", another: "KAN", *names: str) -> None:
     for name in names:
         mine, other = getattr(model, name), getattr(another, name)
         if mine != other:

@@ -1,14 +1,14 @@
-"""kanpiler: a formula as a network whose edges are all symbolic, exact to rounding.
+"""kanpiler: compiles a formula into a network of symbolic edges, exact to rounding.
 
 Source: Liu et al., KAN 2.0 (arXiv 2408.10205), section 3.3.
 """
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,7 +17,7 @@ from .history import History
 from .layers.library import SYMBOLIC_LIB, get_symbolic
 from .model import KAN
 
-# Integer and half-integer powers that are functions of the library.
+# Powers that are functions of the library.
 POWERS = {
     1: "x", 2: "x^2", 3: "x^3", 4: "x^4", 5: "x^5", -1: "1/x", -2: "1/x^2", -3: "1/x^3", -4: "1/x^4", -5: "1/x^5",
     0.5: "sqrt", 1.5: "x^1.5", -0.5: "1/sqrt(x)",
@@ -25,7 +25,7 @@ POWERS = {
 
 
 class Node:
-    """An input (index), or the product of sums (factors, one or more); level: the layers of edges before it."""
+    """An input (index), or the product of sums (factors, one or more); level: number of layers of edges before it."""
 
     def __init__(self, index: int | None = None, factors: "tuple[Sum, ...]" = ()):
         self.index, self.factors = index, factors
@@ -34,7 +34,7 @@ class Node:
 
     @property
     def origin(self) -> "Node":
-        """The node whose value it is, where it only hands that on."""
+        """The node that this node copies, directly or not; itself if it is no copy."""
         if len(self.factors) == 1 and len(self.factors[0].terms) == 1 and not self.factors[0].constant:
             ((term, scale),) = self.factors[0].terms.items()
             if term.name == "x" and scale == 1.0:
@@ -43,7 +43,7 @@ class Node:
 
 
 class Term(NamedTuple):
-    """f(a node + b), f by its name in the library; "x" has a = 1 and b = 0."""
+    """f(a node + b) with the name of f in the library; "x" has a = 1 and b = 0."""
 
     name: str
     a: float
@@ -52,7 +52,7 @@ class Term(NamedTuple):
 
 
 class Sum:
-    """constant + the sum of terms, each times its scale: {term: scale}."""
+    """constant + the sum of scale * term over {term: scale}."""
 
     def __init__(self, terms: dict[Term, float], constant: float = 0.0):
         self.terms, self.constant = {term: scale for term, scale in terms.items() if scale}, constant
@@ -76,7 +76,7 @@ class Sum:
 
 
 class Reader:
-    """Makes Sums of expressions in some variables; what occurs twice becomes one node."""
+    """Converts expressions in some variables to Sums; repeated subexpressions share one node."""
 
     def __init__(self, variables: list):
         self.sympy = import_sympy()
@@ -86,39 +86,40 @@ class Reader:
         self.functions = list(self._functions())
 
     def read(self, expr) -> Sum:
-        """ValueError names what is not expressible."""
+        """The Sum of an expression; ValueError names a part that can't be compiled."""
         if expr not in self.sums:
             self.sums[expr] = self._read(expr)
         return self.sums[expr]
 
     def node(self, factors: list[Sum]) -> Node:
-        factors = [self._resolved(factor) for factor in factors]
+        """The node for a product of sums."""
+        factors = [self._one_edge_each(factor) for factor in factors]
         key = tuple(factor.key for factor in factors)
         if key not in self.nodes:
             self.nodes[key] = Node(factors=tuple(factors))
         return self.nodes[key]
 
-    def gathered(self, total: Sum, level: int) -> Sum:
-        """The same sum, for a node on this level, with the terms of less deep nodes gathered in a node of their own."""
+    def group_shallow(self, total: Sum, level: int) -> Sum:
+        """The same sum, for a node on this level, with the terms of shallower nodes moved to a node of their own."""
         shallow = {term: c for term, c in total.terms.items() if term.node.level < level - 1}
         if len(shallow) < 2:
             return total
         deep = {term: c for term, c in total.terms.items() if term not in shallow}
         node = self.node([Sum(shallow)])
-        taken = any(term.node.origin is node.origin for term in deep)
-        return total if taken else Sum({**deep, Term("x", 1.0, 0.0, node): 1.0}, total.constant)
+        has_edge = any(term.node.origin is node.origin for term in deep)
+        return total if has_edge else Sum({**deep, Term("x", 1.0, 0.0, node): 1.0}, total.constant)
 
-    def _resolved(self, total: Sum) -> Sum:
-        """The same sum with at most one function of each node, as there is one edge from it: others get own nodes."""
+    def _one_edge_each(self, total: Sum) -> Sum:
+        """The same sum with one function of each node at most, as there is one edge; the others get their own nodes."""
         while True:
             sources: dict[Node, list[Term]] = {}
             for term in total.terms:
                 sources.setdefault(term.node, []).append(term)
-            crowded = [term for terms in sources.values() if len(terms) > 1 for term in terms]
-            if not crowded:
+            parallel = [term for terms in sources.values() if len(terms) > 1 for term in terms]
+            if not parallel:
                 return total
-            rest = Sum({term: c for term, c in total.terms.items() if term not in crowded}, total.constant)
-            own = [Sum.of(self.node([Sum({term: 1.0})])) * total.terms[term] for term in crowded]
+            rest = Sum({term: c for term, c in total.terms.items() if term not in parallel}, total.constant)
+            own = [Sum.of(self.node([Sum({term: 1.0})])) * total.terms[term] for term in parallel]
             total = reduce(Sum.__add__, own, rest)
 
     # Expressions
@@ -160,7 +161,7 @@ class Reader:
         return Sum.of(self.node(factors)) * scale
 
     def apply(self, name: str, of: Sum) -> Sum:
-        """The function of this name in the library, of a sum."""
+        """The library's function of this name, applied to a sum."""
         if name == "x":
             return of
         if not of.terms:
@@ -209,21 +210,21 @@ class Reader:
         outer = self._integer_power(self.apply(POWERS[inner], of), sign * times)
         return self.product([outer, self._integer_power(of, sign * rest)]) if rest else outer
 
-    def _functions(self):
-        """(SymPy function, its other arguments, the variable's place among them, name) of functions in the library."""
+    def _functions(self) -> Iterator[tuple[Any, tuple, int, str]]:
+        """SymPy function, its other arguments, the position of the variable, and name of functions of the library."""
         variable = self.sympy.Dummy()
         for name, function in SYMBOLIC_LIB.items():
             try:
                 form = function.sympy_fn(variable)
-            except Exception:  # a user's function may fail on what is not a number
+            except Exception:  # a user's function may fail for a symbol
                 continue
             if isinstance(form, self.sympy.Function) and form.args.count(variable) == 1:
                 position = form.args.index(variable)
                 yield form.func, form.args[:position] + form.args[position + 1 :], position, name
 
 
-# Functions that are made of others; `s` is SymPy.
-_COMPOSED = {
+# Functions that are compositions of others; `s` is the module sympy.
+_COMPOSED: dict[str, Callable] = {
     "sec": lambda s, x: 1 / s.cos(x),
     "csc": lambda s, x: 1 / s.sin(x),
     "cot": lambda s, x: 1 / s.tan(x),
@@ -241,32 +242,33 @@ _COMPOSED = {
 
 def kanpiler(
     input_variables: Sequence,
-    expr,
+    expr: Any,
     grid: int | Sequence[int] = 5,
     k: int | Sequence[int] = 3,
     auto_save: bool = False,
     *,
-    history: History | str | bool | None = None,
+    history: History | str | os.PathLike | bool | None = None,
     ckpt_path: str | os.PathLike = "./model",
-    **options,
+    **options: Any,
 ) -> KAN:
-    """A KAN that computes a SymPy expression, or a list of them: with one symbolic function on every edge.
+    """Compile a SymPy expression, or a list of them, into a KAN with one symbolic function on every edge.
 
-    Sums become nodes that sum, products nodes that multiply. What occurs twice is computed once; edges "x" hand
-    values on to deeper layers. The numeric branch is off; expand_width, expand_depth and perturb make room to train in.
+    Sums become summing nodes, products multiplication nodes. Repeated subexpressions are computed once; edges "x" copy
+    values to deeper layers. The numeric branch is off; expand_width, expand_depth and perturb add trainable parts.
 
     Args:
         input_variables: the symbols, in the order of the network's inputs.
-        expr: made of numbers, these symbols, +, *, powers, the functions in library.SYMBOLIC_LIB (to which add_symbolic
-            adds), sec, csc, cot, the hyperbolic functions and their inverses asinh and acosh, Max and Min. Where an
-            exponent has a variable, the base has to be positive.
-        grid, k, options: of KAN. In float64 (dtype=torch.float64) it is the expression to float64's rounding; dtypes
-            with fewer digits round the formula's numbers.
+        expr: consists of numbers, these symbols, +, *, powers, the functions in library.SYMBOLIC_LIB (add_symbolic adds
+            others), sec, csc, cot, the hyperbolic functions and their inverses asinh and acosh, Max and Min. If an
+            exponent contains a variable, the base has to be positive.
+        grid, k, options: of KAN. With dtype=torch.float64 the network equals the expression to float64 rounding; with
+            narrower dtypes the formula's numbers are rounded.
         auto_save, history, ckpt_path: as in KAN.
 
     Raises:
         ImportError: SymPy is not installed.
-        TypeError, ValueError: an argument, or a part of the expression, that can't be; the message names it.
+        TypeError, ValueError: a wrong argument, or a part of the expression that can't be compiled; the message names
+            it.
     """
     sympy = import_sympy()
     variables = _variables(sympy, input_variables)
@@ -277,81 +279,85 @@ def kanpiler(
         raise ValueError(f"expr={expr!r}: expected an expression, or a list of at least one")
     reader = Reader(variables)
     layers = _layers(reader, _outputs(reader, [reader.read(e) for e in expressions]))
-    arity = [[len(place.factors) for place in layer if len(place.factors) > 1] for layer in layers]
+    arity = [[len(unit.factors) for unit in layer if len(unit.factors) > 1] for layer in layers]
     width = [[len(layer) - len(products), len(products)] for layer, products in zip(layers, arity, strict=True)]
     model = KAN(width, grid, k, arity, **options)
     for l, (before, layer) in enumerate(zip(layers, layers[1:], strict=False)):
-        _wire(model, l, {place.value: i for i, place in enumerate(before)}, layer)
+        _set_edges(model, l, {unit.node: i for i, unit in enumerate(before)}, layer)
     model.history = ckpt_path if auto_save and history is None else history
     return model
 
 
-class _Place:
-    """A node of the network: the value that it holds, and the sums whose product plus bias that is."""
+class _Unit:
+    """A node of the network: the Node that it computes, None for an output, and its value: product of sums + bias."""
 
-    def __init__(self, value: Node | None, factors: Sequence[Sum], bias: float = 0.0):
-        self.value, self.factors, self.bias = value, factors, bias
+    def __init__(self, node: Node | None, factors: Sequence[Sum], bias: float = 0.0):
+        self.node, self.factors, self.bias = node, factors, bias
 
     def sources(self) -> list[Node]:
         return [term.node.origin for factor in self.factors for term in factor.terms]
 
 
-def _outputs(reader: Reader, sums: list[Sum]) -> list[_Place]:
-    """Nodes for the outputs, in this order. A product can be one where no sum follows: sums stand before products."""
-    places: list[_Place] = []
+def _outputs(reader: Reader, sums: list[Sum]) -> list[_Unit]:
+    """The output nodes, in this order. A product needs an "x" edge of its own unless all later outputs are products,
+    since layers have their sums first."""
+    units: list[_Unit] = []
     for total in reversed(sums):
-        product = _as_product(total) if all(len(place.factors) > 1 for place in places) else None
-        places.insert(0, product or _Place(None, reader.node([total]).factors))
-    return places
+        product = _as_product(total) if all(len(unit.factors) > 1 for unit in units) else None
+        units.insert(0, product or _Unit(None, reader.node([total]).factors))
+    return units
 
 
-def _as_product(total: Sum) -> _Place | None:
+def _as_product(total: Sum) -> _Unit | None:
     if len(total.terms) != 1:
         return None
     ((term, scale),) = total.terms.items()
-    first, *others = term.node.factors or (None,)
-    if term.name != "x" or not others:
+    if term.name != "x" or len(term.node.factors) < 2:
         return None
-    return _Place(None, [first * scale, *others], total.constant)
+    first, *others = term.node.factors
+    return _Unit(None, [first * scale, *others], total.constant)
 
 
-def _layers(reader: Reader, outputs: list[_Place]) -> list[list[_Place]]:
-    """The nodes of every layer, sums first: each on its level, and from there handed on to where it is needed."""
-    factors = [factor for place in outputs for factor in place.factors]
+def _layers(reader: Reader, outputs: list[_Unit]) -> list[list[_Unit]]:
+    """The nodes of every layer, sums first: each on its level, then copied to the layers before its last use."""
+    factors = [factor for unit in outputs for factor in unit.factors]
     depth = 1 + max((term.node.level for factor in factors for term in factor.terms), default=0)
     layers = [outputs]
     for level in range(depth - 1, 0, -1):
-        for place in layers[0]:
-            place.factors = [reader.gathered(factor, level + 1) for factor in place.factors]
-        needed = dict.fromkeys(node for place in layers[0] for node in place.sources())
-        places = [_Place(node, node.factors if node.level == level else [Sum.of(node)]) for node in needed]
-        layers.insert(0, sorted(places, key=lambda place: len(place.factors) > 1))
-    return [[_Place(node, ()) for node in reader.inputs.values()], *layers]
+        for unit in layers[0]:
+            unit.factors = [reader.group_shallow(factor, level + 1) for factor in unit.factors]
+        needed = dict.fromkeys(node for unit in layers[0] for node in unit.sources())
+        units = [_Unit(node, node.factors if node.level == level else [Sum.of(node)]) for node in needed]
+        layers.insert(0, sorted(units, key=lambda unit: len(unit.factors) > 1))
+    return [[_Unit(node, ()) for node in reader.inputs.values()], *layers]
 
 
 @torch.no_grad()
-def _wire(model: KAN, l: int, start: dict[Node, int], layer: list[_Place]) -> None:
-    """Put the functions on the edges of layer l. A constant goes with the first edge; where there is none, a bias."""
+def _set_edges(model: KAN, l: int, index: dict[Node | None, int], layer: list[_Unit]) -> None:
+    """Set the functions on the edges of layer l. A constant is the d of the first edge, without edges a bias.
+
+    index: of the nodes of layer l; layer: the nodes of layer l + 1.
+    """
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     numeric.mask.zero_()
     names = [["0"] * numeric.in_dim for _ in range(numeric.out_dim)]
     affine, on = symbolic.affine.new_zeros(symbolic.affine.shape).double(), torch.zeros_like(symbolic.edge_mask)
-    factors = [factor for place in layer for factor in place.factors]
+    factors = [factor for unit in layer for factor in unit.factors]
     for j, factor in enumerate(factors):
         constant = factor.constant
         for term, scale in factor.terms.items():
-            i = start[term.node.origin]
+            i = index[term.node.origin]
             names[j][i], on[j, i] = term.name, 1.0
             affine[j, i] = torch.tensor([term.a, term.b, scale, constant], dtype=torch.float64)
             constant = 0.0
         model.subnode_bias[l][j] = constant
     symbolic.affine.copy_(affine)
     symbolic.funs_name, symbolic.mask = names, on
-    model.node_bias[l].copy_(torch.tensor([place.bias for place in layer], dtype=torch.float64))
-    symbolic.active  # noqa: B018  decides whether its affine takes a gradient
+    model.node_bias[l].copy_(torch.tensor([unit.bias for unit in layer], dtype=torch.float64))
+    symbolic.active  # noqa: B018  updates requires_grad of its affine
 
 
-def _variables(sympy, variables) -> list:
+def _variables(sympy, variables: Any) -> list:
     if not isinstance(variables, Sequence | sympy.Tuple) or isinstance(variables, str):
         raise TypeError(f"input_variables={variables!r}: expected a list of SymPy symbols")
     for variable in variables:
@@ -362,8 +368,8 @@ def _variables(sympy, variables) -> list:
     return list(variables)
 
 
-def _checked(sympy, expr, variables: list):
-    """expr as a SymPy expression in these variables. Text is not read: reading it would run it."""
+def _checked(sympy, expr: Any, variables: list):
+    """expr as a SymPy expression in these variables. Text is refused: parsing it could run code."""
     expr = sympy.sympify(expr) if isinstance(expr, Real) and not isinstance(expr, bool) else expr
     if not isinstance(expr, sympy.Expr):
         raise TypeError(f"expr={expr!r}: expected a SymPy expression, or a list of them")

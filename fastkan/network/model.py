@@ -1,7 +1,9 @@
-"""KAN: the network of the KAN papers, in pykan's names, on the fused layer."""
+"""KAN: the network of the KAN papers, with pykan's names, built from fused layers."""
 
 import copy
+import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +13,30 @@ from ..arguments import integer, number
 from ..nn.module import Module, computed, lookup
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE
-from . import activations, checkpoint, edit, grids, history, prune, stacked
+from . import activations, checkpoint, edit, grids, prune, stacked
+from . import history as history_
 from .formulas import discover, edges, expression
 from .history import History
 from .layers.numeric import KANLayer
-from .layers.rounding import narrower, warn_of_lost
+from .layers.rounding import narrower, warn_of_rounding
 from .layers.shape import common, node_values, parse_arity, parse_width, per_layer, subnodes
-from .layers.state_dict import prepare_model, tell_of_lost
+from .layers.state_dict import prepare_model, warn_of_lost_precision
 from .layers.symbolic import SymbolicLayer
 from .plot import diagram, page
 from .plot import edge as plot_edge
 from .scores import attribution
 from .train import fit as training
 from .train import penalties
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    class Layers(nn.ModuleList, Generic[T]):
+        """A ModuleList of one class of layers, for type checkers."""
+
+        def __getitem__(self, idx: int) -> T: ...
+        def __iter__(self) -> Iterator[T]: ...
 
 
 class KAN(Module):
@@ -37,27 +50,28 @@ class KAN(Module):
     where a summing node has one subnode and a multiplying one as many as its arity.
 
     Args:
-        width: the nodes of every layer, from the inputs to the outputs, as integers or [n_sum, n_mult].
+        width: number of nodes of every layer, from the inputs to the outputs, as integers or [n_sum, n_mult].
         grid: number of grid intervals, one for all layers or a list; k: degree of the splines (0 to 5), likewise.
-        mult_arity: of the multiplication nodes: one for all, or for every entry of width the list of its nodes'.
-        noise_scale, scale_base_mu, scale_base_sigma, base_fun, sparse_init: the start, see KANLayer.
-        symbolic_enabled: whether the symbolic branch takes part; while no edge is symbolic it costs nothing.
+        mult_arity: arity of the multiplication nodes: one for all, or for every entry of width a list for its nodes.
+        noise_scale, scale_base_mu, scale_base_sigma, base_fun, sparse_init: initialization, see KANLayer.
+        symbolic_enabled: use the symbolic branch; while no edge is symbolic it costs nothing.
         affine_trainable: train node_scale, node_bias, subnode_scale and subnode_bias.
-        grid_eps: share of the uniform grid in a grid update, 0 to 1; grid_range: the grid at the start.
+        grid_eps: share of the uniform grid in a grid update, 0 to 1; grid_range: initial range of the grid.
         sp_trainable, sb_trainable: train scale_sp, scale_base.
-        seed: of the start, which does not touch torch's own random numbers. It is the start that pykan has with it.
-        outside: what a spline is outside its grid range, "linear", "zero" or "clamp", see functional.kan_linear. With
-            "linear" rows beside the data that a grid has followed go on as the function does, and a refinement, which
-            makes the last intervals narrow, changes nothing there. "zero" is pykan's.
-        backend: the backend that has to be used, or None for the choice that fastkan.backends() explains.
+        seed: of the initial parameters, which are those of pykan with this seed. torch's generators are not touched.
+        outside: extrapolation of a spline beyond its grid range, "linear", "zero" (pykan's) or "clamp", see
+            functional.kan_linear. With "linear", inputs just beyond the training data continue the function, and a
+            refinement, which makes the last intervals narrow, changes nothing there.
+        backend: the backend to use, or None for the automatic choice, see fastkan.backends().
         device, dtype: of the parameters.
-        history: keep the states that the model goes through: True in memory, or a folder, or a History; see there.
-        save_act, auto_save, ckpt_path: pykan's. auto_save=True is history=ckpt_path; save_act changes nothing.
+        history: record the model's states: True in memory, a folder, or a History; see History.
+        save_act, auto_save, ckpt_path: pykan's. auto_save=True is history=ckpt_path; save_act has no effect.
 
     Attributes, by pykan's names: act_fun (KANLayer), symbolic_fun (SymbolicLayer); node_bias, node_scale, subnode_bias,
     subnode_scale (biases is node_bias); width, width_in, width_out, mult_arity, depth, grid, k, base_fun; input_id, the
-    columns of x that are read. Nothing is written to disk, and no activations are kept, unless asked: see get_act. Off
-    the CPU a node's map that was taken hold of before a forward pass is not to be changed by `.data` after it.
+    columns of x that are read. cache_data: the inputs of the last get_act or fit; last_activations, last_scores: the
+    results of the last get_act and attribute. Nothing is written to disk, and no activations are kept, unless asked.
+    On a GPU, do not write through `.data` of a node_scale, node_bias, ... obtained before the last forward pass.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
 
@@ -65,7 +79,15 @@ class KAN(Module):
     """
 
     exact = ("input_id",)
-    _seen_columns: tuple[Snapshot, bool] | None = None
+    own_steps: dict[str, Callable]  # the methods of KAN itself that make up forward, by name
+    act_fun: "Layers[KANLayer]"
+    symbolic_fun: "Layers[SymbolicLayer]"
+    last_activations: activations.Activations | None
+    last_scores: attribution.Scores | None
+    node_attribute_scores: list[Tensor]  # of the last node_attribute
+    cache_data: Tensor | None
+    _column_order: tuple[Snapshot, bool] | None = None  # of input_id: its values, and whether they are 0, 1, 2, ...
+    _modules: dict[str, Any]
 
     def __init__(
         self,
@@ -90,15 +112,15 @@ class KAN(Module):
         backend: str | None = None,
         *,
         outside: str = "linear",
-        history: History | str | bool | None = None,
+        history: History | str | os.PathLike | bool | None = None,
         save_act: bool = True,
         auto_save: bool = False,
-        ckpt_path: str = "./model",
+        ckpt_path: str | os.PathLike = "./model",
     ):
         super().__init__()
         self.width = parse_width(width)
         self.mult_arity = parse_arity(mult_arity, self.width)
-        grids_, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0, MAX_DEGREE)
+        sizes, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0, MAX_DEGREE)
         self.symbolic_enabled, self.affine_trainable = bool(symbolic_enabled), bool(affine_trainable)
         self.sp_trainable, self.sb_trainable = bool(sp_trainable), bool(sb_trainable)
         scales = {
@@ -107,37 +129,37 @@ class KAN(Module):
             "scale_base_sigma": number("scale_base_sigma", scale_base_sigma),
         }
         generator = torch.Generator("cpu").manual_seed(integer("seed", seed, 0))
-        place = {"device": device, "dtype": dtype}
-        self.act_fun, self.symbolic_fun = nn.ModuleList(), nn.ModuleList()
+        self.act_fun = cast("Layers[KANLayer]", nn.ModuleList())
+        self.symbolic_fun = cast("Layers[SymbolicLayer]", nn.ModuleList())
         for l in range(self.depth):
             inputs, outputs = self.width_in[l], self.width_out[l + 1]
             numeric = KANLayer(
-                inputs, outputs, grids_[l], degrees[l], base_fun=base_fun, grid_eps=grid_eps, grid_range=grid_range,
+                inputs, outputs, sizes[l], degrees[l], base_fun=base_fun, grid_eps=grid_eps, grid_range=grid_range,
                 sp_trainable=sp_trainable, sb_trainable=sb_trainable, sparse_init=sparse_init, generator=generator,
-                outside=outside, backend=backend, **scales, **place,
+                outside=outside, backend=backend, device=device, dtype=dtype, **scales,
             )  # fmt: skip
             self.act_fun.append(numeric)
-            self.symbolic_fun.append(SymbolicLayer(inputs, outputs, **place))
+            self.symbolic_fun.append(SymbolicLayer(inputs, outputs, device=device, dtype=dtype))
         nodes, sub = self.width_in[1:], self.width_out[1:]
         self.node_bias, self.node_scale = self._affine(torch.zeros, nodes), self._affine(torch.ones, nodes)
         self.subnode_bias, self.subnode_scale = self._affine(torch.zeros, sub), self._affine(torch.ones, sub)
         self.in_features = self.width_in[0]
         self.input_id = torch.arange(self.in_features, device=device)
         self._seed = seed
-        self._record, self._scores, self.cache_data = None, None, None
+        self.last_activations, self.last_scores, self.cache_data = None, None, None
         self.history = ckpt_path if auto_save and history is None else history
 
     def _affine(self, fill: Callable, sizes: list[int]) -> nn.ParameterList:
         like = self.act_fun[0].linear.coef
-        made = [fill(n, device=like.device, dtype=like.dtype) for n in sizes]
-        return nn.ParameterList([nn.Parameter(t, requires_grad=self.affine_trainable) for t in made])
+        values = [fill(n, device=like.device, dtype=like.dtype) for n in sizes]
+        return nn.ParameterList([nn.Parameter(v, requires_grad=self.affine_trainable) for v in values])
 
     @torch.no_grad()
     def reset_parameters(self, seed: int | None = None) -> None:
-        """Back to the start: random parameters of this seed, by default the model's own, uniform grids of the present
-        sizes on grid_range, no symbolic edges. For a model made on "meta", after to_empty.
+        """Initialize again: random parameters of this seed (default: the model's own), uniform grids of the present
+        sizes on grid_range, no symbolic edges. For a model created on "meta", after to_empty.
 
-        Raises RuntimeError where inputs were pruned and input_id does not hold the columns that are left."""
+        Raises RuntimeError where inputs were pruned and input_id no longer holds the remaining columns."""
         seed = integer("seed", self._seed if seed is None else seed, 0)
         generator = torch.Generator("cpu").manual_seed(seed)
         for numeric, symbolic in zip(self.act_fun, self.symbolic_fun, strict=True):
@@ -151,36 +173,40 @@ class KAN(Module):
             self.input_id = torch.arange(self.in_features, device=self.device)
         elif readable(columns) and columns.isnan().any():
             raise RuntimeError(
-                f"which {len(columns)} of {self.in_features} columns of x are read was lost on the meta device: "
-                "set input_id first, or load a state dict"
+                f"input_id has no values (meta device), and {len(columns)} of {self.in_features} columns of x are "
+                "read: set input_id first, or load a state dict"
             )
         self.forget()
 
     @classmethod
     def kolmogorov(cls, n: int, **options) -> "KAN":
-        """The shape of the Kolmogorov-Arnold theorem for functions of n variables, [n, 2n + 1, 1]."""
+        """A network of the width of the Kolmogorov-Arnold theorem for functions of n variables, [n, 2n + 1, 1]."""
         n = integer("n", n, 1)
         return cls([n, 2 * n + 1, 1], **options)
 
     __getattr__ = lookup
 
-    # What it computes
+    # Forward
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor: ...
 
     def forward(self, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
-        """x [..., in_features] -> [..., width_in[-1]]; a row with a NaN is NaN wherever an edge reads it.
+        """x [..., in_features] -> [..., width_in[-1]]; a NaN in x makes the outputs that depend on it NaN.
 
         singularity_avoiding bounds the symbolic functions near their singularities by about y_th.
         """
         y = rows = self.rows(x)
-        if plain := stacked.plain(self):
-            y = functional.apply_stack(rows, *plain)
+        if stack := stacked.stack_of(self):
+            y = functional.apply_stack(rows, *stack)
         else:
             for l in range(self.depth):
                 y = self.nodes(l, self.sums(l, y, singularity_avoiding, y_th))
         return y if rows is x else y.unflatten(0, x.shape[:-1]) if x.dim() > 1 else y[0]
 
     def rows(self, x: Tensor) -> Tensor:
-        """What enters the first layer: x [..., in_features] -> [N, width_in[0]]."""
+        """The inputs of the first layer: x [..., in_features] -> [N, width_in[0]]."""
         functional.check_input(x, self.in_features)
         if x.dim() != 2:
             x = x.reshape(-1, x.shape[-1])
@@ -191,12 +217,12 @@ class KAN(Module):
         columns = self._buffers["input_id"]
         if not readable(columns) or (not columns.is_cpu and columns.is_inference()):
             return False
-        seen = self._seen_columns
-        if seen is None or not seen[0].holds(columns):
+        order = self._column_order
+        if order is None or not order[0].holds(columns):
             if columns.is_cuda and torch.cuda.is_current_stream_capturing():
                 return False
-            seen = self._seen_columns = Snapshot(columns), columns.tolist() == list(range(len(columns)))
-        return seen[1]
+            order = self._column_order = Snapshot(columns), columns.tolist() == list(range(len(columns)))
+        return order[1]
 
     def sums(self, l: int, x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Tensor:
         """The sums over the edges of layer l: x [N, width_in[l]] -> [N, width_out[l + 1]]."""
@@ -207,7 +233,7 @@ class KAN(Module):
         return y + numeric(x) if numeric.active else numeric.unused(y)
 
     def nodes(self, l: int, sums: Tensor) -> Tensor:
-        """What goes from layer l into layer l + 1: sums [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
+        """The nodes of layer l + 1 from the sums of layer l: [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
         affine = self._modules
         s = torch.addcmul(affine["subnode_bias"][l], sums, affine["subnode_scale"][l])
         y = node_values(s, self.width[l + 1][0], self.mult_arity[l + 1])
@@ -217,10 +243,10 @@ class KAN(Module):
     subnode_bias, subnode_scale = stacked.affine("subnode_bias"), stacked.affine("subnode_scale")
 
     def forget(self) -> None:
-        """Drop what get_act and attribute have kept."""
-        self._record, self._scores = None, None
+        """Drop the results of get_act and attribute."""
+        self.last_activations, self.last_scores = None, None
 
-    # Its shape
+    # Shape
 
     @property
     def depth(self) -> int:
@@ -229,38 +255,38 @@ class KAN(Module):
 
     @property
     def width_in(self) -> list[int]:
-        """The nodes of every layer."""
+        """Number of nodes of every layer."""
         return [n_sum + n_mult for n_sum, n_mult in self.width]
 
     @property
     def width_out(self) -> list[int]:
-        """The subnodes of every layer: a multiplication node has as many as its arity."""
+        """Number of subnodes of every layer: a multiplication node has as many as its arity."""
         return [n_sum + sum(arity) for (n_sum, _), arity in zip(self.width, self.mult_arity, strict=True)]
 
     @property
     def n_sum(self) -> list[int]:
-        """Summing nodes of the hidden layers."""
+        """Number of summing nodes of the hidden layers."""
         return [n for n, _ in self.width[1:-1]]
 
     @property
     def n_mult(self) -> list[int]:
-        """Multiplication nodes of the hidden layers."""
+        """Number of multiplication nodes of the hidden layers."""
         return [n for _, n in self.width[1:-1]]
 
     @property
     def grid(self) -> int | list[int]:
-        """Grid intervals, one number or a list with that of every layer."""
+        """Number of grid intervals: one number, or a list over layers where they differ."""
         return common([layer.num for layer in self.act_fun])
 
     @property
     def k(self) -> int | list[int]:
-        """Degree of the splines, likewise."""
+        """Degree of the splines: one number, or a list over layers where they differ."""
         return common([layer.k for layer in self.act_fun])
 
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
-        """The base function of the edges, of the first layer where they differ, by its name where it has one; may be
-        set, for all."""
+        """The base function of the edges, by its name where it has one; of the first layer where layers differ. Setting
+        it sets all layers."""
         return self.act_fun[0].base_fun
 
     @base_fun.setter
@@ -297,9 +323,9 @@ class KAN(Module):
 
     @property
     def n_edge(self) -> int:
-        """Edges with a function, numeric or symbolic."""
+        """Number of edges that are on, numeric or symbolic."""
         pairs = zip(self.act_fun, self.symbolic_fun, strict=True)
-        return sum(int(((a.edge_mask != 0) | (s.edge_mask.T != 0)).sum()) for a, s in pairs)
+        return sum(int(torch.logical_or(a.edge_mask, s.edge_mask.T).sum()) for a, s in pairs)
 
     def subnodes(self, l: int) -> list[list[int]]:
         """The subnodes of every node of layer l."""
@@ -311,12 +337,11 @@ class KAN(Module):
     # Activations
 
     flow, get_act = activations.flow, activations.get_act
-    acts, acts_premult = activations.recorded("acts"), activations.recorded("acts_premult")
-    spline_preacts = activations.recorded("spline_preacts")
-    spline_postacts = activations.recorded("spline_postacts")
-    spline_postsplines = activations.recorded("spline_postsplines")
-    acts_scale, acts_scale_spline = activations.recorded("acts_scale"), activations.recorded("acts_scale_spline")
-    edge_actscale, subnode_actscale = activations.recorded("edge_actscale"), activations.recorded("subnode_actscale")
+    acts, acts_premult = activations.lists("acts"), activations.lists("acts_premult")
+    spline_preacts, spline_postacts = activations.lists("spline_preacts"), activations.lists("spline_postacts")
+    spline_postsplines = activations.lists("spline_postsplines")
+    acts_scale, acts_scale_spline = activations.lists("acts_scale"), activations.lists("acts_scale_spline")
+    edge_actscale, subnode_actscale = activations.lists("edge_actscale"), activations.lists("subnode_actscale")
 
     # Grids
 
@@ -333,13 +358,13 @@ class KAN(Module):
     module, connection_cost = edit.module, computed(edit.connection_cost)
     auto_swap, auto_swap_l = edit.auto_swap, edit.auto_swap_l
 
-    # What matters, and what does not
+    # Scores and pruning
 
     attribute, node_attribute = attribution.attribute, attribution.node_attribute
     feature_score, feature_interaction = computed(attribution.feature_score), attribution.feature_interaction
-    node_scores, node_scores_all = attribution.kept("nodes", True), attribution.kept("nodes", False)
-    edge_scores, edge_scores_all = attribution.kept("edges", True), attribution.kept("edges", False)
-    subnode_scores, subnode_scores_all = attribution.kept("subnodes", True), attribution.kept("subnodes", False)
+    node_scores, node_scores_all = attribution.lists("nodes", True), attribution.lists("nodes", False)
+    edge_scores, edge_scores_all = attribution.lists("edges", True), attribution.lists("edges", False)
+    subnode_scores, subnode_scores_all = attribution.lists("subnodes", True), attribution.lists("subnodes", False)
     prune_node, prune_edge, prune_input, prune = prune.prune_node, prune.prune_edge, prune.prune_input, prune.prune
     reg = get_reg = penalties.reg
     reg_metrics, reg_sizes = penalties.METRICS, penalties.sizes
@@ -352,11 +377,8 @@ class KAN(Module):
 
     # Formulas
 
-    fix_symbolic, unfix_symbolic, unfix_symbolic_all = (
-        edges.fix_symbolic,
-        edges.unfix_symbolic,
-        edges.unfix_symbolic_all,
-    )
+    fix_symbolic, unfix_symbolic = edges.fix_symbolic, edges.unfix_symbolic
+    unfix_symbolic_all = edges.unfix_symbolic_all
     suggest_symbolic, auto_symbolic = edges.suggest_symbolic, edges.auto_symbolic
     symbolic_formula = expression.symbolic_formula
     discover = classmethod(discover.discover)
@@ -366,44 +388,52 @@ class KAN(Module):
     config, save, saveckpt = checkpoint.config, checkpoint.save, checkpoint.save
     load = classmethod(checkpoint.load)
     loadckpt = load
-    keep, rewind, checkout, log_history = history.keep, history.rewind, history.checkout, history.log_history
-    history = history.attached
+    keep, rewind, checkout, log_history = history_.keep, history_.rewind, history_.checkout, history_.log_history
+
+    @property
+    def history(self) -> History | None:
+        """The History, or None. May be set: True, a folder, a History, or None for none."""
+        return history_.get_history(self)
+
+    @history.setter
+    def history(self, history: History | str | os.PathLike | bool | None) -> None:
+        history_.set_history(self, history)
 
     def __getstate__(self) -> dict:
-        state = super().__getstate__() | {"_seen_columns": None}
-        state.pop("_seen_nodes", None)
+        state = super().__getstate__() | {"_column_order": None}
+        stacked.drop_cache(state)
         return state
 
     def _apply(self, fn, recurse: bool = True):
         before, columns = [layer.affine.detach() for layer in self.symbolic_fun], self._buffers["input_id"]
         super()._apply(fn, recurse)
         if columns.is_meta and not self._buffers["input_id"].is_meta:
-            self._buffers["input_id"].fill_(torch.nan)  # until they are read or set
-        self._warn_of_lost(before)
+            self._buffers["input_id"].fill_(torch.nan)  # until it is loaded or set
+        self._warn_of_lost_precision(before)
         return self
 
-    def _warn_of_lost(self, before: list[Tensor]) -> None:
-        """Tell of functions that the present type can't carry, of affine parameters that were wider."""
+    def _warn_of_lost_precision(self, before: list[Tensor]) -> None:
+        """Warn of symbolic functions that the present dtype is too narrow for; before: affine before the cast."""
         layers = list(zip(self.act_fun, self.symbolic_fun, before, strict=True))
         dtype = layers[0][1].affine.dtype
         if all(narrower(dtype, old.dtype) and readable(symbolic.edge_mask) for _, symbolic, old in layers):
             ends = [numeric.linear.grid[:, [numeric.k, -numeric.k - 1]] for numeric in self.act_fun]
             parts = [(s.funs_name, s.edge_mask, old, end) for (_, s, old), end in zip(layers, ends, strict=True)]
-            warn_of_lost(parts, dtype)
+            warn_of_rounding(parts, dtype)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
         prepare_model(self, state_dict, prefix)
         if not local_metadata.get("assign_to_params_buffers", False):
-            tell_of_lost(self, state_dict, prefix)
+            warn_of_lost_precision(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        self.input_id = self._buffers["input_id"]  # in float64
+        self.input_id = self._buffers["input_id"]  # as float64
 
     def _save_to_state_dict(self, destination, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}input_id"] = self.input_id
 
     def copy(self) -> "KAN":
-        """A copy that shares nothing."""
+        """A deep copy."""
         return copy.deepcopy(self)
 
     def get_params(self) -> Iterator[nn.Parameter]:
@@ -411,10 +441,10 @@ class KAN(Module):
         return self.parameters()
 
     def speed(self, compile: bool = False) -> "KAN":
-        """The model itself, or with compile torch.compile of it: there is nothing to switch off for speed."""
-        return torch.compile(self) if compile else self
+        """The model itself, or torch.compile(model) with compile=True; pykan's name."""
+        return cast("KAN", torch.compile(self)) if compile else self
 
 
-history.log_steps(KAN)
+history_.log_steps(KAN)
 History.model_class = KAN
 KAN.own_steps = {name: getattr(KAN, name) for name in ("forward", *stacked.STEPS)}

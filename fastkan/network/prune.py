@@ -1,10 +1,11 @@
-"""Pruning: nodes, edges and inputs that account for little of the outputs are taken away.
+"""Pruning: nodes, edges and inputs with low scores are removed.
 
-Everything is scored by attribute on the data of get_act, or on x. The pruned model is the original with the edges of
-what was pruned switched off, to rounding.
+Scores are those of attribute on the data of get_act, or on x. Up to rounding, the pruned model computes the same as the
+original with the pruned edges switched off.
 """
 
 import copy
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,26 +13,31 @@ from torch import Tensor
 from ..arguments import indices, integer
 from .edit import rearrange
 
+if TYPE_CHECKING:
+    from .model import KAN
+
+Model = TypeVar("Model", bound="KAN")
+
 
 def prune_node(
-    model,
+    model: Model,
     threshold: float = 1e-2,
     mode: str = "auto",
     active_neurons_id: list | None = None,
     *,
     count: int | None = None,
     x: Tensor | None = None,
-):
-    """A copy of the model without the hidden nodes whose score is not above the threshold.
+) -> Model:
+    """A copy of the model without the hidden nodes whose score is at most the threshold.
 
-    active_neurons_id: instead, the nodes to keep in every hidden layer (mode="manual"); count: instead, how many to
-    keep in every hidden layer, those of the highest scores.
+    active_neurons_id: instead, the nodes to keep in every hidden layer (mode="manual"); count: instead, the number of
+    nodes to keep in every hidden layer, those with the highest scores.
 
     Raises ValueError where a layer would lose all its nodes.
     """
     if mode not in ("auto", "manual") or (mode == "manual" and active_neurons_id is None):
         raise ValueError(f"mode={mode!r}: expected 'auto', or 'manual' with active_neurons_id")
-    pruned = _scored(model, x, active_neurons_id is None)
+    pruned = _scored_copy(model, x, active_neurons_id is None)
     if active_neurons_id is None:
         hidden = pruned.node_scores[1:-1]
         keep = [_above(score, threshold, count, f"layer {l}") for l, score in enumerate(hidden, 1)]
@@ -51,18 +57,18 @@ def prune_node(
 
 
 def prune_input(
-    model,
+    model: Model,
     threshold: float = 1e-2,
     active_inputs: list[int] | None = None,
     *,
     count: int | None = None,
     x: Tensor | None = None,
-):
-    """A copy of the model without the inputs whose score is not above the threshold; or with active_inputs alone.
+) -> Model:
+    """A copy of the model without the inputs whose score is at most the threshold; or with active_inputs only.
 
-    It still takes the same x and reads only the columns input_id of it. count: instead, how many inputs to keep.
+    It takes the same x as before and reads its columns input_id only. count: instead, the number of inputs to keep.
     """
-    pruned = _scored(model, x, active_inputs is None)
+    pruned = _scored_copy(model, x, active_inputs is None)
     if active_inputs is None:
         keep = _above(pruned.node_scores[0], threshold, count, "the inputs")
     else:
@@ -74,32 +80,32 @@ def prune_input(
 
 
 @torch.no_grad()
-def prune_edge(model, threshold: float = 3e-2, *, count: int | None = None, x: Tensor | None = None) -> None:
-    """Switch off, in place and in both branches, the edges whose score is not above the threshold.
+def prune_edge(model: "KAN", threshold: float = 3e-2, *, count: int | None = None, x: Tensor | None = None) -> None:
+    """Switch off, in place and in both branches, the edges whose score is at most the threshold.
 
-    count: instead, how many edges to keep in the whole network: those of the best path from the inputs to every output,
-    and then the ones of the highest scores.
+    count: instead, the number of edges to keep in the whole network: those on the best path from the inputs to every
+    output, then those with the highest scores.
 
     Raises ValueError where these paths have more edges than count.
     """
     _score(model, x)
     scores = [score.T for score in model.edge_scores]  # I O
     keep = [score > threshold for score in scores] if count is None else _best(model, scores, count)
-    for numeric, symbolic, kept in zip(model.act_fun, model.symbolic_fun, keep, strict=True):
-        numeric.mask *= kept
-        symbolic.mask *= kept.T
+    for numeric, symbolic, on in zip(model.act_fun, model.symbolic_fun, keep, strict=True):
+        numeric.mask *= on
+        symbolic.mask *= on.T
     model.forget()
 
 
-def prune(model, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None):
-    """A copy of the model without hidden nodes, and then without edges, of scores not above these thresholds."""
+def prune(model: Model, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None) -> Model:
+    """A copy of the model without the hidden nodes, and then the edges, whose scores are at most these thresholds."""
     pruned = prune_node(model, node_th, x=x)
     prune_edge(pruned, edge_th)
     return pruned
 
 
-def _best(model, scores: list[Tensor], count: int) -> list[Tensor]:
-    """Which edges to keep, [I, O] of every layer."""
+def _best(model: "KAN", scores: list[Tensor], count: int) -> list[Tensor]:
+    """The mask [I, O] of every layer that keeps the `count` best edges, see prune_edge."""
     paths = torch.cat([path.flatten() for path in _paths(model, scores)])
     needed, count = int(paths.sum()), integer("count", count, 1)
     if count < needed:
@@ -111,10 +117,10 @@ def _best(model, scores: list[Tensor], count: int) -> list[Tensor]:
     return [part.view_as(score) for part, score in zip(parts, scores, strict=True)]
 
 
-def _paths(model, scores: list[Tensor]) -> list[Tensor]:
-    """The edges, [I, O] of every layer, by which every output depends on an input with the largest sum of scores.
+def _paths(model: "KAN", scores: list[Tensor]) -> list[Tensor]:
+    """Masks [I, O] of the path with the largest sum of scores from an input to every output.
 
-    A multiplication needs a path to each of its factors. Outputs that no path leads to have none.
+    A multiplication needs a path to each of its factors. Outputs that no input reaches have none.
     """
     best, value = [], scores[0].new_zeros(len(scores[0]))
     for l, score in enumerate(scores):
@@ -122,24 +128,24 @@ def _paths(model, scores: list[Tensor]) -> list[Tensor]:
         top, source = (value[:, None] + score.masked_fill(off, -torch.inf)).max(0)
         best.append(source)
         value = torch.stack([top[group].sum() for group in model.subnodes(l + 1)])
-    paths, wanted = [], (value > -torch.inf).tolist()
+    paths, on_path = [], (value > -torch.inf).tolist()
     for l in reversed(range(model.depth)):
-        ends = [subnode for node, group in enumerate(model.subnodes(l + 1)) if wanted[node] for subnode in group]
+        ends = [subnode for node, group in enumerate(model.subnodes(l + 1)) if on_path[node] for subnode in group]
         path = torch.zeros_like(scores[l], dtype=torch.bool)
         path[best[l][ends], ends] = True
         paths.insert(0, path)
-        wanted = path.any(1).tolist()
+        on_path = path.any(1).tolist()
     return paths
 
 
-def _score(model, x: Tensor | None) -> None:
+def _score(model: "KAN", x: Tensor | None) -> None:
     model.get_act(x)
     model.attribute()
 
 
-def _scored(model, x: Tensor | None, wanted: bool):
+def _scored_copy(model: Model, x: Tensor | None, needs_scores: bool) -> Model:
     copied = copy.deepcopy(model)
-    if wanted:
+    if needs_scores:
         _score(copied, x)
     elif x is not None:
         copied.cache_data = x
@@ -147,6 +153,7 @@ def _scored(model, x: Tensor | None, wanted: bool):
 
 
 def _above(score: Tensor, threshold: float, count: int | None, where: str) -> list[int]:
+    """The indices of the scores above the threshold, or of the `count` highest, ascending."""
     if count is not None:
         return sorted(score.topk(min(integer("count", count, 1), len(score))).indices.tolist())
     keep = (score > threshold).nonzero().flatten().tolist()

@@ -1,8 +1,8 @@
-"""Which networks are nothing but layers of edges, one after the other: those run in one call, see fastkan.stack."""
+"""Networks of numeric edges and summing nodes alone, which run as one fused call, see fastkan.stack."""
 
 from collections.abc import Sequence
 from inspect import unwrap
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,114 +11,131 @@ from ..snapshot import Snapshot, readable
 from ..stack import Layer
 from ..transforms import is_transformed
 from .layers.numeric import KANLayer
+from .layers.symbolic import SymbolicLayer
 
-STEPS = ("rows", "sums", "nodes")  # what forward consists of
-# What the affine maps of the nodes are where nodes are sums.
+if TYPE_CHECKING:
+    from .model import KAN
+
+STEPS = ("rows", "sums", "nodes")  # the methods that forward calls
+# The values of the nodes' affine maps with which nodes are plain sums.
 IDENTITY = {"subnode_scale": 1.0, "subnode_bias": 0.0, "node_scale": 1.0, "node_bias": 0.0}
+CACHE = "_affine_check"  # key in the model's __dict__
 
 
-def plain(model) -> tuple[list[Layer], str | None] | None:
-    """The layers and the backend of a KAN that can run in one call; None if it can't.
+def stack_of(model: "KAN") -> tuple[list[Layer], str | None] | None:
+    """The layers and the backend of a KAN that can run as one fused call; None if it can't.
 
     It can if its nodes are the sums of its numeric edges and its class does not override a step of forward.
 
-    By the dictionaries of the modules, since an attribute of a module takes as long as a small layer.
+    Reads the modules' dictionaries, since an attribute of a module takes as long as a small layer.
     """
-    if _watched(model) or not has_own_steps(model):
+    if _needs_layer_calls(model) or not has_own_steps(model):
         return None
     modules = model._modules
-    if model.symbolic_enabled and any(map(_symbolic, modules["symbolic_fun"]._modules.values())):
+    if model.symbolic_enabled and any(map(_is_symbolic, modules["symbolic_fun"]._modules.values())):
         return None
-    if any(n_mult for _, n_mult in model.width[1:]) or not _plain_nodes(model):
+    if any(n_mult for _, n_mult in model.width[1:]) or not _has_plain_nodes(model):
         return None
-    of_edges = modules["act_fun"]._modules.values()
-    layers = [_layer(layer) for layer in of_edges]
-    if None in layers:
-        return None
-    backends = {layer._modules["linear"].backend for layer in of_edges}
-    return (layers, *backends) if len(backends) == 1 else None
+    numeric = modules["act_fun"]._modules.values()
+    layers = []
+    for layer in map(_fused_layer, numeric):
+        if layer is None:
+            return None
+        layers.append(layer)
+    backends = {layer._modules["linear"].backend for layer in numeric}
+    return (layers, backends.pop()) if len(backends) == 1 else None
 
 
-def _watched(model) -> bool:
+def _needs_layer_calls(model: "KAN") -> bool:
     """Whether hooks, tracing or transforms are active: the layers must then run one by one."""
-    return not readable(model._buffers["input_id"]) or is_transformed() or any_global_hook()
+    return not readable(model._buffers["input_id"]) or is_transformed() or bool(any_global_hook())
 
 
-def has_own_steps(model, steps: Sequence[str] = STEPS) -> bool:
+def has_own_steps(model: "KAN", steps: Sequence[str] = STEPS) -> bool:
     """Whether these methods are KAN's own: neither overridden by a subclass nor replaced on the instance."""
-    kind = type(model)
-    own = getattr(kind, "own_steps", {})  # {} of science.MLP
-    same = "own_steps" in kind.__dict__ or all(unwrap(getattr(kind, s)) is own.get(s) for s in steps)
+    cls = type(model)
+    own = getattr(cls, "own_steps", {})  # {} of science.MLP
+    same = "own_steps" in cls.__dict__ or all(unwrap(getattr(cls, s)) is own.get(s) for s in steps)
     return same and not any(step in model.__dict__ for step in steps)
 
 
-def _plain_here(t: Tensor) -> bool:
-    """What is left of readable where nothing traces or transforms."""
+def _has_values(t: Tensor) -> bool:
+    """snapshot.readable, where tracing and transforms are already excluded."""
     return type(t) in (Tensor, nn.Parameter) and (t.is_cpu or not (t.is_meta or t.is_inference()))
 
 
-def _symbolic(layer: nn.Module) -> bool:
+def _is_symbolic(layer: SymbolicLayer) -> bool:
     mask = layer._buffers.get("edge_mask")
-    return layer.plan_of(mask).active if mask is not None and _plain_here(mask) else layer.active
+    return layer.plan_of(mask).active if mask is not None and _has_values(mask) else layer.active
 
 
-def _layer(layer: nn.Module) -> Layer | None:
+def _fused_layer(layer: KANLayer) -> Layer | None:
+    """The arguments of a numeric layer in the fused call; None where the layer has to be called itself."""
     if type(layer) is not KANLayer or hooked(layer) or hooked(layer._modules["linear"]):
         return None
     mask = layer._buffers["edge_mask"]
-    plan = layer.plan_of(mask) if _plain_here(mask) else None
-    found = layer._modules["linear"].as_layer()
-    if found is None or plan is None or not plan.active or plan.inputs is not None or plan.outputs is not None:
+    plan = layer.plan_of(mask) if _has_values(mask) else None
+    arguments = layer._modules["linear"].as_layer()
+    if arguments is None or plan is None or not plan.active or plan.inputs is not None or plan.outputs is not None:
         return None
     if plan.full:
-        return found
+        return arguments
     base_weight, scale = layer.masked()
-    return found._replace(base_weight=base_weight, scale=scale)
+    return arguments._replace(base_weight=base_weight, scale=scale)
 
 
-class _Seen(NamedTuple):
-    """What the affine maps of the nodes were found to be, and of which values."""
+class _AffineCheck(NamedTuple):
+    """Whether the nodes' affine maps are the identity, with a snapshot of their values."""
 
     snapshots: list[Snapshot]
-    plain: bool
+    identity: bool
 
 
 def affine(name: str) -> property:
-    """The affine maps of that name. Who takes hold of them may change them in ways that no version tells."""
+    """The property of the affine maps `name`, a ParameterList.
 
-    def get(self) -> nn.ParameterList:
-        self.__dict__.pop("_seen_nodes", None)
+    Reading it drops the cached check: callers may edit it through .data, which does not bump the version counter.
+    """
+
+    def get(self: "KAN") -> nn.ParameterList:
+        drop_cache(self.__dict__)
         return self._modules[name]
 
-    def put(self, maps: nn.ParameterList) -> None:
-        self.__dict__.pop("_seen_nodes", None)
+    def put(self: "KAN", maps: nn.ParameterList) -> None:
+        drop_cache(self.__dict__)
         self._modules[name] = maps
 
     return property(get, put)
 
 
-def _plain_nodes(model) -> bool:
-    """Whether the affine maps of the nodes are the identity, and stay it.
+def drop_cache(state: dict[str, Any]) -> None:
+    """Remove the cached check of the affine maps from a model's __dict__."""
+    state.pop(CACHE, None)
 
-    A CPU's are read at each call; a GPU would have to be waited for, so there what was read holds for the snapshots.
+
+def _has_plain_nodes(model: "KAN") -> bool:
+    """Whether the nodes' affine maps are the identity and are not trained.
+
+    On a CPU they are read at every call. On a GPU that would synchronise: the result is cached with snapshots.
     """
     modules = model._modules
-    if _at_hand(model):
-        return _identities(modules)
+    if _on_cpu(model):
+        return _are_identities(modules)
     parameters = [p for name in IDENTITY for p in modules[name]._parameters.values()]
     if any(p.requires_grad or p.is_inference() for p in parameters):
         return False
-    seen = model.__dict__.get("_seen_nodes")
-    if seen is None or not all(s.holds(p) for s, p in zip(seen.snapshots, parameters, strict=True)):
-        seen = model.__dict__["_seen_nodes"] = _Seen([Snapshot(p) for p in parameters], _identities(modules))
-    return seen.plain
+    check = model.__dict__.get(CACHE)
+    if check is None or not all(s.holds(p) for s, p in zip(check.snapshots, parameters, strict=True)):
+        check = _AffineCheck([Snapshot(p) for p in parameters], _are_identities(modules))
+        model.__dict__[CACHE] = check
+    return check.identity
 
 
-def _at_hand(model) -> bool:
+def _on_cpu(model: "KAN") -> bool:
     return model._buffers["input_id"].is_cpu
 
 
-def _identities(modules: dict[str, nn.Module]) -> bool:
+def _are_identities(modules: dict[str, Any]) -> bool:
     for name, identity in IDENTITY.items():
         for p in modules[name]._parameters.values():
             if p.requires_grad or type(p) is not nn.Parameter:

@@ -1,19 +1,22 @@
-"""Symmetric positive definite banded systems: a block Cholesky factor in O(F), batched, in plain PyTorch."""
+"""Symmetric positive definite banded systems: batched block Cholesky factor in O(F), in plain PyTorch."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import torch
 from torch import Tensor
 
-# Rows of a block: few steps for large systems, and one for those of ordinary grids.
+# Rows of a block: few steps for large systems, one for ordinary grids.
 ROWS = 32
-# Added to the diagonal, as a share of it: what Cholesky takes to succeed where rounding makes a system singular.
+# Relative increase of the diagonal, so that Cholesky succeeds where rounding makes a system singular.
 RIDGE = 64 * torch.finfo(torch.float64).eps
 
 
 class Factor:
-    """L of A = L L^T, for matrices A [I, F, F] of half-bandwidth K that are given by their lower band.
+    """L of A = L L^T, for matrices A [I, F, F] of half-bandwidth K, given by their lower band.
 
-    band [I, F, K+1] has A[f, f-K+d] at [f, d]; what lies before the first column is not read. With blocks of at least K
-    rows A is block tridiagonal: D[k] on its diagonal and B[k] to the left of it, of which
+    band [I, F, K+1] has A[f, f-K+d] at [f, d]; entries before the first column are not read. With blocks of at least K
+    rows A is block tridiagonal, D[k] on its diagonal and B[k] left of it:
 
         L[k] L[k]^T = D[k] - X[k] X[k]^T,   X[k] = B[k] L[k-1]^-T
 
@@ -34,12 +37,15 @@ class Factor:
         step = wide.stride()
         skewed = wide.as_strided((inputs, count, block, width), (*step[:2], step[2] + 1, 1), block - degree)
         skewed.copy_(band.view(inputs, count, block, width))
-        self.lower, self.left = [], []
+        self.lower: list[Tensor] = []
+        self.left: list[Tensor] = []
         for k in range(count):
-            left, diagonal = wide[:, k].split(block, -1)
+            left, diagonal = wide[:, k, :, :block], wide[:, k, :, block:]
             if k:
-                left = torch.linalg.solve_triangular(self.lower[-1], left.mT, upper=False).mT
+                left: Tensor = torch.linalg.solve_triangular(self.lower[-1], left.mT, upper=False).mT
                 diagonal = torch.baddbmm(diagonal, left, left.mT, alpha=-1)
+            lower: Tensor
+            failed: Tensor
             lower, failed = torch.linalg.cholesky_ex(diagonal)
             self.lower.append(lower.masked_fill_((failed != 0)[:, None, None], torch.nan))
             self.left.append(left)
@@ -49,15 +55,13 @@ class Factor:
         if self.count == 1 and not self.padding:
             return torch.cholesky_solve(side, self.lower[0])
         side = torch.nn.functional.pad(side, (0, 0, 0, self.padding))
-        found = list(side.split(self.block, 1))
+        x: list[Tensor] = list(side.split(self.block, 1))
         for k, (lower, left) in enumerate(zip(self.lower, self.left, strict=True)):
             if k:
-                found[k] = torch.baddbmm(found[k], left, found[k - 1], alpha=-1)
-            found[k] = torch.linalg.solve_triangular(lower, found[k], upper=False)
+                x[k] = torch.baddbmm(x[k], left, x[k - 1], alpha=-1)
+            x[k] = torch.linalg.solve_triangular(lower, x[k], upper=False)
         for k in reversed(range(self.count)):
-            after = k + 1
-            part = (
-                torch.baddbmm(found[k], self.left[after].mT, found[after], alpha=-1) if after < self.count else found[k]
-            )
-            found[k] = torch.linalg.solve_triangular(self.lower[k].mT, part, upper=True)
-        return torch.cat(found, 1)[:, : self.rows]
+            if k + 1 < self.count:
+                x[k] = torch.baddbmm(x[k], self.left[k + 1].mT, x[k + 1], alpha=-1)
+            x[k] = torch.linalg.solve_triangular(self.lower[k].mT, x[k], upper=True)
+        return torch.cat(x, 1)[:, : self.rows]

@@ -1,33 +1,40 @@
-"""What a grid needs to know of data that come in batches: ranges, and a bounded number of rows."""
+"""One-pass range and bounded row sample of batched data, for grid updates."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-# Rows of data that are kept to place knots and to fit coefficients.
+# Rows of data to place knots and to fit coefficients by.
 SAMPLE_ROWS = 8192
 
 
 class Rows:
-    """Up to SAMPLE_ROWS rows of a stream of batches [N, I]: of so many all, of more a sample.
+    """A sample of up to SAMPLE_ROWS rows of a stream of batches [N, I]; all rows of a shorter stream.
 
-    Row n of the stream is kept if n * golden ratio mod 1 is among the smallest: evenly spread, in step with no period
-    of the data, and the same however the stream is cut into batches.
+    Row n of the stream belongs to the sample if n * golden ratio mod 1 is among the smallest: evenly spread, in step
+    with no period of the data, and the same for every division into batches.
     """
 
     def __init__(self):
-        self.seen, self.bound = 0, None
-        self._order, self._parts = [], []
+        self.seen = 0
+        self.bound: int | None = None
+        self._order: list[Tensor] = []
+        self._parts: list[Tensor] = []
 
     def keep(self, rows: Tensor) -> None:
+        """Add the next rows of the stream."""
         index = torch.arange(self.seen, self.seen + len(rows))
         order = index * -0x61C8864680B583EB  # 2^64 / golden ratio, in wrapping arithmetic
         self.seen += len(rows)
         if self.bound is not None:
-            kept = (order < self.bound).nonzero().flatten()
-            order, rows = order[kept], rows[kept.to(rows.device)]
+            chosen = (order < self.bound).nonzero().flatten()
+            order, rows = order[chosen], rows[chosen.to(rows.device)]
         if len(rows):
             self._order.append(order)
             self._parts.append(rows.detach().clone())
@@ -36,52 +43,59 @@ class Rows:
 
     @property
     def rows(self) -> Tensor:
-        """In the order in which they came."""
+        """The sample, in the order of the stream."""
         self._select()
         return self._parts[0]
 
     def _select(self) -> None:
         order, rows = torch.cat(self._order), torch.cat(self._parts)
         if len(order) > SAMPLE_ROWS:
-            kept = order.topk(SAMPLE_ROWS, largest=False).indices.sort().values
-            order, rows = order[kept], rows[kept.to(rows.device)]
+            chosen = order.topk(SAMPLE_ROWS, largest=False).indices.sort().values
+            order, rows = order[chosen], rows[chosen.to(rows.device)]
             self.bound = int(order.max())
         self._order, self._parts = [order], [rows]
 
 
 class Sample(Rows):
-    """Ranges of a stream of batches, and its Rows."""
+    """The range and the row sample of a stream of batches.
+
+    low, high: [I] in float64, once a row was added.
+    """
+
+    low: Tensor
+    high: Tensor
 
     def __init__(self, inputs: int, device: torch.device):
         super().__init__()
         self.inputs, self.device = inputs, device
-        self.low = self.high = None
 
     @classmethod
-    def of(cls, x: Tensor | Iterable, inputs: int, device: torch.device) -> "Sample":
-        """From a tensor [..., I], or an iterable of them or of tuples that begin with them, as a DataLoader gives."""
+    def of(cls, x: Tensor | Iterable[Any], inputs: int, device: torch.device) -> "Sample":
+        """Of a tensor [..., I], or of an iterable of tensors or of tuples that begin with one, like a DataLoader."""
         sample = cls(inputs, device)
         for batch in [x] if isinstance(x, Tensor) else x:
             sample.add(batch[0] if isinstance(batch, (tuple, list)) and batch else batch)
         if sample.seen == 0:
-            raise ValueError("x is empty: expected at least one row to follow")
+            raise ValueError("x is empty: expected at least one row")
         return sample
 
-    def add(self, batch: Tensor) -> None:
+    def add(self, batch: Any) -> None:
+        """Add a tensor [..., I]."""
         if not isinstance(batch, Tensor):
             raise TypeError(f"x gives a {type(batch).__name__}: expected a tensor, or batches that begin with one")
         if batch.dim() == 0 or batch.shape[-1] != self.inputs:
             shape = list(batch.shape)
             raise ValueError(f"x has shape {shape}: expected [..., {self.inputs}], the number of in_features last")
+        rows: Tensor
         for rows in batch.detach().reshape(-1, self.inputs).split(SAMPLE_ROWS):
             self._add(rows.to(self.device))
 
-    def _add(self, rows: Tensor) -> None:  # up to SAMPLE_ROWS at a time
+    def _add(self, rows: Tensor) -> None:  # at most SAMPLE_ROWS
         if not len(rows):
             return
         low, high = rows.amin(0).double(), rows.amax(0).double()
         if not torch.cat([low, high]).isfinite().all():
-            bad = (~rows.isfinite()).any(0).nonzero().flatten().tolist()
+            bad: list[int] = (~rows.isfinite()).any(0).nonzero().flatten().tolist()
             raise ValueError(f"x has NaN or infinite entries in its inputs {bad[:8]}: expected finite numbers")
         if self.seen:
             low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
@@ -90,11 +104,11 @@ class Sample(Rows):
 
     @cached_property
     def ordered(self) -> Tensor:
-        """The rows' values of every input, ascending: [I, N] in float64."""
+        """The sampled values of every input, ascending: [I, N] in float64."""
         return self.rows.T.contiguous().sort(-1).values.double()
 
     def quantiles(self, count: int) -> Tensor:
-        """The data at `count` equidistant ranks, the smallest and the largest among them: [I, count]."""
+        """The sampled values at `count` equidistant ranks, the first and the last included: [I, count]."""
         last = self.rows.shape[0] - 1
         rank = torch.linspace(0, last, count, device=self.device, dtype=torch.float64)
         below = rank.long()

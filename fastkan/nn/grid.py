@@ -1,31 +1,32 @@
-"""Knots of a KAN layer that follow the data, or grow finer; in float64 on the device of the arguments."""
+"""Knots of a KAN layer: adapted to data, refined, freed of rounding; in float64 on the device of the arguments."""
 
 import torch
 from torch import Tensor
 
 from ..basis.bspline import uniform_knots
 
-# A knot interval is never narrower than this share of the mean one: float32 coordinates have to tell its ends apart.
+# A knot interval is never narrower than this share of the mean one: its ends must differ in float32 coordinates.
 MIN_INTERVAL = 0.01
-# A grid range is never narrower than this share of its largest end: some float32 steps, for the same reason.
+# A grid range is never narrower than this share of its largest end: a few float32 steps, for the same reason.
 MIN_RANGE = 2.0**-20
 
 
 def is_uniform(grid: Tensor) -> bool:
     """Whether the knots of every row of grid [I, M] are equidistant to float64 rounding."""
-    if hasattr(grid, "full_tensor"):  # spread over processes, which may answer differently and must not
-        grid = grid.full_tensor()
+    gather = getattr(grid, "full_tensor", None)
+    if gather is not None:  # a DTensor, of which all processes must give the same answer
+        grid = gather()
     return bool((_off_uniform(grid) <= 8 * torch.finfo(torch.float64).eps).all())
 
 
 def snapped(grid: Tensor, low: float, high: float, degree: int) -> Tensor:
-    """grid [I, M] in float64, freed of float32 rounding: rows that are uniform but for it become exactly uniform.
+    """grid [I, M] in float64, without float32 rounding: rows that are uniform except for it become exactly uniform.
 
-    Other software keeps knots in float32. Knots that all are float32 numbers and within a few float32 steps of uniform
-    ones are taken for these: on [low, high] if that is where they lie, else on their own range.
+    Other software stores knots in float32. Float32 knots within a few float32 steps of uniform ones are replaced by
+    these: on [low, high] if that is their range, else on their own range.
     """
     grid = grid.double()
-    if hasattr(grid, "full_tensor"):  # spread over processes, as only fastkan's own is
+    if hasattr(grid, "full_tensor"):  # a DTensor, which only fastkan itself makes
         return grid
     grid_size = grid.shape[-1] - 2 * degree - 1
     few_steps = 4 * torch.finfo(torch.float32).eps
@@ -38,13 +39,13 @@ def snapped(grid: Tensor, low: float, high: float, degree: int) -> Tensor:
 
 
 def adaptive_knots(quantiles: Tensor, low: Tensor, high: Tensor, degree: int, grid_eps: float) -> Tensor:
-    """Knots grid_eps * uniform + (1 - grid_eps) * quantiles, continued by `degree` knots each side.
+    """Knots grid_eps * uniform + (1 - grid_eps) * quantiles, extended by `degree` knots on each side.
 
-    quantiles [I, G+1] of the data, of which the first and the last give way to the ends low and high [I] of the grid
-    range. Returns [I, G+2*degree+1], always strictly increasing: where many data are equal, the share of the uniform
-    grid is made as large as that takes. The step of the continuation is the uniform one, or the end interval where that
-    is narrower (wide functions that barely reach into a narrow interval would need huge coefficients there, which the
-    tail outside the range then shows). Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
+    quantiles [I, G+1] of the data; low and high [I], the ends of the grid range, replace the first and the last.
+    Returns [I, G+2*degree+1], always strictly increasing: where many data are equal, the share of the uniform grid is
+    increased as needed. The step of the extension is the uniform one, or the end interval if that is narrower: wide
+    functions that barely reach into a narrow interval would need huge coefficients there, visible in the tail outside
+    the range. Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
     """
     grid_size = quantiles.shape[-1] - 1
     low, high = _widened(low.double(), high.double())
@@ -70,9 +71,9 @@ def adaptive_knots(quantiles: Tensor, low: Tensor, high: Tensor, degree: int, gr
 
 
 def resized_knots(grid: Tensor, degree: int, grid_size: int) -> Tensor:
-    """Knots of another number of intervals on the same ranges and with the same density: grid [I, M] -> [I, M'].
+    """Knots with another number of intervals, with the same ranges and density: grid [I, M] -> [I, M'].
 
-    A multiple of the number of intervals splits each into equal parts, so that the old splines are among the new ones.
+    A multiple of the present number splits each interval into equal parts: the new splines contain the old ones.
     """
     inner = grid[:, degree : grid.shape[-1] - degree]
     old_size = inner.shape[-1] - 1
@@ -88,7 +89,7 @@ def resized_knots(grid: Tensor, degree: int, grid_size: int) -> Tensor:
 
 
 def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The range with the least width that its magnitude allows; one around nothing but zeros becomes [-1/2, 1/2]."""
+    """The range, widened to the least width for its magnitude; [0, 0] becomes [-1/2, 1/2]."""
     least = MIN_RANGE * torch.maximum(low.abs(), high.abs())
     least = torch.where((high == low) & (least == 0), 1.0, least)
     short = (least - (high - low)).clamp_min(0.0) / 2

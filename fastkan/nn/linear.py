@@ -1,12 +1,15 @@
-"""KANLinear: a KAN layer as a module, under the names that efficient-kan gave them."""
+"""KANLinear: a KAN layer as a module, with efficient-kan's names."""
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from .. import functional, select
 from ..arguments import integer, number
@@ -15,49 +18,51 @@ from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE, Spec
 from ..stack import Layer
+from .base_function import Activation, Function, resolve
 from .computed import set_computed
 from .data_sample import Sample
 from .grid import adaptive_knots, is_uniform, resized_knots
+from .initialization import fill_uniform
 from .module import Module
 from .refit import refit
 from .state_dict import read_state
 from .view import view_of
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# Random numbers drawn by one generator, one after the other.
-CHUNK = 1 << 22
+# Elements of [rows, F, O] in memory at a time, in edge_mean with a base function that is not fused.
+BLOCK = 1 << 22
 
 
 class KANLinear(Module):
     """y[n,o] = sum_i (base_weight[i,o] b(x[n,i]) + sum_f coef[i,f,o] B_{i,f}(x[n,i])) + bias[o].
 
-    Takes the place of efficient-kan's KANLinear: its arguments, methods and attributes are here, and its state dicts
-    load. One difference is deliberate: the scale of each edge's spline (w_s of the paper, efficient-kan's
-    spline_scaler) is a parameter only with enable_standalone_scale_spline=True. It is redundant, since
-    scale * coef are coefficients too, and costs a product over all coefficients in every step.
+    A drop-in replacement of efficient-kan's KANLinear: same arguments, methods and attributes, and its state dicts
+    load. One difference is deliberate: the scale of each edge's spline (w_s in the paper, efficient-kan's
+    spline_scaler) is a parameter only with enable_standalone_scale_spline=True. It is redundant, since scale * coef are
+    coefficients too, and costs a product over all coefficients in every step.
 
     Args:
         in_features, out_features: I and O, at least 1.
-        grid_size: G, intervals of the grid range, at least 1.
+        grid_size: G, number of intervals of the grid range, at least 1.
         spline_order: K, the degree of the splines, 0 to 5.
-        scale_noise: coefficients start uniformly distributed within +-scale_noise * scale_spline / (2 * grid_size).
-        scale_base: base weights start as torch.nn.init.kaiming_uniform_ with a = sqrt(5) * scale_base makes them.
-        scale_spline: see scale_noise; with enable_standalone_scale_spline the start of every spline_scale instead.
-        enable_standalone_scale_spline: have a trainable scale per edge.
-        base_activation: b, a class, an instance or any elementwise function; "silu", "identity" or "zero", or None for
-            no base term. SiLU and Identity are computed together with the splines, others beside them.
+        scale_noise: initial coefficients are uniform within +-scale_noise * scale_spline / (2 * grid_size).
+        scale_base: initial base weights are torch.nn.init.kaiming_uniform_ with a = sqrt(5) * scale_base.
+        scale_spline: see scale_noise; with enable_standalone_scale_spline the initial spline_scale instead.
+        enable_standalone_scale_spline: add a trainable scale per edge.
+        base_activation: base function b of the residual connection: a module, its class or any elementwise function;
+            "silu", "identity" or "zero"; None for no base term. SiLU and Identity are fused with the splines.
         grid_eps: share of the uniform grid in update_grid, from 0 to 1.
         grid_range: ends of the grid, ascending.
-        bias: add a trainable bias, zero at the start.
-        outside: what a spline is outside its grid range, "zero", "linear" or "clamp", see functional.kan_linear.
-        backend: name of the backend that has to be used; None for the choice that fastkan.backends() explains.
-        generator: source of the random start, on the layer's device; None for torch's own.
+        bias: add a trainable bias, initially zero.
+        outside: extrapolation outside the grid range, "zero", "linear" or "clamp", see functional.kan_linear.
+        backend: name of the backend to use; None for the automatic choice, see fastkan.backends().
+        generator: random generator of the initial values, on the layer's device; None for torch's default.
         device, dtype: of the parameters.
 
     Parameters: coef [I, G + K, O]; base_weight [I, O] or None; spline_scale [I, O] or None; bias [O] or None.
     Buffer: grid [I, G + 2K + 1], always in float64, whatever the layer is cast to, so that a layer is exact after
-    .double(). set_grid, update_grid and extend_grid change it along with coef. It may be written by anything else too:
-    a layer is its tensors, and what it computes follows their present values.
+    .double(). set_grid, update_grid and extend_grid change it together with coef. Any other code may write to it too:
+    the layer always computes with the present values of its tensors.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
 
@@ -65,6 +70,12 @@ class KANLinear(Module):
     """
 
     exact = ("grid",)
+    coef: nn.Parameter
+    base_weight: nn.Parameter | None
+    spline_scale: nn.Parameter | None
+    bias: nn.Parameter | None
+    grid: Tensor
+    base_activation: Function | None
 
     def __init__(
         self,
@@ -76,7 +87,7 @@ class KANLinear(Module):
         scale_base: float = 1.0,
         scale_spline: float = 1.0,
         enable_standalone_scale_spline: bool = False,
-        base_activation: type | Callable[[Tensor], Tensor] | str | None = nn.SiLU,
+        base_activation: Activation = nn.SiLU,
         grid_eps: float = 0.02,
         grid_range: tuple[float, float] = (-1, 1),
         *,
@@ -103,13 +114,14 @@ class KANLinear(Module):
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in _DTYPES:
             raise TypeError(f"dtype={dtype}: expected float32, float64, bfloat16 or float16")
-        self._spec, self._evenness = Spec.of(degree, "zero", outside, False), None
-        self.base_activation = base_activation
+        self._spec = Spec.of(degree, "zero", outside, False)
+        self._evenness: tuple[Snapshot, bool] | None = None
+        self.base_activation = base_activation  # pyright: ignore[reportAttributeAccessIssue] __setattr__ converts it
         with_base = not self._fused or BASES[self._spec.base] != "zero"
 
-        def parameter(name: str, wanted: bool, *shape: int) -> None:
-            made = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if wanted else None
-            self.register_parameter(name, made)
+        def parameter(name: str, present: bool, *shape: int) -> None:
+            value = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if present else None
+            self.register_parameter(name, value)
 
         edges = self.in_features, self.out_features
         parameter("coef", True, edges[0], grid_size + degree, edges[1])
@@ -122,7 +134,7 @@ class KANLinear(Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Back to the start: random parameters, and a uniform grid of the present size on grid_range."""
+        """Draw new initial parameters, and reset to a uniform grid of the present size on grid_range."""
         knots = uniform_knots(*self.grid_range, self.grid_size, self.spline_order, device=self.grid.device)
         self.grid.copy_(knots.expand_as(self.grid))
         noise = self.scale_noise / (2 * self.grid_size)
@@ -130,13 +142,17 @@ class KANLinear(Module):
             self.spline_scale.fill_(self.scale_spline)
         else:
             noise *= self.scale_spline
-        _fill_uniform(self.coef, abs(noise), generator)
+        fill_uniform(self.coef, abs(noise), generator)
         if self.base_weight is not None:
             gain = nn.init.calculate_gain("leaky_relu", math.sqrt(5) * self.scale_base)
             bound = gain * math.sqrt(3 / self.in_features)
             self.base_weight.uniform_(-bound, bound, generator=generator)
         if self.bias is not None:
             self.bias.zero_()
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x [..., I] -> [..., O] in the parameters' dtype; a row with a NaN is NaN. mask [I, O] multiplies edges."""
@@ -149,16 +165,16 @@ class KANLinear(Module):
     def evaluate(
         self, x: Tensor, coef: Tensor, knots: Tensor, weight: Tensor | None, bias: Tensor | None, scale: Tensor | None
     ) -> Tensor:
-        """What forward computes, of these tensors in the place of the layer's own."""
+        """forward with these tensors in place of the layer's own."""
         if self.fused:
             return functional.apply(x, coef, knots, weight, bias, scale, self.spec, self.backend)
         y = functional.apply(x, coef, knots, None, bias, scale, self.spec, self.backend)
-        if weight is None:
+        if weight is None or (base := self.base_activation) is None:
             return y
-        return y + torch.matmul(self.base_activation(x).to(weight.dtype), weight).to(y.dtype)
+        return y + torch.matmul(base(x).to(weight.dtype), weight).to(y.dtype)
 
     def as_layer(self) -> Layer | None:
-        """What a stack of layers needs of this one; None where its base function is not computed with the splines."""
+        """This layer as a member of a fused stack; None if its base function is not fused."""
         if not self.fused:
             return None
         return Layer(*self.weights(), self.knots, self.spec)
@@ -168,32 +184,32 @@ class KANLinear(Module):
         own = self._parameters  # an attribute takes as long as a small layer
         try:
             return own["coef"], own["spline_scale"], own["base_weight"], own["bias"]
-        except KeyError:  # computed from others, or held by a wrapper
+        except KeyError:  # parametrized, or owned by a wrapper
             return self.coef, self.spline_scale, self.base_weight, self.bias
 
     @property
     def fused(self) -> bool:
-        """Whether the base function is computed with the splines: SiLU, identity or none, and nothing listens to it."""
+        """Whether the base function is fused with the splines: SiLU, identity or none, without hooks."""
         base = self._modules.get("base_activation")
         return self._fused and (base is None or not (base._forward_hooks or base._forward_pre_hooks))
 
     @property
     def base_name(self) -> str | None:
-        """The name of the base function, one of basis.base.BASES; None where it is another."""
+        """The name of the base function if it is one of basis.base.BASES, else None."""
         return BASES[self._spec.base] if self._fused else None
 
     @property
     def knots(self) -> Tensor:
-        """The grid in float64, whatever it was replaced by."""
+        """The grid in float64, even where other code replaced it by another dtype."""
         grid = self._buffers["grid"]
         return grid if grid.dtype == torch.float64 else grid.double()
 
     @property
     def spec(self) -> Spec:
-        """What the layer's functions are, for every backend."""
+        """The basis of the layer, for every backend."""
         grid = self._buffers["grid"]
         if grid.is_cpu or not readable(grid) or grid.is_inference():
-            return self._spec  # of any knots: the kernels of a CPU look at them themselves
+            return self._spec  # for any knots: CPU kernels check them themselves
         if self._evenness is None or not self._evenness[0].holds(grid):
             if grid.is_cuda and torch.cuda.is_current_stream_capturing():
                 return self._spec
@@ -202,7 +218,7 @@ class KANLinear(Module):
 
     @property
     def uniform(self) -> bool:
-        """Whether the knots are equidistant, which makes evaluation faster; False where they have no values."""
+        """Whether the knots are equidistant, which makes evaluation faster; False where their values cannot be read."""
         return readable(self.grid) and is_uniform(self.knots)
 
     @property
@@ -222,22 +238,22 @@ class KANLinear(Module):
 
     @property
     def outside(self) -> str:
-        """What a spline is outside its grid range; may be set."""
+        """Extrapolation outside the grid range; may be set."""
         return OUTSIDE[self._spec.outside]
 
     @outside.setter
     def outside(self, outside: str) -> None:
         self._spec = Spec.of(self.spline_order, BASES[self._spec.base], outside, False)
 
-    def __setattr__(self, name: str, value) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         if name == "base_activation":
             value = self._set_base(value)
         elif name == "grid" and "grid" in self._buffers:
             value = self._checked_grid(value)
         super().__setattr__(name, value)
 
-    def _set_base(self, activation) -> Callable[[Tensor], Tensor] | None:
-        base, activation = _base(activation)
+    def _set_base(self, activation: Any) -> Function | None:
+        base, activation = resolve(activation)
         has_weight = "coef" not in self._parameters or self.base_weight is not None
         if base != "zero" and not has_weight:
             raise ValueError(f"base_activation={activation!r}: the layer was made without a base function")
@@ -246,22 +262,21 @@ class KANLinear(Module):
         self.__dict__.pop("base_activation", None)
         return activation
 
-    def _checked_grid(self, grid: Tensor) -> Tensor:
+    def _checked_grid(self, grid: Any) -> Tensor:
         shape = [self.in_features, self.coef.shape[1] + self.spline_order + 1]
         if not isinstance(grid, Tensor) or list(grid.shape) != shape:
-            found = list(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
-            raise ValueError(f"grid is {found}: expected a tensor of shape {shape}, to go with coef; see set_grid")
+            kind = list(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
+            raise ValueError(f"grid is {kind}: expected a tensor of shape {shape}, to go with coef; see set_grid")
         return grid.detach().to(torch.float64)
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor, coef: Tensor | None = None) -> None:
-        """Other knots, and the coefficients that go with them: grid [M] or [I, M], coef [I, M - K - 1, O].
+        """Set the knots, and the coefficients for them: grid [M] or [I, M], coef [I, M - K - 1, O].
 
-        Without coef the present coefficients stay, which changes the function; then M has to stay too. With another
-        number of intervals `coef` becomes a new Parameter: build the optimizer again. After an error nothing has
-        changed.
+        Without coef the present coefficients remain, which changes the function; then M must remain too. With another
+        number of intervals `coef` becomes a new Parameter: rebuild the optimizer. After an error nothing has changed.
         """
-        self._refuse_if_spread()
+        self._refuse_if_sharded()
         knots = torch.as_tensor(grid, dtype=torch.float64, device=self.grid.device)
         if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
             raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
@@ -276,26 +291,26 @@ class KANLinear(Module):
             raise ValueError(f"coef has shape {list(coef.shape)}: expected {shape}, to go with grid")
         self._set(knots.expand(self.in_features, -1).contiguous(), coef)
 
-    def update_grid(self, x: Tensor | Iterable, margin: float = 0.01, inwards: float = 1.0) -> None:
-        """Let the knots follow the data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
+    def update_grid(self, x: Tensor | Iterable[Any], margin: float = 0.01, inwards: float = 1.0) -> None:
+        """Adapt the knots to data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
 
-        The function is kept, by least squares on the data (see refit.py): coef changes in place. Inputs that are
-        constant, binary or take few values are all right.
+        coef changes in place, to the least-squares fit of the present function on the data (see refit.py). Inputs may
+        be constant, binary or take few values.
 
-        x: [..., I], or batches of it: an iterable of tensors, or of tuples that begin with one, as a DataLoader gives.
-        It is passed once; ranges are exact, quantiles and fit use up to sample.SAMPLE_ROWS of the rows, the same
-        whatever the batches.
+        x: [..., I], or batches of it: an iterable of tensors, or of tuples that begin with one, like a DataLoader. One
+        pass; ranges are exact, quantiles and fit use a sample of up to data_sample.SAMPLE_ROWS rows, the same for every
+        division into batches.
 
-        inwards: the part of its way that an end of the range moves when the range shrinks, 0 to 1. Where x are
-        activations that change while a network learns, a range that shrinks at once holds them where they are.
+        inwards: fraction of the full step that an end of the range moves when the range shrinks, 0 to 1. For hidden
+        activations, which change during training, a range that shrinks in full would confine them to it.
 
-        Coefficients belong to their grid: whoever averages parameters by hand averages layers on the same grid, as
-        torch's AveragedModel does. Under DistributedDataParallel, which sends grids from the first process to the
-        others and coefficients only at the start, every process gives the same x. Before fully_shard only.
+        Coefficients belong to their grid: average parameters only of layers on the same grid, as torch's AveragedModel
+        does. DistributedDataParallel broadcasts grids in every step but coefficients only at the start: call this with
+        the same x in every process. Only before fully_shard.
 
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
-        self._refuse_if_spread()
+        self._refuse_if_sharded()
         margin, inwards = number("margin", margin, 0.0), number("inwards", inwards, 0.0, 1.0)
         sample = Sample.of(x, self.in_features, self.grid.device)
         quantiles = sample.quantiles(self.grid_size + 1)
@@ -306,39 +321,40 @@ class KANLinear(Module):
         self.move_grid(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
 
     def extend_grid(self, new_size: int) -> None:
-        """Other number of grid intervals on the same range, from coarse to fine as training goes on.
+        """Change the number of grid intervals on the same range, from coarse to fine during training.
 
-        On a multiple of the present size the function inside the range is kept to rounding error, else to least
-        squares. `coef` becomes a new Parameter: build the optimizer again. After an error nothing has changed.
+        With a multiple of the present size the function inside the range is unchanged up to rounding; otherwise it is
+        fitted by least squares. `coef` becomes a new Parameter: rebuild the optimizer. After an error nothing has
+        changed.
         """
-        self._refuse_if_spread()
+        self._refuse_if_sharded()
         new_size = integer("new_size", new_size, 1)
         self.move_grid(resized_knots(self.knots, self.spline_order, new_size))
 
-    def _refuse_if_spread(self) -> None:
-        """Of FSDP also where the parameters are whole for the moment: what is written to them then is lost."""
+    def _refuse_if_sharded(self) -> None:
+        """RuntimeError for sharded parameters; under FSDP also while they are gathered, since writes are lost then."""
         if hasattr(self.coef, "full_tensor") or "_is_fsdp_managed_module" in self.__dict__:
             raise RuntimeError(
-                "the parameters are spread over processes, so that the grid can't be changed: call update_grid, "
+                "the parameters are sharded over processes, so the grid cannot be changed: call update_grid, "
                 "extend_grid and set_grid before fully_shard or parallelize_module"
             )
 
     @torch.no_grad()
     def move_grid(self, grid: Tensor, samples: Tensor | None = None) -> None:
-        """Other knots [I, M] in float64, and the coefficients of the same function by least squares, see refit."""
+        """Set the knots [I, M], in float64, and refit the coefficients by least squares, see refit."""
         self._set(grid, refit(self.coef, self.knots, grid, self.spline_order, self.outside, samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
         before = self.coef
         coef = coef.to(before)
         if not coef.is_meta and not coef.isfinite().all():
-            raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer stays as it was")
+            raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer is unchanged")
         if "coef" not in self._parameters:
             set_computed(self, "coef", coef)
         elif coef.shape == before.shape:
             before.copy_(coef)
         else:
-            coef = coef.clone(memory_format=torch.contiguous_format)  # optimizers flatten gradients
+            coef = coef.clone(memory_format=torch.contiguous_format)  # some optimizers flatten gradients
             self.coef = nn.Parameter(coef, requires_grad=before.requires_grad)
         if (grid.shape, grid.dtype) == (self.grid.shape, self.grid.dtype):
             self.grid.copy_(grid)
@@ -346,10 +362,9 @@ class KANLinear(Module):
             self.grid = grid.clone()
 
     def outside_share(self, x: Tensor) -> Tensor:
-        """The share of the rows of x [..., I] that is outside the grid range, for each input: [I]; NaN is outside.
+        """The share of the rows of x [..., I] outside the grid range, for each input: [I]; NaN is outside.
 
-        Inputs that have left their grid learn nothing there: the most common silent failure of a KAN. Of no rows it is
-        NaN.
+        Outside the grid the splines do not learn: the most common silent failure of a KAN. The share of no rows is NaN.
         """
         functional.check_input(x, self.in_features)
         knots = self.knots
@@ -365,24 +380,26 @@ class KANLinear(Module):
             moments = functional.apply_edge_moments(x, coef, self.knots, self.base_weight, self.spec, self.backend)
             return moments[0].to(coef.dtype)
         rows = x.reshape(-1, self.in_features)
-        step = max(1, CHUNK // coef[:, 0].numel())
-        parts = [checkpoint(self._edge_sum, part, coef, use_reentrant=False) for part in rows.split(step)]
-        return sum(parts) / len(rows)
+        step = max(1, BLOCK // coef[:, 0].numel())
+        parts: list[Tensor] = [checkpoint(self._edge_sum, part, coef, use_reentrant=False) for part in rows.split(step)]
+        return sum(parts[1:], parts[0]) / len(rows)
 
     def _edge_sum(self, x: Tensor, coef: Tensor) -> Tensor:
-        spline = torch.einsum("nif,ifo->nio", self.b_splines(x).to(coef.dtype), coef)
-        base = self.base_activation(x).to(coef.dtype)
-        return (spline + base[..., None] * self.base_weight).abs().sum(0)
+        values = torch.einsum("nif,ifo->nio", self.b_splines(x).to(coef.dtype), coef)
+        base, weight = self.base_activation, self.base_weight
+        if base is not None and weight is not None:
+            values = values + base(x).to(coef.dtype)[..., None] * weight
+        return values.abs().sum(0)
 
     def regularization(self, x: Tensor, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
-        """l1 * sum E - entropy * sum p log p with E = edge_mean(x), p = E / sum E: the paper's, on activations.
+        """l1 * sum E - entropy * sum p log p with E = edge_mean(x), p = E / sum E: the paper's penalty, on activations.
 
-        [N, I, O] is never held. Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.17 to 2.20.
+        Without a tensor of size [N, I, O]. Source: Liu et al., KAN (arXiv 2404.19756), eqs. 2.17 to 2.20.
         """
         return _regularization(self.edge_mean(x), l1, entropy)
 
     def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
-        """The same of the mean |coef| of every edge, without data, as in efficient-kan."""
+        """The same penalty on the mean |coef| of every edge, without data, as in efficient-kan."""
         return _regularization(self.coef.abs().mean(1), regularize_activation, regularize_entropy)
 
     @property
@@ -408,20 +425,20 @@ class KANLinear(Module):
     def spline_scaler(self, scale: Tensor) -> None:
         if self.spline_scale is None:
             raise ValueError("spline_scaler: expected a layer made with enable_standalone_scale_spline=True")
-        self.spline_scaler.data = scale
+        view_of(self.spline_scale, 1, 0).data = scale
 
     def _scaled_coef(self) -> Tensor:
         return self.coef if self.spline_scale is None else self.coef * self.spline_scale[:, None]
 
     def b_splines(self, x: Tensor) -> Tensor:
-        """The spline functions at x [..., I]: [..., I, F] in x's dtype."""
+        """The B-spline basis functions at x [..., I]: [..., I, F] in x's dtype."""
         functional.check_input(x, self.in_features)
         rows = x.reshape(-1, self.in_features).double()
         phi = bspline_features(rows, self.knots, self.spline_order, self.outside)
         return phi.to(x.dtype).view(*x.shape, phi.shape[-1])
 
     def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
-        """The coefficients [O, I, F] of the splines closest to y [N, I, O] at x [N, I], the smallest of them."""
+        """The coefficients [O, I, F] of the least-squares splines to y [N, I, O] at x [N, I], of minimal norm."""
         functional.check_input(x, self.in_features)
         expected = [*x.shape, self.out_features]
         if x.dim() != 2 or list(y.shape) != expected:
@@ -430,15 +447,21 @@ class KANLinear(Module):
         coef = torch.linalg.pinv(phi) @ y.double().transpose(0, 1)  # I F O
         return coef.permute(2, 0, 1).to(y.dtype).contiguous()
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
-        known = len(errors)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        before = len(error_msgs)
         hint = read_state(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
-        if len(errors) > known:
-            errors.append(hint)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if len(error_msgs) > before:
+            error_msgs.append(hint)
 
-    def __getstate__(self) -> dict:
-        return super().__getstate__() | {"_evenness": None}
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"_evenness": None}
 
     def extra_repr(self) -> str:
         text = (
@@ -461,41 +484,8 @@ def _regularization(edges: Tensor, l1: float, entropy: float) -> Tensor:
     return l1 * total - entropy * (share * share.clamp_min(floor).log()).sum()
 
 
-def _fill_uniform(out: Tensor, bound: float, generator: torch.Generator | None) -> None:
-    """out.uniform_(-bound, bound); large ones on all threads, by generators seeded from the given one."""
-    if out.device.type != "cpu" or out.numel() <= CHUNK:
-        out.uniform_(-bound, bound, generator=generator)
-        return
-    chunks = out.detach().view(-1).split(CHUNK)
-    seeds = torch.randint(2**62, (len(chunks),), generator=generator, device="cpu").tolist()
-
-    def fill(chunk: Tensor, seed: int) -> None:
-        chunk.uniform_(-bound, bound, generator=torch.Generator("cpu").manual_seed(seed))
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(fill, chunks, seeds))
-
-
-def _base(activation) -> tuple[str | None, Callable[[Tensor], Tensor] | None]:
-    """The name of a base function that is computed with the splines, or None, and the function itself."""
-    modules = {"silu": nn.SiLU, "identity": nn.Identity, "zero": None}
-    if isinstance(activation, str) and activation not in modules:
-        names = ", ".join(map(repr, modules))
-        raise ValueError(f"base_activation={activation!r}: expected one of {names}, or a function")
-    if activation is None or isinstance(activation, str):
-        activation = modules[activation or "zero"]
-    if activation is None:
-        return "zero", None
-    if isinstance(activation, type):
-        activation = activation()
-    if not callable(activation):
-        raise TypeError(f"base_activation={activation!r}: expected a name, a function, a module or its class, or None")
-    if activation is nn.functional.silu:
-        return "silu", activation
-    return {nn.SiLU: "silu", nn.Identity: "identity"}.get(type(activation)), activation
-
-
-def _range(value) -> tuple[float, float]:
+def _range(value: Any) -> tuple[float, float]:
+    """grid_range as two ascending floats."""
     try:
         low, high = value
     except (TypeError, ValueError):

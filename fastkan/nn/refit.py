@@ -1,10 +1,13 @@
-"""Least squares of splines by splines: the coefficients that keep a function when its knots change.
+"""Least-squares fit of splines to splines: the coefficients of a function after its knots change.
 
-Between two neighbouring knots of the two grids together, a cell, all splines are polynomials. They are known by their
-values at K + 1 nodes there, and data by their moments up to 2K. So data are read once, in O(K) a number, and the rest
-is O(K^2) a cell and banded systems: nothing of size [N, F] or [F, F] is ever held. In float64, on the device of the
-arguments.
+In a cell, between neighbouring knots of the union of both grids, all splines are polynomials: their values at K + 1
+nodes determine them, and the moments of the data up to 2K determine the fit. So data are read once, O(K) per value; the
+rest takes O(K^2) per cell and banded systems, without a tensor of size [N, F] or [F, F]. In float64, on the device of
+the arguments.
 """
+
+# Parts of torch are untyped.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from functools import lru_cache
 
@@ -14,53 +17,55 @@ from torch import Tensor
 from ..basis.bspline import OUTSIDE
 from .banded import Factor
 
-# Weight of the whole range beside the data in a fit: it decides where there are no data, and only there.
+# Weight of the whole range relative to the data: it matters only where there are no data.
 RANGE_WEIGHT = 1e-3
-# Numbers held at a time: small enough for a cache, large enough for a thread pool.
+# Elements in memory at a time: few enough for a cache, enough for a thread pool.
 BLOCK = 1 << 20
 
 
 def refit(
     coef: Tensor, old_grid: Tensor, new_grid: Tensor, degree: int, outside: str, samples: Tensor | None = None
 ) -> Tensor:
-    """The coefficients on new_grid of the function that coef is on old_grid.
+    """The coefficients on new_grid of the spline with coefficients coef on old_grid.
 
-    They minimise the mean square of the difference over the new grid range, each of its intervals counting alike,
-    exactly (Gauss-Legendre in every cell). With samples [I, N], ascending and within the new range, the mean over these
-    comes first, and the range with RANGE_WEIGHT beside it, so that the problem has full rank whatever the samples. If
-    the new splines contain the old ones the function is kept to rounding error. What the old function is outside its
-    own range follows `outside`.
+    They minimise the mean square of the difference over the new grid range, with equal weight for each of its
+    intervals, exactly (Gauss-Legendre in every cell). With samples [I, N], ascending and within the new range, the mean
+    is over these, plus RANGE_WEIGHT times that over the range, so that the problem has full rank for any samples. If
+    the new splines contain the old ones, the function is equal to rounding error. `outside` is the extrapolation of the
+    old function.
 
     coef [I, F, O], old_grid [I, M], new_grid [I, M'] in float64 -> [I, F', O] in float64.
     """
     if outside not in OUTSIDE:
         raise ValueError(f"outside={outside!r}: expected one of {OUTSIDE}")
-    if degree == 0:  # whose functions jump at their knots: the old range is closed
+    if degree == 0:  # step functions: the old range is closed at its right end
         old_grid = old_grid.clone()
         old_grid[:, -1:] = torch.nextafter(old_grid[:, -1:], old_grid.new_tensor(torch.inf))
     inputs, _, outputs = coef.shape
     nodes = degree + 1
-    numbers = (old_grid.shape[1] + new_grid.shape[1]) * nodes * (4 * nodes + 3 * outputs)
+    elements = (old_grid.shape[1] + new_grid.shape[1]) * nodes * (4 * nodes + 3 * outputs)
     if samples is not None:
-        numbers += samples.shape[1] * (2 * nodes + 4)
+        elements += samples.shape[1] * (2 * nodes + 4)
     alike = samples is None and _same_rows(old_grid) and _same_rows(new_grid)
-    found = []
-    for start in range(0, inputs, step := max(1, BLOCK // numbers)):
+    fits: list[Tensor] = []
+    for start in range(0, inputs, step := max(1, BLOCK // elements)):
         part = slice(start, start + step)
-        if alike:  # one problem, whose sides stand beside one another
+        if alike:  # one system with all right-hand sides
             side = coef[part].transpose(0, 1).flatten(1)[None]
             fit = _Fit(side.double(), old_grid[:1], new_grid[:1], degree, outside, None)
-            found.append(fit.solve()[0].unflatten(1, (-1, outputs)).transpose(0, 1))
+            fits.append(fit.solve()[0].unflatten(1, (-1, outputs)).transpose(0, 1))
         else:
             rows = None if samples is None else samples[part]
-            found.append(_Fit(coef[part].double(), old_grid[part], new_grid[part], degree, outside, rows).solve())
-    return found[0] if len(found) == 1 else torch.cat(found)
+            fits.append(_Fit(coef[part].double(), old_grid[part], new_grid[part], degree, outside, rows).solve())
+    return fits[0] if len(fits) == 1 else torch.cat(fits)
 
 
 class _Fit:
-    """The cells of all inputs side by side: U of them, Q nodes in each, P = K + 1 functions that are not 0 there."""
+    """The fit on the U cells of all inputs, with Q nodes and P = K + 1 non-zero basis functions in each."""
 
-    def __init__(self, coef: Tensor, old_grid: Tensor, new_grid: Tensor, degree: int, outside: str, samples):
+    def __init__(
+        self, coef: Tensor, old_grid: Tensor, new_grid: Tensor, degree: int, outside: str, samples: Tensor | None
+    ):
         inner = new_grid[:, degree : new_grid.shape[1] - degree].contiguous()
         cuts = torch.cat([inner, old_grid.clamp(inner[:, :1], inner[:, -1:])], 1).sort(1).values
         first, half = cuts[:, :-1].contiguous(), cuts.diff(dim=1) / 2  # I U
@@ -76,7 +81,7 @@ class _Fit:
         self.interval = interval.flatten()
         self.new, self.target = self._functions(points, first, coef, old_grid, new_grid, outside)  # U Q P, U Q O
 
-        # Every interval has the weight 1 / G, whatever its width: where knots are dense, data are.
+        # Every interval has the weight 1 / G, for any width: where knots are dense, data are.
         share = half / inner.diff(dim=1).gather(1, interval)
         measure = share.view(-1, 1) * (weight / self.intervals)  # U Q
         if samples is None:
@@ -87,10 +92,12 @@ class _Fit:
             gram.diagonal(dim1=1, dim2=2).add_(measure, alpha=RANGE_WEIGHT)
             self.weighted = torch.bmm(self.new.mT, gram)
 
-    def _functions(self, points: Tensor, first: Tensor, coef: Tensor, old_grid: Tensor, new_grid: Tensor, outside: str):
+    def _functions(
+        self, points: Tensor, first: Tensor, coef: Tensor, old_grid: Tensor, new_grid: Tensor, outside: str
+    ) -> tuple[Tensor, Tensor]:
         """The new splines and the old function at points [U, Q] of the cells that begin at first [I, U]."""
         degree, cells = self.degree, len(points)
-        if outside == "zero":  # functions without a coefficient stand beside those that have one
+        if outside == "zero":  # pad by functions with zero coefficients
             more = degree + 1
             low, high = old_grid[:, :1], old_grid[:, -1:]
             low, high = 2 * low - high, 2 * high - low
@@ -113,11 +120,11 @@ class _Fit:
     def solve(self) -> Tensor:
         """[I, F, O]."""
         gram, side = self._sums(torch.cat([self.new, self.target], 2)).tensor_split((self.new.shape[2],), 3)
-        factor = Factor(self._overlapped(gram, self.degree).narrow(2, 0, self.degree + 1))
-        found = factor.solve(self._overlapped(side))
-        # The residual of the function, not of the equations: what is lost there to rounding is then found again.
-        rest = torch.baddbmm(self.target, self.new, self._windows(found, self.interval, self.degree + 1), alpha=-1)
-        return found + factor.solve(self._overlapped(self._sums(rest)))
+        factor = Factor(self._assembled(gram, self.degree).narrow(2, 0, self.degree + 1))
+        coef = factor.solve(self._assembled(side))
+        # One step of iterative refinement, by the residual of the function rather than of the normal equations.
+        residual = torch.baddbmm(self.target, self.new, self._windows(coef, self.interval, self.degree + 1), alpha=-1)
+        return coef + factor.solve(self._assembled(self._sums(residual)))
 
     def _sums(self, values: Tensor) -> Tensor:
         """<B_p, values> in every interval, of values [U, Q, C] at the nodes: [I, G, P, C]."""
@@ -125,8 +132,8 @@ class _Fit:
         sums = torch.segment_reduce(products, "sum", lengths=self.cells, axis=0, unsafe=True)
         return sums.view(self.inputs, self.intervals, *sums.shape[1:])
 
-    def _overlapped(self, parts: Tensor, back: int = 0) -> Tensor:
-        """What intervals give to functions, [I, G, P, C], added up: [I, F, C + back]; the p-th begins at back - p."""
+    def _assembled(self, parts: Tensor, back: int = 0) -> Tensor:
+        """Sum over intervals of their contributions [I, G, P, C]: [I, F, C + back]; the p-th starts at back - p."""
         inputs, intervals, count, width = parts.shape
         rows, columns = intervals + count - 1, width + back
         apart = parts.new_zeros(inputs, count, rows, columns)
@@ -135,14 +142,14 @@ class _Fit:
         return apart.sum(1)
 
     def _windows(self, rows: Tensor, start: Tensor, count: int) -> Tensor:
-        """`count` rows from start [U] on, for every cell: rows [I, F, ...] -> [U, count, ...]."""
+        """`count` rows from row start [U], for every cell: rows [I, F, ...] -> [U, count, ...]."""
         return rows.unfold(1, count, 1)[self.row, start].movedim(-1, 1)
 
 
 def local_functions(x: Tensor, knots: Tensor, degree: int, order: int = 0) -> Tensor:
-    """The K + 1 B-splines of an interval, or their derivatives, as the polynomials that they are there.
+    """The K + 1 non-zero B-splines of an interval, or their derivatives, as polynomials.
 
-    x [U, Q]; knots [U, 2K], half of them on each side of the interval -> [U, Q, K+1], in the order of the functions.
+    x [U, Q]; knots [U, 2K], K on each side of the interval -> [U, Q, K+1], in the order of the functions.
     """
     x, knots = x[..., None], knots[:, None]
     above, below = x - knots.narrow(2, 0, degree), knots.narrow(2, degree, degree) - x  # U Q K
@@ -161,7 +168,7 @@ def local_functions(x: Tensor, knots: Tensor, degree: int, order: int = 0) -> Te
 
 
 def _moments(samples: Tensor, cuts: Tensor, middle: Tensor, half: Tensor, count: int) -> Tensor:
-    """sum_n u^k / N, k < count, over the samples [I, N] of every cell, of which u goes from -1 to 1: [U, count]."""
+    """sum_n u^k / N, k < count, over the samples [I, N] in every cell, u from -1 to 1 in the cell: [U, count]."""
     inputs, rows = samples.shape
     before = torch.searchsorted(samples, cuts)
     before[:, 0], before[:, -1] = 0, rows
@@ -177,10 +184,10 @@ def _moments(samples: Tensor, cuts: Tensor, middle: Tensor, half: Tensor, count:
 
 @lru_cache(maxsize=16)
 def _nodes(count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Nodes and weights of Gauss-Legendre on [-1, 1]; [2 count - 1, count^2] by which moments give sum_n l_p l_q.
+    """Nodes and weights of Gauss-Legendre on [-1, 1]; [2 count - 1, count^2] that maps moments to sum_n l_p l_q.
 
-    From the eigenvectors of the Jacobi matrix (Golub and Welsch, 1969). l_p is the polynomial that is 1 at node p and 0
-    at the others, sum_a inverse[a, p] u^a.
+    From the eigenvectors of the Jacobi matrix (Golub and Welsch, 1969). The Lagrange polynomial l_p, 1 at node p and
+    0 at the others, is sum_a inverse[a, p] u^a.
     """
     k = torch.arange(1, count, dtype=torch.float64, device="cpu")
     side = k / (4 * k * k - 1).sqrt()

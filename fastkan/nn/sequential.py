@@ -1,4 +1,6 @@
-"""KANSequential: KAN layers one after the other, small ones in one call."""
+"""KANSequential: nn.Sequential of KAN layers, small ones as one fused call."""
+
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -9,26 +11,33 @@ from .linear import KANLinear
 
 
 class KANSequential(nn.Sequential):
-    """nn.Sequential of KANLinear layers that runs a small network in one call, forward and backward.
+    """nn.Sequential of KANLinear layers that runs a small network as one fused call, forward and backward.
 
-    What a network of a few nodes costs is PyTorch's overhead per layer. Where every module is a KANLinear with a fused
-    base function and no hooks, and the layers are few and small, all of them are one operator, of which autograd keeps
-    x and the parameters; every order of derivative is there. Else, and under torch.func's transforms and autocast, it
-    is nn.Sequential. The results are the same up to rounding.
+    In a network of a few nodes PyTorch's overhead per layer dominates. If every module is a KANLinear with a fused base
+    function and without hooks, and the layers are few and small, they run as one operator, for which autograd saves x
+    and the parameters; differentiable to every order. Otherwise, and under torch.func's transforms and autocast, this
+    is nn.Sequential. The results are equal up to rounding.
 
-    Args: as nn.Sequential; other modules than KANLinear are welcome, and go one by one.
+    Args: as nn.Sequential; any module but KANLinear makes all of them run one by one.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., I] -> [..., O]."""
-        if (layers := self._layers()) is None:
-            return super().forward(x)
-        functional.check_input(x, layers[0].coef.shape[0])
-        return functional.apply_stack(x, layers, next(iter(self)).backend)
+    if TYPE_CHECKING:
 
-    def _layers(self) -> list[Layer] | None:
-        modules = list(self._modules.values())
-        if not modules or any_global_hook() or any(type(m) is not KANLinear or hooked(m) for m in modules):
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] x as in KANLinear
+        """x [..., I] -> [..., O]."""
+        if (fused := self._fused()) is None:
+            return super().forward(x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] untyped
+        layers, backend = fused
+        functional.check_input(x, layers[0].coef.shape[0])
+        return functional.apply_stack(x, layers, backend)
+
+    def _fused(self) -> tuple[list[Layer], str | None] | None:
+        """The layers for one fused call, and their backend; None where the modules must run one by one."""
+        modules = [m for m in self._modules.values() if type(m) is KANLinear and not hooked(m)]
+        if not modules or len(modules) < len(self._modules) or any_global_hook():
             return None
-        layers = [m.as_layer() for m in modules]
-        return None if None in layers or len({m.backend for m in modules}) > 1 else layers
+        layers = [layer for m in modules if (layer := m.as_layer()) is not None]
+        backend = modules[0].backend
+        return (layers, backend) if len(layers) == len(modules) and all(m.backend == backend for m in modules) else None

@@ -1,26 +1,31 @@
-"""What a KANLinear reads: its own state dicts, of any grid size, and efficient-kan's."""
+"""Loading state dicts into a KANLinear: its own, of any grid size, and efficient-kan's."""
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .grid import snapped
 
+if TYPE_CHECKING:
+    from .linear import KANLinear
 
-def read_state(layer: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> str:
-    """Prepare state_dict, in place, and the KANLinear for an ordinary load; returns a hint for when that fails.
 
-    Keys of efficient-kan (recognised by spline_weight) are renamed and transposed; a scaler that the layer has no
-    parameter for is multiplied into coef. Knots become float64 and lose float32 rounding (grid.snapped). A layer whose
-    only difference is its number of grid intervals takes that of the state dict.
+def read_state(layer: "KANLinear", state_dict: dict[str, Any], prefix: str) -> str:
+    """Prepare state_dict, in place, and the layer for an ordinary load; returns a hint for when that fails.
+
+    Keys of efficient-kan (recognised by spline_weight) are renamed and transposed; a scaler without a parameter in the
+    layer is multiplied into coef. Knots become float64, without float32 rounding (grid.snapped). A layer that differs
+    only in its number of grid intervals is resized.
     """
     if prefix + "spline_weight" in state_dict:
         _rename(layer, state_dict, prefix)
     inputs, functions, outputs = layer.coef.shape
     coef, grid = state_dict.get(prefix + "coef"), state_dict.get(prefix + "grid")
-    found = "no coef and grid"
+    content = "no coef and grid"
     if isinstance(coef, Tensor) and isinstance(grid, Tensor) and coef.dim() == 3 and grid.dim() == 2:
         degree = grid.shape[1] - coef.shape[1] - 1
-        found = f"in_features={coef.shape[0]}, out_features={coef.shape[2]}, spline_order={degree}"
+        content = f"in_features={coef.shape[0]}, out_features={coef.shape[2]}, spline_order={degree}"
         same = (coef.shape[0], coef.shape[2], degree) == (inputs, outputs, layer.spline_order)
         grid_size = coef.shape[1] - degree
         if same and grid_size >= 1 and len(grid) == inputs:
@@ -28,21 +33,21 @@ def read_state(layer: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> 
                 _resize(layer, grid_size)
             state_dict[prefix + "grid"] = grid.double() if grid.is_meta else snapped(grid, *layer.grid_range, degree)
     return (
-        f"{prefix or 'KANLinear'}: the state dict has {found}; the layer has in_features={inputs}, "
+        f"{prefix or 'KANLinear'}: the state dict has {content}; the layer has in_features={inputs}, "
         f"out_features={outputs}, spline_order={layer.spline_order}. Only grid_size may differ."
     )
 
 
-def _resize(layer: nn.Module, grid_size: int) -> None:
+def _resize(layer: "KANLinear", grid_size: int) -> None:
     functions, knots = grid_size + layer.spline_order, grid_size + 2 * layer.spline_order + 1
     coef = layer.coef.new_empty(layer.in_features, functions, layer.out_features)
     layer.coef = nn.Parameter(coef, requires_grad=layer.coef.requires_grad)
     layer.grid = layer.grid.new_empty(layer.in_features, knots)
 
 
-def _rename(layer: nn.Module, state_dict: dict[str, Tensor], prefix: str) -> None:
-    weight = state_dict.pop(prefix + "spline_weight")  # O I F
-    scale = state_dict.pop(prefix + "spline_scaler", None)  # O I
+def _rename(layer: "KANLinear", state_dict: dict[str, Any], prefix: str) -> None:
+    weight: Tensor = state_dict.pop(prefix + "spline_weight")  # O I F
+    scale: Tensor | None = state_dict.pop(prefix + "spline_scaler", None)  # O I
     if layer.spline_scale is not None:
         scale = torch.ones_like(weight[..., 0]) if scale is None else scale
         state_dict[prefix + "spline_scale"] = scale.T.contiguous()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..arguments import index, integer, number
 from ..network.activations import std
-from ..network.edit import costs, length, settled
+from ..network.edit import best_order, swap_costs, wiring_cost
 from ..network.layers.shape import as_list
 from ..network.train import fit as training
 from ..network.train.penalties import penalty
@@ -243,7 +243,7 @@ class MLP(nn.Module):
     @property
     def connection_cost(self) -> Tensor:
         """The sum over all weights of length times absolute value, a scalar. See KAN.connection_cost."""
-        return length([weight.detach().abs() for weight in self.w])
+        return wiring_cost([weight.detach().abs() for weight in self.w])
 
     def swap(self, l: int, i1: int, i2: int) -> None:
         """Exchange two nodes of hidden layer l, without changing the function."""
@@ -256,7 +256,9 @@ class MLP(nn.Module):
     def auto_swap_l(self, l: int) -> None:
         """Swap nodes of hidden layer l, each with the one that reduces connection_cost most, until no swap does."""
         nodes = list(range(self._hidden(l)))
-        self._reorder(l, settled(costs(self.w[l - 1].abs(), self.w[l].abs(), nodes, [[node] for node in nodes])))
+        self._reorder(
+            l, best_order(swap_costs(self.w[l - 1].abs(), self.w[l].abs(), nodes, [[node] for node in nodes]))
+        )
 
     def auto_swap(self) -> None:
         """Reorder the nodes of every hidden layer, first to last, without changing the function."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..arguments import number
-from ..network.plot.figure import axes_of, colours, file_kind, need_matplotlib, write
-from ..network.plot.layout import fitted, texts
+from ..network.plot.figure import axes_of, check_matplotlib, colours, file_kind, write
+from ..network.plot.layout import fit_texts, texts
 
 if TYPE_CHECKING:
     from .mlp import MLP
@@ -42,7 +42,7 @@ def plot(
     Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and without
     data.
     """
-    need_matplotlib()
+    check_matplotlib()
     from matplotlib.collections import LineCollection
 
     if metric not in METRICS:
@@ -57,7 +57,9 @@ def plot(
     if metric == "fa":
         model.attribute()
     width, step = 3 * scale, 1.5 * scale
-    rows = [fitted(row, 14 * scale, width / n, step) for row, n in zip(names, model.width[:: model.depth], strict=True)]
+    rows = [
+        fit_texts(row, 14 * scale, width / n, step) for row, n in zip(names, model.width[:: model.depth], strict=True)
+    ]
     bottom = rows[0].height + 0.15 * scale
     height = bottom + model.depth * step + rows[1].height + 0.15 * scale
     axes = axes_of(fig, ax, (width, height))

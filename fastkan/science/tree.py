@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ..arguments import number
-from ..network.plot.figure import axes_of, colours, file_kind, need_matplotlib, write
-from ..network.plot.layout import Row, fitted, texts
+from ..network.plot.figure import axes_of, check_matplotlib, colours, file_kind, write
+from ..network.plot.layout import Row, fit_texts, texts
 from .molecule import get_molecule, get_tree_node
 
 STYLES = ("tree", "box")
@@ -46,7 +46,7 @@ def plot_tree(
     Returns the matplotlib Figure. Raises ImportError without matplotlib, ValueError for a wrong argument and if the
     model is not finite.
     """
-    need_matplotlib()
+    check_matplotlib()
     if style not in STYLES:
         raise ValueError(f"style={style!r}: expected one of {', '.join(map(repr, STYLES))}")
     if path is not None:
@@ -54,7 +54,7 @@ def plot_tree(
     molecules = get_molecule(model, x, sym_th, verbose)
     names = texts("in_var", in_var or _default(x.shape[1]), range(x.shape[1]), x.shape[1])
     arities, properties = get_tree_node(model, x, molecules, number("sep_th", sep_th, 0.0), skip_sep_test)
-    row = fitted(names, 16, SLOT, STEP)
+    row = fit_texts(names, 16, SLOT, STEP)
     bottom = row.height + 0.15
     width, height = SLOT * max(2, len(names)), bottom + STEP * (len(molecules) - 1) + 0.05
     axes = axes_of(fig, ax, (width, height))

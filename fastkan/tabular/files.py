@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ..network import KAN
-from ..network.checkpoint import content, replaced
+from ..network.checkpoint import atomic_write, content
 from .columns import Preparation
 from .delimited import TableError
 
@@ -25,7 +25,7 @@ class Fitted(NamedTuple):
 def save(fitted: Fitted, path: str | os.PathLike) -> None:
     """Write the file, in one piece. KAN.load reads the network alone from it. Raises OSError."""
     table = {"preparation": fitted.preparation.as_json(), "report": fitted.report}
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         torch.save({**content(fitted.model), ENTRY: json.dumps(table)}, file)
 
 

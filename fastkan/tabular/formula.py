@@ -42,7 +42,7 @@ def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) 
         few = without_small_numbers(formula, symbols, raw, target, allowed / 2)
         powers = (False, True) if model.depth == 1 else (False,)  # of sums of several inputs they would be long
         options = [few, *(sympy.expand(few, multinomial=m, **KEEP) for m in powers)]
-        shortest = min(options, key=count_operations)
+        shortest = rounded = min(options, key=count_operations)
         for digits in DIGITS:
             rounded = significant(shortest, digits)
             if _distance(rounded, symbols, raw, target) <= allowed:

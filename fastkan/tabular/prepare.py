@@ -78,7 +78,7 @@ def prepare(
         if column is None:
             notes.append(f"{f.name}: {_why_useless(f, values[seen, n])}: left out")
             continue
-        read = looked_up(values[:, n], indices(list(f.texts), column.levels)) if f.is_text else values[:, n]
+        read = looked_up(values[:, n], indices(list(f.texts), column.levels or ())) if f.is_text else values[:, n]
         columns.append(column)
         features.append(column.features(read))
     if not columns:

@@ -90,12 +90,11 @@ class Search:
 
     def fit(self, model: KAN, rows: Tensor, lamb: float) -> None:
         """Train with a penalty."""
-        loss = None
-        if self.classes:
 
-            def loss(prediction: Tensor, label: Tensor) -> Tensor:
-                return row_losses(prediction, label, True).mean()
+        def log_loss(prediction: Tensor, label: Tensor) -> Tensor:
+            return row_losses(prediction, label, True).mean()
 
+        loss = log_loss if self.classes else None
         pair = self.data.x[rows], self.data.y[rows]
         model.fit(
             pair, steps=STEPS, lamb=lamb, lamb_entropy=1.0, loss_fn=loss, reg_metric="edge_forward_sum",
@@ -122,7 +121,8 @@ class Search:
 
     def shaped(self) -> KAN:
         """A network of the simplest shape that is not worse than another's, of its best penalty."""
-        best, least, inputs = None, None, None
+        best: tuple[KAN, Tensor] | None = None
+        inputs = None
         for hidden in SHAPES:
             tried = []
             for lamb in PENALTIES:
@@ -134,12 +134,13 @@ class Search:
                 self.fit(model, self.train, lamb)
                 tried.append((model, self.losses(model), lamb))
             model, losses, lamb = min(tried, key=lambda result: float(result[1].mean()))
-            if best is None or worse(least, losses, 2.0):
-                best, least, self.lamb = model, losses, lamb
+            if best is None or worse(best[1], losses, 2.0):
+                best, self.lamb = (model, losses), lamb
             if not hidden and len(self.data.preparation.inputs) > MANY:
-                best.get_act(self.data.x[self.train])
-                inputs = sorted(best.feature_score.topk(MANY).indices.tolist())
-        return best
+                best[0].get_act(self.data.x[self.train])
+                inputs = sorted(best[0].feature_score.topk(MANY).indices.tolist())
+        assert best is not None
+        return best[0]
 
     def new(self, shape: Sequence[int]) -> KAN:
         """A network whose grids follow the data."""
@@ -174,11 +175,10 @@ class Search:
             smaller = self.without(best, best.n_edge - step)
             if smaller is not None:
                 train(smaller)
-                losses = self.losses(smaller)
-            if smaller is None or worse(losses, least):
-                step //= 2
-                continue
-            best = smaller
+                if not worse(self.losses(smaller), least):
+                    best = smaller
+                    continue
+            step //= 2
         return best
 
     def without(self, model: KAN, count: int) -> KAN | None:
@@ -194,7 +194,7 @@ class Search:
     def symbolic(self, model: KAN) -> tuple[KAN | None, bool]:
         """The model with functions on its edges, of the smallest set that is not worse than a larger one; whether it
         is not worse than the splines."""
-        best, least = None, None
+        best: tuple[KAN, Tensor] | None = None
         for lib in LIBRARIES:
             self.tell(f"functions {', '.join(lib)}")
             trial = model.copy()
@@ -205,12 +205,12 @@ class Search:
             except (ValueError, RuntimeError):  # no function is finite on an edge
                 continue
             losses = self.losses(trial)
-            if bool(losses.isfinite().all()) and (best is None or worse(least, losses)):
-                best, least = trial, losses
+            if bool(losses.isfinite().all()) and (best is None or worse(best[1], losses)):
+                best = trial, losses
         if best is None:
             return None, False
-        best = self.pruned(best, lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
-        return best, not worse(self.losses(best), self.losses(model))
+        formula = self.pruned(best[0], lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
+        return formula, not worse(self.losses(formula), self.losses(model))
 
 
 def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fastkan import select
+from fastkan.spec import FAMILIES
 from fastkan.testing import CONTRACTIONS
 
 
@@ -32,7 +33,7 @@ class Recorder(ModuleType):
         return getattr(self.backend, attribute)
 
 
-def skip_if_missing(name: str) -> None:
-    reason = select.missing(name, "cpu", (torch.float32,))
+def skip_if_missing(name: str, family: str = "bspline") -> None:
+    reason = select.missing(name, "cpu", (torch.float32,), FAMILIES.index(family))
     if reason:
         pytest.skip(f"{name}: {reason}")

@@ -1,6 +1,6 @@
 // Row walk: reductions over rows or outputs. A warp takes one input, sorts a batch of its rows by knot span and
 // processes them in that order; lanes are outputs. The coefficients of the current window and their gradients stay in
-// registers, and shift by one function when the window advances. So a batch of some hundred rows reads each
+// registers, and shift by one function when the window advances. So a batch of up to 512 rows reads each
 // coefficient and writes each gradient once, by one owner and in a fixed order.
 //   gradients:       grad_x[n,i] = s sum_o u (sum_k w'_k coef_k + b' base),  grad_coef_k[i,o] = sum_n s w_k u
 //   edge_moments:    sums of |phi|, d, d^2 with phi = sum_k w_k coef_k + b base, d = phi - phi in the first row

@@ -72,7 +72,7 @@ std::string failure;
 size_t shared_bytes;
 std::map<const void*, int> shared_allowed;
 std::map<const void*, BarrierState> barriers;
-std::deque<TmaCopy> layout;  // in flight
+std::deque<TmaCopy> tma_copies;  // in flight
 
 // setjmp instead of swapcontext, which makes a system call.
 void back_to_scheduler() {
@@ -140,15 +140,15 @@ void end_phase(BarrierState& barrier) {
 
 BarrierState& barrier_at(const void* address) {
   const auto found = barriers.find(address);
-  if (found == barriers.end()) fail("no barrier was made there");
+  if (found == barriers.end()) fail("no barrier was initialised there");
   return found->second;
 }
 
 // Writes a tile with 128-byte swizzle, zeros outside of the tensor.
-void deliver(const TmaCopy& box) {
-  const fastkan::TensorLayout& b = box.layout;
+void complete(const TmaCopy& copy) {
+  const fastkan::TensorLayout& b = copy.layout;
   unsigned straight = 0;
-  const unsigned begin = shared_offset(box.to);
+  const unsigned begin = shared_offset(copy.to);
   int d[4];
   for (d[3] = 0; d[3] < b.tile[3]; ++d[3])
     for (d[2] = 0; d[2] < b.tile[2]; ++d[2])
@@ -158,26 +158,26 @@ void deliver(const TmaCopy& box) {
           int64_t from = 0;
           bool there = true;
           for (int k = 0; k < 4; ++k) {
-            const int64_t at = box.at[k] + d[k];
+            const int64_t at = copy.at[k] + d[k];
             there = there && at >= 0 && at < b.size[k];
             from += at * b.stride[k];
           }
           const uint16_t number = there ? static_cast<const uint16_t*>(b.data)[from] : 0;
           memcpy(fastkan_shared + (to ^ (to >> 7 & 7) << 4), &number, 2);
         }
-  BarrierState& barrier = barrier_at(box.barrier);
+  BarrierState& barrier = barrier_at(copy.barrier);
   barrier.bytes -= straight;
   end_phase(barrier);
 }
 
 // Completes some of the copies in flight, in random order; all of them if `all`.
-void deliver_all(bool all) {
-  while (!layout.empty()) {
+void complete_tma_copies(bool all) {
+  while (!tma_copies.empty()) {
     random_state = random_state * 1664525 + 1013904223;
     if (!all && random_state >> 30 != 0) return;
-    const size_t which = (random_state >> 8) % layout.size();
-    deliver(layout[which]);
-    layout.erase(layout.begin() + static_cast<std::ptrdiff_t>(which));
+    const size_t which = (random_state >> 8) % tma_copies.size();
+    complete(tma_copies[which]);
+    tma_copies.erase(tma_copies.begin() + static_cast<std::ptrdiff_t>(which));
   }
 }
 
@@ -213,8 +213,8 @@ bool release_waiting(unsigned count) {
     release(State::waits_for_block, 0, count);
     any = true;
   }
-  if (!any && !layout.empty()) {
-    deliver_all(true);
+  if (!any && !tma_copies.empty()) {
+    complete_tma_copies(true);
     any = true;
   }
   return any;
@@ -224,10 +224,10 @@ void run_block(unsigned count) {
   memset(fastkan_shared, 0xff, shared_bytes);
   prepare(count);
   barriers.clear();
-  layout.clear();
+  tma_copies.clear();
   while (failure.empty() && count_of(State::done, 0, count) != count) {
     random_state = random_state * 1664525 + 1013904223;
-    deliver_all(false);
+    complete_tma_copies(false);
     const unsigned first = (random_state >> 8) % count, step = random_state >> 31 ? 1 : count - 1;
     for (unsigned k = 0, t = first; k < count; ++k, t = (t + step) % count)
       if (fibers[t].state == State::ready) resume(t);
@@ -253,7 +253,7 @@ void wait_for_block() {
 void init_barrier(const void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0}; }
 void arrive(const void* at, int announced) {
   BarrierState& barrier = barrier_at(at);
-  if (barrier.missing == 0) fail("more arrive at a barrier than it waits for");
+  if (barrier.missing == 0) fail("more arrivals at a barrier than it expects");
   barrier.bytes += announced;
   --barrier.missing;
   end_phase(barrier);
@@ -268,7 +268,7 @@ void wait_for_barrier(const void* barrier, int parity) {
 void start_tma_copy(void* shared, const fastkan::TensorLayout& of, const int* at, const void* barrier) {
   expect_aligned(shared, 1024);
   expect_aligned(of.data, 16);
-  layout.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier});
+  tma_copies.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier});
 }
 void named_barrier_sync(int which, unsigned count) {
   if (which < 1 || which > 15) fail("no such barrier");
@@ -321,8 +321,8 @@ unsigned shared_offset(const void* shared) {
 void fence_for_wgmma() { fibers[current].copies_fenced = true; }
 void wgmma_fence() { fibers[current].registers_fenced = true; }
 void start_product(const Product& product) {
-  if (!fibers[current].copies_fenced) fail("wgmma reads copies that were not copies_fenced to it");
-  if (!fibers[current].registers_fenced) fail("wgmma takes registers that were not copies_fenced to it");
+  if (!fibers[current].copies_fenced) fail("wgmma reads copies that are not fenced for it");
+  if (!fibers[current].registers_fenced) fail("wgmma reads registers that are not fenced for it");
   fibers[current].products.push_back(product);
 }
 void wgmma_wait() {
@@ -339,7 +339,7 @@ void wgmma_wait() {
 const void* right_number(uint64_t descriptor, int k, int n) {
   const auto field = [&](int bit) { return static_cast<unsigned>(descriptor >> bit & 0x3fff) * 16; };
   if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0 || field(0) % 1024 != 0)
-    fail("wgmma is setting of a layout that is not emulated");
+    fail("a wgmma descriptor has a layout that is not emulated");
   const unsigned straight = field(0) + n / 64 * field(16) + k / 8 * field(32) + k % 8 * 128 + n % 64 * 2;
   return fastkan_shared + (straight ^ (straight >> 7 & 7) << 4);
 }
@@ -380,14 +380,14 @@ void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void
 // FASTKAN_EMULATED_MAJOR: compute capability. FASTKAN_EMULATED_RATIO: rate of float32 relative to float64.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
   struct Setting {
-    const char* by;
-    int otherwise;
+    const char* variable;
+    int fallback;
   };
   const Setting setting = which == cudaDevAttrMultiProcessorCount      ? Setting{"FASTKAN_EMULATED_PROCESSORS", 1}
                           : which == cudaDevAttrComputeCapabilityMajor ? Setting{"FASTKAN_EMULATED_MAJOR", 8}
                                                                        : Setting{"FASTKAN_EMULATED_RATIO", 2};
-  const char* wanted = std::getenv(setting.by);
-  *value = wanted ? std::atoi(wanted) : setting.otherwise;
+  const char* wanted = std::getenv(setting.variable);
+  *value = wanted ? std::atoi(wanted) : setting.fallback;
   return cudaSuccess;
 }
 

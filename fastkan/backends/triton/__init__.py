@@ -9,10 +9,12 @@ import os
 import torch
 
 from ... import ops
+from ...spec import FAMILIES
 
 _NAMESPACE = "fastkan_triton"
 _INSTALLED = importlib.util.find_spec("triton") is not None  # at import: torch.compile cannot trace find_spec
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_FAMILIES = ("bspline", "rbf", "chebyshev")  # others may be on the reference alone
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
@@ -26,6 +28,8 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no Triton kernels for {dtype}"
+    if FAMILIES[family] not in _FAMILIES:
+        return f"no Triton kernels for family {FAMILIES[family]!r}"
     return None
 
 

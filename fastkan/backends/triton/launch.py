@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 from ...spec import FAMILIES, Spec
 from . import plan
@@ -33,7 +34,7 @@ _TYPES = {
 # Autotuning key: arguments, beside dtypes, on which the fastest tiles may depend.
 _TUNED_BY = ("BUCKET", "I", "O", "F", "SPEC", "ORDER", "X_ORDER", "PRECISION", "SPLITS")
 _FAMILIES = {"bspline": BSPLINE, "rbf": RBF, "chebyshev": CHEBYSHEV}
-INTERPRETED = triton.knobs.runtime.interpret
+INTERPRETED = knobs.runtime.interpret
 
 
 class Contraction(NamedTuple):
@@ -192,7 +193,7 @@ def _backward(
     grad_base = like.new_empty(inputs if with_base else 0, outputs)
     results = grad_x, grad_coef, grad_base
     if 0 in (rows, inputs, outputs):
-        return tuple(t.zero_() for t in results)
+        return grad_x.zero_(), grad_coef.zero_(), grad_base.zero_()
     c = Contraction.of(spec, order, grid, x, s, base_weight, u, grad_coef, like)
     gather = plan.gathers(c.family, spec, functions, c.operand)
     is_sorted = with_coef and gather

@@ -7,6 +7,7 @@ registers and shared memory (bench/ahead.py).
 import functools
 import os
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import torch
 import triton
@@ -235,7 +236,10 @@ def candidates(tiles: Tiles) -> tuple[Tiles, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _fitted(tiles: Tiles, **sizes: int) -> Tiles:
+_AnyTiles = TypeVar("_AnyTiles", bound=Tiles)
+
+
+def _fitted(tiles: _AnyTiles, **sizes: int) -> _AnyTiles:
     """Tiles reduced to the size of the dimensions, but at least 16, which tl.dot requires."""
     fit = {name: min(getattr(tiles, name), max(16, triton.next_power_of_2(size))) for name, size in sizes.items()}
     return replace(tiles, **fit)

@@ -7,7 +7,7 @@ import os
 import torch
 
 from ...network import KAN
-from ...network.checkpoint import replaced
+from ...network.checkpoint import atomic_write
 from .convert import arity, check_common, from_pykan_state, to_pykan_state
 
 ARGUMENTS = (
@@ -74,10 +74,10 @@ def save_checkpoint(model: KAN, path: str | os.PathLike, number: str = "0.0") ->
     }  # fmt: skip
     for l, layer in enumerate(model.symbolic_fun):
         config[f"symbolic.funs_name.{l}"] = layer.funs_name
-    with replaced(f"{path}_config.yml") as file:
+    with atomic_write(f"{path}_config.yml") as file:
         file.write("".join(f"{key}: {_yaml(value)}\n" for key, value in config.items()).encode())
     for ending, content in (("state", to_pykan_state(model)), ("cache_data", model.cache_data)):
-        with replaced(f"{path}_{ending}") as file:
+        with atomic_write(f"{path}_{ending}") as file:
             torch.save(content, file)
 
 

@@ -90,14 +90,14 @@ class MultKAN(KAN):
             print(f"checkpoint directory created: {ckpt_path}")
             self.history = Steps.new(ckpt_path)
         elif auto_save:
-            self._history = Steps(ckpt_path).branch(self._number)
+            Steps(ckpt_path).branch(self._number).attach(self)
 
     @classmethod
     def from_kan(cls, model: KAN, ckpt_path: str | os.PathLike = "./model", number: str = "0.0") -> "MultKAN":
         """A MultKAN that shares the parameters of a KAN, without a history."""
         new = cls.__new__(cls)
         new.__dict__.update(model.__dict__)
-        new.save_act, new.ckpt_path, new._number, new._history = True, ckpt_path, number, None
+        new.save_act, new.ckpt_path, new._number, new.history = True, ckpt_path, number, None
         return new
 
     forward = caching_input(KAN.forward)
@@ -123,9 +123,9 @@ class MultKAN(KAN):
     @auto_save.setter
     def auto_save(self, value: bool) -> None:
         if value and self.history is None:
-            self._history = Steps(self.ckpt_path).branch(self._number)
+            Steps(self.ckpt_path).branch(self._number).attach(self)
         elif not value:
-            self._number, self._history = self._now, None
+            self._number, self.history = self._now, None
 
     @property
     def _now(self) -> str:

@@ -40,7 +40,7 @@ def cache_input(model: CachingModel, x: Tensor) -> None:
     """
     if torch.compiler.is_exporting() or by_jit():
         return
-    model._record, model.last_forward = None, None
+    model.last_activations, model.last_forward = None, None
     if torch.compiler.is_compiling():
         model.cache_data = None if by_func() else x.detach()
         return
@@ -90,7 +90,7 @@ def lazy_activations(cls: type[nn.Module], name: str) -> property:
     activations = getattr(cls, name)
 
     def read(model):
-        if model._record is None and model.cache_data is not None:
+        if model.last_activations is None and model.cache_data is not None:
             check_unchanged(model)
             model.get_act()
         return activations.fget(model)

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from ...network.checkpoint import replaced
+from ...network.checkpoint import atomic_write
 from ...network.history import Entry, History
 from . import checkpoint
 
@@ -53,7 +53,7 @@ class Steps(History):
         """The model in the state of this number or label, with a history that continues from there."""
         number = self.find(name)
         found = self.model_class.from_kan(checkpoint.read(self._path(number), **options)[0], self.folder, number)
-        found._history = self.branch(number)
+        self.branch(number).attach(found)
         return found
 
     def _path(self, number: str) -> str:
@@ -68,7 +68,7 @@ class Steps(History):
         checkpoint.save_checkpoint(model, self._path(number), number)
 
     def _log(self, entries: list[Entry]) -> None:
-        with replaced(os.path.join(self.folder, LOG)) as file:
+        with atomic_write(os.path.join(self.folder, LOG)) as file:
             file.write((_text(entries) + "\n").encode())
 
 

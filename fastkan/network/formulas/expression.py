@@ -1,18 +1,22 @@
-"""symbolic_formula: what a network computes, as SymPy expressions."""
+"""symbolic_formula: a symbolic network as SymPy expressions."""
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ...arguments import integer, number
 from ..layers.library import get_symbolic
-from .simplify import real, replaced, rounded, simplified, snapped
+from .simplify import round_numbers, shortest_form, snap_numbers, substitute, with_real_symbols
 
-SECONDS = 10.0  # for simplify=True
-TOLERANCE = 1e-6  # for snap=True
+if TYPE_CHECKING:
+    from ..model import KAN
+
+SECONDS = 10.0  # of simplify=True
+TOLERANCE = 1e-6  # of snap=True
 
 
 def symbolic_formula(
-    model,
+    model: "KAN",
     var: Sequence | None = None,
     normalizer: Sequence | None = None,
     output_normalizer: Sequence | None = None,
@@ -22,29 +26,29 @@ def symbolic_formula(
     snap: bool | float = False,
     numeric: str = "error",
 ) -> tuple[list, list]:
-    """The outputs as SymPy expressions of the inputs; exact: lambdified, they are the model to rounding.
+    """The outputs as SymPy expressions of the inputs; exact: lambdified, they equal the model to rounding.
 
         (formula,), inputs = model.symbolic_formula()
         sympy.latex(formula)                              # for a paper
-        sympy.lambdify(inputs, formula)(*x.numpy().T)     # what model(x) is
+        sympy.lambdify(inputs, formula)(*x.numpy().T)     # equals model(x)
 
     Args:
         var: the inputs: a name or a SymPy symbol or expression for each column of x, or for each column that is read
             (input_id, after prune_input). Names may be LaTeX, such as r"\\theta_0". By default x_1, x_2, ... Symbols
-            are taken as they are: SymPy goes further with sympy.symbols("x y", real=True), as simplify does itself.
-        normalizer: (mean, std) of the inputs, where the model was trained on (x - mean) / std; lists as long as var.
-        output_normalizer: (mean, std) of the outputs, where it was trained on (y - mean) / std.
-        floating_digit: digits after the point to round numbers to.
-        simplify: let SymPy simplify, for 10 seconds at most or as many as given.
-        snap: write numbers that are near a small fraction or a small fraction of pi as that, to 1e-6 or the tolerance
-            given, relative above 1; redundant numbers, as in c sqrt(a x + b), are put where that succeeds.
-        numeric: "error", or "function" for an undefined function phi_l_i_j of every edge that is not purely symbolic.
+            keep their assumptions: SymPy simplifies more with sympy.symbols("x y", real=True), as simplify does itself.
+        normalizer: (mean, std) of the inputs, if the model was trained on (x - mean) / std; lists as long as var.
+        output_normalizer: (mean, std) of the outputs, if it was trained on (y - mean) / std.
+        floating_digit: number of decimals to round numbers to.
+        simplify: let SymPy simplify, for at most 10 or the given number of seconds.
+        snap: replace numbers near a small fraction, or a small fraction of pi, by it, to 1e-6 or the given tolerance,
+            relative above 1; redundant numbers, as in c sqrt(a x + b), are moved to where that succeeds.
+        numeric: "error", or "function" for an undefined function phi_l_i_j on every edge with a numeric branch.
 
     Returns:
         the expressions, one for each output, and the inputs: var, or the symbols of all columns of x.
 
     Raises:
-        ValueError: an edge has a numeric branch that is on (the message names the edges), or a wrong argument.
+        ValueError: edges have a numeric branch (the message lists them), or a wrong argument.
         ImportError: SymPy is not installed.
     """
     sympy = import_sympy()
@@ -55,35 +59,38 @@ def symbolic_formula(
     seconds = number("simplify", SECONDS if simplify is True else float(simplify), 0.0)
     tolerance = number("snap", TOLERANCE if snap is True else float(snap), 0.0)
     if numeric == "error":
-        _all_symbolic(model)
+        _check_symbolic(model)
     inputs = _inputs(sympy, model, var)
-    acts, _, back = _flow(sympy, model, inputs, normalizer, output_normalizer)
+    acts, _, back = _node_values(sympy, model, inputs, normalizer, output_normalizer)
     values = [sympy.sympify(value) for value in acts[-1]]
     if tolerance:
-        values = [snapped(value, tolerance) for value in values]
+        values = [snap_numbers(value, tolerance) for value in values]
     if seconds:
-        values = [simplified(value, seconds / len(values)) for value in values]
+        values = [shortest_form(value, seconds / len(values)) for value in values]
     if floating_digit is not None:
-        values = [rounded(value, floating_digit) for value in values]
-    return [replaced(value, back) for value in values], inputs
+        values = [round_numbers(value, floating_digit) for value in values]
+    return [substitute(value, back) for value in values], inputs
 
 
 def node_formulas(
-    model, var: Sequence | None = None, normalizer: Sequence | None = None, output_normalizer: Sequence | None = None
+    model: "KAN",
+    var: Sequence | None = None,
+    normalizer: Sequence | None = None,
+    output_normalizer: Sequence | None = None,
 ) -> tuple[list[list], list[list]]:
-    """What every node is, as SymPy expressions; the arguments are those of symbolic_formula, and so are the errors.
+    """All nodes as SymPy expressions; arguments and errors as symbolic_formula.
 
-    Returns: of every layer of nodes the list of its nodes, the first being the inputs as they enter and the last the
-        outputs; of every layer but the first the list of its subnodes, which multiplication nodes are products of.
+    Returns: the nodes of every layer, from the inputs to the outputs; and the subnodes of every layer but the first.
     """
     sympy = import_sympy()
-    _all_symbolic(model)
-    *parts, back = _flow(sympy, model, _inputs(sympy, model, var), normalizer, output_normalizer)
-    return tuple([[replaced(sympy.sympify(v), back) for v in layer] for layer in part] for part in parts)
+    _check_symbolic(model)
+    *parts, back = _node_values(sympy, model, _inputs(sympy, model, var), normalizer, output_normalizer)
+    acts, premult = ([[substitute(sympy.sympify(v), back) for v in layer] for layer in part] for part in parts)
+    return acts, premult
 
 
 def import_sympy():
-    """SymPy, or an ImportError that says how it is had."""
+    """The module sympy; ImportError with how to install it."""
     try:
         import sympy
     except ImportError:
@@ -91,9 +98,11 @@ def import_sympy():
     return sympy
 
 
-def _flow(sympy, model, inputs: list, normalizer, output_normalizer) -> tuple[list[list], list[list], dict]:
-    """The values of the nodes and of the subnodes, layer by layer, of real symbols; and what these stand for."""
-    values, back = real(*inputs)
+def _node_values(
+    sympy, model: "KAN", inputs: list, normalizer: Sequence | None, output_normalizer: Sequence | None
+) -> tuple[list[list], list[list], dict]:
+    """The nodes and subnodes of every layer as expressions of real symbols, and a table of the original symbols."""
+    values, back = with_real_symbols(*inputs)
     if normalizer is not None:
         mean, std = statistics("normalizer", normalizer, len(inputs))
         values = [(x - sympy.Float(m)) / sympy.Float(s) for x, m, s in zip(values, mean, std, strict=True)]
@@ -111,8 +120,8 @@ def _flow(sympy, model, inputs: list, normalizer, output_normalizer) -> tuple[li
     return acts, premult, back
 
 
-def _sum(sympy, model, l: int, j: int, values: list):
-    """The sum over the edges into subnode j."""
+def _sum(sympy, model: "KAN", l: int, j: int, values: list):
+    """The sum over the edges of layer l into subnode j."""
     symbolic = model.symbolic_fun[l]
     on, mask = model.act_fun[l].edge_mask[:, j].tolist(), symbolic.edge_mask[j].tolist()
     terms = []
@@ -121,16 +130,16 @@ def _sum(sympy, model, l: int, j: int, values: list):
             terms.append(sympy.Function(f"phi_{l}_{i}_{j}")(x))
         elif mask[i] and model.symbolic_enabled:
             a, b, c, d = affine
-            name = symbolic._names[j][i]
-            value = sympy.S.Zero if name == "0" else _applied(sympy, name, _linear(sympy, x, a, b))
+            name = symbolic.funs_name[j][i]
+            value = sympy.S.Zero if name == "0" else _apply(sympy, name, _linear(sympy, x, a, b))
             terms.append(_linear(sympy, _linear(sympy, value, c, d), mask[i], 0.0))
     return sympy.Add(*terms)
 
 
-def _applied(sympy, name: str, x):
-    """A function of the library at x, as it is: SymPy's look for a simpler form can take minutes."""
+def _apply(sympy, name: str, x):
+    """A function of the library at x, not evaluated: SymPy's evaluation can take minutes."""
     z = sympy.Dummy(real=True)
-    return replaced(get_symbolic(name).sympy_fn(z), {z: x})
+    return substitute(get_symbolic(name).sympy_fn(z), {z: x})
 
 
 def _affine(sympy, values: list, scale, bias) -> list:
@@ -139,12 +148,12 @@ def _affine(sympy, values: list, scale, bias) -> list:
 
 
 def _linear(sympy, x, a: float, b: float):
-    """a x + b, without numbers that do nothing."""
+    """a x + b, without a factor 1 or a summand 0."""
     scaled = x if a == 1 else sympy.Float(a) * x if a else sympy.S.Zero
     return scaled + sympy.Float(b) if b else scaled
 
 
-def _inputs(sympy, model, var: Sequence | None) -> list:
+def _inputs(sympy, model: "KAN", var: Sequence | None) -> list:
     if var is None:
         return [sympy.Symbol(f"x_{column + 1}") for column in range(model.in_features)]
     names = list(var)
@@ -158,7 +167,7 @@ def _inputs(sympy, model, var: Sequence | None) -> list:
 
 
 def statistics(name: str, pair: Sequence, count: int) -> tuple[list[float], list[float]]:
-    """(mean, std) as lists of so many finite numbers, no std 0; ValueError otherwise."""
+    """(mean, std) as lists of `count` finite numbers, no std 0; ValueError otherwise."""
     if len(pair) != 2:
         raise ValueError(f"{name}={pair!r}: expected (mean, std)")
     mean, std = ([float(value) for value in part] for part in pair)
@@ -167,11 +176,11 @@ def statistics(name: str, pair: Sequence, count: int) -> tuple[list[float], list
     return mean, std
 
 
-def _all_symbolic(model) -> None:
+def _check_symbolic(model: "KAN") -> None:
     numeric = [(l, i, j) for l, layer in enumerate(model.act_fun) for i, j in (layer.edge_mask != 0).nonzero().tolist()]
     if numeric:
         shown = ", ".join(map(str, numeric[:10])) + (f" and {len(numeric) - 10} more" if len(numeric) > 10 else "")
         raise ValueError(
-            f"edges (l, i, j) {shown} have a numeric branch: expected symbolic ones alone; fix_symbolic and "
-            "auto_symbolic make them so, remove_edge and prune take them away, numeric='function' leaves them open"
+            f"edges (l, i, j) {shown} have a numeric branch: expected symbolic edges only; use fix_symbolic or "
+            "auto_symbolic, remove the edges by remove_edge or prune, or keep them as functions by numeric='function'"
         )

@@ -1,4 +1,4 @@
-"""Which function an edge looks like: fits of the whole library, ranked by quality against complexity."""
+"""Suggestions of functions for edges: fits of the whole library, ranked by error and complexity."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,11 +11,11 @@ from ..layers.library import SymbolicFunction
 from .edge_fit import Fit, fit_symbolic
 from .redundant_parameters import symmetry
 
-ABOUT = 0.05  # bits; losses that differ by less say nothing
+TIE = 0.05  # bits: losses that differ by less are equal
 
 
 class Candidate(NamedTuple):
-    """A function for an edge, y = c f(a x + b) + d with affine = (a, b, c, d); the smaller the loss, the better."""
+    """A function for an edge, y = c f(a x + b) + d with affine = (a, b, c, d); a smaller loss is better."""
 
     name: str
     r2: float
@@ -25,7 +25,7 @@ class Candidate(NamedTuple):
 
 
 def r2_bits(r2: Tensor) -> Tensor:
-    """log2(1 + 1e-5 - r2): what is left unexplained, in bits; pykan's r2_loss_fun."""
+    """log2(1 + 1e-5 - r2): the unexplained variance in bits; pykan's r2_loss_fun."""
     return torch.log2(1 + 1e-5 - r2)
 
 
@@ -42,17 +42,16 @@ def suggest(
 ) -> list[list[Candidate]]:
     """The `topk` best functions for every edge, best first.
 
-    The loss is pykan's, weight_simple c_loss_fun(complexity) + (1 - weight_simple) r2_loss_fun(r2). Of equal losses the
-    smaller complexity goes first, then the larger r2, then the order in the library. But of losses that are within 0.05
-    of the least, the function with the fewest parameters goes first: x^2 has one beside c and d, and sin, which looks
-    like it near its maximum, has two.
+    The loss is pykan's, weight_simple c_loss_fun(complexity) + (1 - weight_simple) r2_loss_fun(r2). Equal losses are
+    ordered by complexity, then r2, then the order in the library. Among losses within 0.05 of the lowest, the function
+    with the fewest parameters is first: x^2 has one beside c and d, and sin, which is similar near its maximum, two.
 
     Args:
         x: [N] or [N, E]; y: [N, E], or [N] for one edge.
         lib, options: as in fit_symbolic.
         weight_simple: from 0, the best fit, to 1, the simplest function.
-        topk: how many, None for all.
-        r2_loss_fun: r2 [E, n_functions] -> bits. c_loss_fun: complexities [n_functions] -> bits, by default themselves.
+        topk: number of functions, None for all.
+        r2_loss_fun: r2 [E, n_functions] -> bits. c_loss_fun: complexities [n_functions] -> bits, by default unchanged.
 
     Returns:
         E lists of candidates.
@@ -78,28 +77,26 @@ def rank(
     dtype: torch.dtype = torch.float64,
     r2_threshold: float = 0.0,
 ) -> list[list[Candidate]]:
-    """suggest, of fits that are there already. Functions whose numbers dtype can't carry have an infinite loss, and
-    those of an r2 below r2_threshold come after all others."""
+    """suggest for existing fits. Functions that can't be computed in dtype have an infinite loss; functions with r2
+    below r2_threshold come last."""
     _check_weight(weight_simple)
     complexity = torch.tensor([f.complexity for f in fit.functions], dtype=torch.float64, device=fit.r2.device)
     bits = complexity if c_loss_fun is None else c_loss_fun(complexity)
     loss = weight_simple * bits + (1 - weight_simple) * r2_loss_fun(fit.r2)
-    loss = loss.masked_fill(~(fit.r2.isfinite() & fit.carried(dtype)), math.inf).tolist()
+    loss = loss.masked_fill(~(fit.r2.isfinite() & fit.is_representable(dtype)), math.inf).tolist()
     r2, affine, cost = fit.r2.tolist(), fit.affine.tolist(), complexity.tolist()
     redundant = [sum(symmetry(f.torch_fn)[:2]) for f in fit.functions]
     ranked = []
     for edge in range(len(r2)):
-        poor = [max(r, 0.0) < r2_threshold for r in r2[edge]]
-        order = sorted(range(len(cost)), key=lambda i: (poor[i], loss[edge][i], cost[i], -r2[edge][i]))
-        about = [i for i in order if loss[edge][i] <= loss[edge][order[0]] + ABOUT and poor[i] == poor[order[0]]]
-        about.sort(key=lambda i: redundant[i], reverse=True)
-        order = (about + order[len(about) :])[:topk]
-        ranked.append(
-            [
-                Candidate(fit.functions[i].name, r2[edge][i], cost[i], loss[edge][i], tuple(affine[edge][i]))
-                for i in order
-            ]
-        )
+        keys = [(max(r2[edge][i], 0.0) < r2_threshold, loss[edge][i], cost[i], -r2[edge][i]) for i in range(len(cost))]
+        order = sorted(range(len(cost)), key=keys.__getitem__)
+        below, lowest, *_ = keys[order[0]]
+        tied = [i for i in order if loss[edge][i] <= lowest + TIE and keys[i][0] == below]
+        tied.sort(key=lambda i: redundant[i], reverse=True)
+        order = (tied + order[len(tied) :])[:topk]
+        ranked.append([
+            Candidate(fit.functions[i].name, r2[edge][i], cost[i], loss[edge][i], tuple(affine[edge][i])) for i in order
+        ])  # fmt: skip
     return ranked
 
 

@@ -1,7 +1,8 @@
-"""The names of a layer's functions as numbers in a state dict: averages of the same names are these names again.
+"""Encoding of the names of a layer's functions as a tensor in a state dict that survives averages and casts.
 
-Averages, casts and moving averages of state dicts treat all their tensors alike. Names survive that as small integers,
-and a checksum, whose bits are numbers too, tells where different names, or numbers too coarse, were mixed.
+Averages, moving averages and casts of state dicts treat all tensors alike. Names are stored as small integers, whose
+average over equal names is the same again, with a checksum, stored as bits, that detects averages over different names
+and rounding.
 """
 
 import json
@@ -12,52 +13,52 @@ import torch
 from torch import Tensor
 
 CHECK = 32
-BLOCK = 256  # of text: the table of names is filled up, so that layers of one shape have states of one length
+BLOCK = 256  # bytes: the table of names is padded, so that layers of one shape have states of one length
 SPOILED = (
-    "these numbers hold no names of functions: they are an average of models that have different functions on their "
-    "edges, or were rounded; expected those of one model, or an average of models with the same functions"
+    "the names of functions can't be decoded: the state is an average of models with different functions on their "
+    "edges, or was rounded; expected the state of one model, or an average of models with the same functions"
 )
 
 
 def encode(names: list[list[str]]) -> Tensor:
-    """[O][I] names -> their checksum, the place of every name in a table, and the table as text: 1-D, float64."""
+    """Names [O][I] as a checksum, the index of every name in a table, and the table as text: 1-D, float64."""
     table = ["0", *sorted({name for row in names for name in row} - {"0"})]
     text = json.dumps(table).encode()
-    places = {name: place for place, name in enumerate(table)}
-    numbers = [places[name] for row in names for name in row] + list(text.ljust(-(-len(text) // BLOCK) * BLOCK))
+    indices = {name: n for n, name in enumerate(table)}
+    numbers = [indices[name] for row in names for name in row] + list(text.ljust(-(-len(text) // BLOCK) * BLOCK))
     return torch.tensor(_check(numbers) + numbers, dtype=torch.float64)
 
 
 def decode(state: Tensor, outputs: int, inputs: int) -> list[list[str]]:
-    """The reverse, also of an average or a cast; or of the bytes of the names' JSON, as they once were saved.
+    """The names [O][I] in a state, also after an average or a cast; also reads the older format, bytes of JSON.
 
-    Raises ValueError where they are no names, or not those of so many edges.
+    Raises ValueError for a state that can't be decoded or has another number of edges.
     """
     numbers = _integers(state)
     try:
         names = json.loads(bytes(numbers)) if numbers[:1] == [ord("[")] else _read(numbers, outputs, inputs)
-        fitting = len(names) == outputs and all(len(row) == inputs for row in names)
+        matches = len(names) == outputs and all(len(row) == inputs for row in names)
     except (ValueError, TypeError):
         raise ValueError(SPOILED) from None
-    if not fitting:
-        raise ValueError(f"these are functions of another number of edges: expected {outputs} x {inputs}")
+    if not matches:
+        raise ValueError(f"the state has the functions of another number of edges: expected {outputs} x {inputs}")
     return names
 
 
 def _read(numbers: list[int], outputs: int, inputs: int) -> list[list[str]]:
-    """No names where there are those of another number of edges."""
-    found, numbers = numbers[:CHECK], numbers[CHECK:]
-    if found != _check(numbers):
+    """The names; an empty list where the state has another number of edges."""
+    check, numbers = numbers[:CHECK], numbers[CHECK:]
+    if check != _check(numbers):
         raise ValueError(SPOILED)
-    places, text = numbers[: outputs * inputs], numbers[outputs * inputs :]
+    indices, text = numbers[: outputs * inputs], numbers[outputs * inputs :]
     if not text or len(text) % BLOCK or text[0] != ord("["):
         return []
     table = json.loads(bytes(text))
-    return [[table[place] for place in places[j * inputs : (j + 1) * inputs]] for j in range(outputs)]
+    return [[table[n] for n in indices[j * inputs : (j + 1) * inputs]] for j in range(outputs)]
 
 
 def _integers(state: Tensor) -> list[int]:
-    """Rounding errors of a few operations are taken away; ValueError where there is more than that."""
+    """The state rounded to integers; ValueError where they differ by more than the rounding of a few operations."""
     if not state.is_floating_point():
         return state.flatten().tolist()
     values = state.detach().flatten().double()

@@ -1,8 +1,7 @@
-"""KANLayer: the numeric branch of a layer, in pykan's names and shapes, on the fused one."""
+"""KANLayer: the numeric branch of a layer, with pykan's names and shapes, built on KANLinear."""
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,8 +10,6 @@ from torch.utils.checkpoint import checkpoint
 from ... import functional
 from ...arguments import integer, number
 from ...basis.base import BASES
-from ...basis.bspline import bspline_features, uniform_knots
-from ...nn import KANLinear
 from ...nn.computed import set_computed
 from ...nn.hooks import any_global_hook, hooked
 from ...nn.module import Module
@@ -20,74 +17,40 @@ from ...nn.view import view_of
 from ...snapshot import Snapshot, readable
 from ...spec import MAX_DEGREE
 from ...transforms import by_func
+from .edge_linear import EdgeLinear, Start, first_mask
 from .state_dict import prepare_numeric
 
-# Inputs whose functions are evaluated in one call.
-BLOCK = 8
-# Features that autograd may keep for the way back.
-KEPT = 1 << 18
-
-
-class Start(NamedTuple):
-    """How the parameters of a KANLayer start: its arguments of these names."""
-
-    noise_scale: float
-    scale_base_mu: float
-    scale_base_sigma: float
-    scale_sp: float
-    sparse_init: bool
-
-
-class EdgeLinear(KANLinear):
-    """The KANLinear of a KANLayer, which starts as pykan's layers do."""
-
-    def __init__(self, start: Start, generator: torch.Generator | None, *args, **options):
-        self.start = start
-        super().__init__(*args, enable_standalone_scale_spline=True, generator=generator, **options)
-
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Back to the start: random parameters, and a uniform grid of the present size on grid_range.
-
-        Random numbers come from generator, on the CPU, in the order and precision in which pykan draws them: its seed
-        gives its network.
-        """
-        start, size, degree = self.start, self.grid_size, self.spline_order
-        inputs, outputs = self.in_features, self.out_features
-        grid = uniform_knots(*self.grid_range, size, degree, device="cpu")[None]
-        self.grid.copy_(grid.expand_as(self.grid))
-        noise = (torch.rand(size + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * start.noise_scale
-        phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
-        self.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / size))
-        draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
-        if self.base_weight is not None:
-            self.base_weight.copy_((start.scale_base_mu + start.scale_base_sigma * draw) / math.sqrt(inputs))
-        self.spline_scale.copy_(start.scale_sp / math.sqrt(inputs) * first_mask(inputs, outputs, start.sparse_init))
+BLOCK = 8  # inputs whose basis functions are evaluated in one call
+MAX_SAVED = 1 << 18  # basis function values that autograd may save for the backward pass
 
 
 class KANLayer(Module):
     """y[n,o] = sum_i mask[i,o] (scale_base[i,o] b(x[n,i]) + scale_sp[i,o] sum_f coef[i,o,f] B_{i,f}(x[n,i])).
 
-    One fused call, with the mask in the weights: autograd sees it, and nothing of size [N, I, O] is held. Inputs and
-    outputs that have no edge with a mask other than 0 are left out of the call.
+    One fused call, with the mask multiplied into the weights, differentiable, without a tensor [N, I, O]. Inputs and
+    outputs whose edges all have the mask 0 are left out of the call.
 
     The parameters are those of `linear`, a KANLinear. pykan's names for them are `coef` [I, O, G + k], `scale_base`,
-    `scale_sp` [I, O] and `grid` [I, G + 2k + 1]; they and `mask` [I, O] may be changed in place or set. Off the CPU a
-    change of `mask` by `.data` is not seen.
+    `scale_sp` [I, O] and `grid` [I, G + 2k + 1]; they and `mask` [I, O] may be changed in place or set. On a GPU a
+    change of `mask` through `.data` is not noticed.
 
     Args:
         in_dim, out_dim: I and O.
         num, k: number of grid intervals, degree of the splines (0 to 5).
-        noise_scale: splines start as ones through uniform noise of +-noise_scale / (2 num) at the knots.
-        scale_base_mu, scale_base_sigma: scale_base starts at (mu + sigma * uniform(-1, 1)) / sqrt(I).
-        scale_sp: scale_sp starts at scale_sp / sqrt(I) where the mask is not 0.
+        noise_scale: splines initially interpolate uniform noise of +-noise_scale / (2 num) at the knots.
+        scale_base_mu, scale_base_sigma: scale_base is initially (mu + sigma * uniform(-1, 1)) / sqrt(I).
+        scale_sp: scale_sp is initially scale_sp / sqrt(I) where the mask is not 0.
         base_fun: "silu", "identity", "zero", or any elementwise function of a tensor.
         sparse_init: start with edges between nearest neighbours only.
-        generator: source of the random start, on the CPU; the start is the same on every device.
+        generator: of the random initialization, on the CPU, which is the same for every device.
         others: as in KANLinear.
 
     Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
     """
+
+    linear: EdgeLinear
+    edge_mask: Tensor
+    _modules: dict[str, Any]
 
     def __init__(
         self,
@@ -134,12 +97,12 @@ class KANLayer(Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Back to the start: the mask, random parameters, and a uniform grid of the present size on grid_range."""
+        """Initialize again: the mask, random parameters, and a uniform grid of the present size on grid_range."""
         linear = self.linear
         self.edge_mask.copy_(first_mask(self.in_dim, self.out_dim, linear.start.sparse_init))
         linear.reset_parameters(generator)
 
-    # What it computes
+    # Forward
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, I] -> [N, O] in the parameters' dtype."""
@@ -148,7 +111,7 @@ class KANLayer(Module):
         if any_global_hook() or hooked(linear):
             return linear(x, self.edge_mask)
         plan = self.current_plan()
-        if plan is None:  # right for every mask
+        if plan is None:  # correct for every mask
             return linear.forward(x, self.edge_mask)
         if plan.full:
             return linear.forward(x)
@@ -167,52 +130,53 @@ class KANLayer(Module):
         return y.new_zeros(y.shape[0], self.out_dim).index_copy(1, plan.outputs, y)
 
     def unused(self, y: Tensor) -> Tensor:
-        """y, for a layer without an edge: autograd reaches the parameters, as DistributedDataParallel waits for it to,
-        and gives them no gradient."""
+        """y of a layer without edges, with its parameters in the autograd graph but without gradients, since
+        DistributedDataParallel waits for all parameters."""
         parameters = [p for p in self.linear.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
         return Unused.apply(y, *parameters) if parameters else y
 
     def masked(self) -> tuple[Tensor | None, Tensor]:
+        """base_weight and spline_scale times the mask, [I, O]."""
         base, mask = self.linear.base_weight, self.edge_mask
         return None if base is None else base * mask, self.linear.spline_scale * mask
 
     def weights(self, masked: bool = True) -> Tensor:
-        """What an edge multiplies its features with, [I, F + 1, O]: splines, then the base function. See features."""
+        """The weights [I, F + 1, O] of every edge for its features: basis functions, then the base function."""
         base, scale = self.masked() if masked else (self.linear.base_weight, self.linear.spline_scale)
         base = torch.zeros_like(scale) if base is None else base
         return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """The splines of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64; differentiable."""
+        """The basis functions of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64."""
         parts = zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), strict=True)
-        found = [self._features(part, grid) for part, grid in parts]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+        blocks = [self._features(part, grid) for part, grid in parts]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
 
     def _features(self, x: Tensor, grid: Tensor) -> Tensor:
-        # By the fused operator, with coefficients that keep the functions of a few inputs apart.
-        if functional.is_autocast(x.device):  # functions rounded to 16 bits are of no use to a covariance
+        # By the fused operator, with one output for every basis function of a few inputs.
+        if functional.is_autocast(x.device):  # 16 bits are not enough for a covariance
             with torch.autocast(x.device.type, enabled=False):
                 return self._features(x, grid)
         linear, functions = self.linear, self.num + self.k
         spec = linear.spec._replace(base=BASES.index("zero"))
         dtype = torch.promote_types(linear.coef.dtype, torch.float32)
-        apart = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
-        y = functional.apply(x, apart, grid, None, None, None, spec, linear.backend)
+        identity = torch.eye(len(grid) * functions, device=x.device, dtype=dtype).view(len(grid), functions, -1)
+        y = functional.apply(x, identity, grid, None, None, None, spec, linear.backend)
         activation = linear.base_activation
         base = torch.zeros_like(x) if activation is None else activation(x)
         return torch.cat([y.view(len(x), len(grid), functions), base[..., None]], -1).double()
 
     def postacts(self, x: Tensor) -> Tensor:
-        """Every edge on its own, [N, O, I]: for looking at, not for training."""
+        """The output of every edge, [N, O, I]; for inspection, not for training."""
         return torch.einsum("nif,ifo->noi", self.features(x), self.weights().double()).to(self.linear.coef.dtype)
 
     def postspline(self, x: Tensor) -> Tensor:
-        """Every edge's spline without its scale and mask, [N, O, I]: for looking at."""
+        """Every edge's spline without its scale and mask, [N, O, I]; for inspection."""
         phi = self.features(x)[..., :-1]
         return torch.einsum("nif,ifo->noi", phi, self.linear.coef.double()).to(self.linear.coef.dtype)
 
     def edge_values(self, x: Tensor, inputs: Tensor, outputs: Tensor, masked: bool = True) -> Tensor:
-        """Some edges on their own: edge e from inputs[e] to outputs[e], x [N, I] -> [N, E]."""
+        """The outputs of edges from inputs[e] to outputs[e]: x [N, I] -> [N, E]."""
         phi = self.features(x)[:, inputs]  # N E F
         weights = self.weights(masked)[inputs, :, outputs].double()  # E F
         return torch.einsum("nef,ef->ne", phi, weights).to(self.linear.coef.dtype)
@@ -220,20 +184,21 @@ class KANLayer(Module):
     def edge_std(self, x: Tensor) -> Tensor:
         """The standard deviation of every edge over the rows of x [N, I]: [O, I], differentiable, no [N, I, O].
 
-        By the fused operator. With a base function that it does not know: with C[i] the covariance of input i's
-        features, the variance of an edge is w C w; in float64, whose rounding then appears as its square root, so that
-        an edge that is constant has 1e-8 of its weights. A few inputs at a time, whose features are computed again on
-        the way back where they are many.
+        Computed by the fused operator. For a base function that is not fused: with C[i] the covariance of input i's
+        features, the variance of an edge is w C w, in float64. Its square root amplifies rounding: a constant edge has
+        about 1e-8 of its weights. A few inputs at a time; where there are many features, they are computed again in the
+        backward pass.
         """
         if self.linear.fused:
-            variance = self._moments(x)[2].T * (len(x) / max(1, len(x) - 1))
+            variance = self.moments(x)[2].T * (len(x) / max(1, len(x) - 1))
             return safe_sqrt(variance).to(self.linear.coef.dtype)
         parts = list(zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), self.weights().split(BLOCK), strict=True))
-        if x.numel() * (self.num + self.k) < KEPT or by_func():
-            found = [self._edge_std(*part) for part in parts]
+        if x.numel() * (self.num + self.k) < MAX_SAVED or by_func():
+            blocks = [self._edge_std(*part) for part in parts]
         else:
-            found = [checkpoint(self._edge_std, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+            options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+            blocks = [checkpoint(self._edge_std, *part, **options) for part in parts]
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
 
     def _edge_std(self, x: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
         phi = self._features(x, grid)
@@ -243,19 +208,20 @@ class KANLayer(Module):
         return safe_sqrt(variance).to(self.linear.coef.dtype)
 
     def edge_mean(self, x: Tensor) -> Tensor:
-        """The mean over the rows of x [N, I] of |phi| of every edge: [O, I], differentiable, by the fused operator."""
+        """The mean of |phi| over the rows of x [N, I] for every edge: [O, I], differentiable, by the fused operator."""
         if self.linear.fused:
-            return self._moments(x)[0].T.to(self.linear.coef.dtype)
+            return self.moments(x)[0].T.to(self.linear.coef.dtype)
         values = torch.einsum("nif,ifo->noi", self.features(x), self.weights().double())
         return values.abs().mean(0).to(self.linear.coef.dtype)
 
-    def _moments(self, x: Tensor) -> Tensor:
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean absolute value, mean and variance of every edge, see functional.apply_edge_moments."""
         linear, (base, scale) = self.linear, self.masked()
         coef = linear.coef * scale[:, None]
         return functional.apply_edge_moments(x, coef, linear.knots, base, linear.spec, linear.backend)
 
     def another(self, in_dim: int, out_dim: int, **options) -> "KANLayer":
-        """A layer of another size with the present one's functions, and parameters as at a start."""
+        """A newly initialized layer of another size with this layer's options."""
         linear = self.linear
         new = KANLayer(
             in_dim, out_dim, self.num, self.k, noise_scale=0.3,
@@ -268,23 +234,23 @@ class KANLayer(Module):
         return new
 
     def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
-        """A layer of these inputs and outputs of the present one, in this order; None makes a new one.
+        """A layer with these inputs and outputs of this layer, in this order; None for a new one.
 
-        Edges of a new input or output are switched off, with parameters as at a start.
+        Edges of a new input or output are newly initialized and switched off.
         """
         linear, new = self.linear, self.another(len(inputs), len(outputs))
-        to, here = zip(*(_matches(places, linear.coef.device) for places in (inputs, outputs)), strict=True)
-        to_edges, edges = (to[0][:, None], to[1]), (here[0][:, None], here[1])
+        (to_i, from_i), (to_j, from_j) = (_matches(indices, linear.coef.device) for indices in (inputs, outputs))
+        to_edges, from_edges = (to_i[:, None], to_j), (from_i[:, None], from_j)
         with torch.no_grad():
             grid = new.linear.grid.clone()
-            grid[to[0]] = linear.knots[here[0]]
+            grid[to_i] = linear.knots[from_i]
             new.linear.set_grid(grid)
             new.edge_mask.zero_()
-            new.edge_mask[to_edges] = self.edge_mask[edges]
+            new.edge_mask[to_edges] = self.edge_mask[from_edges]
             for name in ("coef", "base_weight", "spline_scale"):
                 if getattr(linear, name) is not None:
-                    mine, theirs = (getattr(of, name).movedim(-1, 1) for of in (new.linear, linear))
-                    mine[to_edges] = theirs[edges]
+                    target, source = (getattr(of, name).movedim(-1, 1) for of in (new.linear, linear))
+                    target[to_edges] = source[from_edges]
         for name, p in new.linear.named_parameters(recurse=False):
             p.requires_grad_(getattr(linear, name).requires_grad)
         return new
@@ -304,14 +270,14 @@ class KANLayer(Module):
         self._plan = None
 
     def current_plan(self) -> "Plan | None":
-        """What a forward pass may leave out by the present mask; None where its values are not known."""
+        """The plan for the present mask; None where its values are not known."""
         mask = self._buffers["edge_mask"]  # an attribute takes as long as a small layer
         if not readable(mask) or (not mask.is_cpu and mask.is_inference()):
             return None
         return self.plan_of(mask)
 
     def plan_of(self, mask: Tensor) -> "Plan":
-        """current_plan, of the layer's mask where that is known to be readable."""
+        """current_plan for the layer's mask where it is known to be readable."""
         plan = self._plan
         if plan is None or not plan.mask.holds(mask):
             plan = self._plan = Plan(mask)
@@ -352,11 +318,11 @@ class KANLayer(Module):
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
         """The base function, by its name where it has one of BASES; may be set."""
-        return self.linear.base_name or self.linear.base_activation
+        return cast(str | Callable[[Tensor], Tensor], self.linear.base_name or self.linear.base_activation)
 
     @base_fun.setter
     def base_fun(self, base_fun: str | Callable[[Tensor], Tensor]) -> None:
-        self.linear.base_activation = base_fun
+        self.linear.base_activation = base_fun  # pyright: ignore[reportAttributeAccessIssue]  converted when set
 
     @property
     def grid_eps(self) -> float:
@@ -408,15 +374,16 @@ class KANLayer(Module):
     @torch.no_grad()
     def _write(self, name: str, value: Tensor) -> None:
         value = torch.as_tensor(value).to(getattr(self.linear, name))
-        if name in self.linear._parameters:
-            self.linear._parameters[name].copy_(value)
+        own = self.linear._parameters.get(name)
+        if own is not None:
+            own.copy_(value)
         else:
             set_computed(self.linear, name, value.expand(self.in_dim, self.out_dim))
 
 
 class Plan:
-    """What a forward pass may leave out by a mask; inputs and outputs are the indices of those that have an edge, or
-    None where all have."""
+    """The parts of a layer that a forward pass needs for a mask. inputs, outputs: the indices of those with an edge, or
+    None if all have one; full: all masks are 1; active: any is not 0."""
 
     def __init__(self, mask: Tensor):
         self.mask = Snapshot(mask)
@@ -428,14 +395,15 @@ class Plan:
         )
 
 
-def _matches(places: list[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where in `places` the old ones stand, and which they are."""
-    pairs = [(new, old) for new, old in enumerate(places) if old is not None]
-    return torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).unbind(1)
+def _matches(indices: list[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
+    """The positions of the old nodes in `indices`, and their old indices."""
+    pairs = [(new, old) for new, old in enumerate(indices) if old is not None]
+    matches = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2)
+    return matches[:, 0], matches[:, 1]
 
 
 class Unused(torch.autograd.Function):
-    """The first argument, of which the others are inputs without a gradient."""
+    """The identity of its first argument; the other arguments get no gradient."""
 
     @staticmethod
     def forward(ctx, y: Tensor, *parameters: Tensor) -> Tensor:
@@ -448,19 +416,6 @@ class Unused(torch.autograd.Function):
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """sqrt with the gradient 0 where x is 0, or below by rounding; of NaN it is NaN."""
-    nothing = x <= 0
-    return x.masked_fill(nothing, 1.0).sqrt().masked_fill(nothing, 0.0)
-
-
-def first_mask(inputs: int, outputs: int, sparse: bool) -> Tensor:
-    """The mask [I, O] of a new layer, on the CPU: ones, or with `sparse` one that joins every input to the output that
-    lies nearest on [0, 1], and the other way round."""
-    if not sparse:
-        return torch.ones(inputs, outputs, device="cpu")
-    at = [(torch.arange(n, device="cpu") + 0.5) / n for n in (inputs, outputs)]
-    distance = (at[0][:, None] - at[1]).abs()
-    mask = torch.zeros(inputs, outputs, device="cpu")
-    mask[torch.arange(inputs), distance.argmin(1)] = 1.0
-    mask[distance.argmin(0), torch.arange(outputs)] = 1.0
-    return mask
+    """sqrt with value and gradient 0 where x <= 0 (by rounding); NaN for NaN."""
+    is_zero = x <= 0
+    return x.masked_fill(is_zero, 1.0).sqrt().masked_fill(is_zero, 0.0)

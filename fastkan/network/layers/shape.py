@@ -1,25 +1,36 @@
-"""The shape of a network: widths, arities of multiplication nodes, values that may differ from layer to layer.
+"""The shape of a network: widths, arities of multiplication nodes, per-layer values, indices of edges.
 
-Layer l = 0..depth has n_sum[l] nodes that sum and n_mult[l] that multiply. A summing node has one subnode, a
-multiplying one has as many as its arity; edges of layer l lead from nodes of layer l to subnodes of layer l + 1.
+Layer l = 0..depth has n_sum[l] summing and n_mult[l] multiplication nodes. A summing node has one subnode, a
+multiplication node as many as its arity; edges of layer l lead from nodes of layer l to subnodes of layer l + 1.
 """
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...arguments import integer
+from ...arguments import index, integer
+
+if TYPE_CHECKING:
+    from ..model import KAN
 
 
-def as_list(values):
-    """The list that an array of NumPy or a tensor stands for, or what else it is."""
+def check_edge(model: "KAN", l: int, i: int, j: int) -> None:
+    """IndexError or TypeError unless there is an edge from node i of layer l to subnode j of layer l + 1."""
+    index("l", l, model.depth)
+    index("i", i, model.width_in[l])
+    index("j", j, model.width_out[l + 1])
+
+
+def as_list(values: Any) -> Any:
+    """A NumPy array or tensor as a list; anything else unchanged."""
     return values.tolist() if hasattr(values, "tolist") and getattr(values, "ndim", 0) else values
 
 
 def parse_width(width: Sequence) -> list[list[int]]:
-    """[2, [5, 1], 1] -> [[2, 0], [5, 1], [1, 0]]: the numbers of summing and of multiplying nodes of every layer."""
+    """[2, [5, 1], 1] -> [[2, 0], [5, 1], [1, 0]]: [n_sum, n_mult] of every layer."""
     expected = "expected at least two layers, each an integer or [n_sum, n_mult]"
     width = as_list(width)
     if isinstance(width, str | bytes) or not isinstance(width, Sequence) or len(width) < 2:
@@ -41,8 +52,8 @@ def parse_width(width: Sequence) -> list[list[int]]:
     return parsed
 
 
-def parse_arity(mult_arity, width: list[list[int]]) -> list[list[int]]:
-    """The arity of every multiplication node of every layer, from one integer for all or from a list of lists."""
+def parse_arity(mult_arity: Any, width: list[list[int]]) -> list[list[int]]:
+    """The arity of every multiplication node of every layer, from one integer for all or a list of lists."""
     mult_arity = as_list(mult_arity)
     if not isinstance(mult_arity, Sequence) or isinstance(mult_arity, str):
         arity = integer("mult_arity", mult_arity, 1)
@@ -60,8 +71,8 @@ def parse_arity(mult_arity, width: list[list[int]]) -> list[list[int]]:
     return parsed
 
 
-def per_layer(name: str, value, depth: int, low: int, high: float = math.inf) -> list[int]:
-    """One integer for every layer of edges, from one for all or from a list."""
+def per_layer(name: str, value: Any, depth: int, low: int, high: float = math.inf) -> list[int]:
+    """One integer for every layer of edges, from one for all or a list."""
     value = as_list(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != depth:
@@ -70,13 +81,13 @@ def per_layer(name: str, value, depth: int, low: int, high: float = math.inf) ->
     return [integer(name, value, low, high)] * depth
 
 
-def common(values: list):
-    """The value that all share, or the list: how `grid` and `k` are shown."""
+def common(values: list) -> Any:
+    """The value if all are equal, else the list: the form of `grid` and `k`."""
     return values[0] if all(v == values[0] for v in values) else list(values)
 
 
 def subnodes(n_sum: int, arities: list[int]) -> list[list[int]]:
-    """The subnodes of every node of a layer: the summing nodes' first, then those of each multiplication node."""
+    """The subnodes of every node of a layer: first of the summing nodes, then of each multiplication node."""
     groups, start = [[node] for node in range(n_sum)], n_sum
     for arity in arities:
         groups.append(list(range(start, start + arity)))
@@ -85,13 +96,13 @@ def subnodes(n_sum: int, arities: list[int]) -> list[list[int]]:
 
 
 def node_values(x: Tensor, n_sum: int, arities: list[int]) -> Tensor:
-    """Subnodes [N, n_sum + sum(arities)] -> nodes [N, n_sum + len(arities)]: sums pass, products are taken."""
+    """Subnodes [N, n_sum + sum(arities)] -> nodes [N, n_sum + len(arities)]: sums are copied, products computed."""
     if not arities:
         return x
     first, arity = n_sum, arities[0]
     if all(a == arity for a in arities):
         factors = [x[:, first + n :: arity] for n in range(arity)]
-    else:  # a column of ones stands in where a product has fewer factors than the longest
+    else:  # products with fewer factors are padded by a column of ones
         groups = subnodes(n_sum, arities)[n_sum:]
         columns = torch.tensor([g + [x.shape[1]] * (max(arities) - len(g)) for g in groups], device=x.device)
         factors = torch.cat([x, x.new_ones(x.shape[0], 1)], 1)[:, columns].unbind(2)

@@ -1,31 +1,37 @@
-"""What load_state_dict takes beside a network's own state dict: pykan's names, the prefixes of wrappers, averages.
+"""State dicts of other forms that a network loads: with pykan's names, prefixes of wrappers, averages.
 
-Each function prepares `state`, the dictionary that load_state_dict has made for itself, in place and under a prefix.
-So a network loads the same wherever it stands in a larger module.
+Each function converts `state`, load_state_dict's own copy, in place and under a prefix, so that a network also loads as
+part of a larger module.
 """
 
 import math
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .names import decode
-from .rounding import warn_of_lost
+from .rounding import warn_of_rounding
+
+if TYPE_CHECKING:
+    from ..model import KAN
+    from .numeric import KANLayer
+    from .symbolic import SymbolicLayer
 
 NUMERIC = {"scale_base": "linear.base_weight", "scale_sp": "linear.spline_scale", "grid": "linear.grid"}
 AFFINE = ("node_bias", "node_scale", "subnode_bias", "subnode_scale")
 
 
-def prepare_model(model, state: dict[str, Tensor], prefix: str) -> None:
-    """Of a KAN, before its layers load. Raises RuntimeError for a state dict of another width."""
+def prepare_model(model: "KAN", state: dict[str, Any], prefix: str) -> None:
+    """Convert the state of a KAN, before its layers load. Raises RuntimeError for a state dict of another width."""
     if not prefix:
         _unwrap(state)
-    found = _sizes(state, prefix)
+    sizes = _sizes(state, prefix)
     expected = list(zip(model.width_in[:-1], model.width_out[1:], strict=True))
-    if found and found != expected:
+    if sizes and sizes != expected:
         raise RuntimeError(
-            f"the state dict of {prefix.removesuffix('.') or 'the model'} has width {_width(found)}: "
+            f"the state dict of {prefix.removesuffix('.') or 'the model'} has width {_width(sizes)}: "
             f"expected {_width(expected)}"
         )
     if f"{prefix}act_fun.0.coef" in state:  # pykan's
@@ -39,27 +45,28 @@ def prepare_model(model, state: dict[str, Tensor], prefix: str) -> None:
         state[f"{prefix}input_id"] = _whole(columns, model.input_id)
 
 
-def tell_of_lost(model, state: dict[str, Tensor], prefix: str) -> None:
-    """Warn of functions in a prepare_model'd `state` of a wider type that the model's type can't carry."""
+def warn_of_lost_precision(model: "KAN", state: dict[str, Any], prefix: str) -> None:
+    """Warn of symbolic functions in `state`, after prepare_model, that the model's narrower dtype can't represent."""
     parts = []
     for l, (numeric, symbolic) in enumerate(zip(model.act_fun, model.symbolic_fun, strict=True)):
         numbers, functions = (f"{prefix}{kind}.{l}." for kind in ("act_fun", "symbolic_fun"))
         affine, names = state.get(f"{functions}affine"), state.get(f"{functions}_extra_state")
         mask = state.get(f"{functions}edge_mask", state.get(f"{functions}mask"))
         grid = state.get(f"{numbers}linear.grid", state.get(f"{numbers}grid"))
-        found = [affine, mask, grid]
-        if any(not isinstance(t, Tensor) or t.is_meta for t in found) or affine.shape != symbolic.affine.shape:
+        if not (isinstance(affine, Tensor) and isinstance(mask, Tensor) and isinstance(grid, Tensor)):
+            return
+        if affine.is_meta or mask.is_meta or grid.is_meta or affine.shape != symbolic.affine.shape:
             return
         try:
             names = symbolic.funs_name if names is None else decode(names, symbolic.out_dim, symbolic.in_dim)
-        except ValueError:  # which the layer's own loading tells
+        except ValueError:  # reported when the layer loads
             return
         parts.append((names, mask, affine, grid[:, [numeric.k, -numeric.k - 1]]))
-    warn_of_lost(parts, model.symbolic_fun[0].affine.dtype)
+    warn_of_rounding(parts, model.symbolic_fun[0].affine.dtype)
 
 
-def prepare_numeric(layer, state: dict[str, Tensor], prefix: str) -> None:
-    """Of a KANLayer: pykan's coef, scale_base, scale_sp, grid and mask become the layer's own."""
+def prepare_numeric(layer: "KANLayer", state: dict[str, Any], prefix: str) -> None:
+    """Convert the state of a KANLayer with pykan's names coef, scale_base, scale_sp, grid and mask."""
     if f"{prefix}coef" not in state:
         return
     coef = state.pop(f"{prefix}coef")
@@ -73,8 +80,8 @@ def prepare_numeric(layer, state: dict[str, Tensor], prefix: str) -> None:
         state[f"{prefix}edge_mask"] = state.pop(f"{prefix}mask")
 
 
-def prepare_symbolic(layer, state: dict[str, Tensor], prefix: str) -> None:
-    """Of a SymbolicLayer: pykan's mask becomes the layer's own, and names, which pykan's state dict lacks, stay."""
+def prepare_symbolic(layer: "SymbolicLayer", state: dict[str, Any], prefix: str) -> None:
+    """Convert the state of a SymbolicLayer with pykan's name mask; the names of functions, which it lacks, stay."""
     if f"{prefix}mask" not in state:
         return
     mask, affine = state.pop(f"{prefix}mask"), state.get(f"{prefix}affine")
@@ -84,20 +91,20 @@ def prepare_symbolic(layer, state: dict[str, Tensor], prefix: str) -> None:
 
 
 def warn_of_nameless(names: list[list[str]], mask: Tensor, affine: Tensor | None, where: str) -> None:
-    """Tell of edges that are on in pykan's state dict, and have no name here."""
+    """Warn of edges that are on in pykan's state dict and have no function here."""
     if affine is None or mask.is_meta or list(mask.shape) != [len(names), len(names[0])]:
         return
     on = ((mask != 0) & (affine[..., 2] != 0)).nonzero().tolist()
     if lost := [(i, j) for j, i in on if names[j][i] == "0"]:
         warnings.warn(
-            f"{where or 'the layer'}: the edges (i, j) = {lost} are symbolic, and pykan's state dict does not hold "
+            f"{where or 'the layer'}: the edges (i, j) = {lost} are symbolic, and pykan's state dict does not contain "
             "their functions: they are 0 here. Set funs_name before loading.",
             stacklevel=2,
         )
 
 
-def _unwrap(state: dict[str, Tensor]) -> None:
-    """Take away the one prefix that all of a network has in `state`, as wrappers (DataParallel) put it there."""
+def _unwrap(state: dict[str, Any]) -> None:
+    """Remove a prefix that a wrapper (DataParallel) has added to all names of a network in `state`."""
     start = "act_fun.0."
     before = {name[: name.index(start)] for name in state if start in name}
     if len(before) == 1 and (prefix := before.pop()):
@@ -105,20 +112,20 @@ def _unwrap(state: dict[str, Tensor]) -> None:
             state[name.removeprefix(prefix)] = state.pop(name)
 
 
-def _sizes(state: dict[str, Tensor], prefix: str) -> list[tuple[int, int]]:
-    """(inputs, outputs) of the layers of edges that are in `state`; none where they are not those of a network."""
-    found: list[tuple[int, int]] = []
+def _sizes(state: dict[str, Any], prefix: str) -> list[tuple[int, int]]:
+    """(inputs, outputs) of the layers of edges in `state`, up to the first that is missing."""
+    sizes: list[tuple[int, int]] = []
     while True:
-        start = f"{prefix}act_fun.{len(found)}."
+        start = f"{prefix}act_fun.{len(sizes)}."
         theirs, own = state.get(f"{start}coef"), state.get(f"{start}linear.coef")
         coef = theirs if own is None else own
         if not isinstance(coef, Tensor) or coef.dim() != 3:
-            return found
-        found.append((coef.shape[0], coef.shape[1 if own is None else 2]))
+            return sizes
+        sizes.append((coef.shape[0], coef.shape[1 if own is None else 2]))
 
 
 def _width(sizes: list[tuple[int, int]]) -> str:
-    """As the constructor takes it, or layer by layer where nodes multiply."""
+    """The width in the constructor's form, or layer by layer where there are multiplication nodes."""
     inputs, outputs = zip(*sizes, strict=True)
     if inputs[1:] == outputs[:-1]:
         return str([*inputs, outputs[-1]])
@@ -126,13 +133,13 @@ def _width(sizes: list[tuple[int, int]]) -> str:
 
 
 def _whole(columns: Tensor, own: Tensor) -> Tensor:
-    """input_id of an average, as integers."""
+    """The averaged input_id `columns`, rounded to integers; RuntimeError where it is not the model's own."""
     whole = columns.double().round()
     allowed = math.sqrt(torch.finfo(columns.dtype).eps) * whole.abs().clamp_min(1.0)
     near = bool(((columns.double() - whole).abs() <= allowed).all())
     if not (near and (own.is_meta or torch.equal(whole.to(own), own))):
         raise RuntimeError(
-            f"input_id={columns.tolist()} in {columns.dtype}: expected integers, or an average that gives the model's "
-            f"own {own.tolist()}, since models that read different columns have none"
+            f"input_id={columns.tolist()} in {columns.dtype}: expected integers, or an average of models that all read "
+            f"this model's columns {own.tolist()}"
         )
     return whole.long()

@@ -1,4 +1,4 @@
-"""The SymPy form of an elementwise torch function, read off the operations that it does."""
+"""The SymPy form of an elementwise torch function, from a trace of its operations."""
 
 import math
 import operator
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import fx
 
-# torch's name -> SymPy's, of one argument.
+# torch's name -> SymPy's, for functions of one argument.
 _SAME = {
     name: name for name in "exp log sqrt sin cos tan sinh cosh tanh asin acos atan asinh acosh atanh erf erfc".split()
 } | {
@@ -17,7 +17,7 @@ _SAME = {
     "special_erf": "erf", "special_erfc": "erfc", "floor": "floor", "ceil": "ceiling", "lgamma": "loggamma",
     "special_gammaln": "loggamma", "digamma": "digamma", "special_digamma": "digamma",
 }  # fmt: skip
-# What SymPy writes with operators or other functions; `s` is the module.
+# Functions that SymPy expresses by operators or other functions; `s` is the module sympy.
 _COMPOSED = {
     "square": lambda s, x: x**2,
     "reciprocal": lambda s, x: 1 / x,
@@ -56,7 +56,7 @@ _OPERATORS = {
 _PROBES = (-1.7, -0.6, 0.3, 0.45, 0.8, 1.9)
 
 
-def named_form(name: str, x):
+def undefined_form(name: str, x):
     """An undefined SymPy function of this name, at x."""
     import sympy
 
@@ -64,19 +64,19 @@ def named_form(name: str, x):
 
 
 def sympy_form(fun: Callable) -> Callable | None:
-    """expr -> fun(expr) in SymPy, or None where fun has something that SymPy lacks, or depends on values.
+    """expr -> fun(expr) in SymPy; None where fun has operations that SymPy lacks, or branches on values.
 
-    The form is compared with fun at a few points, and is not used where they differ.
+    The form is compared with fun at a few points; None where they differ.
     """
     try:
         graph = fx.Tracer().trace(lambda x: fun(x))
-        form = partial(_walk, [(n.op, n.target, n.args, n.kwargs, n.name) for n in graph.nodes])
+        form = partial(_evaluate, [(n.op, n.target, n.args, n.kwargs, n.name) for n in graph.nodes])
         return form if _agrees(fun, form) else None
-    except Exception:  # tracing runs the user's function on what is not a tensor: it may raise anything
+    except Exception:  # the user's function may raise anything for a tracer's proxy
         return None
 
 
-def _walk(nodes: list, x):
+def _evaluate(nodes: list, x):
     """The value of a traced graph at the SymPy expression x."""
     import sympy
 
@@ -108,12 +108,11 @@ def _apply(sympy, name: str, args: list):
 
 def _agrees(fun: Callable, form: Callable) -> bool:
     values = fun(torch.tensor(_PROBES, dtype=torch.float64)).tolist()
-    seen = 0
+    count = 0
     for probe, expected in zip(_PROBES, values, strict=True):
         if not math.isfinite(expected):
             continue
-        found = complex(form(probe))
-        if not abs(found - expected) <= 1e-9 * max(1.0, abs(expected)):
+        if not abs(complex(form(probe)) - expected) <= 1e-9 * max(1.0, abs(expected)):
             return False
-        seen += 1
-    return seen >= 2
+        count += 1
+    return count >= 2

@@ -1,4 +1,6 @@
-"""Diagram: the strokes and signs of a diagram, a few artists for each layer however many edges it has."""
+"""Diagram: the matplotlib artists of a diagram, a few for each layer regardless of its number of edges."""
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -7,20 +9,23 @@ from .edge_data import Edges
 from .figure import colours
 from .layout import Layout, Point, Row
 
-INSET = 0.12  # of a box, around its curve
-PALE = 0.2  # opacity of a node without strong edges
-VEIL = 0.7  # opacity of a weak box to lines that pass behind it
+if TYPE_CHECKING:
+    from ..model import KAN
+
+INSET = 0.12  # margin around the curve in its box, in sides of the box
+MIN_NODE_OPACITY = 0.2
+MIN_BOX_OPACITY = 0.7  # of the background of a box, which hides lines behind it
 
 
 class Diagram:
-    """Draws on matplotlib axes that measure inches, in the places of a layout."""
+    """Draws on matplotlib axes in units of inches, at the positions of a layout."""
 
-    def __init__(self, axes, layout: Layout, unit: float):
+    def __init__(self, axes: Any, layout: Layout, unit: float):
         self.axes, self.layout, self.unit = axes, layout, unit
         self.colours = colours(axes.figure)
 
     def edges(self, l: int, edges: Edges, opacity: list[float], tick: bool, sample: bool) -> None:
-        """The edges of layer l: lines to their boxes and on, frames, curves."""
+        """The edges of layer l: lines to and from their boxes, frames, curves."""
         if not edges.inputs:
             return
         boxes, side = self.layout.boxes[l], self.layout.sides[l]
@@ -44,31 +49,31 @@ class Diagram:
         if tick:
             self._numbers(boxes, side, edges, strokes)
 
-    def nodes(self, model, edges: list[Edges], opacity: list[list[float]]) -> None:
-        """Inputs as dots, + where edges are summed, x where sums are multiplied, and what joins them.
+    def nodes(self, model: "KAN", edges: list[Edges], opacity: list[list[float]]) -> None:
+        """Inputs as dots, summing nodes as +, multiplication nodes as x, and the lines between subnodes and nodes.
 
-        A node is as strong as the strongest edge that leads on from it, but never less than PALE.
+        A node's opacity is that of its strongest outgoing edge, but at least MIN_NODE_OPACITY.
         """
         layout = self.layout
-        for l, places in enumerate(layout.nodes):
-            strength = [PALE] * len(places) if l < model.depth else [1.0] * len(places)
+        for l, positions in enumerate(layout.nodes):
+            strength = [MIN_NODE_OPACITY if l < model.depth else 1.0] * len(positions)
             for i, alpha in zip(edges[l].inputs, opacity[l], strict=True) if l < model.depth else ():
                 strength[i] = max(strength[i], alpha)
             strokes = [self.colours.faded(alpha) for alpha in strength]
             if l == 0:
-                self._circles("inputs", places, layout.dot, strokes, filled=True)
+                self._circles("inputs", positions, layout.dot, strokes, filled=True)
                 continue
             n_sum, groups = model.width[l][0], model.subnodes(l)
             owners = [node for node, group in enumerate(groups) for _ in group]
             below = [strokes[node] for node in owners]
             self._circles(f"sums-{l}", layout.subnodes[l], layout.sign, below)
             self._signs(layout.subnodes[l], below, ((1, 0), (0, 1)))
-            if places is not layout.subnodes[l]:
-                joins = [(layout.subnodes[l][sub], places[node]) for sub, node in enumerate(owners)]
+            if positions is not layout.subnodes[l]:
+                joins = [(layout.subnodes[l][sub], positions[node]) for sub, node in enumerate(owners)]
                 self._lines(f"joins-{l}", joins, below, 0.9 * self.unit, 1)
-                self._circles(f"handed-on-{l}", places[:n_sum], layout.dot, strokes[:n_sum], filled=True)
-                self._circles(f"products-{l}", places[n_sum:], layout.sign, strokes[n_sum:])
-                self._signs(places[n_sum:], strokes[n_sum:], ((1, 1), (1, -1)))
+                self._circles(f"handed-on-{l}", positions[:n_sum], layout.dot, strokes[:n_sum], filled=True)
+                self._circles(f"products-{l}", positions[n_sum:], layout.sign, strokes[n_sum:])
+                self._signs(positions[n_sum:], strokes[n_sum:], ((1, 1), (1, -1)))
 
     def texts(self, below: Row, above: Row, title: Row) -> None:
         """The names of inputs and outputs beside their nodes, and the title above."""
@@ -95,8 +100,8 @@ class Diagram:
     def _lines(self, name: str, lines: list, strokes: list, width: float, order: float) -> None:
         from matplotlib.collections import LineCollection
 
-        made = LineCollection(lines, colors=strokes, linewidths=width, zorder=order, capstyle="round", gid=name)
-        self.axes.add_collection(made, autolim=False)
+        artist = LineCollection(lines, colors=strokes, linewidths=width, zorder=order, capstyle="round", gid=name)
+        self.axes.add_collection(artist, autolim=False)
 
     def _frames(self, name: str, boxes: list[Point], side: float, strokes: list, opacity: list[float]) -> None:
         from matplotlib.collections import PolyCollection
@@ -106,36 +111,36 @@ class Diagram:
             [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)] for x, y in boxes
         ]
         *paper, solid = self.colours.paper
-        fills = [(*paper, solid * (VEIL + (1 - VEIL) * alpha)) for alpha in opacity]
+        fills = [(*paper, solid * (MIN_BOX_OPACITY + (1 - MIN_BOX_OPACITY) * alpha)) for alpha in opacity]
         width = min(max(0.02 * 72 * side, 0.4 * self.unit), 0.8 * self.unit)
-        made = PolyCollection(squares, facecolors=fills, edgecolors=strokes, linewidths=width, zorder=3, gid=name)
-        self.axes.add_collection(made, autolim=False)
+        artist = PolyCollection(squares, facecolors=fills, edgecolors=strokes, linewidths=width, zorder=3, gid=name)
+        self.axes.add_collection(artist, autolim=False)
 
     def _points(self, name: str, points: list, strokes: list, size: float) -> None:
-        """Dots of E of [S, 2], each E in its colour."""
+        """Dots at points, a list of E arrays [S, 2], in the E colours of strokes."""
         from matplotlib.collections import EllipseCollection
 
         count, across = len(points[0]), 1.7 * size / 72
         offsets = [tuple(point) for curve in points for point in curve]
         colour = [stroke for stroke in strokes for _ in range(count)]
-        made = EllipseCollection(
+        artist = EllipseCollection(
             [across], [across], [0], units="xy", offsets=offsets, offset_transform=self.axes.transData,
             facecolors=colour, linewidths=0, zorder=5, gid=name,
         )  # fmt: skip
-        self.axes.add_collection(made, autolim=False)
+        self.axes.add_collection(artist, autolim=False)
 
     def _circles(self, name: str, at: list[Point], radius: float, strokes: list, filled: bool = False) -> None:
         from matplotlib.collections import EllipseCollection
 
         if not at:
             return
-        made = EllipseCollection(
+        artist = EllipseCollection(
             [2 * radius], [2 * radius], [0], units="xy", offsets=at, offset_transform=self.axes.transData,
             facecolors=self.colours.paper, edgecolors=strokes, linewidths=0.9 * self.unit, zorder=6, gid=name,
         )  # fmt: skip
         if filled:
-            made.set(facecolors=strokes, linewidths=0)
-        self.axes.add_collection(made, autolim=False)
+            artist.set(facecolors=strokes, linewidths=0)
+        self.axes.add_collection(artist, autolim=False)
 
     def _signs(self, at: list[Point], strokes: list, directions: tuple) -> None:
         arms = [(0.58 * self.layout.sign / (a * a + b * b) ** 0.5, a, b) for a, b in directions]
@@ -144,36 +149,36 @@ class Diagram:
         self._lines("signs", lines, colour, 0.9 * self.unit, 7)
 
     def _numbers(self, boxes: list[Point], side: float, edges: Edges, strokes: list) -> None:
-        """The range of the input below each box, that of the output on its left."""
+        """The range of the input below each box, the range of the output on its left."""
         *paper, solid = self.colours.paper
-        veil = (*paper, VEIL * solid)
+        background = (*paper, MIN_BOX_OPACITY * solid)
         size, half, pad = min(max(72 * side * 0.16, 2.0), 7.0 * self.unit), side / 2, 0.05 * side
         for n, (x, y) in enumerate(boxes):
             finite = edges.y[n][edges.y[n].isfinite()]
-            first, last = _apart(edges.x[n, 0].item(), edges.x[n, -1].item())
-            places = [(x - half, y - half - pad, first, "left", "top")]
-            places += [(x + half, y - half - pad, last, "right", "top")]
+            first, last = _distinct(edges.x[n, 0].item(), edges.x[n, -1].item())
+            labels = [(x - half, y - half - pad, first, "left", "top")]
+            labels += [(x + half, y - half - pad, last, "right", "top")]
             if len(finite):
-                least, most = _apart(finite.min().item(), finite.max().item())
-                places += [(x - half - pad, y - half, least, "right", "bottom")]
-                places += [(x - half - pad, y + half, most, "right", "top")]
-            for at_x, at_y, text, side_x, side_y in places:
+                least, most = _distinct(finite.min().item(), finite.max().item())
+                labels += [(x - half - pad, y - half, least, "right", "bottom")]
+                labels += [(x - half - pad, y + half, most, "right", "top")]
+            for at_x, at_y, text, side_x, side_y in labels:
                 self.axes.text(
                     at_x, at_y, text, fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=2,
-                    bbox={"facecolor": veil, "linewidth": 0, "pad": 0.5},
+                    bbox={"facecolor": background, "linewidth": 0, "pad": 0.5},
                 )  # fmt: skip
 
 
-def _apart(low: float, high: float) -> tuple[str, str]:
-    """Both in two digits, or in as many, up to five, as tell them apart."""
+def _distinct(low: float, high: float) -> tuple[str, str]:
+    """Both numbers with the smallest number of digits, two to five, that distinguishes them."""
     texts = ((f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(2, 6))
     return next((pair for pair in texts if pair[0] != pair[1]), (f"{low:.2g}", f"{high:.2g}"))
 
 
 def _bounds(y: Tensor) -> tuple[Tensor, Tensor]:
-    """What the box's lower and upper ends stand for, [E, 1] each: the range of y [E, P], or of finite ones in it.
+    """The values at the lower and upper side of the box, [E, 1] each: the range of the finite values of y [E, P].
 
-    What is constant but for rounding lies in the middle.
+    A function that is constant up to rounding lies in the middle.
     """
     finite = y.isfinite()
     low = torch.where(finite, y, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)

@@ -1,7 +1,7 @@
-"""What a diagram shows of a network's edges: which are on, how strong they are, and their functions at some points."""
+"""The data of a diagram: the edges that are on, their scores, and their functions at some points."""
 
 import copy
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,13 +9,16 @@ from torch import Tensor
 from ..activations import Activations
 from ..scores.attribution import from_outputs
 
+if TYPE_CHECKING:
+    from ..model import KAN
+
 POINTS = 101  # of a curve
-SAMPLES = 30  # rows of data that are shown on a curve
-ROWS = 8192  # rows of data that strengths and ranges are taken from
+SAMPLES = 30  # rows of data on a curve
+ROWS = 8192  # rows of data for scores and ranges
 
 
 class Edges(NamedTuple):
-    """The edges of a layer that are on, E of them, by their inputs and then their outputs.
+    """The E edges of a layer that are on, ordered by input, then output.
 
     modes: "n" numeric, "s" symbolic, "ns" both. scores [E]. x, y [E, POINTS]: the functions over the range of the data;
     sample_x, sample_y [E, S]: at rows of the data. All in float64 on the CPU.
@@ -39,34 +42,34 @@ SCORES = {  # pykan's metrics: lists over layers of [O, I]
 
 
 @torch.no_grad()
-def shown(model, x: Tensor | None, metric: str) -> list[Edges]:
-    """The edges of every layer, with scores by the metric on x, or on what the model has seen.
+def drawn_edges(model: "KAN", x: Tensor | None, metric: str) -> list[Edges]:
+    """The edges of every layer, with scores by the metric on x, by default the model's cache_data.
 
-    The model stays as it is. Memory is that of POINTS + SAMPLES values on every edge, however long x is.
+    The model stays as it is. Takes the memory of POINTS + SAMPLES values on every edge, for any number of rows.
     """
     if metric not in SCORES:
         raise ValueError(f"metric={metric!r}: expected one of {', '.join(map(repr, SCORES))}")
     record = activations(model, x).scale_up(model)
     scores = SCORES[metric](model, record)
-    look = copy.copy(record)
-    look.acts = [torch.cat([_over_range(rows), _ranked(rows)]) for rows in record.acts[:-1]]
-    look.acts.append(record.acts[-1])
-    found = []
-    for l, y in enumerate(look.spline_postacts(model)):
-        inputs, outputs, modes = _on(model, l)
-        at = look.acts[l].T[inputs].double().cpu().split([POINTS, len(look.acts[l]) - POINTS], 1)
+    points = copy.copy(record)
+    points.acts = [torch.cat([_over_range(rows), _ranked(rows)]) for rows in record.acts[:-1]]
+    points.acts.append(record.acts[-1])
+    layers = []
+    for l, y in enumerate(points.spline_postacts(model)):
+        inputs, outputs, modes = _edges_on(model, l)
+        at = points.acts[l].T[inputs].double().cpu().split([POINTS, len(points.acts[l]) - POINTS], 1)
         values = y[:, outputs, inputs].T.double().cpu().split([POINTS, len(y) - POINTS], 1)
         score = scores[l][outputs, inputs].double().cpu()
-        found.append(Edges(inputs, outputs, modes, score, at[0], values[0], at[1], values[1]))
-    return found
+        layers.append(Edges(inputs, outputs, modes, score, at[0], values[0], at[1], values[1]))
+    return layers
 
 
-def activations(model, x: Tensor | None) -> Activations:
-    """What x, or what the model has seen, leaves in the network: up to ROWS rows, but for those that are not finite."""
+def activations(model: "KAN", x: Tensor | None) -> Activations:
+    """The activations on x, by default the model's cache_data: of up to ROWS rows, without rows that are not finite."""
     x = model.cache_data if x is None else x
     if x is None:
         raise ValueError("x=None: expected data, since this model has seen none yet; train it, or call get_act(x) once")
-    options = {} if model._record is None else model._record.options
+    options = {} if model.last_activations is None else model.last_activations.options
     x = x.detach().to(model.device)
     x = x.reshape(-1, x.shape[-1]) if x.dim() else x
     if len(x) > ROWS:
@@ -78,7 +81,7 @@ def activations(model, x: Tensor | None) -> Activations:
     return record if bool(finite.all()) else Activations(model, x[finite], **options)
 
 
-def _on(model, l: int) -> tuple[list[int], list[int], list[str]]:
+def _edges_on(model: "KAN", l: int) -> tuple[list[int], list[int], list[str]]:
     """Inputs, outputs and modes of the edges that are on."""
     numeric = model.act_fun[l].edge_mask != 0  # I O
     symbolic = (model.symbolic_fun[l].edge_mask.T != 0) & model.symbolic_enabled
@@ -95,6 +98,6 @@ def _over_range(rows: Tensor) -> Tensor:
 
 
 def _ranked(rows: Tensor) -> Tensor:
-    """Every column's values at evenly spread ranks: [N, I] -> [SAMPLES or fewer, I]."""
+    """Every column's values at evenly spaced ranks: [N, I] -> [SAMPLES or fewer, I]."""
     ranks = torch.linspace(0, len(rows) - 1, min(SAMPLES, len(rows)), device=rows.device).round().long()
     return rows.sort(0).values[ranks]

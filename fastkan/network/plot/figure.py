@@ -1,18 +1,21 @@
-"""Figures: made without pyplot and its global state, in the colours of the user's style, written in one piece."""
+"""Figures created without pyplot and its global state, in the colours of the user's style, and written atomically."""
 
 import io
 import os
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ..checkpoint import replaced
+from ..checkpoint import atomic_write
 
-DPI = 200  # of pictures in pixels
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 200  # of bitmap files
 
 
 class Colours(NamedTuple):
-    """What a drawing is made of, to be seen on its background."""
+    """The colours of a drawing, chosen for its background."""
 
     ink: tuple
     paper: tuple
@@ -24,29 +27,29 @@ class Colours(NamedTuple):
         return {"n": self.ink, "s": self.symbolic, "ns": self.both}[mode]
 
     def faded(self, opacity: float) -> tuple:
-        """The ink at that opacity on the paper, as a colour that hides what lies behind."""
+        """The opaque colour of the ink at this opacity on the paper."""
         return (*(opacity * a + (1 - opacity) * b for a, b in zip(self.ink[:3], self.paper[:3], strict=True)), 1.0)
 
 
-def need_matplotlib() -> None:
-    """Raises ImportError, with what to install, where matplotlib is missing."""
+def check_matplotlib() -> None:
+    """ImportError with how to install matplotlib where it is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError(f"plots need matplotlib ({error}): pip install fastkan[plot]") from error
 
 
-def new_figure(size: tuple[float, float], layout: str | None = None):
-    """An empty matplotlib Figure, size in inches, that pyplot knows nothing of; notebooks show it."""
+def new_figure(size: tuple[float, float], layout: Literal["constrained"] | None = None) -> "Figure":
+    """An empty matplotlib Figure, size in inches, not registered with pyplot; notebooks show it."""
     from matplotlib.figure import Figure
 
     figure = Figure(size, layout=layout)
-    figure._repr_png_ = partial(_png, figure)
+    figure.__dict__["_repr_png_"] = partial(_png, figure)
     return figure
 
 
-def axes_of(figure, axes, size: tuple[float, float]):
-    """Axes to draw on that measure size in inches: those given, or new ones on the figure given, or on a new one."""
+def axes_of(figure: Any, axes: Any, size: tuple[float, float]) -> Any:
+    """Axes in units of inches with this size: the given ones, or new ones on the given figure or a new one."""
     if axes is None:
         axes = (new_figure(size) if figure is None else figure).add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, size[0]), ylim=(0, size[1]), aspect="equal")
@@ -54,13 +57,13 @@ def axes_of(figure, axes, size: tuple[float, float]):
     return axes
 
 
-def colours(figure) -> Colours:
-    """pykan's black, red and purple where the figure is light; the text's colour and lighter ones where it is dark."""
+def colours(figure: Any) -> Colours:
+    """The text colour with red and purple as in pykan on a light figure, with lighter ones on a dark figure."""
     from matplotlib import rcParams
     from matplotlib.colors import to_rgba
 
     paper, ink = to_rgba(figure.get_facecolor()), to_rgba(rcParams["text.color"])
-    if paper[3] < 0.5:  # nothing is behind: what the ink was chosen for
+    if paper[3] < 0.5:  # transparent: take the background for which the text colour was chosen
         paper = (*((1.0,) * 3 if _luminance(ink) < 0.5 else (0.0,) * 3), paper[3])
     if _luminance(paper) < 0.4:
         symbolic, both = "#ff6b6b", "#c792ff"
@@ -69,18 +72,18 @@ def colours(figure) -> Colours:
     return Colours(ink, paper, to_rgba(symbolic), to_rgba(both))
 
 
-def write(figure, path: str | os.PathLike) -> None:
-    """Write the figure to a file, of the kind that its suffix names: .pdf, .svg, .png, ...
+def write(figure: Any, path: str | os.PathLike) -> None:
+    """Write the figure to a file in the format of its suffix: .pdf, .svg, .png, ...
 
-    A file that is there stays as it was until the new one is whole. Raises as file_kind, and OSError.
+    An existing file is replaced when the new one is complete. Raises as file_kind, and OSError.
     """
     kind = file_kind(path)
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format=kind, dpi=DPI, facecolor=figure.get_facecolor())
 
 
 def file_kind(path: str | os.PathLike) -> str:
-    """The kind of file that a path's suffix names. Raises ValueError where matplotlib can't write it."""
+    """The format of a path's suffix. ValueError where matplotlib can't write it."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     kinds = FigureCanvasBase.get_supported_filetypes()
@@ -91,7 +94,7 @@ def file_kind(path: str | os.PathLike) -> str:
     return kind
 
 
-def _png(figure) -> bytes:
+def _png(figure: Any) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     return picture.getvalue()

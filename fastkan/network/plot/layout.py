@@ -1,18 +1,18 @@
-"""Where everything of a diagram goes, in inches from its lower left corner: inputs below, outputs above.
+"""The layout of a diagram: positions in inches from the lower left corner, inputs below, outputs above.
 
-Between two rows of nodes lie the boxes of the edges, in one row where they are few and in several, staggered, where
-they are many. Edges that are off take no room.
+Between two rows of nodes are the boxes of the edges: few in one row, many in several staggered rows. Edges that are off
+take no room.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-SMALLEST = 0.75  # of its size, before a name is turned upright instead
+MIN_SHRINK = 0.75  # of the size of names; below it they are turned upright instead
 
 
 class Row(NamedTuple):
-    """Texts side by side: how large in points, how high they then are in inches, and whether they stand upright."""
+    """Texts side by side: font size in points, height in inches, and whether they are upright."""
 
     texts: list[str]
     points: float
@@ -20,8 +20,8 @@ class Row(NamedTuple):
     upright: bool
 
 
-def chosen(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list:
-    """One value for each of the inputs `of` a model with `total` of them; values may name all or these alone."""
+def select_names(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list:
+    """The values for the inputs `of`, out of `total`; values has one for all inputs, or for these only."""
     if values is None:
         return []
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) not in (total, len(of)):
@@ -31,30 +31,27 @@ def chosen(name: str, values: Sequence | None, of: Sequence[int], total: int) ->
 
 
 def texts(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list[str]:
-    """One text for each of them, see chosen.
-
-    Strings are taken as matplotlib reads them, with formulas between dollar signs; SymPy's expressions as LaTeX.
-    """
-    return [_text(f"{name}[{n}]", value) for n, value in enumerate(chosen(name, values, of, total))]
+    """select_names as matplotlib texts: strings with formulas between dollar signs, SymPy expressions as LaTeX."""
+    return [_text(f"{name}[{n}]", value) for n, value in enumerate(select_names(name, values, of, total))]
 
 
-def fitted(values: list[str], points: float, slot: float, height: float) -> Row:
-    """The size at which texts in a row fit into slots of that width in inches, turned upright where they are long.
+def fit_texts(values: list[str], points: float, slot: float, height: float) -> Row:
+    """The font size for texts in a row, in slots of this width in inches; long texts are turned upright.
 
-    height: how high they may then be.
+    height: limit on the height of upright texts.
     """
     if not values:
         return Row([], points, 0.0, False)
-    sizes = [measured(text, points) for text in values]
+    sizes = [text_size(text, points) for text in values]
     widest, highest = (max(size[part] for size in sizes) for part in (0, 1))
     fit = min(1.0, (0.94 if len(values) == 1 else 0.85) * slot / widest)
-    if fit >= SMALLEST or len(values) == 1:
+    if fit >= MIN_SHRINK or len(values) == 1:
         return Row(values, points * fit, highest * fit, False)
     fit = min(1.0, 0.94 * slot / highest, height / widest)
     return Row(values, points * fit, widest * fit, True)
 
 
-def measured(text: str, points: float) -> tuple[float, float]:
+def text_size(text: str, points: float) -> tuple[float, float]:
     """Width and height of a text in inches."""
     from matplotlib.cbook import is_math_text
     from matplotlib.font_manager import FontProperties
@@ -66,35 +63,38 @@ def measured(text: str, points: float) -> tuple[float, float]:
     return max(max(width for width, _, _ in sizes), 0.5) / 72, max(1.2 * points * len(lines), sizes[0][1]) / 72
 
 
-def _text(name: str, value) -> str:
+def _text(name: str, value: Any) -> str:
+    text = str(value)
     if not isinstance(value, str):
         try:
             from sympy import Basic, latex
         except ImportError:
-            Basic = ()
-        value = f"${latex(value)}$" if isinstance(value, Basic) else str(value)
+            pass
+        else:
+            text = f"${latex(value)}$" if isinstance(value, Basic) else text
     try:
-        measured(value, 10.0)
+        text_size(text, 10.0)
     except ValueError as error:
-        raise ValueError(f"{name}={value!r}: expected text that matplotlib can set ({error})") from None
-    return value
+        raise ValueError(f"{name}={text!r}: expected text that matplotlib can set ({error})") from None
+    return text
 
 
 Point = tuple[float, float]
 
-FILL = 0.8  # share of a box in the room that it has
-ROOM = 0.55  # the same where numbers stand beside the boxes
-LEAST = 0.155  # inches, of a side that is large enough
-LEAST_NUMBERED = 0.25
-MOST_ROWS = 8
+FILL = 0.8  # side of a box over its slot
+FILL_NUMBERED = 0.55  # the same with numbers beside the boxes
+MIN_SIDE = 0.155  # of a box in inches, before another row is used
+MIN_SIDE_NUMBERED = 0.25
+MAX_ROWS = 8
 MARGIN = 0.05  # inches, left and right
 
 
 @dataclass
 class Layout:
-    """Lists over layers: nodes and subnodes of 0..depth (one list where none multiplies), boxes of the edges' layers.
+    """Positions: nodes and subnodes of layers 0..depth (the same list where none multiplies), boxes of each layer's
+    edges.
 
-    dot is the radius of an input, sign that of a node with a sign; sides are those of the square boxes.
+    dot: radius of an input; sign: radius of a node with a sign; sides: of the square boxes of each layer.
     """
 
     width: float
@@ -109,14 +109,14 @@ class Layout:
 
 @dataclass
 class Shape:
-    """What has to be placed: nodes and subnodes of every layer, edges of every layer of edges."""
+    """Numbers of nodes and subnodes of every layer, and of edges of every layer of edges."""
 
     nodes: list[int]
     subnodes: list[int]
     edges: list[int]
 
     def width(self, unit: float, numbers: bool) -> float:
-        """A good width for it in inches, where text of 10 * unit points is read."""
+        """The default width in inches, for text of 10 * unit points."""
         edges, nodes = max(self.edges), max(self.nodes + self.subnodes)
         few, each = (0.95, 0.5) if numbers else (0.75, 0.2)
         return unit * max(min(max(2.0, few * edges), 5.0), min(each * edges, 10.0), min(0.4 * nodes, 10.0))
@@ -125,15 +125,16 @@ class Shape:
 def place(
     shape: Shape, unit: float, width: float, height: float | None, below: float, above: float, numbers: bool = False
 ) -> Layout:
-    """The layout in a width and a height, by default the height that it takes.
+    """The layout for a width and a height, by default the natural height.
 
-    below, above: heights that are kept for text. numbers: whether the boxes have numbers beside them.
+    below, above: heights reserved for text. numbers: whether the boxes have numbers beside them.
     """
-    margin, fill = MARGIN * unit, ROOM if numbers else FILL
+    margin, fill = MARGIN * unit, FILL_NUMBERED if numbers else FILL
     room = width - 2 * margin
     sign = min(0.085 * unit, 0.3 * width / max(shape.nodes + shape.subnodes))
     dot = 0.6 * sign
-    rows = [_rows(edges, fill * room, (LEAST_NUMBERED if numbers else LEAST) * unit) for edges in shape.edges]
+    least = (MIN_SIDE_NUMBERED if numbers else MIN_SIDE) * unit
+    rows = [_rows(edges, fill * room, least) for edges in shape.edges]
     lead = 0.5 if numbers else 0.0  # of a side, left of the first box
     sides = [
         min(0.62 * unit, 0.3 * width, fill * room * r / (max(edges, r) + lead * fill * r))
@@ -143,9 +144,9 @@ def place(
     stacks = [side * (1 + (r - 1) * pitch) for r, side in zip(rows, sides, strict=True)]
     fan = 0.2 * unit + 0.055 * width  # from a node to boxes
     step = [3.5 * sign + 0.02 * width if a != b else 0.0 for a, b in zip(shape.nodes, shape.subnodes, strict=True)]
-    taken, natural = below + above + sign + dot, sum(stacks) + 2 * fan * len(stacks) + sum(step)
-    height = taken + natural if height is None else height
-    stretch = max(height - taken, 0.2 * height) / natural
+    reserved, natural = below + above + sign + dot, sum(stacks) + 2 * fan * len(stacks) + sum(step)
+    height = reserved + natural if height is None else height
+    stretch = max(height - reserved, 0.2 * height) / natural
     shrink = min(stretch, 1.0)  # boxes never grow with the height
     sides, stacks, step = [s * shrink for s in sides], [s * shrink for s in stacks], [s * stretch for s in step]
     fan = (stretch * natural - sum(stacks) - sum(step)) / (2 * len(stacks))
@@ -163,8 +164,8 @@ def place(
 
 
 def _rows(edges: int, room: float, side: float) -> int:
-    """In how many rows so many boxes are at least that large."""
-    return next((r for r in range(1, MOST_ROWS) if room * r >= side * edges), MOST_ROWS)
+    """The number of rows in which `edges` boxes have at least this side."""
+    return next((r for r in range(1, MAX_ROWS) if room * r >= side * edges), MAX_ROWS)
 
 
 def _row(count: int, left: float, right: float, y: float) -> list[Point]:
@@ -172,7 +173,7 @@ def _row(count: int, left: float, right: float, y: float) -> list[Point]:
 
 
 def _stagger(count: int, rows: int, left: float, right: float, bottom: float, side: float, pitch: float) -> list[Point]:
-    """Centres of boxes, each a little to the right of the one before, and in the row after its."""
+    """Centres of staggered boxes: each a little to the right of the previous one, and in the next row."""
     if rows == 1:
         return _row(count, left, right, bottom + side / 2)
     start, room = left + side / 2, right - left - side

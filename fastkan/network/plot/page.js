@@ -148,7 +148,7 @@ function draw() {
       svg.append(sum);
     });
     layer.nodes.forEach((node, n) => {
-      const [x, y] = place.nodes[n], dot = node.kind === "input" || node.kind === "handed on";
+      const [x, y] = place.nodes[n], dot = node.kind === "input" || node.kind === "copy";
       const group = make("g", { class: dot ? "node dot" : "node", role: "img", "aria-label": `${node.kind} ${node.name || n + 1}` },
         make("title", {}, `${node.kind} ${node.name || n + 1}`), make("circle", { cx: x, cy: y, r: dot ? DOT : RADIUS }));
       if (!dot) group.append(sign(x, y, node.kind));

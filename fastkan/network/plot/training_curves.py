@@ -1,10 +1,14 @@
-"""plot_training: what fit returns as curves, with the grid sizes on the way."""
+"""plot_training: the results of fit as curves, with the grid sizes."""
 
 import math
 import os
 import textwrap
+from typing import TYPE_CHECKING, Any
 
-from .figure import colours, file_kind, need_matplotlib, new_figure, write
+from .figure import check_matplotlib, colours, file_kind, new_figure, write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_training(
@@ -13,25 +17,25 @@ def plot_training(
     *,
     title: str | None = None,
     figsize: tuple[float, float] | None = None,
-    fig=None,
-):
-    """Draw a training: train and test loss, below them the penalty, where there is one, and every metric.
+    fig: Any = None,
+) -> "Figure":
+    """Draw a training: train and test loss, below them the penalty, if there is one, and every metric.
 
-    Axes are logarithmic where what they show is positive and of different magnitudes. Dotted lines are the steps from
-    which on the grid has another size, which stands above. Where the training ended early, the reason is told below.
+    Axes are logarithmic where values are positive and differ in magnitude. Dotted lines mark changes of the grid size,
+    which is written above. The reason for an early end of the training is written below.
 
     Args:
-        results: of KAN.fit; or of pykan's, which does not tell the grid sizes.
-        path: the file to write, of the kind that its suffix names; nothing is written by default.
+        results: of KAN.fit; or of pykan's fit, which lacks the grid sizes.
+        path: the file to write, in the format of its suffix; nothing is written by default.
         title: above the curves.
         figsize: in inches; fig: a matplotlib figure to draw on instead of a new one.
 
     Returns:
-        The matplotlib Figure, which is not one of pyplot's, see KAN.plot.
+        The matplotlib Figure, which is not registered with pyplot, see KAN.plot.
 
     Raises ImportError without matplotlib, ValueError for results without a step.
     """
-    need_matplotlib()
+    check_matplotlib()
     if path is not None:
         file_kind(path)
     panels, changes = _panels(results), _grid_changes(results)
@@ -63,10 +67,10 @@ def plot_training(
 
 
 def _panels(results: dict) -> dict[str, dict[str, list[float]]]:
-    """What is drawn together: curves by their names, by what they measure."""
+    """Curves by their names for every axes, by its label."""
     if not results.get("train_loss"):
         raise ValueError(
-            f"results has the train_loss {results.get('train_loss')!r}: expected what fit returns, with steps"
+            f"results has the train_loss {results.get('train_loss')!r}: expected the results of fit, with steps"
         )
     curves = {name: [float(v) for v in values] for name, values in results.items() if name not in ("grid", "stopped")}
     panels = {"loss": {"train": curves.pop("train_loss")}}
@@ -78,14 +82,14 @@ def _panels(results: dict) -> dict[str, dict[str, list[float]]]:
 
 
 def _grid_changes(results: dict) -> list[tuple[int, object]]:
-    """The steps from which on the grid has another size, and that; with the first step where it ever changes."""
+    """The steps at which the grid size changes and the new sizes, the first step included; empty without changes."""
     sizes = results.get("grid") or []
     changes = [(n, size) for n, size in enumerate(sizes) if n == 0 or size != sizes[n - 1]]
     return changes if len(changes) > 1 else []
 
 
-def _name_grids(axes, changes: list[tuple[int, object]], steps: int) -> None:
-    """Grid sizes above the axes, but for those that another one leaves no room."""
+def _name_grids(axes: Any, changes: list[tuple[int, object]], steps: int) -> None:
+    """Grid sizes above the axes, omitted where they would overlap."""
     free = -math.inf
     for n, (step, size) in enumerate(changes):
         text = f"grid {size}" if n == 0 else str(size)
@@ -98,6 +102,6 @@ def _name_grids(axes, changes: list[tuple[int, object]], steps: int) -> None:
 
 
 def _logarithmic(curves: dict[str, list[float]], ratio: float) -> bool:
-    """Whether the curves are positive where they are numbers, and as far apart as that ratio."""
+    """Whether the finite values of the curves are positive and differ by at least this ratio."""
     values = [v for curve in curves.values() for v in curve if math.isfinite(v)]
     return bool(values) and min(values) > 0 and max(values) >= ratio * min(values)

@@ -18,7 +18,7 @@ with contextlib.suppress(ImportError):
 
 from .... import science
 from ....network.formulas import edge_fit, simplify
-from ....network.layers import library, numeric
+from ....network.layers import edge_linear, library
 from ....science import batch_hessian, batch_jacobian, datasets
 from ..library import SYMBOLIC_LIB, bounded
 
@@ -31,7 +31,7 @@ __all__ = [
 __all__ += [name for name in ("np", "sympy", "lambdify", "yaml") if name in globals()]
 
 add_symbolic = library.add_symbolic
-ex_round = simplify.rounded
+ex_round = simplify.round_numbers
 
 # The functions without singularities, (x, y_th) -> (..., value), under pykan's names.
 f_inv = bounded(library.SYMBOLIC_LIB["1/x"])
@@ -98,7 +98,7 @@ def fit_params(
 
 def sparse_mask(in_dim: int, out_dim: int) -> Tensor:
     """A mask [in_dim, out_dim] that connects every input to the nearest output on [0, 1], and every output likewise."""
-    return numeric.first_mask(in_dim, out_dim, sparse=True)
+    return edge_linear.first_mask(in_dim, out_dim, sparse=True)
 
 
 def augment_input(orig_vars, aux_vars, x):
