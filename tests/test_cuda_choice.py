@@ -60,7 +60,7 @@ def test_networks_run_in_one_call(calls):
         calls.update(dict.fromkeys(calls, 0))
 
 
-def test_up_to_second_derivatives_in_a_loss_are_one_call(calls):
+def test_second_derivatives_in_a_loss_stay_fused(calls):
     made = leaves(smooth((2, 6, 1)))
     x = rows(40, 2).requires_grad_()
     found = torch.autograd.grad(burgers(lambda x: stack_out(x, made, "native"), x), [x, *weights(made)])
@@ -71,7 +71,7 @@ def test_up_to_second_derivatives_in_a_loss_are_one_call(calls):
 
 
 @pytest.mark.parametrize("depth", [3, 4])
-def test_higher_derivatives_run_layer_by_layer(calls, depth):
+def test_higher_derivatives_go_layer_by_layer(calls, depth):
     made = leaves(smooth((2, 4, 1)))
     x = rows(10, 2).requires_grad_()
     found = nested(lambda x: stack_out(x, made, "native"), x, weights(made), depth, by_weights=False)
@@ -86,7 +86,7 @@ def test_higher_derivatives_run_layer_by_layer(calls, depth):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("widths", [(4, 400, 3), (3, 40, 40, 2), (30, 30, 30), (1, 1, 900)], ids=str)
-def test_shared_memory_size_matches_the_kernels(widths, dtype, monkeypatch):
+def test_size_limit_matches_the_kernels(widths, dtype, monkeypatch):
     """The size in Python is the size in the kernels' error message."""
     made = layers(widths, dtype=dtype, degree=3)
     x = rows(1, widths[0], dtype=dtype)
@@ -100,7 +100,7 @@ def test_shared_memory_size_matches_the_kernels(widths, dtype, monkeypatch):
             OPS.stack_backward(*args)
 
 
-def test_the_largest_network_that_fits():
+def test_largest_stack_that_fits_a_block():
     """The largest network that fits runs; the next larger one does not."""
     sizes = [n for n in range(1, 400) if stack.fits("cuda", layers((3, n, 1), dtype=torch.float32, **SAME), 1)]
     assert sizes == list(range(1, len(sizes) + 1)) and len(sizes) > 40
@@ -195,7 +195,7 @@ def changes():
 
 
 @pytest.mark.parametrize("change", changes(), ids=lambda f: f.__name__)
-def test_changed_nodes_are_detected(looks, calls, change):
+def test_changed_nodes_take_effect(looks, calls, change):
     model = network()
     model(data())
     change(model)
@@ -213,7 +213,7 @@ def test_nodes_are_read_once_layer_by_layer_too(looks):
     assert len(looks) == 1
 
 
-def test_a_copy_reads_its_own_nodes(looks, calls):
+def test_copy_reads_its_own_nodes(looks, calls):
     """A copy's parameters have version counters of their own."""
     model = network()
     model(data())

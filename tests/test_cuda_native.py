@@ -34,13 +34,13 @@ def test_library_without_code_for_these_gpus(monkeypatch, served):
     assert reason == (None if served else expected)
 
 
-def test_reason_of_a_failed_build(monkeypatch, tmp_path):
+def test_reason_for_a_failed_build_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "_LIBRARY", tmp_path)
     (tmp_path / "libfastkan_cuda.absent.txt").write_text("nvcc was not found")
     assert native._load("libfastkan_cuda.so") == "libfastkan_cuda.so was not built: nvcc was not found"
 
 
-def test_outdated_library(monkeypatch):
+def test_library_of_older_sources_is_reported(monkeypatch):
     monkeypatch.setattr(native.ops, "STACK_SCHEMAS", {"kan_tomorrow": ""})
     torch.library.define("fastkan::kan_tomorrow", "() -> int")
     found = native._load("libfastkan_cpu.so")

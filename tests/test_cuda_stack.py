@@ -46,7 +46,7 @@ def test_matches_the_reference(widths, tangents, count, processors):
         assert_is_the_reference(widths, number, tangents, seed + 10 * tangents)
 
 
-def test_steps_of_one_input_in_the_largest_network(processors):
+def test_one_input_at_a_time_where_no_more_fit(processors):
     """The widest network of its kind, and one of half its width."""
     processors(FEW)
     kind = {"degree": 3, "knots": "promised", "base": "silu", "with_bias": True}
@@ -78,7 +78,7 @@ def test_repeats_bit_for_bit(processors):
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_only_requested_gradients():
+def test_requested_gradients_only():
     made, x, along, u = operands((3, 6, 2), 40, 2, 0)
     with torch.no_grad():
         every = OPS.stack_backward(x, along, u, *parts(made), True, True, True)

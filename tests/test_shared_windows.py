@@ -81,7 +81,7 @@ def test_windows_without_a_branch(outside, order, degree, grid_size, place):
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
 @pytest.mark.parametrize("uniform", [False, True])
-def test_on_knots_and_nan(kind, outside, uniform):
+def test_knots_nan_and_infinity(kind, outside, uniform):
     for degree in range(6):
         row = [j / 4 for j in range(6 + 2 * degree + 1)]
         for order in range(degree + 2):
