@@ -62,7 +62,7 @@ def test_an_average_of_different_names_is_an_error(weight):
     for different in (other, [["0", "tanh"], *NAMES[1:]], NAMES[::-1]):
         with pytest.raises(ValueError, match="different functions on their edges"):
             decode(torch.lerp(encode(NAMES), encode(different), weight), 3, 2)
-    with pytest.raises(ValueError, match="or were rounded"):
+    with pytest.raises(ValueError, match="or was rounded"):
         decode(encode(NAMES).to(torch.float8_e5m2), 3, 2)
     with pytest.raises(ValueError, match="another number of edges: expected 2 x 2"):
         decode(encode(NAMES), 2, 2)
