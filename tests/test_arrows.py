@@ -29,7 +29,7 @@ ALLOWED = {
     "backends": {"ops", "spec", "basis"},
     "select": {"backends", "reference", "ops", "spec", "transforms"},
     "autograd": {"select", "reference", "spec", "ops", "transforms"},
-    "stack": {"autograd", "select", "spec", "ops", "transforms"},
+    "stack": {"autograd", "reference", "select", "spec", "ops", "transforms"},
     "snapshot": {"transforms"},
     "functional": {"snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
     "nn": {"arguments", "transforms", "snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
