@@ -189,7 +189,7 @@ def test_the_state_dict_of_a_single_layer_of_pykans(base_fun):
     layer = KANLayer(3, 2, base_fun=base_fun, noise_scale=0.1)
     layer.load_state_dict(state)
     assert torch.equal(layer(X)[0], made(X)[0])
-    with pytest.raises(ValueError, match=r"state is a kan.KANLayer's: .*load_state_dict takes"):
+    with pytest.raises(ValueError, match=r"state is a kan.KANLayer's: .*load_state_dict loads"):
         from_pykan_state(state)
 
 
