@@ -62,7 +62,7 @@ def test_an_average_of_different_names_is_an_error(weight):
     for different in (other, [["0", "tanh"], *NAMES[1:]], NAMES[::-1]):
         with pytest.raises(ValueError, match="different functions on their edges"):
             decode(torch.lerp(encode(NAMES), encode(different), weight), 3, 2)
-    with pytest.raises(ValueError, match="or were rounded"):
+    with pytest.raises(ValueError, match="or was rounded"):
         decode(encode(NAMES).to(torch.float8_e5m2), 3, 2)
     with pytest.raises(ValueError, match="another number of edges: expected 2 x 2"):
         decode(encode(NAMES), 2, 2)
@@ -189,7 +189,7 @@ def test_the_state_dict_of_a_single_layer_of_pykans(base_fun):
     layer = KANLayer(3, 2, base_fun=base_fun, noise_scale=0.1)
     layer.load_state_dict(state)
     assert torch.equal(layer(X)[0], made(X)[0])
-    with pytest.raises(ValueError, match=r"state is a kan.KANLayer's: .*load_state_dict takes"):
+    with pytest.raises(ValueError, match=r"state is a kan.KANLayer's: .*load_state_dict loads"):
         from_pykan_state(state)
 
 
