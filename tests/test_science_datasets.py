@@ -116,7 +116,7 @@ def test_derivatives_as_labels():
         (ValueError, r"f returned shape \[1\]: expected \[1000\]", {"f": lambda x: x[0, :1]}),
         (ValueError, r"f returned shape \[1, 1000\].*f_mode='row'", {"f": lambda x: x[:1], "f_mode": "row"}),
         (TypeError, "f returned a float: expected a tensor", {"f": lambda x: 1.0}),
-        (ValueError, r"f is \[nan\] at \[-.*mind the ranges", {"f": lambda x: x[:, :1].sqrt()}),
+        (ValueError, r"f is \[nan\] at \[-.*check the ranges", {"f": lambda x: x[:, :1].sqrt()}),
         (ValueError, "column 0 of f does not vary", {"f": lambda x: x[:, :1] * 0 + 0.1, "normalize_label": True}),
         (ValueError, "column 0 of x does not vary over 1 rows", {"train_num": 1, "normalize_input": True}),
     ],
