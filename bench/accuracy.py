@@ -1,4 +1,4 @@
-"""The largest errors in float32 against the reference in float64, on the same float32 inputs."""
+"""Largest errors in float32, against the reference in float64 on the same inputs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ POINTS = 20_001
 
 
 def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
-    """One row a case and peer; `rounds` has no meaning here."""
+    """One row per case and peer; `rounds` is ignored."""
     return [_row(case, name) for case in bar(which, "accuracy") for name in PEERS]
 
 
@@ -37,13 +37,13 @@ def _row(case: Case, name: str) -> dict[str, object]:
         errors["layer_error"] = _largest((found["y"] - truth["y"]) / truth["y"].square().mean().sqrt())
     except Unavailable as absent:
         return {**row, **errors, "reason": str(absent)}
-    except Exception as failure:  # another library's failure is a row of the table
+    except Exception as failure:  # another library's failure becomes a row of the table
         return {**row, **errors, "reason": f"fails: {type(failure).__name__}"}
     return {**row, **errors, "reason": ""}
 
 
 def splines(case: Case) -> Operands:
-    """A layer of one input whose output f is B_f: coef is the identity, and there is no base function."""
+    """Operands of a layer with one input whose output f is B_f: coef is the identity, the base weight 0."""
     functions = case.functions
     problem = Operands.of(replace(case, batch=POINTS, in_features=1, out_features=functions))
     problem.coef = torch.eye(functions, dtype=case.dtype)[None]

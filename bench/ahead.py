@@ -1,8 +1,8 @@
-"""Every Triton kernel in every shipped configuration, compiled for GPUs that need not be here: what each takes.
+"""Ahead-of-time compilation of every Triton kernel in every shipped configuration, for GPUs that need not be present.
 
     python -m bench.ahead [--out DIR]
 
-Registers, shared memory, spills and matrix instructions are read off the machine code and the assembly.
+Reports registers, shared memory, spills and matrix instructions, from the machine code and the assembly.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-# of every architecture, as they stand in its assembly
+# matrix instructions in the assembly of every architecture
 MATRIX = ("mma.sync", "wgmma.mma_async", "tcgen05.mma", "v_mfma")
 KERNELS = ("kan_out", "kan_backward", "edge_moments", "edge_backward")
 # name -> (type of the tensors, torch.get_float32_matmul_precision())
@@ -48,7 +48,7 @@ SHAPES = {"large": (2048, 512, 512, 5), "small": (64, 64, 64, 5), "gather": (204
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel as it would have been launched."""
+    """A recorded kernel launch."""
 
     kernel: object
     args: tuple
@@ -56,7 +56,7 @@ class Launch:
     options: dict
 
     def source(self) -> ASTSource:
-        """As Triton's launcher specialises arguments: ones and absent tensors are constants, multiples of 16 known."""
+        """Specialise arguments as Triton's launcher does: ones and absent tensors become constants."""
         signature, constants, attributes = {}, dict(self.constants), {}
         for k, (name, value) in enumerate(zip(self.kernel.arg_names, self.args, strict=False)):
             if isinstance(value, torch.Tensor):
@@ -78,7 +78,7 @@ _NAMES = {
 
 
 def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launch]:
-    """What one call of a contraction would launch."""
+    """The launches of one call of a contraction."""
     dtype, precision = TYPES[kind]
     rows, inputs, outputs, grid_size = SHAPES[shape]
     grid = torch.empty(inputs, grid_size + 7, dtype=torch.float64, device="meta")
@@ -89,10 +89,10 @@ def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launc
         coef=torch.empty(inputs, grid_size + 3, outputs, **meta), base_weight=torch.empty(inputs, outputs, **meta),
         bias=torch.empty(outputs, **meta), grid=grid, terms=torch.empty(3, inputs, outputs, **meta), spec=small.spec,
     )  # fmt: skip
-    seen: list[Launch] = []
+    recorded: list[Launch] = []
 
     def record(kernel, programs, device, args, constants, options):
-        seen.append(Launch(kernel, args, constants, options))
+        recorded.append(Launch(kernel, args, constants, options))
 
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
@@ -106,11 +106,11 @@ def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launc
             call(SimpleNamespace(**{contraction: _without_dispatch(contraction)}), contraction, p)
     finally:
         torch.set_float32_matmul_precision(before)
-    return seen
+    return recorded
 
 
 def _without_dispatch(contraction: str):
-    """The launching function behind the operator, which would not be called for tensors without data."""
+    """The launching function of a contraction; its operator would not call it for meta tensors."""
 
     def function(*args):
         return getattr(launch, contraction)(*(item for a in args for item in (a if isinstance(a, Spec) else (a,))))
@@ -130,7 +130,7 @@ def cases() -> Iterator[tuple[str, str, str]]:
 
 
 def compiled(case: tuple[str, str, str, str]) -> list[dict[str, object]]:
-    """One row for each kernel of the case."""
+    """One row per kernel of the case."""
     contraction, kind, shape, target = case
     rows = []
     for one in launches(contraction, kind, shape, target):
@@ -150,7 +150,7 @@ def compiled(case: tuple[str, str, str, str]) -> list[dict[str, object]]:
 
 
 def _resources(kernel, target: str) -> dict[str, int]:
-    """Registers of a thread, and bytes or registers that did not fit."""
+    """Registers per thread, and spilled bytes or registers."""
     if target.startswith("gfx"):
         text = kernel.asm["amdgcn"]
         found = {name: int(re.search(rf"\.{name}:\s+(\d+)", text)[1]) for name in ("vgpr_count", "vgpr_spill_count")}
@@ -171,7 +171,7 @@ def table(targets: list[str], workers: int = 2) -> list[dict[str, object]]:
 
 
 def report(rows: list[dict[str, object]]) -> str:
-    """A table of each target, in Markdown."""
+    """One Markdown table per target."""
     parts = [f"Triton {triton.__version__}, torch {torch.__version__}. Compiled, not run."]
     for target in dict.fromkeys(row["target"] for row in rows):
         mine = [{k: str(v) for k, v in row.items() if k != "target"} for row in rows if row["target"] == target]

@@ -1,4 +1,4 @@
-"""The cases under pytest-benchmark: `pytest bench --benchmark-only`. Every candidate passes the gate first."""
+"""The cases under pytest-benchmark: `pytest bench --benchmark-only`. Every candidate is checked first."""
 
 from functools import cache
 
@@ -13,25 +13,25 @@ THREADS = 2
 
 
 @cache
-def gate(case: Case) -> tuple[Operands, Checker]:
+def checked_problem(case: Case) -> tuple[Operands, Checker]:
     problem = Operands.of(case)
     return problem, Checker(problem)
 
 
 def name(case: Case) -> str:
-    """Without what pytest's -k cannot read."""
+    """A name that pytest's -k can parse."""
     return f"{case.batch}x{case.in_features}x{case.out_features}-G{case.grid_size}"
 
 
-def admitted(case: Case, peer: str) -> Candidate:
-    problem, door = gate(case)
+def checked(case: Case, peer: str) -> Candidate:
+    problem, checker = checked_problem(case)
     try:
         torch._dynamo.reset()
         candidate = PEERS[peer].build(problem)
     except Unavailable as absent:
         pytest.skip(str(absent))
     if candidate.gradients is not None:
-        _, reason = door.check(candidate)
+        _, reason = checker.check(candidate)
         assert not reason, reason
     return candidate
 
@@ -39,7 +39,7 @@ def admitted(case: Case, peer: str) -> Candidate:
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("case", cases.LAYERS, ids=name)
 def bench_layer(benchmark, case, peer):
-    """Forward and backward."""
+    """Time forward and backward."""
     torch.set_num_threads(THREADS)
     benchmark.group = str(case)
-    benchmark(admitted(case, peer).train)
+    benchmark(checked(case, peer).train)

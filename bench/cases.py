@@ -1,4 +1,4 @@
-"""The shapes that are measured."""
+"""Shapes of the benchmarks."""
 
 from fastkan.measure.correctness import Case
 
@@ -18,5 +18,5 @@ MEMORY = (Case(1024, 256, 256, 5), Case(256, 64, 64, 200))
 
 ACCURACY = tuple(Case(256, 64, 64, grid_size) for grid_size in (5, 50, 200))
 
-# Small enough for a test: they run all of the code and measure nothing of interest.
+# For tests of the benchmarks: all of the code, no useful times.
 TINY = (Case(32, 4, 3, 5), Case(16, 2, 5, 20))

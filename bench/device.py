@@ -1,4 +1,4 @@
-"""What a GPU's limits are, how time is taken on it, and what a call allocates."""
+"""Measured limits of a device, timing by CUDA events, and memory of a call."""
 
 from collections.abc import Callable
 from statistics import median
@@ -17,7 +17,7 @@ ARITHMETICS = {
 
 
 def event_clock(run: Callable[[], object], repeats: int) -> float:
-    """Seconds a call by the events of the current stream, the mean of so many in a row."""
+    """Mean seconds per call of `repeats` consecutive calls, by CUDA events of the current stream."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(repeats):
@@ -32,8 +32,8 @@ def clock(device: torch.device):
 
 
 def limits(device: torch.device, size: int) -> list[dict[str, object]]:
-    """Rows of the rates this device reaches: bytes/s of a copy, read and written both counted, and flop/s of products
-    of random size x size matrices."""
+    """Rows of measured rates: byte/s of a copy (reads and writes counted), and flop/s of matrix products of random
+    size x size matrices."""
     take = clock(device)
     source = torch.randint(-128, 127, (64 * size * size,), dtype=torch.int8, device=device)
     target = torch.empty_like(source)
@@ -56,7 +56,7 @@ def _limit(name: str, unit: str, work: int, run: Callable[[], object], take) -> 
 
 
 def input_sets(candidate: Candidate, device: torch.device) -> int:
-    """How many inputs and cotangents together are twice the second-level cache, up to 16."""
+    """Number of input and cotangent pairs, up to 16, that together exceed twice the L2 cache."""
     if device.type != "cuda":
         return 2
     each = candidate.x.nbytes + candidate.grad_out.nbytes
@@ -64,10 +64,10 @@ def input_sets(candidate: Candidate, device: torch.device) -> int:
 
 
 def step_bytes(candidate: Candidate, device: torch.device) -> int | str:
-    """The most that forward and backward allocate beyond input and parameters; '' on a CPU, which does not tell."""
+    """Peak memory of forward and backward beyond input and parameters; '' on a CPU, where it is not measured."""
     if device.type != "cuda":
         return ""
-    candidate.train()  # compiles, and makes the libraries' workspaces
+    candidate.train()  # compiles, and allocates the libraries' workspaces
     candidate.x.grad = None
     for p in candidate.parameters:
         p.grad = None

@@ -1,4 +1,4 @@
-"""KAN.fit beside pykan's: seconds and evaluations a step, what is reached, and the memory of a wide network."""
+"""KAN.fit and pykan's: time and evaluations per step, final loss, and peak memory of a wide network."""
 
 import contextlib
 import copy
@@ -23,7 +23,7 @@ from fastkan.measure.timing import quartiles, time_interleaved
 from .peers import installed
 
 ROWS = 1000
-# Of a timed training, each from the same start; of the one that tells what is reached.
+# Steps of a timed training, and of the one for the final loss; all from the same start.
 STEPS, REACHED = 4, 20
 BASELINE = "fastkan"
 LABELS = {"fastkan": "fastkan", "pykan": "pykan", "speed": "pykan, speed()"}
@@ -31,7 +31,7 @@ LABELS = {"fastkan": "fastkan", "pykan": "pykan", "speed": "pykan, speed()"}
 
 @dataclass(frozen=True)
 class Setting:
-    """A network, and how it is trained; memory: of a step, instead of its time."""
+    """A network and its training options. memory: measure the peak memory of a step instead of its time."""
 
     width: tuple[int, ...]
     grid: int
@@ -52,7 +52,7 @@ TINY = (Setting((2, 2, 1), 3, 1e-3, True), Setting((2, 2, 1), 3, memory=True))
 
 
 def rows(which: Sequence[Setting], rounds: int) -> list[dict[str, object]]:
-    """One row a setting and peer; rounds of trainings, up to 7."""
+    """One row per setting and peer; up to 7 rounds of trainings."""
     return [row for setting in bar(which, "fit") for row in _rows(setting, min(rounds, 7))]
 
 
@@ -66,7 +66,7 @@ def _rows(setting: Setting, rounds: int) -> Iterator[dict[str, object]]:
     times: dict[str, list[float]] = {}
     if not setting.memory:
         runs = {peer: Training(start, setting) for peer, start in starts.items()}
-        times, _ = time_interleaved(runs, rounds, 0.0, label=str(setting), sample=_seconds_a_step)
+        times, _ = time_interleaved(runs, rounds, 0.0, label=str(setting), sample=_seconds_per_step)
     for peer in LABELS:
         row = {
             "network": str(setting), "lamb": setting.lamb, "update_grid": setting.update_grid, "peer": peer,
@@ -95,12 +95,12 @@ def dataset(inputs: int) -> dict[str, Tensor]:
 
 
 def model(peer: str, setting: Setting) -> nn.Module:
-    """A network at its start; pykan's and fastkan's are the same, by the same seed."""
+    """An untrained network; the same for pykan and fastkan, from the same seed."""
     options = {"grid": setting.grid, "k": 3, "seed": 0}
     if peer == "fastkan":
         return fastkan.KAN(list(setting.width), **options)
     if peer == "speed" and setting.lamb:
-        raise Unavailable("keeps no activations, which the penalty is made of")
+        raise Unavailable("stores no activations, which the penalty needs")
     with contextlib.redirect_stdout(io.StringIO()):
         made = installed("kan", "pykan").KAN(list(setting.width), auto_save=False, **options)
         return made.speed() or made if peer == "speed" else made
@@ -121,7 +121,7 @@ def _labelled(data: dict[str, Tensor], outputs: int) -> dict[str, Tensor]:
 
 
 class Training:
-    """STEPS steps from the start; called for the seconds that they take together."""
+    """Call it for the seconds of STEPS training steps from the start."""
 
     def __init__(self, start: nn.Module, setting: Setting):
         self.start, self.setting = start, setting
@@ -133,12 +133,12 @@ class Training:
         return time.perf_counter() - start
 
 
-def _seconds_a_step(run: Callable[[], object], repeats: int) -> float:
+def _seconds_per_step(run: Callable[[], object], repeats: int) -> float:
     return mean(run() for _ in range(repeats)) / STEPS
 
 
 def reached(start: nn.Module, setting: Setting) -> dict[str, object]:
-    """After REACHED steps: the loss and the penalty, and how often a step evaluated them."""
+    """Loss and penalty after REACHED steps, and the number of evaluations per step."""
     calls = 0
 
     def loss(prediction: Tensor, label: Tensor) -> Tensor:
@@ -146,17 +146,17 @@ def reached(start: nn.Module, setting: Setting) -> dict[str, object]:
         calls += 1
         return (prediction - label).square().mean()
 
-    found = fit(copy.deepcopy(start), setting, REACHED, loss_fn=loss)
-    shown = float(found["train_loss"][-1])
+    results = fit(copy.deepcopy(start), setting, REACHED, loss_fn=loss)
+    shown = float(results["train_loss"][-1])
     return {
-        "evaluations": f"{calls / REACHED - 1:.3g}",  # less that of the test
-        "train_loss": f"{shown**0.5 if isinstance(start, fastkan.KAN) else shown:.3g}",  # pykan shows the root
-        "reg": f"{float(found['reg'][-1]):.4g}" if setting.lamb else "",
+        "evaluations": f"{calls / REACHED - 1:.3g}",  # without the evaluation on test data
+        "train_loss": f"{shown**0.5 if isinstance(start, fastkan.KAN) else shown:.3g}",  # pykan reports the root
+        "reg": f"{float(results['reg'][-1]):.4g}" if setting.lamb else "",
     }
 
 
 def peak_mib(peer: str, setting: Setting) -> str:
-    """How far a step lifts the memory of a fresh process that has stepped a small network before."""
+    """Increase of peak memory by a training step, in a fresh process after a step of a small network, in MiB."""
     arguments = [peer, *map(str, setting.width), str(setting.grid), str(setting.lamb), str(torch.get_num_threads())]
     done = subprocess.run(
         [sys.executable, "-m", "bench.fit", *arguments], capture_output=True, text=True, check=True,
@@ -166,12 +166,12 @@ def peak_mib(peer: str, setting: Setting) -> str:
 
 
 def _resident_kib() -> int:
-    """The most that this process ever had in memory."""
+    """Peak resident memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def _lift(peer: str, setting: Setting) -> float:
+def _peak_increase(peer: str, setting: Setting) -> float:
     small = Setting((2, 2, 1), 3, setting.lamb)
     fit(model(peer, small), small, 1)
     network = model(peer, setting)
@@ -183,4 +183,4 @@ def _lift(peer: str, setting: Setting) -> float:
 if __name__ == "__main__":
     name, *sizes, intervals, weight, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    print(f"{_lift(name, Setting(tuple(map(int, sizes)), int(intervals), float(weight))):.1f}")
+    print(f"{_peak_increase(name, Setting(tuple(map(int, sizes)), int(intervals), float(weight))):.1f}")

@@ -1,8 +1,8 @@
-"""From data to the exact formula: KAN.discover, and the recipe of pykan's tutorial in fastkan and in pykan.
+"""Recovery of exact formulas from data: by KAN.discover, and by the recipe of pykan's tutorial in both packages.
 
 The recipe trains with a penalty, prunes, trains, makes all edges symbolic by auto_symbolic, and trains their affine
-parameters. A formula counts as exact if its error on new data, over the labels' standard deviation, is below EXACT as
-it stands or once its numbers are replaced by fractions and multiples of pi that are near.
+parameters. A formula counts as exact if its error on new data, divided by the labels' standard deviation, is below
+EXACT, before or after its numbers are replaced by nearby fractions and multiples of pi.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from fastkan.network.formulas.simplify import snap_numbers
 from .peers import installed
 
 EXACT = 1e-8
-NEAR = 1e-3  # of numbers to fractions, after a recipe
+NEAR = 1e-3  # distance of numbers to fractions, after a recipe
 ROWS = 500
-STEPS = 20  # of LBFGS, three times
+STEPS = 20  # LBFGS steps, in each of three trainings
 LABELS = {
     "discover": "KAN.discover", "lm": "recipe, fastkan, opt='LM'",
     "recipe": "recipe, fastkan", "pykan": "recipe, pykan",
@@ -38,7 +38,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A function of x [N, inputs], the range of its inputs, the network to look in, and that of the recipe."""
+    """A function of x [N, inputs], the range of its inputs, and the networks of the recipe and of KAN.discover."""
 
     name: str
     truth: Callable[[Tensor], Tensor]
@@ -49,7 +49,7 @@ class Target:
     inputs: int = 2
 
     def data(self, seed: int, rows: int = ROWS) -> dict[str, Tensor]:
-        """New data for every seed, in pykan's dictionary, in float64."""
+        """Data of a seed as pykan's dictionary, in float64."""
         generator = torch.Generator().manual_seed(seed)
         x = torch.rand(2 * rows, self.inputs, generator=generator, dtype=torch.float64)
         x = self.low + (self.high - self.low) * x
@@ -75,7 +75,7 @@ TINY = ((Target("x + y", lambda x: x.sum(1), -1, 1, (2, 1, 1), ((2, 1),)), 1, 0)
 
 
 def rows(which: Sequence[tuple[Target, int, int]], rounds: int) -> list[dict[str, object]]:
-    """One row a target and candidate; rounds: seeds at most."""
+    """One row per target and candidate; rounds: the maximum number of seeds."""
     return [row for entry in bar(which, "formulas") for row in _rows(*entry, rounds)]
 
 
@@ -100,33 +100,33 @@ def _rows(target: Target, seeds: int, pykan_seeds: int, rounds: int) -> Iterator
 
 
 def discover(target: Target, seed: int) -> tuple[float, object]:
-    """The relative error and the formula that is found from a seed."""
+    """Relative error and formula of KAN.discover."""
     data = target.data(seed)
     found = fastkan.KAN.discover(data, target.shapes, seed=seed, verbose=False)
-    return judged(found.formulas[0], found.inputs, data, 0.0)
+    return best_form(found.formulas[0], found.inputs, data, 0.0)
 
 
 def recipe(target: Target, seed: int) -> tuple[float, object]:
     network = fastkan.KAN(_listed(target.width), grid=5, k=3, seed=seed, dtype=torch.float64)
-    return _followed(network, target.data(seed), {"progress": False})
+    return _run_recipe(network, target.data(seed), {"progress": False})
 
 
 def lm_recipe(target: Target, seed: int) -> tuple[float, object]:
-    """The recipe with Levenberg-Marquardt steps, 2.5 times as many, where there is no penalty."""
+    """The recipe with 2.5 times as many Levenberg-Marquardt steps in the trainings without a penalty."""
     network = fastkan.KAN(_listed(target.width), grid=5, k=3, seed=seed, dtype=torch.float64)
-    return _followed(network, target.data(seed), {"progress": False}, "LM", 50)
+    return _run_recipe(network, target.data(seed), {"progress": False}, "LM", 50)
 
 
 def pykan_recipe(target: Target, seed: int) -> tuple[float, object]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(
         torch.float64
-    )  # as its documentation advises; a network that is made double can't be pruned
+    )  # as its documentation advises; a network converted to double can't be pruned
     try:
-        with tempfile.TemporaryDirectory() as folder:  # prune writes to disk whatever auto_save says
+        with tempfile.TemporaryDirectory() as folder:  # prune writes to disk even with auto_save=False
             options = {"grid": 5, "k": 3, "seed": seed, "ckpt_path": folder}
             network = installed("kan", "pykan").KAN(_listed(target.width), **options)
-            return _followed(network, target.data(seed), {})
+            return _run_recipe(network, target.data(seed), {})
     finally:
         torch.set_default_dtype(before)
 
@@ -134,10 +134,10 @@ def pykan_recipe(target: Target, seed: int) -> tuple[float, object]:
 FINDERS = {"discover": discover, "lm": lm_recipe, "recipe": recipe, "pykan": pykan_recipe}
 
 
-def _followed(
+def _run_recipe(
     network, data: dict[str, Tensor], options: dict, opt: str = "LBFGS", steps: int = STEPS
 ) -> tuple[float, object]:
-    """The recipe, whose calls are the same in both packages; a failure counts as an infinite error."""
+    """Run the recipe, with the same calls in both packages; a failure counts as an infinite error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -148,13 +148,13 @@ def _followed(
             network.auto_symbolic(verbose=0, r2_threshold=0.0)
             network.fit(data, opt=opt, steps=steps, update_grid=False, **options)
             (formula,), inputs = network.symbolic_formula()
-        return judged(formula, inputs, data, NEAR)
+        return best_form(formula, inputs, data, NEAR)
     except (ValueError, RuntimeError, TypeError, LookupError, AttributeError, NameError) as failure:
         return math.inf, f"fails: {type(failure).__name__}: {str(failure).partition(chr(10))[0]}"
 
 
-def judged(formula, inputs: list, data: dict[str, Tensor], near: float) -> tuple[float, object]:
-    """The lesser relative error of a formula as it is and with its numbers recognised, and that formula."""
+def best_form(formula, inputs: list, data: dict[str, Tensor], near: float) -> tuple[float, object]:
+    """The formula, as it is or with its numbers recognised, whichever has the smaller error; error first."""
     forms = [formula, snap_numbers(formula, near)] if near else [formula]
     return min(((relative_error(form, inputs, data), form) for form in forms), key=lambda pair: pair[0])
 

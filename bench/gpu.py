@@ -1,9 +1,9 @@
-"""A GPU's measurements: its own limits, layers beside nn.Linear and other formulas, training steps.
+"""Benchmarks on a GPU: its limits, layers compared with nn.Linear and other formulas, training steps.
 
     python -m bench.gpu --out DIR [--seconds S] [--quick]
 
-The work goes by importance until the time is spent, and what was left out is said. --dry goes through all of it on a
-CPU in tiny shapes, into DIR/dry-run: it tests this program and measures nothing.
+The most important cases come first; cases left out for lack of time are listed. --dry runs everything on a CPU in tiny
+shapes, into DIR/dry-run, to test this program.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from .peers import ON_GPU
 
 OURS = ("native", "triton")
 LAYERS = (BASELINE, "linear-same-shape", *OURS)
-# Formulas that hold all features of all rows; those that compile take their time for it.
+# Formulas that store all features of all rows; some take long to compile.
 FORMULAS = ("efficient-kan", "efficient-kan-compiled", "closed-cubic-compiled", "inkan", "pykan", "reference")
-FIRST = 6  # layers before the networks, and all that --quick measures
-DENSE_COPIES = 12  # of the features, that such a formula keeps in forward and backward: seen of efficient-kan's
+FIRST = 6  # layers measured before the networks, and with --quick
+DENSE_COPIES = 12  # copies of the features in forward and backward of such a formula, as observed for efficient-kan's
 
 
 @dataclass(frozen=True)
 class Work:
-    """One case, and who races there."""
+    """One case and its peers."""
 
     case: Case
     peers: tuple[str, ...] = LAYERS
@@ -52,7 +52,7 @@ WIDE, WIDER, TALL, TALLER, SMALL = (
 
 
 def full() -> list[Work]:
-    """By importance."""
+    """All cases, the most important ones first."""
     narrow, wide = ("bfloat16", "tf32"), ("float32", "float64")
     first = [Work(case(shape, 5, a)) for shape in (WIDE, TALL, SMALL) for a in narrow]
     everyone = (BASELINE, *OURS, *FORMULAS)
@@ -72,7 +72,7 @@ TINY = [
 
 
 class Session:
-    """One run: the device, what it can do, and the time that is left."""
+    """One benchmark run: device, its measured limits, and time budget."""
 
     def __init__(self, device: torch.device, rounds: int, seconds: float):
         self.device, self.rounds = device, rounds
@@ -81,7 +81,7 @@ class Session:
         self.rates: dict[str, float] = {}
 
     @property
-    def late(self) -> bool:
+    def is_late(self) -> bool:
         return time.monotonic() > self.end
 
     def limits(self, size: int) -> list[dict[str, object]]:
@@ -90,7 +90,7 @@ class Session:
         return rows
 
     def layer(self, work: Work) -> list[dict[str, object]]:
-        """One row a peer and phase."""
+        """One row per peer and phase."""
         spent = self._left_out(work)
         if spent:
             return self._rows(work, [Result(work.case, "triton", phase, reason=spent) for phase in PHASES], {})
@@ -108,7 +108,7 @@ class Session:
                 work.case, peers, self.rounds, device=self.device, sample=clock(self.device), prepare=prepare
             )
         except torch.OutOfMemoryError:
-            reason = "left out: the gate does not fit this GPU's memory"
+            reason = "left out: the reference does not fit this GPU's memory"
             found = [Result(work.case, "triton", phase, reason=reason) for phase in PHASES]
         finally:
             torch.set_float32_matmul_precision("highest")
@@ -118,20 +118,20 @@ class Session:
         return self._rows(work, found, peaks)
 
     def _left_out(self, work: Work) -> str:
-        if self.late:
-            return f"left out: the {self.seconds:g} s were spent"
-        # float64: coefficients, their copy and gradient, once as the truth; the candidates: parameters and gradients
+        if self.is_late:
+            return f"left out: the time limit of {self.seconds:g} s was reached"
+        # the reference in float64: coefficients, their copy and gradient; the candidates: parameters and gradients
         needed = work.case.parameters * (5 * 8 + (2 * len(work.peers) + 5) * work.case.dtype.itemsize)
         return f"left out: takes about {needed / 2**30:.0f} GiB" if needed > self._memory() else ""
 
     def _guarded(self, name: str, build: Build) -> Build:
-        """The candidate, unless its features alone would not fit."""
+        """Build the candidate; Unavailable if its features alone exceed the memory."""
 
         def checked(problem: Operands) -> Candidate:
             c = problem.case
             needed = DENSE_COPIES * c.batch * c.in_features * c.functions * c.dtype.itemsize
             if name in FORMULAS and name != "reference" and needed > self._memory():
-                raise Unavailable(f"would hold about {needed / 2**30:.0f} GiB of features")
+                raise Unavailable(f"would store about {needed / 2**30:.0f} GiB of features")
             return build(problem)
 
         return checked
@@ -151,11 +151,11 @@ class Session:
         return rows
 
     def steps(self, network: steps.Network) -> list[dict[str, object]]:
-        return [] if self.late else list(steps.rows(network, self.rounds, self.device))
+        return [] if self.is_late else list(steps.rows(network, self.rounds, self.device))
 
 
 def run(session: Session, out: Path, layers: Sequence[Work], networks: Sequence[steps.Network], size: int) -> None:
-    """Everything; each file is written as soon as there is something to write, so that a run cut short leaves it."""
+    """Run everything; each file is rewritten after every case, so that an interrupted run leaves its results."""
     write_csv(out / "limits.csv", session.limits(size))
     measured: list[dict[str, object]] = []
     trained: list[dict[str, object]] = []
@@ -179,9 +179,9 @@ def run(session: Session, out: Path, layers: Sequence[Work], networks: Sequence[
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--seconds", type=positive, default=240, metavar="S", help="to spend, about (240)")
+    parser.add_argument("--seconds", type=positive, default=240, metavar="S", help="time limit, approximately (240)")
     parser.add_argument("--rounds", type=positive, default=9, help="samples of each candidate (9)")
-    parser.add_argument("--quick", action="store_true", help="the most important cases alone")
+    parser.add_argument("--quick", action="store_true", help="only the most important cases")
     parser.add_argument("--dry", action="store_true", help="tiny shapes on a CPU, to test this program")
     args = parser.parse_args(argv)
     if args.dry:
@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run(session, args.out / "dry-run", TINY, steps.TINY, 64)
         return 0
     if not torch.cuda.is_available():
-        print("bench.gpu: torch sees no GPU here, and nothing else is measured", file=sys.stderr)
+        print("bench.gpu: torch finds no GPU here", file=sys.stderr)
         return 1
     session = Session(torch.device("cuda", torch.cuda.current_device()), args.rounds, args.seconds)
     some = slice(FIRST if args.quick else None)

@@ -1,4 +1,4 @@
-"""Forward and forward+backward of a layer: all peers at every shape."""
+"""Times of forward and forward+backward of a layer: all peers at every shape."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ FULL, TINY = cases.LAYERS, cases.TINY
 
 
 def rows(which: Sequence[Case], rounds: int, peers: Sequence[str] = tuple(PEERS)) -> list[dict[str, object]]:
-    """One row a case, peer and phase."""
-    found = []
+    """One row per case, peer and phase."""
+    measured = []
     for case in which:
-        torch._dynamo.reset()  # or compiled peers run uncompiled after a few shapes
-        found += csv_rows(measure(case, builds(peers, PEERS), rounds, progress=bar))
+        torch._dynamo.reset()  # otherwise torch.compile stops compiling after a few shapes
+        measured += csv_rows(measure(case, builds(peers, PEERS), rounds, progress=bar))
     known = versions()
-    return [{**row, "peer_version": known.get(row["peer"], "")} for row in found]
+    return [{**row, "peer_version": known.get(row["peer"], "")} for row in measured]

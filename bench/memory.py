@@ -1,4 +1,4 @@
-"""Bytes that forward keeps for backward, beyond the input, the parameters and the constants of the layer."""
+"""Bytes saved by forward for backward, beyond the layer's input, parameters and constants."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ FULL, TINY = cases.MEMORY, cases.TINY
 
 
 def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
-    """One row a case and peer; `rounds` has no meaning here."""
+    """One row per case and peer; `rounds` is ignored."""
     return [_row(case, name) for case in bar(which, "memory") for name in PEERS]
 
 
@@ -33,22 +33,22 @@ def _row(case: Case, name: str) -> dict[str, object]:
         return {**row, "saved_bytes": saved_bytes(PEERS[name].build(Operands.of(case)))}
     except Unavailable as absent:
         return {**row, "reason": str(absent)}
-    except Exception as failure:  # another library's failure is a row of the table
+    except Exception as failure:  # another library's failure becomes a row of the table
         return {**row, "reason": f"fails: {type(failure).__name__}"}
 
 
 def saved_bytes(candidate: Candidate) -> int:
-    """Each storage that autograd saves is counted once; those of x, of parameters and of constants are not."""
-    candidate.train()  # what is compiled or cached at the first call does not count
-    kept = {}  # address -> storage, which stays alive, so that no address is used twice
+    """Total size of the storages that autograd saves, except those of x, parameters and constants."""
+    candidate.train()  # exclude what the first call compiles or caches
+    saved = {}  # address -> storage, kept alive so that no address is reused
 
     def keep(t: torch.Tensor) -> torch.Tensor:
         storage = t.untyped_storage()
-        kept[storage.data_ptr()] = storage
+        saved[storage.data_ptr()] = storage
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         candidate.forward(candidate.x)
     for own in (candidate.x, *candidate.parameters, *candidate.constants):
-        kept.pop(own.untyped_storage().data_ptr(), None)
-    return sum(storage.nbytes() for storage in kept.values())
+        saved.pop(own.untyped_storage().data_ptr(), None)
+    return sum(storage.nbytes() for storage in saved.values())

@@ -1,4 +1,4 @@
-"""Who races here: everyone of `fastkan bench`, and KAN layers from PyPI where they are installed."""
+"""Layers to compare: those of `fastkan bench`, and KAN layers from PyPI if they are installed."""
 
 import importlib
 import importlib.metadata
@@ -13,7 +13,7 @@ from fastkan.measure.provenance import version_of
 
 
 def pykan(problem: Operands) -> Candidate:
-    """pykan's KANLayer, its spline scale at one and fixed, so that it trains what the others train."""
+    """pykan's KANLayer with a fixed spline scale of 1, so that it has the same trainable parameters as the others."""
     c = problem.case
     layer = installed("kan.KANLayer", "pykan").KANLayer(
         c.in_features, c.out_features, num=c.grid_size, k=c.degree, grid_range=list(RANGE), sp_trainable=False
@@ -29,7 +29,7 @@ def pykan(problem: Operands) -> Candidate:
 
 
 def inkan(problem: Operands) -> Candidate:
-    """inkan's KANLayer as it comes: its basis through torch.compile."""
+    """inkan's KANLayer with default settings: it compiles its basis with torch.compile."""
     c = problem.case
     _cubic(problem)
     layer = installed("inkan", "inkan").KANLayer(c.in_features, c.out_features, grid_size=c.grid_size, grid_range=RANGE)
@@ -46,7 +46,7 @@ def inkan(problem: Operands) -> Candidate:
 
 
 def flashkan(problem: Operands) -> Candidate:
-    """flashkan's KANLayer as it comes: its basis through torch.compile."""
+    """flashkan's KANLayer with default settings: it compiles its basis with torch.compile."""
     c = problem.case
     _cubic(problem)
     layer = installed("flashkan", "flashkan").KANLayer(
@@ -96,5 +96,5 @@ ON_GPU: dict[str, Peer] = {**PEERS, "triton": Peer("fastkan triton", shipped.fas
 
 
 def versions() -> dict[str, str]:
-    """Of the installed peers."""
+    """Versions of the installed peers."""
     return {name: version_of(name) for name in INSTALLED}

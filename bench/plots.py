@@ -1,4 +1,4 @@
-"""Plots of measurements: matplotlib, from the rows of a CSV."""
+"""Plots of measurements, from the rows of a CSV file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
 
 Rows = list[dict[str, str]]
 
-# Colour and marker stand for a peer in every plot; one formula has one colour, and is hollow where it is not compiled.
+# Colour and marker of each peer; the same colour for the same formula, hollow markers if it is not compiled.
 STYLES = {
     "native": ("#d62728", "D"),
     "triton": ("#b2182b", "*"),
@@ -34,7 +34,7 @@ OURS = ("native", "triton")
 
 
 def layers(rows: Rows, labels: dict[str, str], path: Path) -> None:
-    """One line a case, one mark a peer: forward+backward over the baseline."""
+    """One line per case, one mark per peer: time of forward+backward divided by the baseline's."""
     rows = [r for r in rows if r["phase"] == "forward+backward" and r["ratio"] and r["peer"] not in LEFT_OUT]
     cases = list(dict.fromkeys(_case(r) for r in rows))
     figure, axes = plt.subplots(figsize=(9.5, 1.2 + 0.55 * len(cases)), layout="constrained")
@@ -63,7 +63,7 @@ def layers(rows: Rows, labels: dict[str, str], path: Path) -> None:
 
 
 def scaling(rows: Rows, labels: dict[str, str], path: Path) -> None:
-    """Time of forward+backward against G, one line a candidate."""
+    """Time of forward+backward against G, one line per candidate."""
     rows = [r for r in rows if r["phase"] == "forward+backward" and r["seconds"] and r["peer"] in STYLES]
     figure, axes = plt.subplots(figsize=(9.5, 4.5), layout="constrained")
     for peer in dict.fromkeys(r["peer"] for r in rows):

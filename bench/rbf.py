@@ -1,4 +1,4 @@
-"""FastKANLayer on the kernels, beside fast-kan's own formula in PyTorch and the nn.Linear of as many parameters."""
+"""Times of FastKANLayer on the kernels, of fast-kan's formula in PyTorch and of nn.Linear with as many parameters."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +14,13 @@ from fastkan.measure.timing import quartiles, time_interleaved
 
 BASELINE = "linear"
 LABELS = {BASELINE: "nn.Linear, equal parameters", "formula": "fast-kan's formula", "native": "FastKANLayer, native"}
-# Share of a gradient's norm that float32 and sums in another order explain.
+# Relative difference of gradients due to float32 and the order of sums.
 TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A layer with so many Gaussians on an edge, layer norm and base included."""
+    """Sizes of a FastKANLayer, with `functions` Gaussians per edge, layer norm and base."""
 
     batch: int
     inputs: int
@@ -40,7 +40,7 @@ TINY = (Shape(16, 3, 2, 4),)
 
 
 def rows(which: Sequence[Shape], rounds: int) -> list[dict[str, object]]:
-    """One row a shape and candidate; nothing is timed unless the kernels' gradients are the formula's."""
+    """One row per shape and candidate. Raises AssertionError if the kernels' gradients differ from the formula's."""
     return [row for shape in bar(which, "rbf") for row in _rows(shape, rounds)]
 
 
@@ -65,11 +65,14 @@ def _rows(shape: Shape, rounds: int) -> Iterator[dict[str, object]]:
         }  # fmt: skip
 
 
-_BACKENDS = {"formula": "reference", "native": "native"}  # a FastKANLayer leaves what is the reference's to PyTorch
+_BACKENDS = {
+    "formula": "reference",
+    "native": "native",
+}  # "reference": FastKANLayer's own formula in PyTorch
 
 
 def _step(layer: nn.Module, x: Tensor, backend: str | None) -> Callable[[], tuple[Tensor, ...]]:
-    """Forward and backward, to x and every parameter."""
+    """Forward and backward, with gradients of x and of every parameter."""
     x = x.requires_grad_()
     wanted = [x, *(p for p in layer.parameters() if p.requires_grad)]
 

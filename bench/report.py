@@ -1,4 +1,4 @@
-"""The report: tables and plots made from the CSV files of a folder and from nothing else."""
+"""The report: tables and plots from the CSV files of a folder."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from .stacks import LABELS as STACKS
 
 Rows = list[dict[str, str]]
 LABELS = {name: peer.label for name, peer in ON_GPU.items()} | {
-    "zero-fill": "zeros into the gradient of coef, alone", "forward-zero-fill": "native's forward, then the zeros",
+    "zero-fill": "zero-filling the gradient of coef, alone", "forward-zero-fill": "native's forward, then zero-filling",
 }  # fmt: skip
 
 
 def write(folder: Path) -> list[Path]:
-    """report.md and the plots, of those CSV files that are there; returns the paths written."""
+    """Write report.md and the plots for the CSV files in the folder; returns their paths."""
     sections, written = [], []
     for name, section in SECTIONS.items():
         path = folder / f"{name}.csv"
@@ -40,7 +40,7 @@ def write(folder: Path) -> list[Path]:
 
 
 def provenance(rows: Rows) -> str:
-    """Where the rows come from, each distinct run in one line."""
+    """Provenance of the rows, one line per distinct run."""
     return "\n\n".join(sorted({_run(r) for r in rows}))
 
 
@@ -54,7 +54,7 @@ def _run(r: dict[str, str]) -> str:
 
 
 def layers(rows: Rows, where: str = "") -> str:
-    """Ratios to the baseline, candidates down, cases across; one table a phase. `where` ends the title."""
+    """Ratios to the baseline: candidates down, cases across, one table per phase. `where` ends the title."""
     cases = list(dict.fromkeys(case(r) for r in rows))
     parts = [f"## A layer's time over that of {LABELS[BASELINE]}{where}"]
     for phase in dict.fromkeys(r["phase"] for r in rows):
@@ -80,7 +80,7 @@ def _baseline_times(rows: Rows, cases: Sequence[str]) -> str:
 
 
 def scaling(rows: Rows) -> str:
-    """Times, grid sizes down, candidates across; forward and backward."""
+    """Times of forward and backward, one row per grid size, one column per candidate."""
     every, rows = rows, [r for r in rows if r["phase"] == "forward+backward"]
     grids = list(dict.fromkeys(r["grid_size"] for r in rows))
     cells = {(r["grid_size"], r["peer"]): r for r in rows}
@@ -98,7 +98,7 @@ def scaling(rows: Rows) -> str:
 
 
 def _growth(rows: Rows, grids: Sequence[str]) -> str:
-    """How much slower the largest grid is than the smallest, with and without the zeros."""
+    """Time at the largest grid divided by that at the smallest, with and without zero-filling."""
     seconds = {(r["phase"], r["peer"], r["grid_size"]): float(r["seconds"]) for r in rows if r["seconds"]}
 
     def times(grid: str) -> tuple[float, float, float]:
@@ -112,13 +112,14 @@ def _growth(rows: Rows, grids: Sequence[str]) -> str:
     except KeyError:
         return ""
     return (
-        f"{LABELS['native']}, G={grids[-1]} over G={grids[0]}: {whole}; without what the zeros take alone: {alone}; "
-        f"without what they add to a forward, when the coefficients have the caches: {added}."
+        f"{LABELS['native']}, time at G={grids[-1]} divided by that at G={grids[0]}: {whole}; without the time of "
+        f"zero-filling alone: {alone}; without what it adds to a forward pass, when the coefficients fill the "
+        f"caches: {added}."
     )
 
 
 def accuracy(rows: Rows) -> str:
-    """Largest errors in float32, candidates down, grid sizes across."""
+    """Largest errors in float32, one row per candidate, one column per grid size."""
     grids = list(dict.fromkeys(r["grid_size"] for r in rows))
     rows_of = {(r["peer"], r["grid_size"]): r for r in rows}
     peers = [p for p in dict.fromkeys(r["peer"] for r in rows) if any(rows_of[p, g]["feature_error"] for g in grids)]
@@ -136,16 +137,16 @@ def accuracy(rows: Rows) -> str:
 
 
 def memory(rows: Rows) -> str:
-    """KiB kept for backward, candidates down, cases across."""
+    """KiB saved for backward, one row per candidate, one column per case."""
     cases = list(dict.fromkeys(case(r) for r in rows))
     cells = {(r["peer"], case(r)): f"{int(r['saved_bytes']) / 1024:,.1f}" if r["saved_bytes"] else "-" for r in rows}
     lines = [[LABELS[p], *(cells[p, case] for case in cases)] for p in dict.fromkeys(r["peer"] for r in rows)]
-    title = "## KiB kept for backward beyond input, parameters and constants"
+    title = "## KiB saved for backward beyond input, parameters and constants"
     return "\n\n".join(filter(None, [title, table(["", *cases], lines), reasons(rows, case)]))
 
 
 def startup(rows: Rows) -> str:
-    """Seconds to import and to construct."""
+    """Times of imports and constructions."""
     lines = []
     for r in rows:
         size = f"{r['in_features']} -> {r['out_features']}, G={r['grid_size']}" if r["in_features"] else ""
@@ -154,7 +155,7 @@ def startup(rows: Rows) -> str:
 
 
 def fit(rows: Rows) -> str:
-    """Steps of a training: networks down, candidates across; then memory."""
+    """Training steps, one row per network and candidate; then peak memory."""
     timed = [r for r in rows if r["seconds"]]
     lines = []
     for r in timed:
@@ -171,7 +172,7 @@ def fit(rows: Rows) -> str:
 
 
 def symbolic(rows: Rows) -> str:
-    """auto_symbolic: networks down, candidates across."""
+    """auto_symbolic, one row per network and candidate."""
     lines = [
         [r["network"], r["edges"], r["peer"], r["edges_timed"], duration(float(r["seconds"])), _ratio(r)]
         for r in rows
@@ -182,7 +183,7 @@ def symbolic(rows: Rows) -> str:
 
 
 def formulas(rows: Rows) -> str:
-    """Which formulas are found: targets down, candidates across."""
+    """Recovered formulas, one row per target and candidate."""
     lines = []
     for r in rows:
         if int(r["seeds"]):
@@ -190,18 +191,19 @@ def formulas(rows: Rows) -> str:
             lines.append([r["target"], FORMULAS[r["peer"]], count, r["error"], duration(float(r["seconds"]))])
     head = ["", "", "exact", "median relative error", "median time"]
     failed = [f"- {FORMULAS[r['peer']]} ({r['target']}): {r['reason']}" for r in rows if r["reason"]]
-    parts = ["## From a seed to the exact formula", table(head, lines, left=2), "\n".join(failed)]
+    parts = ["## Seeds from which the exact formula is recovered", table(head, lines, left=2), "\n".join(failed)]
     return "\n\n".join(filter(None, parts))
 
 
 def stacks(rows: Rows) -> str:
-    """Loss and gradients of small networks: times and ratios to the MLP's."""
-    return f"## Loss and gradients of small networks, and over the MLP's\n\n{_times(rows, 'network', STACKS)}"
+    """Loss and gradients of small networks: times, and ratios to the MLP's."""
+    return f"## Loss and gradients of small networks: time, and ratio to the MLP's\n\n{_times(rows, 'network', STACKS)}"
 
 
 def rbf(rows: Rows) -> str:
     """Forward and backward of FastKANLayer: times and ratios to nn.Linear's."""
-    return f"## Forward and backward of fast-kan's layer, and over nn.Linear's\n\n{_times(rows, 'shape', GAUSSIANS)}"
+    title = "## Forward and backward of fast-kan's layer: time, and ratio to nn.Linear's"
+    return f"{title}\n\n{_times(rows, 'shape', GAUSSIANS)}"
 
 
 def _times(rows: Rows, across: str, labels: dict[str, str]) -> str:
@@ -215,9 +217,9 @@ def _times(rows: Rows, across: str, labels: dict[str, str]) -> str:
 
 
 def tutorials(rows: Rows) -> str:
-    """pykan's tutorials: processor's seconds under both packages, and what was reached from the same seeds."""
+    """pykan's tutorials: CPU seconds and results with both packages, from the same seeds."""
     of = {(r["tutorial"], r["peer"]): r for r in rows}
-    lines, slower, better, lucky, worse = [], [], [], [], []
+    lines, slower, better, close, worse = [], [], [], [], []
     for name in dict.fromkeys(r["tutorial"] for r in rows):
         ours, theirs = both = of[name, "fastkan"], of[name, "pykan"]
         times = [duration(float(r["cpu_seconds"])) if r["cpu_seconds"] else r["reason"] for r in both]
@@ -226,19 +228,19 @@ def tutorials(rows: Rows) -> str:
         if all(r["cpu_seconds"] for r in both):
             slower.append(float(theirs["cpu_seconds"]) / float(ours["cpu_seconds"]))
             known = runs.ratios(*(runs.each(r) for r in both))
-            found = median(known)
-            shown = [digits(slower[-1]), digits(found)]
-            (better if found <= 1.01 else lucky if found <= runs.luck(known, len(known)) else worse).append(name)
+            ratio = median(known)
+            shown = [digits(slower[-1]), digits(ratio)]
+            (better if ratio <= 1.01 else close if ratio <= runs.chance(known, len(known)) else worse).append(name)
         lines.append([name, *times, *shown, *reached])
     head = ["", "fastkan", "pykan", "over fastkan's", "result over pykan's", "fastkan reaches", "pykan reaches"]
-    title = "## pykan's tutorials: the same lines under both, processor's time, medians over seeds"
+    title = "## pykan's tutorials: the same code with both packages, CPU time, medians over seeds"
     parts = [title, table(head, lines, left=1)]
     if slower:
         parts.append(
-            f"Of the {len(slower)} that both finish pykan's take {digits(min(slower))} to {digits(max(slower))} times "
-            f"as long, the median is {digits(median(slower))}. By the median of results' ratios, seed by seed, "
-            f"fastkan's is as good or better in {len(better)}; worse, by no more than luck, in {len(lucky)}"
-            f"{_listed(lucky)}; and worse by more in {len(worse)}{_listed(worse)}."
+            f"Of the {len(slower)} that both finish, pykan takes {digits(min(slower))} to {digits(max(slower))} times "
+            f"as long; the median is {digits(median(slower))}. By the median ratio of results from the same seed, "
+            f"fastkan's result is as good or better in {len(better)}; worse, within chance, in {len(close)}"
+            f"{_listed(close)}; and worse by more than that in {len(worse)}{_listed(worse)}."
         )
     return "\n\n".join(parts)
 
@@ -262,9 +264,9 @@ def _time(row: dict[str, str] | None) -> str:
 
 
 def reasons(rows: Iterable[dict[str, str]], where: Callable[[dict[str, str]], str]) -> str:
-    """One line for each candidate and reason, with where it holds."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    """One line per candidate and reason, with the cases it applies to."""
+    by_reason: dict[tuple[str, str], dict[str, None]] = {}
     for r in rows:
         if r["reason"]:
-            found.setdefault((LABELS[r["peer"]], r["reason"]), {})[where(r)] = None
-    return "\n".join(f"- {label} ({'; '.join(places)}): {reason}" for (label, reason), places in found.items())
+            by_reason.setdefault((LABELS[r["peer"]], r["reason"]), {})[where(r)] = None
+    return "\n".join(f"- {label} ({'; '.join(places)}): {reason}" for (label, reason), places in by_reason.items())

@@ -1,4 +1,4 @@
-"""Every kernel for GPUs once or twice on small shapes: what compute-sanitizer watches.
+"""Run every GPU kernel on small shapes, for compute-sanitizer.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python -m bench.sanitize
 """
@@ -15,10 +15,10 @@ from fastkan.backends import native, triton
 from fastkan.backends.triton import plan
 from fastkan.testing import CONTRACTIONS, Operands, assert_within, call
 
-# rows, inputs, outputs: less than any tile; no multiple of one; few edges, whose sums are split over the rows.
+# rows, inputs, outputs: smaller than any tile; not a multiple of one; few edges (split-K over the rows).
 SHAPES = ((5, 3, 2), (70, 19, 37), (600, 2, 3))
 KINDS = ((torch.float32, "promised"), (torch.bfloat16, "uneven"), (torch.float64, "even"))
-# What the CUDA backend makes products of matrices of, with splits and without.
+# Shapes that the CUDA backend runs as matrix products, with split-K and without.
 PRODUCTS = (
     {"rows": 300, "inputs": 19, "outputs": 72, "grid_size": 5, "weighted": True},
     {"rows": 70, "inputs": 150, "outputs": 136, "grid_size": 12, "degree": 2, "per_input": True},
@@ -41,7 +41,7 @@ def problems():
 
 
 def algorithms(device: torch.device) -> Iterator[Callable[[str, Operands], tuple[torch.Tensor, ...]]]:
-    """What there is: Triton's two, and CUDA's."""
+    """The available implementations: Triton's two algorithms, and CUDA."""
 
     def of_triton(contraction: str, p: Operands, gather: bool) -> tuple[torch.Tensor, ...]:
         plan.gather = gather
@@ -55,7 +55,7 @@ def algorithms(device: torch.device) -> Iterator[Callable[[str, Operands], tuple
 
 
 def main() -> int:
-    """They must agree, so that a run that computes nothing does not pass."""
+    """Run all and compare their results, so that kernels that compute nothing do not pass."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = list(algorithms(device))
     if len(runs) < 2:
@@ -74,10 +74,10 @@ def main() -> int:
     if device.type == "cuda":
         torch.cuda.synchronize()
         if native.missing("cuda", (torch.float32,)) is None:
-            os.environ["FASTKAN_CUDA_ALGORITHM"] = "matrix"  # of float64 too, which not every GPU takes by itself
+            os.environ["FASTKAN_CUDA_ALGORITHM"] = "matrix"  # for float64 too, where some GPUs do not choose it
             for p, contraction in itertools.product(products(), ("kan_out", "kan_backward")):
                 call(native, contraction, p.on(device))
-                assert native.cuda_algorithm() == "matrix", "the products of matrices did not run"
+                assert native.cuda_algorithm() == "matrix", "the matrix products did not run"
     print(f"{count} calls on {device}")
     return 0
 

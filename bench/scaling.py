@@ -1,4 +1,4 @@
-"""Time against the number of grid intervals, and what filling the coefficients' gradient with zeros takes of it."""
+"""Time against the number of grid intervals, and the part of it spent on zero-filling the coefficients' gradient."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,21 @@ from .peers import PEERS
 
 FULL, TINY = cases.SCALING, cases.TINY
 
-# Above this a layer that holds all features of all rows is left out, for its memory.
+# Layers that store all features of all rows are left out above this size.
 DENSE_FEATURES = 1 << 24
 
 
 class ZeroFill(Candidate):
-    """Not a layer: zeros written into a new gradient of the coefficients, which any layer must do at least."""
+    """Not a layer: writes zeros into a new gradient of the coefficients, a lower bound for every layer."""
 
     def infer(self) -> torch.Tensor:
-        return torch.empty_like(self.parameters[0]).zero_()  # zeros_like may leave the pages to whoever touches them
+        return torch.empty_like(self.parameters[0]).zero_()  # zeros_like may allocate pages lazily
 
     train = infer
 
 
 class ZeroFillInPlace(ZeroFill):
-    """The same after a forward, as in a training step: by then the coefficients have the caches."""
+    """The same after a forward pass, as in a training step, when the coefficients fill the caches."""
 
     def infer(self) -> torch.Tensor:
         with torch.no_grad():
@@ -54,5 +54,5 @@ def candidates(case: Case) -> dict[str, Build]:
 
 
 def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
-    """As in layers, with the peers `zero-fill` and `forward-zero-fill` beside the layers."""
+    """As in layers.py, with `zero-fill` and `forward-zero-fill` as further peers."""
     return [row for case in which for row in csv_rows(measure(case, candidates(case), rounds, progress=bar))]

@@ -1,4 +1,4 @@
-"""Small networks: loss and gradients in one call each way, layer by layer, and of the MLP of the same shape."""
+"""Times of loss and gradients of small networks: in one call each way, layer by layer, and of an MLP."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ TINY = (Network((2, 3, 1), 8), Network((2, 3, 1), 8, pde=True))
 
 
 def mlp(network: Network) -> nn.Module:
-    """nn.Linear and SiLU with the same widths."""
+    """An MLP of nn.Linear and SiLU with the same widths."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for i, o in itertools.pairwise(network.sizes):
@@ -41,20 +41,20 @@ LABELS = {
 
 
 def wrong(network: Network, peer: str) -> str:
-    """What is wrong with a peer's gradients, by the same model on the reference in float64; '' if nothing is."""
+    """Description of wrong gradients of a peer, compared with the reference in float64; '' if they are right."""
     if peer == BASELINE:
         return ""
     model = PEERS[peer](network)
-    found, exact = Training(network, model, CPU), PEERS[peer](network).double()
+    tested, exact = Training(network, model, CPU), PEERS[peer](network).double()
     exact.load_state_dict(model.state_dict())
     for module in exact.modules():
         if hasattr(module, "backend"):
             module.backend = "reference"
     truth = Training(network, exact, CPU, torch.float64)
-    truth.x, truth.y = found.x.detach().double().requires_grad_(network.pde), found.y.double()
+    truth.x, truth.y = tested.x.detach().double().requires_grad_(network.pde), tested.y.double()
     worst = max(
         float((got.double() - want).norm() / want.norm())
-        for got, want in zip(gradients(found), gradients(truth), strict=True)
+        for got, want in zip(gradients(tested), gradients(truth), strict=True)
     )
     return "" if worst <= TOLERANCE else f"wrong: a gradient is off by {worst:.1e} of its norm"
 
@@ -71,7 +71,7 @@ def step(training: Training) -> None:
 
 
 def rows(which: Sequence[Network], rounds: int) -> list[dict[str, object]]:
-    """One row a network and peer; nothing is timed that does not have the reference's gradients."""
+    """One row per network and peer; a peer with wrong gradients is not timed."""
     return [row for network in which for row in _rows(network, rounds)]
 
 

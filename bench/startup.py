@@ -1,4 +1,4 @@
-"""Seconds to import fastkan, and to construct a layer."""
+"""Time to import fastkan and to construct a layer."""
 
 import subprocess
 import sys
@@ -17,18 +17,18 @@ from fastkan.nn import KANLinear
 
 from .peers import installed
 
-# A hundredth of the first too, for layers that cannot be made at that size.
+# The second has a hundredth of the edges, for layers that cannot be built at the first size.
 FULL = (Case(1, 1000, 1000, 200), Case(1, 100, 100, 200))
 TINY = (Case(1, 4, 3, 5),)
 
 
 def rows(which: Sequence[Case], rounds: int) -> list[dict[str, object]]:
-    """Imports in fresh processes, then the constructions; the median of a few each."""
+    """Imports in fresh processes, then constructions; medians of up to five runs."""
     repeats = min(rounds, 5)
-    found = [_import_row(name, statement, repeats) for name, statement in IMPORTS.items()]
+    measured = [_import_row(name, statement, repeats) for name, statement in IMPORTS.items()]
     for case in bar(which, "construction"):
-        found += [_construction_row(case, name, repeats) for name in CONSTRUCTIONS]
-    return found
+        measured += [_construction_row(case, name, repeats) for name in CONSTRUCTIONS]
+    return measured
 
 
 IMPORTS = {"import torch": ("pass", "import torch"), "import fastkan, after torch": ("import torch", "import fastkan")}
@@ -77,7 +77,7 @@ def _kan_linear(case: Case) -> nn.Module:
 
 @dataclass
 class _Blank:
-    """What EfficientKAN reads of a problem, the parameters not yet filled."""
+    """Operands for EfficientKAN with uninitialised parameters."""
 
     case: Case
     coef: torch.Tensor
@@ -85,7 +85,7 @@ class _Blank:
 
 
 def _efficient_kan(case: Case) -> nn.Module:
-    """Its initialisation: the splines that interpolate noise at the grid points, by least squares for each input."""
+    """EfficientKAN with its initialisation: splines that interpolate noise at the grid points, by least squares."""
     i, o = case.in_features, case.out_features
     layer = EfficientKAN(_Blank(case, torch.empty(i, case.functions, o), torch.empty(i, o)))
     points = torch.linspace(*RANGE, case.grid_size + 1)[:, None].expand(-1, i)  # G+1 I
@@ -99,7 +99,7 @@ def _efficient_kan(case: Case) -> nn.Module:
 
 def _pykan(case: Case) -> nn.Module:
     if case.in_features * case.out_features > 10_000:
-        raise Unavailable("would hold a matrix of least squares for every edge at once")
+        raise Unavailable("would store a least-squares matrix per edge")
     return installed("kan.KANLayer", "pykan").KANLayer(
         case.in_features, case.out_features, num=case.grid_size, k=case.degree
     )

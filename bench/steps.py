@@ -1,4 +1,4 @@
-"""Training steps of small networks, one of them on a differential equation, eager and as a CUDA graph."""
+"""Times of training steps of small networks, one of them a PDE solver, eager and as a CUDA graph."""
 
 import itertools
 import math
@@ -17,13 +17,13 @@ from fastkan.measure.timing import quartiles, time_interleaved
 from .device import clock
 
 GRID_SIZE = 5
-# Of a gradient, by its norm: float32 lands far below; what is wrong does not.
+# Relative error of a gradient: float32 is far below, a wrong gradient above.
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Network:
-    """Sizes of the layers, rows, and whether the loss holds second derivatives by the input."""
+    """Layer sizes, number of rows, and whether the loss has second derivatives with respect to the input."""
 
     sizes: tuple[int, ...]
     batch: int
@@ -51,7 +51,7 @@ def kan(network: Network, device: torch.device, backend: str, **options) -> nn.M
 
 
 def perceptron(network: Network, device: torch.device) -> nn.Module:
-    """As many parameters as the KAN has, in hidden layers of one width w: q w^2 + p w + c = parameters."""
+    """An MLP with as many parameters as the KAN and hidden layers of one width w: q w^2 + p w + c = parameters."""
     first, *hidden, last = network.sizes
     parameters = sum(i * o * (GRID_SIZE + 4) for i, o in itertools.pairwise(network.sizes))
     q, p, c = len(hidden) - 1, first + len(hidden) + last, last - parameters
@@ -67,7 +67,7 @@ def efficient_kan(network: Network, device: torch.device) -> nn.Module:
     cases = (Case(network.batch, i, o, GRID_SIZE) for i, o in itertools.pairwise(network.sizes))
     layers = [EfficientKAN(Operands.of(case, device=device)).to(device) for case in cases]
     for layer in layers:
-        layer.spline_weight.data *= 0.1  # or the first layer's outputs would all lie outside the second's grid
+        layer.spline_weight.data *= 0.1  # otherwise the second layer's inputs are all outside its grid
     return nn.Sequential(*layers)
 
 
@@ -80,7 +80,7 @@ PEERS: dict[str, Callable[[Network, torch.device], nn.Module]] = {
 
 
 class Training:
-    """A network, data and Adam."""
+    """A network with data and an Adam optimizer."""
 
     def __init__(self, network: Network, model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
         drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
@@ -110,7 +110,7 @@ class Training:
         self.optimizer.step()
 
     def captured(self) -> Callable[[], None]:
-        """The step as a CUDA graph."""
+        """Capture the training step in a CUDA graph; returns its replay."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -125,7 +125,7 @@ class Training:
 
 
 def wrong(network: Network, backend: str, device: torch.device) -> str:
-    """What is wrong with the gradients of a network on that backend, by the reference in float64; '' if nothing is."""
+    """Description of a wrong gradient on this backend, compared with the reference in float64; '' if all are right."""
     found = Training(network, kan(network, device, backend), device)
     exact = kan(network, device, "reference").double()
     truth = Training(network, exact, device, torch.float64)
@@ -139,14 +139,14 @@ def wrong(network: Network, backend: str, device: torch.device) -> str:
 
 
 def _absence(network: Network, peer: str, device: torch.device) -> str:
-    """Why a peer may not take part; '' if it may."""
+    """Reason not to time a peer, or ''."""
     if peer not in select.BACKENDS:
         return ""
     return select.missing(peer, device.type, (torch.float32,)) or wrong(network, peer, device)
 
 
 def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str, object]]:
-    """One row a peer and mode."""
+    """One row per peer and mode."""
     runs, failed, count = {}, {}, {}
     modes = ("eager", "graph") if device.type == "cuda" else ("eager",)
     for peer, mode in itertools.product(PEERS, modes):
@@ -156,7 +156,7 @@ def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str
                 training = Training(which, PEERS[peer](which, device), device)
                 count[peer] = sum(p.numel() for p in training.model.parameters())
                 runs[peer, mode] = training.captured() if mode == "graph" else training.step
-        except Exception as failure:  # a row of the table
+        except Exception as failure:  # becomes a row of the table
             reason = f"fails: {type(failure).__name__}: {str(failure).strip().partition(chr(10))[0]}"
         failed[peer, mode] = reason
     times, _ = time_interleaved(runs, rounds, 2e-3, label=str(which), sample=clock(device))

@@ -1,4 +1,4 @@
-"""KAN.auto_symbolic beside pykan's: seconds for all edges of a network."""
+"""Times of KAN.auto_symbolic and of pykan's, for all edges of a network."""
 
 import contextlib
 import copy
@@ -23,7 +23,7 @@ LABELS = {"fastkan": "fastkan", "pykan": "pykan"}
 
 @dataclass(frozen=True)
 class Setting:
-    """A network, the rows of its data, and how many of its edges pykan is timed on: the rest is extrapolated."""
+    """A network, its number of data rows, and the number of edges that pykan is timed on, to be extrapolated."""
 
     width: tuple[int, ...]
     rows: int = 1000
@@ -42,7 +42,7 @@ TINY = (Setting((2, 1, 1), 40, 1),)
 
 
 def rows(which: Sequence[Setting], rounds: int) -> list[dict[str, object]]:
-    """One row a setting and peer; up to 5 rounds, in which they take turns."""
+    """One row per setting and peer; up to 5 interleaved rounds."""
     return [row for setting in bar(which, "symbolic") for row in _rows(setting, min(rounds, 5))]
 
 
@@ -71,7 +71,7 @@ def data(setting: Setting) -> torch.Tensor:
 
 
 class Fastkan:
-    """auto_symbolic of a network at its start; called for its seconds."""
+    """Call it for the seconds of auto_symbolic on an untrained network."""
 
     def __init__(self, setting: Setting):
         self.model = fastkan.KAN(list(setting.width), grid=5, seed=0)
@@ -85,7 +85,7 @@ class Fastkan:
 
 
 class Pykan:
-    """What pykan's auto_symbolic does to an edge, on the first few edges of the same network, times all edges."""
+    """Call it for the seconds of pykan's auto_symbolic, extrapolated from the first few edges of the same network."""
 
     def __init__(self, setting: Setting):
         self.setting = setting

@@ -1,9 +1,8 @@
-"""pykan's tutorials under pykan and under fastkan: the same lines, each in a fresh process with one thread, in float64.
+"""pykan's tutorials with pykan and with fastkan: the same code, in fresh processes with one thread, in float64.
 
-Where a training ends is a matter of luck: so a task runs from several seeds, the same ones under both packages, and
-medians are compared. Seconds are those of the task, after the imports; the processor's hold on a machine that has other
-work too, the wall's do not. A package has LIMIT seconds of the processor for a task: what takes longer is stopped, and
-no seed begins after them.
+The result of a training depends on chance: so a task runs from several seeds, the same ones with both packages, and
+medians are compared. Times are those of the task without the imports; CPU time is meaningful on a busy machine, wall
+time is not. Each package has LIMIT seconds of CPU time per task: then a run is stopped, and no further seed starts.
 """
 
 import contextlib
@@ -31,9 +30,9 @@ from .peers import installed
 from .tasks import api, example, interp, physics
 
 LIMIT, SEEDS = 60, 10
-EXACT = 1e-8  # below it the formula has been found, and the rest is rounding
+EXACT = 1e-8  # below it the formula was recovered, and the rest is rounding
 LABELS = {"fastkan": "fastkan", "pykan": "pykan"}
-# Tutorials that only show calls are not among them: API 1 to 5 and 11, Interp 2, 5 and 11.
+# Without the tutorials that train nothing: API 1 to 5 and 11, Interp 2, 5 and 11.
 TASKS: dict[str, Callable[[object, int], dict]] = {
     "hellokan": api.hellokan,
     "API 6": api.training_hyperparameters,
@@ -83,7 +82,7 @@ TINY = ("API 8, edge_forward_sum",)
 
 
 def rows(which: Sequence[str], rounds: int) -> list[dict[str, object]]:
-    """One row a task and package, of so many seeds, at most SEEDS, or as many as LIMIT allows."""
+    """One row per task and package, over up to min(rounds, SEEDS) seeds, as many as LIMIT allows."""
     return [_row(name, peer, min(rounds, SEEDS)) for name in bar(which, "tutorials") for peer in LABELS]
 
 
@@ -108,7 +107,7 @@ def _row(name: str, peer: str, seeds: int) -> dict[str, object]:
 
 
 def summary(name: str, peer: str, runs: Sequence[dict], reason: str = "") -> dict[str, object]:
-    """A row: medians of what `measured` gave for so many seeds, and the first number of each of them."""
+    """A row: medians over the runs of `measured`, and the first number of each run."""
     row = {"tutorial": name, "peer": peer, "seeds": len(runs), "cpu_seconds": "", "seconds": "", "result": "",
            "each": "", "reason": reason}  # fmt: skip
     if not runs:
@@ -120,22 +119,22 @@ def summary(name: str, peer: str, runs: Sequence[dict], reason: str = "") -> dic
 
 
 def each(row: dict[str, str]) -> list[float]:
-    """What a row has of every seed; of an accuracy what is missing."""
+    """The result of every seed, as a loss: 1 - accuracy for accuracies."""
     values = [float(value) for value in row["each"].split()]
     return [1 - value for value in values] if row["result"].partition(":")[0].endswith("accuracy") else values
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Of results from the same seeds, as far as both are there."""
+    """Ratios of results from the same seeds, for the seeds that both finished."""
     return [max(a, EXACT) / max(b, EXACT) for a, b in zip(ours, theirs, strict=False)]
 
 
-def luck(known: Sequence[float], runs: int) -> float:
-    """How large the median of so many of these ratios may be, where the one package is as good as the other.
+def chance(known: Sequence[float], runs: int) -> float:
+    """Upper bound of the median of `runs` ratios if both packages are equally good.
 
-    From one start both part by rounding, and where a training then ends is a matter of luck. Of logarithms with the
-    deviation s the median of n deviates by sqrt(pi / 2) s / sqrt(n); three times that is left to luck, and 1 % to
-    results that are almost the same. Of one seed nothing is known: it is 2 then.
+    From the same start the two trainings diverge by rounding, so that their results differ by chance. If the logarithms
+    have the standard deviation s, the median of n deviates by sqrt(pi / 2) s / sqrt(n); three times that is allowed,
+    and 1 % more for results that are almost the same. With one seed s is unknown, and the bound is 2.
     """
     if len(known) < 2:
         return 2.0
@@ -143,7 +142,7 @@ def luck(known: Sequence[float], runs: int) -> float:
 
 
 def measured(name: str, peer: str, seed: int) -> dict[str, object]:
-    """The task in this process, in a folder of its own: seconds, and the numbers among its results."""
+    """Run the task in this process, in a temporary folder: seconds, and the numeric results."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -170,7 +169,7 @@ def measured(name: str, peer: str, seed: int) -> dict[str, object]:
 
 
 def worst(value: float) -> float:
-    """No number, as where a formula meets the logarithm of less than zero, counts as infinitely bad."""
+    """NaN, as from the logarithm of a negative number in a formula, counts as infinitely bad."""
     return math.inf if math.isnan(value) else value
 
 

@@ -203,7 +203,7 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     paths = report.write(tmp_path)
     assert [path.name for path in paths] == ["report.md", "layers.png", "scaling.png"]
     text = paths[0].read_text()
-    assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zeros into the gradient" in text
+    assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zero-filling the gradient" in text
     assert "| FastKANLayer, native" in text and "16, 3->2, F=4" in text
     assert "fastkan, KANSequential" in text and "2-3-1, 8 rows, second derivatives" in text
     before = text
@@ -217,7 +217,7 @@ def test_gpu_benchmark_requires_a_gpu(bench, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert gpu.main(["--out", str(tmp_path)]) == 1
-    assert "torch sees no GPU here" in capsys.readouterr().err
+    assert "torch finds no GPU here" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -243,7 +243,7 @@ def test_skipped_measurements_are_reported(bench):
 
     session = gpu.Session(torch.device("cpu"), 1, seconds=0)
     (row, _) = session.layer(gpu.TINY[0])
-    assert row["reason"] == "left out: the 0 s were spent" and not row["seconds"]
+    assert row["reason"] == "left out: the time limit of 0 s was reached" and not row["seconds"]
 
 
 def test_the_limit_of_a_kan_layer_counts_its_windows(bench):

@@ -168,7 +168,7 @@ ODD = {
     "UTF-16": (BASE.encode("utf-16"), "y", ""),
     "Windows": (BASE.replace("red", "größe").encode("cp1252").replace(b"\n", b"\r\n"), "y", "not UTF-8"),
     "compressed": (gzip.compress(BASE.encode()), "y", ""),
-    "no header": ("\n".join(LINES[1:]), "x4", "no row of names"),
+    "no header": ("\n".join(LINES[1:]), "x4", "no header, since"),
     "missing": (extended(lambda k: ["", "NA", "nan", k][k % 4]), "y", "missing values, replaced by"),
     "infinite": (extended(lambda k: ["inf", "-Infinity", "1e999", k][k % 4]), "y", "45 infinite numbers"),
     "text among numbers": (extended(lambda k: "oops" if k == 9 else k), "y", "k: 1 cell of text among numbers"),
@@ -341,7 +341,7 @@ def test_a_large_table_is_sampled_evenly_in_bounded_memory(tmp_path):
     with open(tmp_path / "t.csv", "w") as file:
         file.write("n,y\n" + "".join(f"{k},{k % 7}\n" for k in range(100_000)))
     table, rows_read = delimited.Delimited(tmp_path / "t.csv"), []
-    found = row_sample.read(table, 2000, 1, tell=rows_read.append)
+    found = row_sample.read(table, 2000, 1, progress=rows_read.append)
     n = found.values[:, 0]
     assert found.total == rows_read[-1] == 100_000 and len(n) == 2000 == len(n.unique())
     assert bool((n.diff() > 0).all())  # in their order

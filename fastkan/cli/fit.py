@@ -25,12 +25,12 @@ def run(args: argparse.Namespace) -> int:
     start, silent = time.perf_counter(), args.quiet or args.json
     paths = _paths(args)
     source = Delimited(args.data, args.delimiter, args.decimal, args.header, known=[args.target])
-    target = prepare.find_target(source.names, args.target, source.twice)
+    target = prepare.find_target(source.names, args.target, source.duplicate_names)
     for option, names in (("--drop", args.drop), ("--text", args.text)):
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
-    with steps(search.STAGES, not silent) as report_step, warnings.catch_warnings():
+    with steps(search.EXPECTED_PROGRESS_CALLS, not silent) as report_step, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of discarded candidate models are of no use to the user
         rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: report_step(f"{n} rows read", 0))
         data = prepare.prepare(rows, target, args.task, args.drop, args.hold_out, args.seed, source.header)

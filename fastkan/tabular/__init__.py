@@ -1,1 +1,1 @@
-"""Tables of a user: CSV files in, a trained network with the preparation of its columns out."""
+"""From a user's CSV file to a trained network, with the preparation of its columns."""

@@ -1,15 +1,15 @@
-"""The linear model that a network has to beat: least squares, or logistic regression."""
+"""Linear baseline of a network: least squares, or logistic regression."""
 
 import torch
 from torch import Tensor
 
 from .search import row_losses
 
-RIDGE = 1e-3  # on the weights of classes that a plane separates, which would grow without end
+RIDGE = 1e-3  # without it the weights of linearly separable classes have no optimum
 
 
 def linear(x: Tensor, y: Tensor, outputs: int, classes: bool) -> Tensor:
-    """Weights [inputs + 1, outputs] of a constant and x [N, inputs], fitted to y as in Prepared."""
+    """Fit weights [inputs + 1, outputs], of x [N, inputs] and a constant, to y as in Prepared."""
     x = with_constant(x)
     if not classes:
         return torch.linalg.lstsq(x, y, driver="gelsd").solution

@@ -1,4 +1,4 @@
-"""What a cell of a table says: a number, a missing value, or a text."""
+"""Parse the cells of a table: numbers, missing values, text."""
 
 import math
 import re
@@ -12,17 +12,17 @@ _GROUPED = {  # digits in threes, by the decimal sign
 
 
 def missing(cell: str) -> bool:
-    """Whether the cell says that there is no value: empty, NA, nan, null, ? and the like."""
+    """Whether the cell is a missing value: empty, NA, nan, null, ? and the like."""
     return cell.strip().lower() in MISSING
 
 
 def number(cell: str, decimal: str) -> float | None:
-    """The cell as a number, inf where it says so or is too large; None where it is none.
+    """Parse a number; inf if it overflows, None if the cell is not a number.
 
-    decimal: "." or ",". Thousands may be set off by the other sign: 1,234.5 or 1.234,5.
+    decimal: "." or ",". The other sign may separate thousands: 1,234.5 or 1.234,5.
     """
     cell = cell.strip()
-    if "_" in cell:  # which Python reads over
+    if "_" in cell:  # Python ignores it in numbers
         return None
     if _GROUPED[decimal].fullmatch(cell):
         cell = re.sub(r"[, \u00a0\u202f]" if decimal == "." else r"[. \u00a0\u202f]", "", cell)
@@ -42,7 +42,7 @@ def is_number(cell: str, decimal: str) -> bool:
 
 
 def numbers(cells: Sequence[str], decimal: str) -> tuple[list[float], int, str | None]:
-    """The cells as numbers, NaN where they are missing or text; how many are text, and the first that is."""
+    """The cells as numbers, NaN for missing values and text; the count of text cells, and the first of them."""
     if decimal == "." and "_" not in "".join(cells):
         try:
             return list(map(float, cells)), 0, None

@@ -1,4 +1,4 @@
-"""What a table's columns become: inputs of a network with a mean of 0 and a standard deviation of 1, and its target."""
+"""Convert a table's columns to network inputs and target, standardised to mean 0 and standard deviation 1."""
 
 import math
 import re
@@ -12,17 +12,17 @@ from torch import Tensor
 from .delimited import different
 from .row_sample import Field
 
-MOST_LEVELS = 20  # values of a column of text that become inputs
-SHARE, FEWEST = 0.01, 5  # of the rows, and rows, that a value needs for it
+MOST_LEVELS = 20  # text values of a column that become inputs
+SHARE, FEWEST = 0.01, 5  # share of the rows and number of rows that such a value needs
 
 
 @dataclass
 class Column:
-    """A column that is read, in its own units.
+    """An input or target column, in its own units.
 
-    Of numbers: mean and standard deviation, what stands in for a missing one (the median), and the range, all of the
-    rows that were trained on. Of texts: `levels`, the values that become inputs of 0 or 1; all others, and missing
-    ones, count as the most common value, for which all these inputs are 0.
+    Numbers: mean, standard deviation, the fill value of missing cells (the median) and the range, over the training
+    rows. Text: `levels`, the values with an input of 0 or 1 each; all others, and missing cells, count as the most
+    common value, for which all these inputs are 0.
     """
 
     name: str
@@ -35,31 +35,31 @@ class Column:
 
     @property
     def inputs(self) -> list[str]:
-        """The names of the network's inputs that it becomes."""
+        """Names of the network inputs made from this column."""
         if self.levels is None:
             return [self.name]
         return [f"{self.name}={level}" for level in self.levels]
 
     def features(self, values: Tensor) -> Tensor:
-        """[N] numbers, or indices of levels, NaN where there is none -> [N, inputs]."""
+        """[N] numbers or indices of levels, NaN if missing -> [N, inputs]."""
         if self.levels is None:
             return self.scaled(values.nan_to_num(self.fill))[:, None]
         return (values[:, None] == torch.arange(len(self.levels))).to(torch.float64)
 
     def scaled(self, values: Tensor) -> Tensor:
-        """(values - mean) / std, without an overflow on the way."""
+        """(values - mean) / std, without intermediate overflow."""
         return values / self.std - self.mean / self.std
 
     def unscaled(self, values: Tensor) -> Tensor:
         return values * self.std + self.mean
 
     def outside(self, values: Tensor) -> Tensor:
-        """[N], whether a number is beyond those that were trained on."""
+        """[N], whether a number is outside the training range."""
         return (values < self.low) | (values > self.high) if self.levels is None else torch.zeros_like(values).bool()
 
 
 def of_numbers(name: str, values: Tensor) -> Column | None:
-    """The column of these numbers [N], NaN where there is none; None where they are all the same."""
+    """The column of these numbers [N], NaN if missing; None if it is constant."""
     values = values[~values.isnan()]
     if not len(values) or bool((values == values[0]).all()):
         return None
@@ -71,7 +71,7 @@ def of_numbers(name: str, values: Tensor) -> Column | None:
 
 
 def of_texts(name: str, field: Field, codes: Tensor) -> Column | None:
-    """The column of these codes [N]; None where no value, or a single one, is common."""
+    """The column of these text codes [N]; None if fewer than two values are common."""
     count = Counter(codes[~codes.isnan()].long().tolist())
     common = [code for code, times in count.most_common() if times >= max(FEWEST, SHARE * len(codes))]
     names = list(field.texts)
@@ -80,7 +80,7 @@ def of_texts(name: str, field: Field, codes: Tensor) -> Column | None:
 
 
 def indices(names: Sequence[str], levels: Sequence[str]) -> Tensor:
-    """For codes of texts, by their names: the index in levels, NaN for others; one more for codes beyond the names."""
+    """Lookup table from text code to index in `levels`, NaN for other texts and, last, for codes without a name."""
     place = {level: float(n) for n, level in enumerate(levels)}
     return torch.tensor([*(place.get(name, math.nan) for name in names), math.nan], dtype=torch.float64)
 
@@ -92,16 +92,16 @@ def looked_up(codes: Tensor, table: Tensor) -> Tensor:
 
 
 def variable(name: str) -> str:
-    """The name as it stands in a formula: what is no word is put in brackets."""
+    """The column name in formulas, in brackets unless it is a valid identifier."""
     return name if re.fullmatch(r"[^\W\d]\w*", name) else f"[{name}]"
 
 
 @dataclass
 class Preparation:
-    """Everything that leads from a table to a network and back.
+    """Conversion from table columns to network inputs, and from outputs to the target.
 
-    classes: the values of the target in the order of the network's outputs (with two classes, its one output is the
-    log-odds of the second); None where the target is a number.
+    classes: the target's values in the order of the outputs (two classes: one output, the log-odds of the second);
+    None for a numeric target.
     """
 
     columns: list[Column]
@@ -119,14 +119,14 @@ class Preparation:
 
     @property
     def outcomes(self) -> list[str]:
-        """What each output of the network is."""
+        """Names of the network's outputs."""
         if self.classes is None:
             return [self.target.name]
         shown = self.classes[1:] if len(self.classes) == 2 else self.classes
         return [f"log-odds of {name}" if len(self.classes) == 2 else f"score of {name}" for name in shown]
 
     def features(self, values: dict[str, Tensor]) -> Tensor:
-        """Numbers or indices of levels, by the columns' names, [N] each -> [N, inputs]."""
+        """Numbers or indices of levels [N] by column name -> [N, inputs]."""
         return torch.cat([column.features(values[column.name]) for column in self.columns], 1)
 
     def normalizer(self) -> tuple[list[float], list[float]]:

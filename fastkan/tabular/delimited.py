@@ -1,6 +1,6 @@
-"""A file of delimited text: its encoding, delimiter, decimal sign and header are found from its beginning.
+"""Reader of delimited text that detects encoding, delimiter, decimal sign and header.
 
-It is read in chunks, so that memory does not grow with the file.
+The file is read in chunks, so that memory does not grow with it.
 """
 
 import codecs
@@ -15,16 +15,16 @@ from collections.abc import Iterator, Sequence
 
 from .cells import is_number, missing
 
-HEAD = 1 << 22  # bytes that the layout is found from
-LINES = 200  # of these, at most
+HEAD = 1 << 22  # bytes read to detect the layout
+LINES = 200  # of these bytes, at most
 CHUNK = 8192  # rows
-DELIMITERS = "\t;|, "  # the first one that cuts the rows into equally many cells counts
+DELIMITERS = "\t;|, "  # in order of preference
 NAMED = {"\t": "a tab", " ": "a space", None: "none of tab ; | , space"}
 KINDS = {b"PK\x03\x04": "an archive or a workbook", b"PAR1": "a Parquet file", b"\xd0\xcf\x11\xe0": "a workbook"}
 
 
 class TableError(ValueError):
-    """A table that can't be used, in one line that says why."""
+    """A table that cannot be used; the message is one line with the reason."""
 
 
 class Delimited:
@@ -32,13 +32,12 @@ class Delimited:
 
     Args:
         path: a file, which may be compressed with gzip.
-        delimiter, decimal: instead of those that are found.
-        header: whether the first row has the names; by default it has where none of its cells is a number.
-        known: names that a first row has only as a header.
+        delimiter, decimal: override the detected ones.
+        header: whether the first row has the column names; by default, if none of its cells is a number.
+        known: names that mark the first row as the header.
 
-    Attributes: names of the columns, each different, and `twice`, those that several had; notes, what a user should be
-    told; skipped, the rows that were left out so far because they have another number of cells; rows, those that were
-    not.
+    Attributes: names, the unique column names, and duplicate_names, those that occurred more than once in the file;
+    notes for the user; rows and skipped, the numbers of rows read so far, and left out for a wrong number of cells.
 
     Raises TableError, and OSError.
     """
@@ -47,7 +46,7 @@ class Delimited:
         self, path: str | os.PathLike, delimiter: str | None = None, decimal: str | None = None,
         header: bool | None = None, known: Sequence[str] = (),
     ):  # fmt: skip
-        self.path, self.notes, self.twice = os.fspath(path), [], []
+        self.path, self.notes, self.duplicate_names = os.fspath(path), [], []
         self.skipped = self.rows = 0
         self.first_skipped = None
         head = self._head()
@@ -55,7 +54,7 @@ class Delimited:
         text = codecs.getincrementaldecoder(self.encoding)("replace").decode(head)
         lines = list(itertools.islice(io.StringIO(text, newline=""), LINES))
         if 1 < len(lines) < LINES and len(head) == HEAD:
-            lines.pop()  # it may be cut
+            lines.pop()  # it may be incomplete
         lines = [line for line in lines if line.strip()]
         if not lines:
             raise TableError(f"{self.path} is empty: expected a row of names and rows of numbers")
@@ -70,7 +69,7 @@ class Delimited:
         self.header = self._has_header(rows[0], header, known)
         self.names = self._names(rows[0])
 
-    # What it is
+    # Layout
 
     def _head(self) -> bytes:
         if not os.path.isdir(self.path) and not os.path.isfile(self.path) and os.path.exists(self.path):
@@ -109,30 +108,30 @@ class Delimited:
             return header
         if set(known) & {cell.strip() for cell in first}:
             return True
-        found = not any(is_number(cell, self.decimal) for cell in first)
-        if not found:
+        has_names = not any(is_number(cell, self.decimal) for cell in first)
+        if not has_names:
             self.notes.append(
-                f"no row of names, since the first has numbers: the columns are x1 to x{len(first)} (else: --header)"
+                f"no header, since the first row has numbers: the columns are x1 to x{len(first)} (override: --header)"
             )
-        return found
+        return has_names
 
     def _names(self, first: list[str]) -> list[str]:
-        """Different ones that are not empty."""
+        """Unique names, none of them empty."""
         if not self.header:
             return [f"x{n + 1}" for n in range(len(first))]
         given = [" ".join(cell.split()) or f"column_{n + 1}" for n, cell in enumerate(first)]
         names = different(given)
-        self.twice = [name for name, times in Counter(given).items() if times > 1]
-        if self.twice:
-            twice = ", ".join(map(repr, self.twice))
-            self.notes.append(f"several columns are named {twice}: the later ones were numbered")
+        self.duplicate_names = [name for name, times in Counter(given).items() if times > 1]
+        if self.duplicate_names:
+            names_shown = ", ".join(map(repr, self.duplicate_names))
+            self.notes.append(f"several columns are named {names_shown}: numbers were added to the later ones")
         return names
 
-    # What is in it
+    # Content
 
     def chunks(self, every: bool = False) -> Iterator[list[tuple[str, ...]]]:
-        """The columns of up to CHUNK rows at a time. Blank lines are no rows; a row of another length is skipped,
-        or with `every` counts as one without any value. TableError where more than half are."""
+        """Yield the columns of up to CHUNK rows at a time. Blank lines are ignored; a row with a wrong number of cells
+        is skipped or, with `every`, returned as empty cells. Raises TableError if more than half are wrong."""
         self.skipped, self.rows, self.first_skipped = 0, 0, None
         width, rows = len(self.names), []
         with self._open() as file, io.TextIOWrapper(file, self.encoding, "replace", newline="") as text:
@@ -151,14 +150,14 @@ class Delimited:
                             continue
                     rows.append(row)
                     if len(rows) == CHUNK:
-                        self._judge(len(rows))
+                        self._count(len(rows))
                         yield list(zip(*rows, strict=True))
                         rows = []
             except csv.Error as error:
                 raise TableError(f"{self.path}, line {reader.line_num}: {error}; is a quote not closed?") from None
             except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeError) as error:
                 raise TableError(f"{self.path}, line {reader.line_num}: {error}") from None
-        self._judge(len(rows))
+        self._count(len(rows))
         if rows:
             yield list(zip(*rows, strict=True))
 
@@ -169,24 +168,24 @@ class Delimited:
             self.first_skipped = f"line {line} has {counted(len(row), 'cell')} where line 1 has {width}{open_quote}"
         return [""] * width
 
-    def _judge(self, rows: int) -> None:
+    def _count(self, rows: int) -> None:
         self.rows += rows
         if self.skipped > self.rows:
             raise TableError(
-                f"{self.path}: {self.first_skipped}, and so most others; the delimiter is taken to be "
+                f"{self.path}: {self.first_skipped}, and most other rows too; the delimiter was detected as "
                 f"{name_of(self.delimiter)} (--delimiter)"
             )
 
 
 def different(names: Sequence[str]) -> list[str]:
-    """The names, the second and further ones of a kind with a number."""
-    found, used = [], set(names)
+    """Make names unique by adding numbers to repeated ones."""
+    unique, used = [], set(names)
     for name in names:
         new, k = name, 2
-        while new in found or (new != name and new in used):
+        while new in unique or (new != name and new in used):
             new, k = f"{name}_{k}", k + 1
-        found.append(new)
-    return found
+        unique.append(new)
+    return unique
 
 
 def counted(count: int, what: str) -> str:
@@ -202,16 +201,16 @@ def _reader(lines, delimiter: str | None):
 
 
 def _rows(lines: list[str], delimiter: str | None) -> list[list[str]]:
-    found = []
+    rows = []
     try:
-        found.extend(row for row in _reader(lines, delimiter) if row)
-    except csv.Error:  # told when the table is read
+        rows.extend(row for row in _reader(lines, delimiter) if row)
+    except csv.Error:  # raised again when the table is read
         pass
-    return found or [[""]]
+    return rows or [[""]]
 
 
 def _delimiter(lines: list[str]) -> str | None:
-    """The one that cuts most rows into equally many cells, more than one; None where there is none."""
+    """The delimiter that splits most rows into the same number of cells, at least two; None if there is none."""
     best, most = None, 0.0
     for delimiter in DELIMITERS:
         rows = _rows(lines, delimiter)
@@ -223,7 +222,7 @@ def _delimiter(lines: list[str]) -> str | None:
 
 
 def _decimal(rows: list[list[str]]) -> str:
-    """The sign with which more cells are numbers."""
+    """The decimal sign with which more cells are numbers."""
     cells = [cell for row in rows[1:] for cell in row if not missing(cell)]
     counts = {sign: sum(is_number(cell, sign) for cell in cells) for sign in ".,"}
     return "," if counts[","] > counts["."] else "."

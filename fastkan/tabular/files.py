@@ -1,4 +1,4 @@
-"""The file of a table's model: what KAN.save writes, and beside it, as JSON, the preparation and what was reported."""
+"""Model files of `fastkan fit`: a KAN.save file with the column preparation and the report as JSON."""
 
 import json
 import os
@@ -15,7 +15,7 @@ ENTRY = "table"
 
 
 class Fitted(NamedTuple):
-    """A network, what leads from a table to it, and the report of its training."""
+    """A network, the preparation of its columns, and the report of its training."""
 
     model: KAN
     preparation: Preparation
@@ -23,14 +23,14 @@ class Fitted(NamedTuple):
 
 
 def save(fitted: Fitted, path: str | os.PathLike) -> None:
-    """Write the file, in one piece. KAN.load reads the network alone from it. Raises OSError."""
+    """Write the file atomically. KAN.load reads the network from it. Raises OSError."""
     table = {"preparation": fitted.preparation.as_json(), "report": fitted.report}
     with atomic_write(path) as file:
         torch.save({**content(fitted.model), ENTRY: json.dumps(table)}, file)
 
 
 def load(path: str | os.PathLike) -> Fitted:
-    """What save has written. The file can't run code. Raises OSError, or TableError where it is another file."""
+    """Read a file written by save; loading runs no code from it. Raises OSError, or TableError for any other file."""
     try:
         model = KAN.load(path)
         table = json.loads(torch.load(path, weights_only=True)[ENTRY])

@@ -1,4 +1,4 @@
-"""A symbolic network as a formula of the table's columns, in their units, with as few digits as its error allows."""
+"""Write a symbolic network as formulas of the table's columns, in their units, with few digits."""
 
 import importlib.util
 
@@ -10,20 +10,20 @@ from ..network.formulas.simplify import count_operations
 from .columns import Preparation, variable
 
 DIGITS = range(3, 13)
-SHARE = 0.1  # of the model's own error, that shortening may add; together with it half a percent more
+SHARE = 0.1  # rounding may add this share of the model's error, which raises the total by 0.5 %
 KEEP = {"power_base": False, "power_exp": False, "log": False, "basic": False}
 
 
 def can_be_written() -> bool:
-    """Whether what formulas need is installed."""
+    """Whether SymPy and NumPy are installed."""
     return all(importlib.util.find_spec(name) for name in ("sympy", "numpy"))
 
 
 def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) -> list[str]:
     """One formula for each output of a symbolic network.
 
-    x [N, inputs] are standardised rows on which rounding is judged by the error beside y [N, 1], or for classes (None)
-    by the size of the outputs.
+    Rounding is limited by its effect on the standardised rows x [N, inputs], relative to the error against y [N, 1]
+    or, for classes (None), to the size of the outputs.
     """
     import sympy
 
@@ -40,7 +40,7 @@ def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) 
         target = preparation.target.unscaled(values[:, n]) if preparation.classes is None else values[:, n]
         allowed = scale * max(SHARE * float(error[n]), 1e-9)
         few = without_small_numbers(formula, symbols, raw, target, allowed / 2)
-        powers = (False, True) if model.depth == 1 else (False,)  # of sums of several inputs they would be long
+        powers = (False, True) if model.depth == 1 else (False,)  # expanding powers of sums of inputs is long
         options = [few, *(sympy.expand(few, multinomial=m, **KEEP) for m in powers)]
         shortest = rounded = min(options, key=count_operations)
         for digits in DIGITS:
@@ -52,7 +52,7 @@ def formulas(model: KAN, preparation: Preparation, x: Tensor, y: Tensor | None) 
 
 
 def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allowed: float):
-    """expr with numbers as 0, the smallest first, as long as it stays that near to the values at the raw columns."""
+    """Set numbers in expr to 0, smallest first, while it stays within `allowed` of the values at the raw columns."""
     import sympy
 
     numbers = {sympy.Dummy(): number for number in sorted(expr.atoms(sympy.Float), key=abs)}
@@ -65,7 +65,7 @@ def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allo
 
 
 def significant(expr, digits: int):
-    """expr with so many significant digits in its numbers, whole ones without a point."""
+    """Round the numbers in expr to significant digits; whole numbers become integers."""
     import sympy
 
     numbers = {number: float(f"{float(number):.{digits}g}") for number in expr.atoms(sympy.Float)}
@@ -74,7 +74,7 @@ def significant(expr, digits: int):
 
 
 def _distance(expr, symbols: list, raw: Tensor, values: Tensor) -> float:
-    """The root mean square of expr of the raw columns minus the values."""
+    """Root mean square of expr(raw columns) - values."""
     import numpy as np
     import sympy
 

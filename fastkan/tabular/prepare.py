@@ -1,4 +1,4 @@
-"""From a sample of a table to what a network is trained on, and what a user should know of it."""
+"""Prepare a sample of a table for training: split rows, choose and standardise columns, collect notes."""
 
 import difflib
 from collections import Counter
@@ -14,12 +14,12 @@ from .row_sample import Field, Sample
 
 FEWEST_ROWS = 10
 MOST_CLASSES = 20
-FEW = 5  # different whole numbers are taken for classes
+FEW = 5  # up to this many different whole numbers are classes
 
 
 class Prepared(NamedTuple):
-    """x [N, inputs], y [N, 1] standardised or [N] indices of classes, both in float64; rows to train on, to choose
-    by, and to test on, as indices."""
+    """x [N, inputs] and y, [N, 1] standardised or [N] class indices, in float64; indices of the training, validation
+    and test rows; notes for the user."""
 
     preparation: Preparation
     x: Tensor
@@ -30,12 +30,12 @@ class Prepared(NamedTuple):
     notes: list[str]
 
 
-def find_target(names: Sequence[str], target: str, twice: Collection[str] = ()) -> str:
-    """The column that is meant: by its name, whatever its case where that is unique. TableError suggests others.
+def find_target(names: Sequence[str], target: str, duplicates: Collection[str] = ()) -> str:
+    """The column with this name, ignoring case if that is unique. TableError suggests similar names.
 
-    twice: names that several columns had, which mean none of them.
+    duplicates: names of several columns, which are ambiguous.
     """
-    if target in twice:
+    if target in duplicates:
         raise TableError(f"several columns are named {target!r}: expected one; rename the others")
     if target in names:
         return target
@@ -51,7 +51,7 @@ def find_target(names: Sequence[str], target: str, twice: Collection[str] = ()) 
 def prepare(
     sample: Sample, target: str, task: str | None, drop: Collection[str], hold_out: float, seed: int, header: bool
 ) -> Prepared:
-    """Choose rows and columns, and scale them by the rows to train on. Raises TableError."""
+    """Split the rows, choose columns, and scale by the training and validation rows. Raises TableError."""
     field, y = sample.column(target)
     notes = _odd_cells(sample.fields, target)
     has = ~y.isnan()
@@ -69,14 +69,14 @@ def prepare(
     tested = max(2, round(hold_out * len(y)))
     test, rest = order[:tested], order[tested:]
     valid, train = rest[: max(2, len(rest) // 4)], rest[max(2, len(rest) // 4) :]
-    seen = torch.cat([train, valid])
+    fitted = torch.cat([train, valid])
     columns, features = [], []
     for n, f in enumerate(sample.fields):
         if f.name == target or f.name in drop:
             continue
-        column = of_texts(f.name, f, values[seen, n]) if f.is_text else of_numbers(f.name, values[seen, n])
+        column = of_texts(f.name, f, values[fitted, n]) if f.is_text else of_numbers(f.name, values[fitted, n])
         if column is None:
-            notes.append(f"{f.name}: {_why_useless(f, values[seen, n])}: left out")
+            notes.append(f"{f.name}: {_unusable(f, values[fitted, n])}: left out")
             continue
         read = looked_up(values[:, n], indices(list(f.texts), column.levels or ())) if f.is_text else values[:, n]
         columns.append(column)
@@ -84,7 +84,7 @@ def prepare(
     if not columns:
         raise TableError("no column is left to predict from: expected one that is not the target and varies")
     if classes is None:
-        scaled = of_numbers(target, y[seen])
+        scaled = of_numbers(target, y[fitted])
         if scaled is None:
             raise TableError(f"the target {target!r} is always {y[0]:g}: expected one that varies")
         label = scaled.scaled(y)[:, None]
@@ -97,7 +97,7 @@ def prepare(
 
 
 def _classes(field: Field, y: Tensor, task: str | None) -> list[str] | None:
-    """The values of a target that is a class, None for one that is a number."""
+    """The classes of a categorical target, None for a numeric one."""
     distinct = y.unique().tolist()
     few = field.is_text or (len(distinct) <= FEW and all(value == int(value) for value in distinct))
     if task == "regression" or (task is None and not few):
@@ -126,7 +126,7 @@ def _shown(field: Field, value: float) -> str:
     return repr(list(field.texts)[int(value)]) if field.is_text else _number_name(value)
 
 
-def _why_useless(field: Field, values: Tensor) -> str:
+def _unusable(field: Field, values: Tensor) -> str:
     given = values[~values.isnan()]
     if not len(given):
         return "no values"
@@ -136,16 +136,16 @@ def _why_useless(field: Field, values: Tensor) -> str:
 
 
 def _odd_cells(fields: Sequence[Field], target: str) -> list[str]:
-    """What was taken for missing, and how much is missing."""
+    """Notes on cells treated as missing, and on missing values."""
     notes = []
     for field in fields:
         if field.wrong:
             cells = counted(field.wrong, "cell")
             notes.append(
-                f"{field.name}: {cells} of text among numbers, such as {field.first_wrong!r}: taken as missing"
+                f"{field.name}: {cells} of text among numbers, such as {field.first_wrong!r}: treated as missing"
             )
         if field.infinite:
-            notes.append(f"{field.name}: {counted(field.infinite, 'infinite number')}: taken as missing")
+            notes.append(f"{field.name}: {counted(field.infinite, 'infinite number')}: treated as missing")
     missing = Counter({f.name: f.missing for f in fields if f.missing and f.name != target})
     if missing:
         most = ", ".join(f"{name} ({count})" for name, count in missing.most_common(5))
@@ -155,6 +155,6 @@ def _odd_cells(fields: Sequence[Field], target: str) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """The names for a message, the first ones where there are many."""
+    """The names for a message, at most `most` of them."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + rest

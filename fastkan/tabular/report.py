@@ -1,4 +1,4 @@
-"""Errors on rows that took no part in anything, of the network and of what it has to beat, in the target's units."""
+"""Test errors of network, formula and baselines, in the target's units."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .search import Found, row_losses
 
 @torch.no_grad()
 def errors(data: Prepared, found: Found) -> dict[str, dict[str, float]]:
-    """By model: "rmse" and "r2" of numbers; "accuracy" and "log_loss", in nats, of classes."""
+    """Test errors by model: "rmse" and "r2" for numbers; "accuracy" and "log_loss", in nats, for classes."""
     p = data.preparation
     seen, test, classes = torch.cat([data.train, data.valid]), data.test, p.classes is not None
     with torch.enable_grad():
@@ -31,7 +31,7 @@ def errors(data: Prepared, found: Found) -> dict[str, dict[str, float]]:
 
 
 def _baseline(data: Prepared, seen: Tensor) -> Tensor:
-    """What is best said without looking at a row, [1, outputs]: the mean, or the classes' shares as log-odds."""
+    """The best constant prediction [1, outputs]: the mean, or the class frequencies as log-odds."""
     y, classes = data.y[seen], data.preparation.classes
     if classes is None:
         return y.mean(0, keepdim=True)
@@ -40,7 +40,7 @@ def _baseline(data: Prepared, seen: Tensor) -> Tensor:
 
 
 def number_scores(prediction: Tensor, y: Tensor, std: float) -> dict[str, float]:
-    """Of predictions [N, 1] in standard deviations."""
+    """RMSE and R^2 of standardised predictions [N, 1]."""
     mean_square = float((prediction - y).square().mean())
     variance = float(y.var(correction=0))
     r2 = 1 - mean_square / variance if variance else float(not mean_square)
@@ -48,18 +48,18 @@ def number_scores(prediction: Tensor, y: Tensor, std: float) -> dict[str, float]
 
 
 def class_scores(prediction: Tensor, y: Tensor, std: float = 1.0) -> dict[str, float]:
-    """Of outputs [N, classes], or [N, 1] with two classes."""
+    """Accuracy and log loss of outputs [N, classes], or [N, 1] for two classes."""
     right = chosen(prediction) == y
     return {"accuracy": float(right.double().mean()), "log_loss": float(row_losses(prediction, y, True).mean())}
 
 
 def chosen(prediction: Tensor) -> Tensor:
-    """The index of the likeliest class, [N]."""
+    """The index of the most likely class, [N]."""
     return prediction.argmax(1) if prediction.shape[1] > 1 else (prediction[:, 0] > 0).long()
 
 
 def probabilities(prediction: Tensor) -> Tensor:
-    """[N, classes]."""
+    """Class probabilities [N, classes]."""
     if prediction.shape[1] > 1:
         return prediction.softmax(1)
     second = prediction.sigmoid()
@@ -67,7 +67,7 @@ def probabilities(prediction: Tensor) -> Tensor:
 
 
 def lines(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table of them."""
+    """Header and rows of the table of errors."""
     kinds = {"rmse": "RMSE", "r2": "R^2", "accuracy": "accuracy", "log_loss": "log loss"}
     shown = {"rmse": "{:.4g}", "r2": "{:.3f}", "accuracy": "{:.3f}", "log_loss": "{:.3f}"}
     first = next(iter(errors.values()))

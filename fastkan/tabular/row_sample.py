@@ -1,4 +1,4 @@
-"""A sample of a table's rows as numbers, in one pass and in bounded memory."""
+"""Random sample of a table's rows as numbers, in one pass and bounded memory."""
 
 from array import array
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from torch import Tensor
 from .cells import is_number, missing, numbers
 from .delimited import Delimited
 
-CELLS = 1 << 25  # of a sample, at most
-FEWEST = 1000  # rows of it, however many columns there are
-VALUES = 10_000  # different texts of a column that are told apart
+CELLS = 1 << 25  # maximum size of a sample
+FEWEST = 1000  # rows of a sample, even if that is more cells
+VALUES = 10_000  # different texts of a column that get their own code
 
 
 @dataclass
 class Field:
-    """What was read of a column: `texts` are the values of one of text, in the order of their codes."""
+    """A column while it is read: its texts with their codes, and counts of irregular cells."""
 
     name: str
     is_text: bool
@@ -28,7 +28,7 @@ class Field:
     first_wrong: str | None = None
 
     def values(self, cells: Sequence[str], decimal: str) -> Tensor:
-        """[N] numbers, or codes of texts; NaN where there is none."""
+        """[N] numbers or text codes; NaN if missing."""
         if self.is_text:
             found = array("d", [self._code(cell) for cell in cells])
         else:
@@ -55,7 +55,7 @@ class Field:
 
 @dataclass
 class Sample:
-    """values [rows, columns]: numbers, or codes of texts; NaN where there is none. total: the rows of the table."""
+    """values [rows, columns]: numbers or text codes, NaN if missing. total: number of rows in the table."""
 
     fields: list[Field]
     values: Tensor
@@ -67,12 +67,15 @@ class Sample:
 
 
 def read(
-    table: Delimited, rows: int, seed: int, text: Sequence[str] = (), tell: Callable[[int], object] = lambda rows: None
+    table: Delimited,
+    rows: int,
+    seed: int,
+    text: Sequence[str] = (),
+    progress: Callable[[int], object] = lambda rows: None,
 ) -> Sample:
-    """A random sample of so many rows, in their order, or all where there are no more.
+    """A random sample of `rows` rows, in file order; all rows of a smaller table.
 
-    text: columns that are text though they look like numbers. tell: called with the number of rows read, again and
-    again.
+    text: columns to read as text even if they look like numbers. progress: called with the number of rows read so far.
     """
     rows = min(rows, max(FEWEST, CELLS // len(table.names)))
     generator = torch.Generator().manual_seed(seed)
@@ -89,7 +92,7 @@ def read(
         total += len(columns[0])
         if sum(map(len, keys)) > 2 * rows:
             kept, keys = _thinned(kept, keys, rows)
-        tell(total)
+        progress(total)
     if fields is None:
         return Sample([Field(name, False) for name in table.names], torch.empty(0, len(table.names)), 0)
     kept, _ = _thinned(kept, keys, rows)
@@ -97,7 +100,7 @@ def read(
 
 
 def _thinned(kept: list[Tensor], keys: list[Tensor], rows: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The rows with the smallest of the random keys, so that each of the table's has the same chance."""
+    """The rows with the smallest random keys: a uniform sample of the rows read so far."""
     every, key = torch.cat(kept), torch.cat(keys)
     if len(key) <= rows:
         return [every], [key]
@@ -106,6 +109,6 @@ def _thinned(kept: list[Tensor], keys: list[Tensor], rows: int) -> tuple[list[Te
 
 
 def _is_text(cells: Sequence[str], decimal: str) -> bool:
-    """Whether fewer than half of the cells with a value are numbers."""
+    """Whether fewer than half of the non-missing cells are numbers."""
     given = [cell for cell in cells if not missing(cell)]
     return sum(is_number(cell, decimal) for cell in given) < 0.5 * len(given)

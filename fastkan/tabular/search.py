@@ -1,9 +1,8 @@
-"""How a network is found for a table: shapes and penalties compared, grids refined, edges and inputs pruned, functions
-put on what is left. Of what is about as good, the simplest counts.
+"""Model search for a table: compare shapes and penalties, refine grids, prune edges and inputs, fit symbolic functions.
 
-What is compared are losses on rows that are not trained on. One is worse than another if the mean difference of the
-rows' losses is more than its standard error, as in Breiman et al., Classification and Regression Trees (1984), 3.4.3;
-a deeper network has to be better by two.
+The simplest model wins that is not worse on the validation rows. A model is worse than another if the mean difference
+of their row losses exceeds its standard error, the rule of Breiman et al., Classification and Regression Trees (1984),
+3.4.3; a deeper network must be better by two standard errors.
 """
 
 import contextlib
@@ -20,40 +19,40 @@ from ..network.formulas.edges import replace_edges
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
-SHAPES = (), (1,), (4,)  # of hidden layers
+SHAPES = (), (1,), (4,)  # hidden layers
 PENALTIES = (3e-2, 1e-2, 1e-3)
-STEPS = 12  # of LBFGS, of up to 20 iterations each
-SEARCH_ROWS = 2500  # that networks are compared on; the last training is on all
-ROWS_FOR_THREADS = 20000  # from here on the last training takes all threads
-ABOUT = 0.03  # of a loss: what is worse by less is about as good
-FORMULA_ROWS = 2000  # that Levenberg-Marquardt trains the numbers of a formula on
-MANY = 30  # inputs, of which only those that matter go into wide networks
-# Functions that are finite everywhere, so that a formula gives a number for every row; sets that are tried in turn.
+STEPS = 12  # LBFGS steps of up to 20 iterations
+SEARCH_ROWS = 2500  # rows that models are compared on; the final training takes all
+ROWS_FOR_THREADS = 20000  # the final training uses all threads from this size on
+ABOUT = 0.03  # relative difference of losses that does not count as worse
+FORMULA_ROWS = 2000  # rows for training a formula's numbers by Levenberg-Marquardt
+MANY = 30  # with more inputs, only this many important ones go into wide networks
+# Sets of functions, tried in this order; finite everywhere, so that a formula gives a number for every row.
 LIBRARIES = (
     ("x",),
     ("x", "x^2"),
     ("x", "x^2", "x^3", "exp", "tanh", "sin", "gaussian"),
 )
-STAGES = 36  # about as often is `tell` called
+EXPECTED_PROGRESS_CALLS = 36  # approximately, for the progress bar
 
 
 class Found(NamedTuple):
-    """network: with splines, pruned. formula: the same with functions on its edges; None without any."""
+    """network: pruned, with splines. formula: the same with symbolic functions on its edges, or None."""
 
     network: KAN
     formula: KAN | None
     formula_is_as_good: bool
 
 
-def find(data: Prepared, seed: int, tell: Callable[[str], object] = lambda stage: None) -> Found:
-    """Train for the table; tell is called with what is done next. The same again for the same arguments, on a CPU."""
-    search = Search(data, seed, tell)
+def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None) -> Found:
+    """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
+    search = Search(data, seed, progress)
     with _threads(1):
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
         formula, good = search.symbolic(model)
-    tell("last training")
+    progress("final training")
     everything = torch.cat([data.train, data.valid])
     with _threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
         search.fit(model, everything, search.lamb)
@@ -64,7 +63,7 @@ def find(data: Prepared, seed: int, tell: Callable[[str], object] = lambda stage
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """So many of torch's threads meanwhile: small networks gain nothing by more, and lose on a busy machine."""
+    """Set the number of torch threads: small networks gain nothing from more, and lose on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -74,10 +73,10 @@ def _threads(count: int) -> Iterator[None]:
 
 
 class Search:
-    """The rows, and how models are trained on them and compared."""
+    """Trains models on the training rows and compares them on the validation rows."""
 
-    def __init__(self, data: Prepared, seed: int, tell: Callable[[str], object]):
-        self.data, self.seed, self.tell = data, seed, tell
+    def __init__(self, data: Prepared, seed: int, progress: Callable[[str], object]):
+        self.data, self.seed, self.progress = data, seed, progress
         self.train, self.valid = data.train[:SEARCH_ROWS], data.valid[:SEARCH_ROWS]
         self.classes = data.preparation.classes is not None
         self.lamb = PENALTIES[0]
@@ -102,8 +101,8 @@ class Search:
         )  # fmt: skip
 
     def polish(self, model: KAN, rows: Tensor, steps: int) -> None:
-        """Train the numbers of a formula, to the least loss; of classes, which can be told apart ever better, with the
-        penalty."""
+        """Train the numbers of a formula. For classification keep the penalty: on separable classes the likelihood has
+        no maximum."""
         if not self.classes:
             few = rows[:FORMULA_ROWS]
             pair = self.data.x[few], self.data.y[few]
@@ -113,21 +112,21 @@ class Search:
 
     @torch.no_grad()
     def losses(self, model: KAN) -> Tensor:
-        """Of the rows to choose by, inf where the model gives no number."""
+        """Validation loss of every row, inf if the model's output is not finite."""
         rows = self.valid
         return self.loss_rows(model(self.data.x[rows]), rows).nan_to_num(math.inf)
 
     # Stages
 
     def shaped(self) -> KAN:
-        """A network of the simplest shape that is not worse than another's, of its best penalty."""
+        """The network of the simplest shape that is not worse than a deeper one, with its best penalty."""
         best: tuple[KAN, Tensor] | None = None
         inputs = None
         for hidden in SHAPES:
             tried = []
             for lamb in PENALTIES:
                 shape = [self.data.x.shape[1], *hidden, self.data.preparation.outputs]
-                self.tell(f"{'-'.join(map(str, shape))}, penalty {lamb:g}")
+                self.progress(f"{'-'.join(map(str, shape))}, penalty {lamb:g}")
                 model = self.new(shape)
                 if inputs is not None:
                     model = model.prune_input(active_inputs=inputs)
@@ -143,7 +142,7 @@ class Search:
         return best[0]
 
     def new(self, shape: Sequence[int]) -> KAN:
-        """A network whose grids follow the data."""
+        """A new network with grids from the data."""
         model = KAN(
             shape, grid=GRIDS[0], grid_range=(-3, 3), seed=self.seed, dtype=torch.float64, outside="linear",
             grid_eps=0.5, noise_scale=0.1,
@@ -152,10 +151,10 @@ class Search:
         return model
 
     def refined(self, model: KAN) -> KAN:
-        """With finer grids, as long as that helps."""
+        """Refine the grids as long as the coarser ones are worse."""
         least = self.losses(model)
         for grid in GRIDS[1:]:
-            self.tell(f"grid of {grid}")
+            self.progress(f"grid of {grid}")
             finer = model.refine(grid)
             self.fit(finer, self.train, self.lamb)
             losses = self.losses(finer)
@@ -165,13 +164,13 @@ class Search:
         return model
 
     def pruned(self, model: KAN, train: Callable[[KAN], object]) -> KAN:
-        """Without the edges, nodes and inputs that can go before the loss grows, the weakest first; train is what is
-        done after each cut."""
+        """Remove edges, nodes and inputs, weakest first, while the validation loss does not grow; after each removal
+        train(model) is called."""
         least, best = self.losses(model), model
         step = best.n_edge // 3
         while step and best.n_edge > 1:
             step = min(step, best.n_edge - 1)
-            self.tell(f"{best.n_edge - step} of {model.n_edge} edges")
+            self.progress(f"{best.n_edge - step} of {model.n_edge} edges")
             smaller = self.without(best, best.n_edge - step)
             if smaller is not None:
                 train(smaller)
@@ -182,8 +181,7 @@ class Search:
         return best
 
     def without(self, model: KAN, count: int) -> KAN | None:
-        """A copy with so many edges, or fewer: nodes that are then without edges go too. None if an output would
-        lose its last."""
+        """A copy with at most `count` edges, without unconnected nodes. None if an output would lose its last edge."""
         x, smaller = self.data.x[self.train], model.copy()
         try:
             smaller.prune_edge(count=count, x=x)
@@ -192,11 +190,11 @@ class Search:
             return None
 
     def symbolic(self, model: KAN) -> tuple[KAN | None, bool]:
-        """The model with functions on its edges, of the smallest set that is not worse than a larger one; whether it
-        is not worse than the splines."""
+        """The model with symbolic functions of the smallest set that is not worse than a larger one, and whether it
+        is as good as the splines."""
         best: tuple[KAN, Tensor] | None = None
         for lib in LIBRARIES:
-            self.tell(f"functions {', '.join(lib)}")
+            self.progress(f"functions {', '.join(lib)}")
             trial = model.copy()
             try:
                 trial.get_act(self.data.x[self.train])
@@ -214,7 +212,7 @@ class Search:
 
 
 def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:
-    """The square error, or the negative log-likelihood in nats, of every row: [N]."""
+    """Squared error, or negative log-likelihood in nats, of every row: [N]."""
     if not classes:
         return (prediction - label).square()[:, 0]
     if prediction.shape[1] == 1:
@@ -223,8 +221,8 @@ def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:
 
 
 def worse(losses: Tensor, others: Tensor, errors: float = 1.0) -> bool:
-    """Whether the first losses [N] are larger than the others of the same rows: by more than so many standard errors,
-    and than ABOUT of the others."""
+    """Whether the mean of `losses` [N] exceeds that of `others` by more than `errors` standard errors of the row-wise
+    difference, and by more than the share ABOUT."""
     difference = losses - others
     if not bool(difference.isfinite().all()):
         return not bool(losses.isfinite().all())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.tutorials import TASKS, each, luck, ratios
+from bench.tutorials import TASKS, chance, each, ratios
 from fastkan.measure.provenance import read_csv
 from support.pykan import our_kan
 
@@ -55,7 +55,7 @@ def task(kan, tmp_path, monkeypatch):
         what, known = next(iter(found[0])), ratios(each(ours), each(theirs))
         if known and not what.endswith("accuracy"):
             here = ratios([float(result[what]) for result in found], each(theirs))
-            assert statistics.median(here) <= luck(known, len(here)), what
+            assert statistics.median(here) <= chance(known, len(here)), what
         return found[0]
 
     return run

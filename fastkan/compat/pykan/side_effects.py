@@ -17,6 +17,7 @@ class CachingModel(Protocol):
     """A model that keeps the input of its last forward pass, and the tensors that it was computed with."""
 
     cache_data: Tensor | None
+    last_activations: Any
     last_forward: tuple[Tensor, int | None, list[int]] | None
     last_activations: Any
 

@@ -395,7 +395,7 @@ class Plan:
         )
 
 
-def _matches(indices: list[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
+def _matches(indices: Sequence[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
     """The positions of the old nodes in `indices`, and their old indices."""
     pairs = [(new, old) for new, old in enumerate(indices) if old is not None]
     matches = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2)
