@@ -32,5 +32,6 @@ class Plain(griffe.Extension):
             mod.del_member(name)
 
     def on_object(self, *, obj, **_):
-        if obj.docstring:  # [l][O] is no link
-            obj.docstring.value = re.sub(r"\](\s?)\[", r"]\1\[", obj.docstring.value)
+        if obj.docstring:  # [l][O] is no link, "blocks.*.mlp.*" and __name__ are not emphasised
+            text = re.sub(r"\](\s?)\[", r"]\1\[", obj.docstring.value)
+            obj.docstring.value = re.sub(r"(?<=[\".])\*|(?<!\w)__(?=\w)", lambda m: "\\".join(["", *m[0]]), text)

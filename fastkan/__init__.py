@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from . import network, science
     from .compat.accelerate import accelerate, restore
     from .compat.fast_kan import AttentionWithFastKANTransform, FastKAN, FastKANLayer, RadialBasisFunction, SplineLinear
-    from .network import KAN, kanpiler
+    from .network import KAN
+    from .network.kanpiler import kanpiler  # by its module, which mypy would take for it otherwise
 else:
 
     def __getattr__(name: str):

@@ -61,8 +61,8 @@ MUTATIONS = [
     Mutation(TRITON + "bspline.py", "return p - 4 * q", "return p - 3 * q", "triton.py"),
     Mutation(TRITON + "edge_moments.py", "total * (before / (before + rows))", "total", "triton.py"),
     # CPU kernels
-    Mutation("csrc/cpu/lbfgs.h", "(c.oldest + pair) %", "(c.oldest + pair + 1) %", "network_optimizers.py"),
-    Mutation("csrc/cpu/lbfgs.h", "c.alpha[k] - c.rho[k]", "c.alpha[k] + c.rho[k]", "network_optimizers.py"),
+    Mutation("csrc/cpu/lbfgs.h", "(c.oldest + pair) %", "(c.oldest + pair + 1) %", "network_gradient.py"),
+    Mutation("csrc/cpu/lbfgs.h", "c.alpha[k] - c.rho[k]", "c.alpha[k] + c.rho[k]", "network_gradient.py"),
     Mutation(
         "csrc/cpu/kan_out.h", "for (; n < rows; ++n) out_row", "for (; n + 1 < rows; ++n) out_row", "ops.py -k native"
     ),

@@ -29,7 +29,7 @@ ALLOWED = {
     "backends": {"ops", "spec", "basis"},
     "select": {"backends", "reference", "ops", "spec", "transforms"},
     "autograd": {"select", "reference", "spec", "ops", "transforms"},
-    "stack": {"autograd", "select", "spec", "ops", "transforms"},
+    "stack": {"autograd", "reference", "select", "spec", "ops", "transforms"},
     "snapshot": {"transforms"},
     "functional": {"snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
     "nn": {"arguments", "transforms", "snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
@@ -61,14 +61,14 @@ ROOMS = {
     "activations": {"layers"},
     "checkpoint": {"layers"},
     "stacked": {"layers"},
-    "scores": {"activations"},
+    "scores": {"activations", "layers"},
     "edit": {"layers", "scores"},
-    "prune": {"edit"},
+    "prune": {"edit", "layers"},
     "grids": {"activations", "checkpoint", "layers"},
     "history": {"checkpoint"},
     "train": {"activations", "checkpoint", "layers", "scores", "stacked"},
     "formulas": {"activations", "checkpoint", "layers", "train"},
-    "plot": {"activations", "checkpoint", "formulas", "scores"},
+    "plot": {"activations", "checkpoint", "formulas", "layers", "scores"},
 }
 ROOMS["model"] = set(ROOMS)
 ROOMS["kanpiler"] = {"formulas", "history", "layers", "model"}

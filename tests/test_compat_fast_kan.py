@@ -134,7 +134,7 @@ def test_a_model_saved_whole_by_fast_kan_is_read_as_one_of_fastkan():
         """A file of fast-kan names its module fastkan.fastkan."""
 
         def find_class(self, module, name):
-            return super().find_class("fastkan.fastkan" if module == "peers" else module, name)
+            return super().find_class("fastkan.fastkan" if module == peers.__name__ else module, name)
 
     model, x = peers.FastKAN([3, 4, 2]), torch.randn(8, 3)
     mine = Theirs(io.BytesIO(pickle.dumps(model))).load()

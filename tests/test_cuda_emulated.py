@@ -26,12 +26,12 @@ from support.contraction_tests import (  # noqa: F401
     test_native_on_the_knots,
 )
 from support.contraction_tests import test_native_takes_any_layout as test_any_layout  # noqa: F401
-from support.emulated import BACKEND, FEW, MANY, NAMESPACE
+from support.emulated import BACKEND, FEW, MANY, NAMESPACE, native, processors  # noqa: F401
 from support.problems import BF16, DOUBLE, HALF, SINGLE  # noqa: F401
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_any_tiling(contraction, processors):
+def test_any_tiling(contraction, processors):  # noqa: F811
     """Random shapes and GPU sizes: every output is written exactly once."""
 
     @settings(
@@ -59,7 +59,7 @@ LARGE = {"rows": (1500, 3, 8, 5), "outputs": (40, 2, 530, 6), "functions": (700,
 @pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("shape", LARGE)
-def test_large_in_one_direction(contraction, shape, dtype, processors):
+def test_large_in_one_direction(contraction, shape, dtype, processors):  # noqa: F811
     base = "identity" if shape == "functions" else "silu"  # in 16 bits that grid is wide, and silu's tail below 1e-38
     for count in (FEW, MANY):
         processors(count)
@@ -69,7 +69,7 @@ def test_large_in_one_direction(contraction, shape, dtype, processors):
 
 @pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_all_rows_in_one_window(contraction, dtype, processors):
+def test_all_rows_in_one_window(contraction, dtype, processors):  # noqa: F811
     """All rows in one window; the gradients of the others are written, too."""
     for count in (FEW, MANY):
         processors(count)
@@ -80,7 +80,7 @@ def test_all_rows_in_one_window(contraction, dtype, processors):
 
 @pytest.mark.parametrize("dtype", [SINGLE, BF16, DOUBLE], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
-def test_repeats_bit_for_bit(contraction, dtype, processors):
+def test_repeats_bit_for_bit(contraction, dtype, processors):  # noqa: F811
     """The order in which threads run differs from run to run."""
     for count in (FEW, MANY):
         processors(count)

@@ -259,3 +259,15 @@ def test_the_site_builds(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     run([sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "-d", str(tmp_path)], "make docs")
     assert (tmp_path / "index.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "actual, expected, same",
+    [
+        ("0.4137", "0.41", True), ("0.4137", "0.42", False), ("[2, 5]\n", "[2, 5]", True), ("[2, 6]", "[2, 5]", False),
+        ("tensor(True)", "tensor(True)", True), ("tensor(False)", "tensor(True)", False), ("3e-4", "about 2e-4", True),
+        ("5e-4", "about 2e-4", False), ("exp(x_2**2)", "exp(x_2**3)", False), ("a\nb\nc 1.04", "a ... c 1.0", True),
+    ],
+)  # fmt: skip
+def test_outputs_are_compared(actual, expected, same):
+    assert alike(actual, expected) is same

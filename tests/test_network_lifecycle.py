@@ -273,7 +273,7 @@ def test_broken_files(broken, tmp_path):
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     for value in (None, "[1", 3):
         torch.save({**content, broken: value}, tmp_path / "broken.pt")
-        with pytest.raises(ValueError, match="expected a file of KAN.save"):
+        with pytest.raises(ValueError, match="expected a (complete )?file of KAN.save"):
             KAN.load(tmp_path / "broken.pt")
 
 

@@ -107,7 +107,7 @@ def test_opacity_is_the_score(metric, scores):
     model.attribute()
     figure = model.plot(metric=metric, beta=0.7)
     for l, score in enumerate(getattr(model, scores)):
-        expected = torch.tanh(0.7 * score.T[on(model, l)]).clamp_min(diagram.FAINTEST)
+        expected = torch.tanh(0.7 * score.T[on(model, l)]).clamp_min(diagram.MIN_OPACITY)
         for name in (f"curves-{l}", f"lines-{l}"):
             torch.testing.assert_close(colours(figure, name)[: len(expected), 3], expected, rtol=1e-9, atol=1e-12)
         assert len(expected) < 2 or expected.min() < expected.max()
@@ -398,7 +398,7 @@ def test_training_curves_of_anything():
     losses, accuracy = plot_training({"train_loss": [1.0, -2.0, float("nan")], "accuracy": [0.1, 0.5, 0.9]}).axes
     assert losses.get_yscale() == accuracy.get_yscale() == "linear" and accuracy.get_ylabel() == "accuracy"
     for empty in ({}, {"train_loss": []}):
-        with pytest.raises(ValueError, match="results has the train_loss .*: expected what fit returns"):
+        with pytest.raises(ValueError, match="results has the train_loss .*: expected the results of fit"):
             plot_training(empty)
 
 

@@ -139,7 +139,7 @@ def test_backends_explains_the_choice(native):
 def test_backends_explains_a_missing_backend(without_native):
     table = backends()
     assert table["native"] == f"missing: {REASON}"
-    assert table["reference"] == "chosen: nothing faster is here"
+    assert table["reference"] == "chosen: nothing faster is available"
 
 
 def test_backends_of_another_family(native, monkeypatch):
@@ -147,7 +147,7 @@ def test_backends_of_another_family(native, monkeypatch):
     monkeypatch.setattr(compiled, "_FAMILIES", ("bspline", "chebyshev"))
     table = backends(family="rbf")
     assert table["native"] == "missing: no compiled kernels for family 'rbf'"
-    assert table["reference"] == "chosen: nothing faster is here"
+    assert table["reference"] == "chosen: nothing faster is available"
     assert backends()["native"].startswith("chosen") and backends(family="chebyshev")["native"].startswith("chosen")
     with pytest.raises(ValueError, match="family='fourier': expected one of 'bspline', 'rbf', 'chebyshev'"):
         backends(family="fourier")
@@ -186,7 +186,7 @@ def test_untested_architectures_are_not_chosen(gpu):
     assert backends("cuda") == {
         "native": f"missing: {REASON}",
         "triton": "unproven: its tests never passed on sm_90; choose it by name",
-        "reference": "chosen: nothing faster is here",
+        "reference": "chosen: nothing faster is available",
     }
 
 

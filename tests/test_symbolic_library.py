@@ -188,7 +188,7 @@ def test_wrong_additions(restored, arguments, message):
 def test_a_pickle_of_an_unknown_function_says_so(restored):
     data = pickle.dumps(add_symbolic("mine", torch.cosh))
     del SYMBOLIC_LIB["mine"]
-    with pytest.raises(KeyError, match="name='mine': expected one of .* or one that add_symbolic has added"):
+    with pytest.raises(KeyError, match="name='mine': expected one of .* or a function added by add_symbolic"):
         pickle.loads(data)
 
 

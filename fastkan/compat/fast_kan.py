@@ -9,7 +9,7 @@ Source: Li, Kolmogorov-Arnold Networks are Radial Basis Function Networks (arXiv
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,10 @@ class FastKANLayer(KernelLayer):
             self.base_activation = base_activation() if isinstance(base_activation, type) else base_activation
             self.base_linear = nn.Linear(input_dim, output_dim)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, use_layernorm: bool = True) -> Tensor: ...
+
     def forward(self, x: Tensor, use_layernorm: bool = True) -> Tensor:
         functional.check_input(x, self.input_dim)
         normal = self.layernorm(x) if self.layernorm is not None and use_layernorm else x
@@ -129,6 +133,10 @@ class FastKAN(nn.Module):
             raise TypeError(f"layers_hidden={layers_hidden!r}: expected a sequence of integers, the widths")
         widths = zip(layers_hidden[:-1], layers_hidden[1:], strict=True)
         self.layers = nn.ModuleList(FastKANLayer(inputs, outputs, **options) for inputs, outputs in widths)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:

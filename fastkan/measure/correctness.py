@@ -75,7 +75,7 @@ class Operands:
             torch.randn(case.in_features, case.functions, case.out_features, **drawn).to(case.dtype),
             torch.randn(case.in_features, case.out_features, **drawn).to(case.dtype),
             torch.randn(case.batch, case.out_features, **drawn).to(case.dtype),
-            uniform_knots(*RANGE, case.grid_size, case.degree, device=device),
+            uniform_knots(*RANGE, case.grid_size, case.degree, device=torch.device(device)),
         )
 
     def double(self) -> "Operands":

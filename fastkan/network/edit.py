@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..arguments import index, integer, number
 from ..nn.computed import not_own
-from .layers.shape import check_edge
+from .layers.shape import check_edge, owners
 from .layers.symbolic import SymbolicLayer
 from .scores.attribution import attribute
 
@@ -309,8 +309,8 @@ def perturb(model: "KAN", mag: float = 1.0, mode: str = "non-intrusive") -> None
             numeric.scale_sp = numeric.scale_sp.masked_fill(chosen, 0.0)
         elif keeps_function:
             is_read = edges[l + 1].any(1).tolist()
-            owner = [node for node, group in enumerate(model.subnodes(l + 1)) for _ in group]
-            chosen &= torch.tensor([not is_read[node] for node in owner], device=chosen.device)
+            nodes = owners(model.subnodes(l + 1))
+            chosen &= torch.tensor([not is_read[node] for node in nodes], device=chosen.device)
         numeric.mask = numeric.edge_mask.masked_fill(chosen, value)
 
 

@@ -64,7 +64,7 @@ class History:
     `now` is the state of the model after the last step.
     """
 
-    model_class: "type[KAN]"  # of the models that checkout returns; set by model.py
+    model_class: Any  # the class of models that checkout returns; set by model.py
 
     def __init__(self, folder: str | os.PathLike | None = None, *, max_bytes: int | None = None):
         self.folder = None if folder is None else os.fspath(folder)

@@ -19,7 +19,7 @@ from .formulas import discover, edges, expression
 from .history import History
 from .layers.numeric import KANLayer
 from .layers.rounding import narrower, warn_of_rounding
-from .layers.shape import common, node_values, parse_arity, parse_width, per_layer, subnodes
+from .layers.shape import common, edges_on, node_values, parse_arity, parse_width, per_layer, subnodes
 from .layers.state_dict import prepare_model, warn_of_lost_precision
 from .layers.symbolic import SymbolicLayer
 from .plot import diagram, page
@@ -324,8 +324,7 @@ class KAN(Module):
     @property
     def n_edge(self) -> int:
         """Number of edges that are on, numeric or symbolic."""
-        pairs = zip(self.act_fun, self.symbolic_fun, strict=True)
-        return sum(int(torch.logical_or(a.edge_mask, s.edge_mask.T).sum()) for a, s in pairs)
+        return sum(int(edges_on(self, l).sum()) for l in range(self.depth))
 
     def subnodes(self, l: int) -> list[list[int]]:
         """The subnodes of every node of layer l."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..arguments import indices, integer
 from .edit import rearrange
+from .layers.shape import edges_on
 
 if TYPE_CHECKING:
     from .model import KAN
@@ -124,8 +125,7 @@ def _paths(model: "KAN", scores: list[Tensor]) -> list[Tensor]:
     """
     best, value = [], scores[0].new_zeros(len(scores[0]))
     for l, score in enumerate(scores):
-        off = (model.act_fun[l].edge_mask == 0) & (model.symbolic_fun[l].edge_mask.T == 0)
-        top, source = (value[:, None] + score.masked_fill(off, -torch.inf)).max(0)
+        top, source = (value[:, None] + score.masked_fill(~edges_on(model, l), -torch.inf)).max(0)
         best.append(source)
         value = torch.stack([top[group].sum() for group in model.subnodes(l + 1)])
     paths, on_path = [], (value > -torch.inf).tolist()

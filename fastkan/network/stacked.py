@@ -136,11 +136,18 @@ def _on_cpu(model: "KAN") -> bool:
 
 
 def _are_identities(modules: dict[str, Any]) -> bool:
-    for name, identity in IDENTITY.items():
-        for p in modules[name]._parameters.values():
-            if p.requires_grad or type(p) is not nn.Parameter:
-                return False
-            values = p.tolist()
-            if values.count(identity) < len(values):
-                return False
-    return True
+    return all(_is_constant(p, v) for name, v in IDENTITY.items() for p in modules[name]._parameters.values())
+
+
+def nodes_are_sums(model: "KAN", l: int) -> bool:
+    """Whether the nodes after layer l are the sums of its edges: no products, untrained affine maps, the identity."""
+    maps = ((model._modules[name]._parameters[str(l)], value) for name, value in IDENTITY.items())
+    return not model.width[l + 1][1] and all(_is_constant(p, value) for p, value in maps)
+
+
+def _is_constant(p: Tensor, value: float) -> bool:
+    """Whether p is not trained and holds nothing but this value."""
+    if p.requires_grad or type(p) is not nn.Parameter:
+        return False
+    values = p.tolist()
+    return values.count(value) == len(values)

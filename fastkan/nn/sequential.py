@@ -38,6 +38,7 @@ class KANSequential(nn.Sequential):
         modules = [m for m in self._modules.values() if type(m) is KANLinear and not hooked(m)]
         if not modules or len(modules) < len(self._modules) or any_global_hook():
             return None
-        layers = [layer for m in modules if (layer := m.as_layer()) is not None]
-        backend = modules[0].backend
-        return (layers, backend) if len(layers) == len(modules) and all(m.backend == backend for m in modules) else None
+        layers = [m.as_layer() for m in modules]
+        fusable = [layer for layer in layers if layer is not None]
+        same_backend = len({m.backend for m in modules}) == 1
+        return (fusable, modules[0].backend) if len(fusable) == len(layers) and same_backend else None

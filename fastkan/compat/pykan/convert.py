@@ -1,6 +1,7 @@
 """Conversion between fastkan and pykan (0.2.8): models and state dicts, in both directions."""
 
 import contextlib
+import importlib
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,8 +59,7 @@ def to_pykan(model: KAN) -> Any:
             UserWarning, stacklevel=2,
         )  # fmt: skip
     check_common(model)
-    import kan
-
+    kan: Any = importlib.import_module("kan")
     with torch.random.fork_rng(devices=[]), _fork_numpy_and_random():
         new = kan.KAN(
             width=[list(pair) for pair in model.width], grid=[layer.num for layer in model.act_fun],

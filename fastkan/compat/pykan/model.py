@@ -129,7 +129,7 @@ class MultKAN(KAN):
 
     @property
     def _now(self) -> str:
-        return self._number if self.history is None else self.history.now
+        return (self.history and self.history.now) or self._number
 
     @property
     def round(self) -> int:

@@ -17,7 +17,9 @@ class CachingModel(Protocol):
     """A model that keeps the input of its last forward pass, and the tensors that it was computed with."""
 
     cache_data: Tensor | None
+    last_activations: Any
     last_forward: tuple[Tensor, int | None, list[int]] | None
+    last_activations: Any
 
     def modules(self) -> Iterator[nn.Module]: ...
 
@@ -44,8 +46,8 @@ def cache_input(model: CachingModel, x: Tensor) -> None:
     if torch.compiler.is_compiling():
         model.cache_data = None if by_func() else x.detach()
         return
-    model.cache_data = unwrapped(x)
-    model.last_forward = model.cache_data, _version(model.cache_data), _parameters(model)
+    x = unwrapped(x)
+    model.cache_data, model.last_forward = x, (x, _version(x), _parameters(model))
 
 
 def caching_input(forward: Forward) -> Forward:

@@ -3,16 +3,25 @@
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ...network import KAN
 from ...network.checkpoint import atomic_write
 from ...network.history import Entry, History
 from . import checkpoint
+
+if TYPE_CHECKING:
+    from .model import MultKAN
 
 LOG = "history.txt"
 
 
 class Steps(History):
     """A History in a folder, in pykan's format: state a.b is a.b_config.yml, a.b_state and a.b_cache_data."""
+
+    # narrower than in History, whose folder may be None
+    folder: str  # pyright: ignore[reportIncompatibleVariableOverride]
+    model_class: "type[MultKAN]"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, folder: str | os.PathLike):
         super().__init__(folder)
@@ -22,7 +31,7 @@ class Steps(History):
         """An empty history; history.txt in the folder is overwritten."""
         steps = cls(folder)
         os.makedirs(folder, exist_ok=True)
-        steps._log([])
+        steps._write_entries([])
         return steps
 
     @property
@@ -41,7 +50,7 @@ class Steps(History):
     def __str__(self) -> str:
         return _text(self.entries)
 
-    def add(self, model, what: str, new_round: bool = False) -> str:
+    def add(self, model: KAN, what: str, new_round: bool = False) -> str:
         before, number = self.now, super().add(model, "init" if what == "start" else what, new_round)
         if new_round:
             print(f"rewind to model version {before}, renamed as {number}")
@@ -49,12 +58,13 @@ class Steps(History):
             print(f"saving model version {number}")
         return number
 
-    def checkout(self, name: str, **options):
+    def checkout(self, name: str, **options) -> "MultKAN":
         """The model in the state of this number or label, with a history that continues from there."""
         number = self.find(name)
-        found = self.model_class.from_kan(checkpoint.read(self._path(number), **options)[0], self.folder, number)
-        self.branch(number).attach(found)
-        return found
+        model, _ = checkpoint.read(self._path(number), **options)
+        new = self.model_class.from_kan(model, self.folder, number)
+        self.branch(number).attach(new)
+        return new
 
     def _path(self, number: str) -> str:
         return os.path.join(self.folder, number)
@@ -63,11 +73,11 @@ class Steps(History):
         path = f"{self._path(number)}_state"
         return os.path.getsize(path) if os.path.exists(path) else None
 
-    def _write(self, model, number: str) -> None:
+    def _write(self, model: KAN, number: str) -> None:
         os.makedirs(self.folder, exist_ok=True)
         checkpoint.save_checkpoint(model, self._path(number), number)
 
-    def _log(self, entries: list[Entry]) -> None:
+    def _write_entries(self, entries: list[Entry]) -> None:
         with atomic_write(os.path.join(self.folder, LOG)) as file:
             file.write((_text(entries) + "\n").encode())
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..activations import edge_values, latest
 from ..layers.library import SymbolicFunction, get_symbolic, in_library
-from ..layers.shape import check_edge
+from ..layers.shape import check_edge, edges_on
 from .edge_fit import Fit, fit_params, fit_symbolic
 from .suggest import Candidate, r2_bits, rank, suggest
 
@@ -63,7 +63,7 @@ def fix_symbolic(
         affine, r2 = fit_params(x[:, 0], y[:, 0], function, a_range, b_range, dtype=_dtype(model, l))
         if not bool(r2.isfinite()):
             raise ValueError(f"fun_name={function.name!r}: expected a function that is finite on the data of the edge")
-        if not _is_on(model, l)[i, j]:
+        if not edges_on(model, l)[i, j]:
             r2 = torch.full_like(r2, OFF)
         if verbose:
             print(f"r2 is {r2.item():.10g}")
@@ -291,7 +291,7 @@ def _edge_data(model: "KAN", l: int, inputs: Sequence[int], outputs: Sequence[in
 def _name_edges_off(model: "KAN", l: int, verbose: int) -> None:
     """Set the function of edges of layer l that are off in both branches to "0"."""
     symbolic = model.symbolic_fun[l]
-    off = ~_is_on(model, l)
+    off = ~edges_on(model, l)
     if verbose > 1:
         for i, j in off.nonzero().tolist():
             print(f"fixing ({l},{i},{j}) with 0")
@@ -320,11 +320,6 @@ def _print_choices(
 def _dtype(model: "KAN", l: int) -> torch.dtype:
     """The dtype of the symbolic parameters of layer l."""
     return model.symbolic_fun[l].affine.dtype
-
-
-def _is_on(model: "KAN", l: int) -> Tensor:
-    """Mask [I, O] of the edges with a branch that is on."""
-    return (model.act_fun[l].edge_mask != 0) | (model.symbolic_fun[l].edge_mask.T != 0)
 
 
 class _EdgeState:

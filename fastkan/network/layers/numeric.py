@@ -1,6 +1,6 @@
 """KANLayer: the numeric branch of a layer, with pykan's names and shapes, built on KANLinear."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -233,7 +233,7 @@ class KANLayer(Module):
         new.base_fun = self.base_fun
         return new
 
-    def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "KANLayer":
+    def rearranged(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> "KANLayer":
         """A layer with these inputs and outputs of this layer, in this order; None for a new one.
 
         Edges of a new input or output are newly initialized and switched off.
@@ -395,7 +395,7 @@ class Plan:
         )
 
 
-def _matches(indices: list[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
+def _matches(indices: Sequence[int | None], device: torch.device) -> tuple[Tensor, Tensor]:
     """The positions of the old nodes in `indices`, and their old indices."""
     pairs = [(new, old) for new, old in enumerate(indices) if old is not None]
     matches = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2)

@@ -24,6 +24,11 @@ def check_edge(model: "KAN", l: int, i: int, j: int) -> None:
     index("j", j, model.width_out[l + 1])
 
 
+def edges_on(model: "KAN", l: int) -> Tensor:
+    """Mask [I, O] of the edges of layer l that are on in either branch."""
+    return torch.logical_or(model.act_fun[l].edge_mask, model.symbolic_fun[l].edge_mask.T)
+
+
 def as_list(values: Any) -> Any:
     """A NumPy array or tensor as a list; anything else unchanged."""
     return values.tolist() if hasattr(values, "tolist") and getattr(values, "ndim", 0) else values
@@ -93,6 +98,11 @@ def subnodes(n_sum: int, arities: list[int]) -> list[list[int]]:
         groups.append(list(range(start, start + arity)))
         start += arity
     return groups
+
+
+def owners(groups: list[list[int]]) -> list[int]:
+    """The node of every subnode of a layer; groups: the subnodes of every node."""
+    return [node for node, group in enumerate(groups) for _ in group]
 
 
 def node_values(x: Tensor, n_sum: int, arities: list[int]) -> Tensor:

@@ -179,7 +179,7 @@ class SymbolicLayer(Module):
         self._plan = None
         self._current_plan()
 
-    def rearranged(self, inputs: list[int | None], outputs: list[int | None]) -> "SymbolicLayer":
+    def rearranged(self, inputs: Sequence[int | None], outputs: Sequence[int | None]) -> "SymbolicLayer":
         """A layer with these inputs and outputs of this layer, in this order; None for a new one without edges."""
         new = SymbolicLayer(len(inputs), len(outputs), device=self.affine.device, dtype=self.affine.dtype)
         pairs = []

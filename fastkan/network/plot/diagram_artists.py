@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..layers.shape import owners
 from .edge_data import Edges
 from .figure import colours
 from .layout import Layout, Point, Row
@@ -64,12 +65,12 @@ class Diagram:
                 self._circles("inputs", positions, layout.dot, strokes, filled=True)
                 continue
             n_sum, groups = model.width[l][0], model.subnodes(l)
-            owners = [node for node, group in enumerate(groups) for _ in group]
-            below = [strokes[node] for node in owners]
+            owner = owners(groups)
+            below = [strokes[node] for node in owner]
             self._circles(f"sums-{l}", layout.subnodes[l], layout.sign, below)
             self._signs(layout.subnodes[l], below, ((1, 0), (0, 1)))
             if positions is not layout.subnodes[l]:
-                joins = [(layout.subnodes[l][sub], positions[node]) for sub, node in enumerate(owners)]
+                joins = [(layout.subnodes[l][sub], positions[node]) for sub, node in enumerate(owner)]
                 self._lines(f"joins-{l}", joins, below, 0.9 * self.unit, 1)
                 self._circles(f"handed-on-{l}", positions[:n_sum], layout.dot, strokes[:n_sum], filled=True)
                 self._circles(f"products-{l}", positions[n_sum:], layout.sign, strokes[n_sum:])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checkpoint import atomic_write
 from ..formulas.expression import statistics
+from ..layers.shape import owners
 from .edge import factor, term
 from .edge_data import Edges, drawn_edges
 from .layout import select_names
@@ -94,7 +95,7 @@ def _layer(model: "KAN", l: int, inputs: list[str], results: list[str]) -> dict:
     kinds = [first if n < n_sum else "product" for n in range(model.width_in[l])]
     return {
         "nodes": [{"name": name, "kind": kind} for name, kind in zip(names, kinds, strict=True)],
-        "subnodes": [node for node, group in enumerate(model.subnodes(l)) for _ in group],
+        "subnodes": owners(model.subnodes(l)),
         "product": product,
     }
 
@@ -119,7 +120,7 @@ class _Scales:
 def _edges(model: "KAN", l: int, edges: Edges, scales: _Scales) -> list[dict]:
     """The data of every edge of layer l on the page."""
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
-    owner = [node for node, group in enumerate(model.subnodes(l + 1)) for _ in group]
+    owner = owners(model.subnodes(l + 1))
     spline = f"spline of degree {numeric.k}, {numeric.num} intervals"
     kinds = {"n": spline, "s": "", "ns": f"{spline}, and a formula"}
     described = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...arguments import index
 from ..activations import Activations, latest
+from ..layers.shape import owners
 from .outliers import Outliers, padded_std
 from .rare_inputs import limit_scores
 
@@ -38,8 +39,7 @@ def scores(model: "KAN", record: Activations, last: int, start: Tensor, rows: bo
     nodes, subnodes, edges = [start], [], []
     outliers = Outliers.of(model, record, last) if rows else None
     for l in reversed(range(last)):
-        owner = [node for node, group in enumerate(model.subnodes(l + 1)) for _ in group]
-        subnodes.insert(0, nodes[0][:, owner])
+        subnodes.insert(0, nodes[0][:, owners(model.subnodes(l + 1))])
         share = record.edge_actscale[l] / padded_std(record.subnode_actscale[l])[:, None]  # O I
         if outliers is not None:
             share = outliers.shares(l, share, subnodes[0].abs().mean(0))

@@ -61,7 +61,7 @@ class Data:
     def test_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """The whole test set."""
         if isinstance(self.test, tuple):
-            return [self.test]
+            return [self._to_device(self.test)]
         return (self._to_device(pair) for pair in self.test)
 
     def _epoch(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -29,17 +29,17 @@ class EdgeColumns:
         self.mask = layer.edge_mask[self.inputs, self.outputs].double()
         self.scale = linear.spline_scale.detach()[self.inputs, self.outputs].double() * self.mask  # E
         self.functions = linear.coef.shape[1]
-        self.params = [p for p in (linear.coef, linear.base_weight, linear.spline_scale) if id(p) in starts]
+        every = linear.coef, linear.base_weight, linear.spline_scale
+        self.params = [p for p in every if p is not None and id(p) in starts]
         edge = self.inputs * layer.out_dim + self.outputs
         inside = torch.arange(self.functions, device=x.device) * layer.out_dim
         at_coef = (edge + self.inputs * (self.functions - 1) * layer.out_dim)[:, None] + inside
-        self.at = [
-            at_coef.flatten() if p is linear.coef else edge for p in self.params
-        ]  # indices in the parameter itself
+        self.at = [at_coef.flatten() if p is linear.coef else edge for p in self.params]  # indices in each parameter
         self.places = torch.cat([starts[id(p)] + at for p, at in zip(self.params, self.at, strict=True)])
         self.index, self.phi = local_features(layer, x)
-        self.sums = None
-        self.base = None if linear.base_weight is None else linear.base_activation(x).double()
+        self.sums: Tensor | None = None
+        base = None if linear.base_weight is None else linear.base_activation
+        self.base = None if base is None else base(x).double()
 
     @property
     def width(self) -> int:
@@ -57,7 +57,7 @@ class EdgeColumns:
             single = (start + number[:, None]).expand(count, -1, -1)
             if p is linear.coef:
                 at, value = start + number[:, None] * self.functions + index, phi * self.scale[:, None]
-            elif p is linear.base_weight:
+            elif p is linear.base_weight and self.base is not None:
                 at, value = single, (self.base[rows][:, inputs] * self.mask)[..., None]
             else:
                 spline = phi * linear.coef.detach()[inputs[:, None], index, self.outputs[:, None]].double()
@@ -86,11 +86,12 @@ class EdgeColumns:
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] -> J^T u [columns of the layer], by one backward pass of the fused layer."""
-        if self.sums is None:
+        sums = self.sums
+        if sums is None:
             with torch.enable_grad():
-                self.sums = self.layer(self.x)
+                sums = self.sums = self.layer(self.x)
         of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
-        grads = torch.autograd.grad(self.sums, self.params, of_sums.to(self.sums.dtype), retain_graph=True)
+        grads = torch.autograd.grad(sums, self.params, of_sums.to(sums.dtype), retain_graph=True)
         return torch.cat([g.reshape(-1)[at].double() for g, at in zip(grads, self.at, strict=True)])
 
     def _pieces(self, v: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -176,7 +177,7 @@ def _covariance(part: EdgeColumns) -> Tensor:
         if id(linear.coef) in trained:
             phi, index = part.phi[:, at], part.index[:, at]
             columns.append(phi.new_zeros(*phi.shape[:2], part.functions).scatter_(2, index, phi))
-        if id(linear.base_weight) in trained:
+        if part.base is not None and id(linear.base_weight) in trained:
             columns.append(part.base[:, at, None])
         rows = torch.cat(columns, 2)
         rows -= rows.mean(0)

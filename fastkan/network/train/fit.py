@@ -6,7 +6,7 @@ grid; and act_fun, symbolic_fun, the layers with grids and masks, which may be e
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def fit(
     keep_best: bool = False,
     seed: int = 0,
     progress: bool = True,
-) -> dict:
+) -> dict[str, Any]:
     """Train the model in place; arguments and result as in pykan.
 
     Args:

@@ -14,7 +14,7 @@ from ... import functional, select, stack
 from ...nn.hooks import altered
 from ..layers.numeric import KANLayer
 from ..layers.symbolic import SymbolicLayer
-from ..stacked import STEPS, has_own_steps
+from ..stacked import STEPS, has_own_steps, nodes_are_sums
 from .penalties import edge_penalty
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Splines:
 
     def __init__(self, layer: KANLayer):
         self.linear = linear = layer.linear
-        plan = layer.current_plan()
+        plan = layer.plan_of(layer.edge_mask)
         self.inputs, self.outputs, self.shape = plan.inputs, plan.outputs, layer.edge_mask.shape
         self.mask = None if plan.full else layer.edge_mask
         name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2)
@@ -68,9 +68,10 @@ class Splines:
             add_grad(linear.spline_scale, grad_scale if mask is None else grad_scale * mask)
         if linear.coef.requires_grad:
             add_grad(linear.coef, grad_coef.mul_(self.scale))
-        if grad_base is not None and linear.base_weight.requires_grad:
+        weight = linear.base_weight
+        if grad_base is not None and weight is not None and weight.requires_grad:
             grad_base = self._scatter_edges(grad_base)
-            add_grad(linear.base_weight, grad_base if mask is None else grad_base * mask)
+            add_grad(weight, grad_base if mask is None else grad_base * mask)
         return _scatter(grad_x, 1, self.inputs, self.shape[0]) if need_x else None
 
     def _select_edges(self, t: Tensor | None, dim: int = 0) -> Tensor | None:
@@ -172,7 +173,7 @@ def _mixed(model: "KAN", l: int) -> bool:
     return symbolic is not None and bool((numeric.edge_mask.T * symbolic.edge_mask).any())
 
 
-def _symbolic(model: "KAN", l: int) -> nn.Module | None:
+def _symbolic(model: "KAN", l: int) -> SymbolicLayer | None:
     """The symbolic branch of layer l; None if it is off."""
     symbolic = model.symbolic_fun[l]
     return symbolic if model.symbolic_enabled and symbolic.active else None
@@ -189,32 +190,36 @@ class Gradient:
 
     def __init__(self, model: "KAN", loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
         self.model, self.loss_fn, self.lamb, self.lambdas = model, loss_fn, lamb, lambdas
-        self.nodes_are_sums = [_nodes_are_sums(model, l) for l in range(model.depth)]
+        self.nodes_are_sums = [nodes_are_sums(model, l) for l in range(model.depth)]
         weights = lambdas["lamb_l1"], lambdas["lamb_entropy"]
-        self.weights = (*weights, float(lamb)) if lamb and any(weights) else None
+        self.weights: tuple[float, float, float] | None = None
+        if lamb and any(weights):
+            self.weights = *weights, float(lamb)
         self.edges = [Edges(model, l, metric, options, self.weights is not None) for l in range(model.depth)]
         whole = all(self.nodes_are_sums) and all(edges.full for edges in self.edges) and not lamb
         self.linears = [layer.linear for layer in model.act_fun] if whole else []
-        self.relative = RELATIVE.get(metric)
+        self.relative = RELATIVE.get(metric, False)
         self.smooth = lamb and (lambdas["lamb_coef"] or lambdas["lamb_coefdiff"])
 
     @torch.no_grad()
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the penalty on x, y; adds the gradients of loss + lamb * penalty to .grad."""
-        model, nodes, h = self.model, [], self.model.rows(x)
+        model, h = self.model, self.model.rows(x)
+        nodes: list[Nodes | None] = []  # None where they are the sums
         if (whole := self._whole(h)) is not None:
-            return self._of_stack(*whole, x, y), h.new_zeros(())
+            return self._of_stack(x, y, *whole), h.new_zeros(())
         penalty = h.new_zeros(())
         for l, edges in enumerate(self.edges):
             sums = edges.sums(h)
             if self.weights is not None:
                 penalty = penalty + edges.penalty(self.relative, *self.weights)
-            nodes.append(None if self.nodes_are_sums[l] else Nodes(model, l, sums))
-            h = sums if self.nodes_are_sums[l] else nodes[l].values.detach()
+            after = None if self.nodes_are_sums[l] else Nodes(model, l, sums)
+            nodes.append(after)
+            h = sums if after is None else after.values.detach()
         loss, u = self._loss(h.view(*x.shape[:-1], -1), y)
         u = u.reshape(h.shape).to(h.dtype)
-        for l in reversed(range(len(self.edges))):
-            u = self.edges[l].backward(u if self.nodes_are_sums[l] else nodes[l].backward(u), need_x=l > 0)
+        for l, (edges, after) in reversed(list(enumerate(zip(self.edges, nodes, strict=True)))):
+            u = edges.backward(u if after is None else after.backward(u), need_x=l > 0)
         if self.smooth:
             for layer in model.act_fun:
                 penalty = penalty + self._smooth(layer.linear.coef)
@@ -224,11 +229,11 @@ class Gradient:
         """Arguments of one fused call of all layers: x, weights, grids, specs, operators; else None."""
         if not self.linears:
             return None
-        layers = [linear.as_layer() for linear in self.linears]
+        layers = [layer for linear in self.linears if (layer := linear.as_layer()) is not None]
         backend = functional.stack_backend(x, layers, self.linears[0].backend)
         return None if backend is None else (x, *stack.parts(layers), select.BACKENDS[backend])
 
-    def _of_stack(self, h: Tensor, weights, grids, specs, ops, x: Tensor, y: Tensor) -> Tensor:
+    def _of_stack(self, x: Tensor, y: Tensor, h: Tensor, weights, grids, specs, ops) -> Tensor:
         prediction = ops.stack_out(h, (), weights, grids, specs)
         loss, u = self._loss(prediction.view(*x.shape[:-1], -1), y)
         u = u.reshape(prediction.shape).to(h.dtype)
@@ -274,7 +279,9 @@ class Nodes:
             self.values = model.nodes(l, self.sums)
 
     def backward(self, u: Tensor) -> Tensor:
+        """The gradient by the sums [N, J], from u, the gradient by the nodes; those of affine maps go into .grad."""
         torch.autograd.backward(self.values, u)
+        assert self.sums.grad is not None
         return self.sums.grad
 
 
@@ -283,33 +290,34 @@ class Edges:
 
     def __init__(self, model: "KAN", l: int, metric: str, options: dict, penalised: bool):
         layer, symbolic = model.act_fun[l], _symbolic(model, l)
-        self.shape, self.full = layer.edge_mask.shape, layer.current_plan().full and symbolic is None
+        self.shape, self.full = layer.edge_mask.shape, layer.plan_of(layer.edge_mask).full and symbolic is None
         splines = [Splines(layer)] if layer.active else []
         both = penalised and metric in OF_BOTH
         self.branches = splines if symbolic is None else [*splines, Symbolic(symbolic, options, both)]
         self.penalised = self.branches if both else splines
-        self.terms = self.of_x = None
+        self.terms: Tensor | None = None
+        self.of_x: list[Tensor] | None = None
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
         self.x = x
         return self._total([branch.sums(x) for branch in self.branches], self.shape[1])
 
-    def penalty(self, relative: bool, *weights: float) -> Tensor:
+    def penalty(self, relative: bool, l1: float, entropy: float, lamb: float) -> Tensor:
         """The penalty of the edges, see edge_penalty; its gradients are stored for backward."""
         x = self.x
         moments = [branch.moments() for branch in self.penalised]
-        moments = sum(moments[1:], moments[0]) if moments else x.new_zeros(3, *self.shape)
-        value, self.terms, *of_x = edge_penalty(moments, x if relative else None, len(x), *weights)
+        total = sum(moments[1:], moments[0]) if moments else x.new_zeros(3, *self.shape)
+        value, self.terms, *of_x = edge_penalty(total, x if relative else None, len(x), l1, entropy, lamb)
         self.of_x = of_x if relative else None
         return value
 
-    def backward(self, u: Tensor, need_x: bool) -> Tensor | None:
-        """The gradient by x [N, I], from u [N, O], the gradient by the sums; those of parameters go into .grad."""
+    def backward(self, u: Tensor, need_x: bool) -> Tensor:
+        """The gradient by x [N, I], if need_x, from u [N, O], that by the sums; those of parameters go into .grad."""
         parts = [b.backward(u, self.terms if b in self.penalised else None, need_x) for b in self.branches]
         if not need_x:
-            return None
-        grad_x = self._total(parts, self.shape[0])
+            return u
+        grad_x = self._total([part for part in parts if part is not None], self.shape[0])
         if self.of_x is not None:
             mean, term = self.of_x
             grad_x.addcmul_(self.x - mean, term)
@@ -327,14 +335,6 @@ def mean_square(prediction: Tensor, label: Tensor) -> Tensor:
             f"labels have shape {list(label.shape)}: expected that of the prediction, {list(prediction.shape)}"
         )
     return (prediction - label).square().mean()
-
-
-def _nodes_are_sums(model: "KAN", l: int) -> bool:
-    """Whether the nodes after layer l are the sums of its edges."""
-    factors, terms = (model.subnode_scale[l], model.node_scale[l]), (model.subnode_bias[l], model.node_bias[l])
-    if model.width[l + 1][1] or any(p.requires_grad for p in (*factors, *terms)):
-        return False
-    return all(bool((p == 1).all()) for p in factors) and not any(bool(p.any()) for p in terms)
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...nn.hooks import altered
+from ..activations import Activations
 from .edge_jacobian import EdgeColumns, EdgeCurvature
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Residuals:
 
     def __init__(self, model: "KAN", x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
         self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
-        self.record, self.prediction, self.extra = None, None, None
+        self.record: Activations
+        self.prediction: Tensor
+        self.extra: Tensor | None = None
 
     def __call__(self) -> Tensor:
         """The residuals [R], differentiable."""
@@ -211,9 +214,10 @@ class Structured:
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Columns and values [R', C] of the structural non-zeros of these rows of the data."""
         rest = self.rest[rows.start * self.outputs : rows.stop * self.outputs]
-        columns = (self.edges + torch.arange(rest.shape[1], device=rest.device)).expand(len(rest), -1)
-        parts = [layer.entries(rows) for layer in self.layers] + [(columns, rest)]
-        return tuple(torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
+        of_rest = (self.edges + torch.arange(rest.shape[1], device=rest.device)).expand(len(rest), -1)
+        parts = [layer.entries(rows) for layer in self.layers] + [(of_rest, rest)]
+        columns, values = zip(*parts, strict=True)
+        return torch.cat(columns, 1), torch.cat(values, 1)
 
     def blocks(self, bytes_of_a_row: int, max_bytes: int) -> Iterator[slice]:
         """Slices of the rows of the data that need at most max_bytes."""

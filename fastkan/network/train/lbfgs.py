@@ -7,7 +7,7 @@ since the loss falls further in as many steps.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,7 +81,7 @@ class LBFGS:
 
         def along(t: float) -> Point:
             torch.add(x, d, alpha=t, out=trial)
-            torch._foreach_copy_(self.params, views)
+            torch._foreach_copy_(self.params, views)  # pyright: ignore[reportPrivateImportUsage]
             value, gradient = evaluate()
             value, slope = float(value), float(gradient.dot(d))
             return Point(t, value if math.isfinite(slope) else math.inf, gradient, slope)
@@ -114,7 +114,7 @@ class LBFGS:
                 break
             if self.tolerance_change > TINY and float(self.last[0].abs().max()) <= self.tolerance_change:
                 break
-        torch._foreach_copy_(self.params, self._views(x))
+        torch._foreach_copy_(self.params, self._views(x))  # pyright: ignore[reportPrivateImportUsage]
         return first
 
     def _history_length(self) -> int:
@@ -122,7 +122,7 @@ class LBFGS:
             return MIN_HISTORY
         return max(MIN_HISTORY, min(MAX_HISTORY, HISTORY_ELEMENTS // max(1, sum(self.sizes))))
 
-    def _flat(self, tensors: list[Tensor | None]) -> Tensor:
+    def _flat(self, tensors: Sequence[Tensor | None]) -> Tensor:
         pairs = zip(tensors, self.params, strict=True)
         flat = torch.cat([p.new_zeros(p.numel()) if t is None else t.reshape(-1) for t, p in pairs])
         return flat if flat.dtype == torch.float64 else flat.float()
@@ -140,7 +140,7 @@ class LBFGS:
             self._append(s, y)
             self.inverse.append(1.0 / curvature)
             self.scale = curvature / square
-        if not self.inverse:
+        if not self.inverse or self.changes is None:
             return g.mul(-self.scale)
         fused = g.dtype in (torch.float32, torch.float64)
         two_loops = torch.ops.fastkan.lbfgs_direction if fused else reference

@@ -1,5 +1,6 @@
 """Residual form of the training objective, for Levenberg-Marquardt."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,9 +36,11 @@ class ObjectiveResiduals(Residuals):
     def __init__(self, objective: Objective, x: Tensor, y: Tensor, state: State):
         super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
         self.objective, self.state = objective, state
-        self.value, self.least = Value(torch.zeros(()), torch.zeros(())), None
+        self.value = Value(torch.zeros(()), torch.zeros(()))
+        self.least: Tensor | None = None
         self.scale = y.numel() * objective.lamb
-        self.sizes = self.of_sizes = None
+        self.sizes: list[Tensor] | None = None
+        self.of_sizes: Tensor | None = None
         self.ridge = Ridge(objective.model, objective.lamb_base)
 
     def __call__(self) -> Tensor:
@@ -68,7 +71,7 @@ class ObjectiveResiduals(Residuals):
 
     def weights(self) -> list[tuple[Tensor, Tensor]] | None:
         """Sizes of every layer's edges, and R / 2 times the objective's gradient by them."""
-        if self.sizes is None or self.objective.reg_metric == "node_backward":
+        if self.sizes is None or self.of_sizes is None or self.objective.reg_metric == "node_backward":
             return None
         grads = torch.autograd.grad(self.of_sizes, self.sizes, retain_graph=True)
         return [(size, self.scale / 2 * grad) for size, grad in zip(self.sizes, grads, strict=True)]
@@ -84,7 +87,7 @@ class ObjectiveResiduals(Residuals):
         return safe_sqrt(self.scale * total).reshape(1)
 
 
-def without_scales(model: "KAN", params: list[Tensor]) -> list[Tensor]:
+def without_scales(model: "KAN", params: Sequence[Tensor]) -> list[Tensor]:
     """params without scale_sp of the layers whose coefficients are trained too, where it is redundant.
 
     Only the product of the two matters, and a linear model does not see the product of two steps.

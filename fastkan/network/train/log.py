@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -24,7 +24,8 @@ class Log:
     ):  # fmt: skip
         self.objective, self.data, self.metrics, self.steps = objective, data, list(metrics), steps
         self.every = max(1, integer("log", log, -1))
-        self.results = {"train_loss": [], "test_loss": [], "reg": [], **{m.__name__: [] for m in self.metrics}}
+        names = "train_loss", "test_loss", "reg", *(metric.__name__ for metric in self.metrics)
+        self.results: dict[str, Any] = {name: [] for name in names}
         self.shown = shown or ("train_loss", "test_loss", "reg")
         for name in self.shown:
             if name not in self.results:
@@ -41,8 +42,8 @@ class Log:
         results["grid"].append(self.objective.model.grid)
         results["test_loss"].append(self.objective.test(self.data) if tested else results["test_loss"][-1])
         for metric in self.metrics:
-            value = metric()
-            results[metric.__name__].append(float(value.detach() if isinstance(value, Tensor) else value))
+            number = metric()
+            results[metric.__name__].append(float(number.detach() if isinstance(number, Tensor) else number))
         if self.bar is not None:
             self.bar.update()
             if tested:

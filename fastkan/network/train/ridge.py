@@ -20,18 +20,19 @@ class Ridge:
 
     def __init__(self, model: "KAN", share: float):
         self.share = share
-        layers = [layer for layer in model.act_fun if share and layer.active and layer.linear.base_weight is not None]
-        layers = [
-            layer for layer in layers if layer.linear.base_weight.requires_grad and layer.linear.base_weight.is_leaf
-        ]
-        self.weights = [layer.linear.base_weight for layer in layers]
-        self.masks = [(layer.edge_mask != 0).to(layer.edge_mask) for layer in layers]
-        self.curves: list[Tensor] | None = None
+        self.weights: list[Tensor] = []
+        self.masks: list[Tensor] = []
+        for layer in model.act_fun:
+            weight = layer.linear.base_weight
+            if share and layer.active and weight is not None and weight.requires_grad and weight.is_leaf:
+                self.weights.append(weight)
+                self.masks.append((layer.edge_mask != 0).to(layer.edge_mask))
+        self.curves: list[Tensor] = []
 
     @torch.no_grad()
     def set_scale(self, loss: Tensor, y: Tensor) -> None:
         """Set the curvature by every weight, [I, O] a layer, from the first loss of a step; the first call counts."""
-        if self.curves is None:
+        if self.weights and not self.curves:
             square = y.square().mean() if y.is_floating_point() else torch.ones_like(loss)
             curve = 2 * self.share * loss.detach().abs() / torch.where(square > 0, square, 1.0)
             self.curves = [curve.to(mask) * mask for mask in self.masks]
@@ -41,7 +42,7 @@ class Ridge:
         """The value; adds its gradients to .grad."""
         if not self.weights:
             return 0.0
-        slopes = torch._foreach_mul(self.curves, self.weights)
+        slopes = torch._foreach_mul(self.curves, self.weights)  # pyright: ignore[reportPrivateImportUsage]
         for w, slope in zip(self.weights, slopes, strict=True):
             w.grad = slope if w.grad is None else w.grad.add_(slope)
         return sum((slope * w).sum() for slope, w in zip(slopes, self.weights, strict=True)) / 2

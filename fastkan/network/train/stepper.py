@@ -1,8 +1,8 @@
 """One optimizer step at a time, undone or shortened where the objective is not finite."""
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
 from .objective import Objective, Value
 
-if TYPE_CHECKING:
-    pass
-
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
 _EXPECTED = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
 
@@ -27,7 +24,7 @@ class Stepper:
     fixed: whether the parameters stay the same tensors; otherwise opt can't be an optimizer made before.
     """
 
-    def __init__(self, opt, lr: float, objective: Objective, fixed: bool = True):
+    def __init__(self, opt: Any, lr: float, objective: Objective, fixed: bool = True):
         if isinstance(opt, str) and opt not in ("LBFGS", "Adam", "LM"):
             raise ValueError(f"opt={opt!r}: expected {_EXPECTED}")
         if not isinstance(opt, str | torch.optim.Optimizer) and not callable(opt):
@@ -63,7 +60,8 @@ class Stepper:
             raise NotFinite("the step is not finite")
         return value
 
-    def _make(self, parameters: list[Tensor]) -> torch.optim.Optimizer | LBFGS:
+    def _make(self, parameters: Sequence[Tensor]) -> Any:
+        """The optimizer of these parameters: any object with zero_grad and step."""
         if not parameters:
             raise ValueError("the model has no parameter to train: expected one that requires a gradient")
         if isinstance(self.opt, torch.optim.Optimizer):
@@ -78,17 +76,18 @@ class Stepper:
             return torch.optim.Adam(parameters, lr=self.lr, eps=max(1e-8, least))
         if self.opt == "LBFGS":
             return LBFGS(parameters, lr=self.lr)
-        return self.opt(parameters, lr=self.lr) if isinstance(self.opt, type) else self.opt(parameters)
+        make: Any = self.opt
+        return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
 
     def _take(self, x: Tensor, y: Tensor, last: bool) -> Value:
         if isinstance(self.optimizer, LevenbergMarquardt):
             residuals = ObjectiveResiduals(self.objective, x, y, self.state)
             self.optimizer.step(residuals)
             return residuals.value
-        evaluate, value = self.objective.step_function(), None
+        evaluate, value = self.objective.step_function(), Value(torch.zeros(()), torch.zeros(()))
         evaluations, first, failed = 0, math.inf, False
 
-        def closure() -> Tensor:
+        def closure() -> Any:  # a tensor; torch declares a float
             nonlocal value, evaluations, first, failed
             self.optimizer.zero_grad()
             total, value = evaluate(x, y)
@@ -121,7 +120,7 @@ class Stepper:
                 raise NotFinite(why)
         return begun or value
 
-    def _step_along_domain(self, x: Tensor, y: Tensor, before: float, closure: Callable[[], Tensor]) -> None:
+    def _step_along_domain(self, x: Tensor, y: Tensor, before: float, closure: Callable[[], Any]) -> None:
         """Another step, with b of formulas held at the edge of their domains, if a line search left one in vain."""
         value = self.objective.value(x, y)
         if value.failure() or self.objective.total(value) < before:

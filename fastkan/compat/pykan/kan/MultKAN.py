@@ -21,7 +21,7 @@ with contextlib.suppress(ImportError):
     import yaml
 with contextlib.suppress(ImportError):
     import sympy
-    from sympy import *
+    from sympy import *  # pyright: ignore[reportWildcardImportFromLibrary]  # as in pykan
     from sympy.printing import latex
 
 from ..library import SYMBOLIC_LIB

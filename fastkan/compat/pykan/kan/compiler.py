@@ -8,7 +8,7 @@ with contextlib.suppress(ImportError):
     import numpy as np
 with contextlib.suppress(ImportError):
     import sympy
-    from sympy import *
+    from sympy import *  # pyright: ignore[reportWildcardImportFromLibrary]  # as in pykan
 
 from ....network.kanpiler import kanpiler as fastkan_kanpiler
 from ..model import MultKAN

@@ -5,6 +5,6 @@ import contextlib
 import torch
 
 with contextlib.suppress(ImportError):
-    from sympy import *
+    from sympy import *  # pyright: ignore[reportWildcardImportFromLibrary]  # as in pykan
 
 from ....science import get_feynman_dataset
