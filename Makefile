@@ -4,6 +4,8 @@ TORCH ?= -r requirements-torch.txt
 WHAT ?= all
 OUT ?= build/gpu
 BIN := .venv/bin
+# Modules are compiled when they are imported: to compile all of them takes pip half a minute.
+INSTALL = $(BIN)/python -m pip install -q --no-compile
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
 
@@ -50,28 +52,28 @@ $(BIN)/python:
 
 .venv/torch: requirements-torch.txt | $(BIN)/python
 	@echo "Installing PyTorch ..."
-	@$(BIN)/python -m pip install -q $(TORCH)
+	@$(INSTALL) $(TORCH)
 	@touch $@
 
 .venv/demo: requirements-demo.txt .venv/torch
 	@echo "Installing what the demo needs: requirements-demo.txt ..."
-	@$(BIN)/python -m pip install -q $(TORCH) -r requirements-demo.txt
+	@$(INSTALL) $(TORCH) -r requirements-demo.txt
 	@touch $@
 
 .venv/docs: requirements-docs.txt | $(BIN)/python
 	@echo "Installing what the documentation's site needs: requirements-docs.txt ..."
-	@$(BIN)/python -m pip install -q -r requirements-docs.txt
+	@$(INSTALL) -r requirements-docs.txt
 	@touch $@
 
 .venv/requirements: requirements-dev.txt .venv/demo
 	@echo "Installing what tests, formatters and benchmarks need: requirements-dev.txt ..."
-	@$(BIN)/python -m pip install -q $(TORCH) -r requirements-dev.txt
+	@$(INSTALL) $(TORCH) -r requirements-dev.txt
 	@touch $@
 
 # pip shows a build's output only if it fails, hence the question after it.
 .venv/installed: .venv/demo setup.py pyproject.toml CMakeLists.txt $(SOURCES)
 	@echo "Compiling the kernels (CMake) and installing fastkan in .venv ..."
-	@$(BIN)/python -m pip install -q --no-build-isolation --no-deps -e .
+	@$(INSTALL) --no-build-isolation --no-deps -e .
 	@$(BIN)/python -c "import fastkan; [print(f'{name}: {state}') for name, state in fastkan.backends().items()]"
 	@touch $@
 

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize, prune
 import fastkan
 from fastkan import KANLinear
 from fastkan.functional import kan_linear
+from support.peers import KANLinear as EfficientKAN
 
 N, I, O, G, K = 11, 3, 4, 5, 3  # noqa: E741
 
@@ -298,31 +299,12 @@ def test_backend(calls):
 # efficient-kan
 
 
-class EfficientKAN(nn.Module):
-    """Its formula and its state dict, restated: float32 knots, weights [O, I] and [O, I, F], the scaler on top."""
-
-    def __init__(self, size: int, degree: int, low: float, high: float, scaler: bool):
-        super().__init__()
-        h = (high - low) / size
-        knots = torch.arange(-degree, size + degree + 1) * h + low
-        self.register_buffer("grid", knots.repeat(I, 1))
-        self.base_weight = nn.Parameter(torch.randn(O, I))
-        self.spline_weight = nn.Parameter(torch.randn(O, I, size + degree))
-        if scaler:
-            self.spline_scaler = nn.Parameter(torch.randn(O, I))
-        self.degree = degree
-
-    def forward(self, x):
-        t, x1 = self.grid, x[..., None]
-        b = ((x1 >= t[:, :-1]) & (x1 < t[:, 1:])).to(x.dtype)
-        for k in range(1, self.degree + 1):
-            rise = (x1 - t[:, : -k - 1]) / (t[:, k:-1] - t[:, : -k - 1])
-            fall = (t[:, k + 1 :] - x1) / (t[:, k + 1 :] - t[:, 1:-k])
-            b = rise * b[..., :-1] + fall * b[..., 1:]
-        weight = self.spline_weight
-        if hasattr(self, "spline_scaler"):
-            weight = weight * self.spline_scaler[..., None]
-        return nn.functional.silu(x) @ self.base_weight.T + torch.einsum("nif,oif->no", b, weight)
+def efficient_kan(size: int, low: float, high: float, scaler: bool) -> EfficientKAN:
+    """Its layer with random parameters."""
+    peer = EfficientKAN(I, O, size, K, grid_range=(low, high), enable_standalone_scale_spline=scaler)
+    for p in peer.parameters():
+        nn.init.normal_(p)
+    return peer
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -330,7 +312,7 @@ class EfficientKAN(nn.Module):
 @pytest.mark.parametrize("low, high, size", [(-1, 1, 5), (0.1, 0.7, 5), (-1, 1, 60)])
 def test_efficient_kan_state_dict(low, high, size, ours, theirs, double):
     torch.manual_seed(0)
-    peer = EfficientKAN(size, K, low, high, theirs)
+    peer = efficient_kan(size, low, high, theirs)
     if double:
         peer.double()
     kan = layer(I, O, enable_standalone_scale_spline=ours)
@@ -344,12 +326,12 @@ def test_efficient_kan_state_dict(low, high, size, ours, theirs, double):
 
 def test_efficient_kan_knots_become_exact():
     kan = layer(I, O, grid_range=(-0.3, 0.9))
-    kan.load_state_dict(EfficientKAN(G, K, -0.3, 0.9, False).state_dict())
+    kan.load_state_dict(efficient_kan(G, -0.3, 0.9, False).state_dict())
     assert torch.equal(kan.grid, layer(I, O, grid_range=(-0.3, 0.9)).grid)
 
 
 def test_efficient_kan_uneven_knots_stay():
-    peer = EfficientKAN(G, K, -1, 1, False)
+    peer = efficient_kan(G, -1, 1, False)
     peer.grid[:, K + 2] += 0.01
     kan = layer()
     kan.load_state_dict(peer.state_dict())

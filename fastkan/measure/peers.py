@@ -94,6 +94,17 @@ class Dense(nn.Module):
         return grad(self.spline_weight).permute(1, 2, 0), grad(self.base_weight).T
 
 
+def efficient_kan_features(x: Tensor, grid: Tensor, degree: int) -> Tensor:
+    """efficient-kan's Cox-de Boor recursion: x [N, I] and grid [I, M] -> [N, I, F]."""
+    x = x[..., None]
+    b = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
+    for k in range(1, degree + 1):
+        rise = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1])
+        fall = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k])
+        b = rise * b[..., :-1] + fall * b[..., 1:]
+    return b
+
+
 class EfficientKAN(Dense):
     """All F B-splines of every input by the Cox-de Boor recursion, as in github.com/Blealtan/efficient-kan.
 
@@ -111,13 +122,7 @@ class EfficientKAN(Dense):
         self.register_buffer("grid", knots.expand(c.in_features, -1).contiguous().to(c.dtype))
 
     def features(self, x: Tensor) -> Tensor:
-        grid, x = self.grid, x[..., None]
-        b = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
-        for k in range(1, self.case.degree + 1):
-            rise = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1])
-            fall = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k])
-            b = rise * b[..., :-1] + fall * b[..., 1:]
-        return b
+        return efficient_kan_features(x, self.grid, self.case.degree)
 
 
 class ClosedCubic(Dense):

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastkan.measure.peers import efficient_kan_features
+
 
 class KANLinear(nn.Module):
     """efficient-kan's layer: all splines by the Cox-de Boor recursion, and two matrix products."""
@@ -32,13 +34,7 @@ class KANLinear(nn.Module):
             nn.init.kaiming_uniform_(self.spline_scaler, a=math.sqrt(5) * scale_spline)
 
     def b_splines(self, x):
-        grid, x = self.grid, x[..., None]
-        b = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
-        for k in range(1, self.spline_order + 1):
-            rise = (x - grid[:, : -k - 1]) / (grid[:, k:-1] - grid[:, : -k - 1])
-            fall = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:-k])
-            b = rise * b[..., :-1] + fall * b[..., 1:]
-        return b
+        return efficient_kan_features(x, self.grid, self.spline_order)
 
     @property
     def scaled_spline_weight(self):
