@@ -16,6 +16,7 @@ from fastkan.functional import kan_linear
 from fastkan.spec import Spec
 from fastkan.testing import Problem, assert_matches_reference, call
 from support.backends import skip_if_missing
+from support.tiers import long
 
 SETS = {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
 
@@ -101,7 +102,7 @@ def test_the_best_instruction_set_is_chosen():
 CASES = [(5000, 3, 33, 60), (512, 65, 136, 92), (40, 2, 64, 1000), (3000, 5, 1, 10), (33, 40, 3, 4)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *long(torch.bfloat16)], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_branch_matches_the_reference_at_any_number_of_threads(case, dtype, threads):
     skip_if_missing("native")

@@ -41,6 +41,7 @@ def test_everything_ahead_of_time():
         torch.testing.assert_close(run(x), model(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.long
 def test_symbolic_edges():
     """Sums over edges that begin at a constant, which every row has to itself."""
     model, x = symbolic().double(), torch.rand(8, 3, dtype=torch.float64)

@@ -34,7 +34,7 @@ def gaussians() -> torch.nn.Module:
     return FastKAN([3, 6, 1])
 
 
-@pytest.mark.parametrize("build", [layers, network, *long(uneven, gaussians)], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", [network, *long(layers, uneven, gaussians)], ids=lambda build: build.__name__)
 def test_onnx(build, caplog):
     caplog.set_level(logging.ERROR)
     torch.manual_seed(0)

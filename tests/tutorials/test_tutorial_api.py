@@ -8,6 +8,8 @@ import torch
 from bench.tasks import api
 from bench.tasks.api import f
 
+pytestmark = pytest.mark.long
+
 
 def drawn(kan) -> int:
     """How many curves the current figure of pyplot has."""
