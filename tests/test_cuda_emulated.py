@@ -30,6 +30,10 @@ from support.emulated import BACKEND, FEW, MANY, NAMESPACE, native, processors  
 from support.problems import BF16, DOUBLE, HALF, SINGLE  # noqa: F401
 
 
+def test_native_is_the_emulated_gpu(native):  # noqa: F811
+    assert native is BACKEND
+
+
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 def test_any_tiling(contraction, processors):  # noqa: F811
     """Random shapes and GPU sizes: every output is written exactly once."""
