@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from . import network, science
     from .compat.accelerate import accelerate, restore
     from .compat.fast_kan import AttentionWithFastKANTransform, FastKAN, FastKANLayer, RadialBasisFunction, SplineLinear
-    from .network import KAN
-    from .network.kanpiler import kanpiler  # mypy would take network.kanpiler for the module
+    from .network import KAN, kanpiler
 else:
 
     def __getattr__(name: str):

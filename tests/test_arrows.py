@@ -71,7 +71,7 @@ ROOMS = {
     "plot": {"activations", "checkpoint", "formulas", "layers", "scores"},
 }
 ROOMS["model"] = set(ROOMS)
-ROOMS["kanpiler"] = {"formulas", "history", "layers", "model"}
+ROOMS["compiler"] = {"formulas", "history", "layers", "model"}
 # Programs sit above everything and may import all but one another; nobody imports them.
 TOP = {"__init__", "__main__", "cli", "imports"}
 LIGHT = {"scipy", "sklearn", "matplotlib", "tqdm", "triton", "numpy", "pandas", "pytest", "hypothesis"}

@@ -1,7 +1,7 @@
 """KAN networks: the model of the KAN papers with training, grids, pruning, plots and symbolic formulas."""
 
+from .compiler import kanpiler
 from .history import History
-from .kanpiler import kanpiler
 from .layers.library import add_symbolic
 from .model import KAN
 from .plot.training_curves import plot_training

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import index, integer, number
-from ..nn.computed import not_own
+from ..nn.parametrized import not_own
 from .layers.shape import check_edge, owners
 from .layers.symbolic import SymbolicLayer
 from .scores.attribution import attribute

@@ -19,11 +19,11 @@ from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE, Spec
 from ..stack import Layer
 from .base_function import Activation, Function, resolve
-from .computed import set_computed
 from .data_sample import Sample
 from .grid import adaptive_knots, is_uniform, resized_knots
 from .initialization import fill_uniform
 from .module import Module
+from .parametrized import set_computed
 from .refit import refit
 from .state_dict import read_state
 from .view import view_of

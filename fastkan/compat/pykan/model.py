@@ -13,6 +13,7 @@ from ...network.layers.library import SymbolicFunction, add_symbolic
 from ...nn.module import computed
 from ...science import plot_tree
 from . import checkpoint
+from .history import Steps
 from .library import SYMBOLIC_LIB
 from .side_effects import (
     cache_input,
@@ -23,7 +24,6 @@ from .side_effects import (
     pykan_results,
     seed_all,
 )
-from .steps import Steps
 
 # Attributes that pykan's forward pass sets; computed here when they are first read.
 ACTIVATIONS = (

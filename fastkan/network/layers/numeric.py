@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 from ... import functional
 from ...arguments import integer, number
 from ...basis.base import BASES
-from ...nn.computed import set_computed
 from ...nn.hooks import any_global_hook, hooked
 from ...nn.module import Module
+from ...nn.parametrized import set_computed
 from ...nn.view import view_of
 from ...snapshot import Snapshot, readable
 from ...spec import MAX_DEGREE

@@ -10,9 +10,9 @@ with contextlib.suppress(ImportError):
     import sympy
     from sympy import *  # pyright: ignore[reportWildcardImportFromLibrary]  # as in pykan
 
-from ....network.kanpiler import kanpiler as fastkan_kanpiler
+from ....network.compiler import kanpiler as fastkan_kanpiler
+from ..history import Steps
 from ..model import MultKAN
-from ..steps import Steps
 
 
 def expr2kan(input_variables, expr, grid: int = 5, k: int = 3, auto_save: bool = False, **options) -> MultKAN:
