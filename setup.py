@@ -1,7 +1,7 @@
 """Builds the compiled kernels with CMake on the way into a wheel or an editable install; the rest is in pyproject.toml.
 Without them the package runs on plain PyTorch. FASTKAN_NO_NATIVE=1 leaves them out, FASTKAN_REQUIRE_NATIVE=1 insists.
-Those for NVIDIA's GPUs are built where torch has CUDA and nvcc is found: FASTKAN_CUDA=1 insists on them, FASTKAN_CUDA=0
-leaves them out, FASTKAN_CUDA_ARCHS="80;90a" says for which GPUs.
+Those for NVIDIA's GPUs are built for the GPUs of this machine where torch has CUDA and nvcc is found. FASTKAN_CUDA=1
+insists on them, for all architectures, FASTKAN_CUDA=0 leaves them out, FASTKAN_CUDA_ARCHS="80;90a" names architectures.
 """
 
 import importlib.util
@@ -55,6 +55,17 @@ def torch_root() -> Path:  # without the seconds that importing it takes
     raise RuntimeError("torch was not found (if it is installed, pip's --no-build-isolation shows it to the build)")
 
 
+def gpus() -> list[str]:
+    """The architectures of this machine's NVIDIA GPUs for which there are kernels, such as "80" and "90a"."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    found = {int(major + minor) for major, minor in re.findall(r"^(\d+)\.(\d)$", text, re.MULTILINE)}
+    return ["90a" if capability == 90 else str(capability) for capability in sorted(found) if capability >= 80]
+
+
 def configuration(device: str) -> list[str]:
     if switch("FASTKAN_NO_NATIVE"):
         raise RuntimeError("FASTKAN_NO_NATIVE is set")
@@ -67,6 +78,10 @@ def configuration(device: str) -> list[str]:
     if not switch("FASTKAN_CUDA") and not (torch / "lib/libtorch_cuda.so").exists():
         raise RuntimeError("torch has no CUDA (FASTKAN_CUDA=1 builds all the same)")
     architectures = os.environ.get("FASTKAN_CUDA_ARCHS")
+    if not switch("FASTKAN_CUDA") and not architectures:
+        architectures = ";".join(gpus())
+        if not architectures:
+            raise RuntimeError("no NVIDIA GPU from sm_80 on was found (FASTKAN_CUDA=1 builds for all)")
     options += [f"-DFASTKAN_CUDA_ARCHS={architectures}"] if architectures else []
     return [*options, "-DFASTKAN_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={tool('nvcc')}"]
 

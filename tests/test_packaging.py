@@ -189,6 +189,21 @@ def test_an_old_cmake_is_named(tmp_path, says, message):
     assert f"RuntimeError: {tmp_path}/cmake is {message}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "capabilities, expected", [("9.0 8.6 8.6", "['86', '90a']"), ("7.5", "[]"), ("No devices were found", "[]")]
+)
+def test_cuda_kernels_are_built_for_the_gpus_of_the_machine(tmp_path, capabilities, expected):
+    lines = capabilities if "No" in capabilities else capabilities.replace(" ", "\\n")
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{lines}\\n'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    code = (
+        "import os, runpy, setuptools, sys; setuptools.setup = lambda **options: None;"
+        f"os.environ['PATH'] = {str(tmp_path)!r} + ':' + os.environ['PATH'];"
+        "print(runpy.run_path(sys.argv[1])['gpus']())"
+    )
+    assert run(sys.executable, "-c", code, str(ROOT / "setup.py")).stdout.strip() == expected
+
+
 def test_library_that_does_not_load(pure, tmp_path):
     shutil.copytree(pure / "fastkan", tmp_path / "fastkan")
     (tmp_path / "fastkan/lib").mkdir(exist_ok=True)
