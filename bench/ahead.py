@@ -26,7 +26,7 @@ from fastkan.backends.triton import launch, plan
 from fastkan.measure.provenance import write_csv
 from fastkan.measure.table import table as table_of
 from fastkan.spec import Spec
-from fastkan.testing import Operands, call
+from fastkan.testing import Problem, call
 
 RESULTS = Path(__file__).parent / "results" / "ahead"
 TARGETS = {
@@ -82,9 +82,9 @@ def launches(contraction: str, kind: str, shape: str, target: str) -> list[Launc
     dtype, precision = TYPES[kind]
     rows, inputs, outputs, grid_size = SHAPES[shape]
     grid = torch.empty(inputs, grid_size + 7, dtype=torch.float64, device="meta")
-    small = Operands.random(2, 2, 2, 5, dtype=dtype, knots="promised")
+    small = Problem.random(2, 2, 2, 5, dtype=dtype, knots="promised")
     meta = {"dtype": dtype, "device": "meta"}
-    p = Operands(
+    p = Problem(
         x=torch.empty(rows, inputs, **meta), s=None, u=torch.empty(rows, outputs, **meta),
         coef=torch.empty(inputs, grid_size + 3, outputs, **meta), base_weight=torch.empty(inputs, outputs, **meta),
         bias=torch.empty(outputs, **meta), grid=grid, terms=torch.empty(3, inputs, outputs, **meta), spec=small.spec,

@@ -13,7 +13,7 @@ import torch
 
 from fastkan.backends import native, triton
 from fastkan.backends.triton import plan
-from fastkan.testing import CONTRACTIONS, Operands, assert_within, call
+from fastkan.testing import CONTRACTIONS, Problem, assert_within, call
 
 # rows, inputs, outputs: smaller than any tile; not a multiple of one; few edges (split-K over the rows).
 SHAPES = ((5, 3, 2), (70, 19, 37), (600, 2, 3))
@@ -30,20 +30,20 @@ PRODUCT_TYPES = (torch.bfloat16, torch.float32, torch.float64)  # float32 as tf3
 
 def products():
     for product, dtype in itertools.product(PRODUCTS, PRODUCT_TYPES):
-        yield Operands.random(**product, knots="promised", dtype=dtype)
+        yield Problem.random(**product, knots="promised", dtype=dtype)
 
 
 def problems():
     yield from products()
     for shape in SHAPES:
         for k, (dtype, knots) in enumerate(KINDS):
-            yield Operands.random(*shape, (5, 40, 9)[k], knots=knots, dtype=dtype, weighted=k == 1, order=k == 2)
+            yield Problem.random(*shape, (5, 40, 9)[k], knots=knots, dtype=dtype, weighted=k == 1, order=k == 2)
 
 
-def algorithms(device: torch.device) -> Iterator[Callable[[str, Operands], tuple[torch.Tensor, ...]]]:
+def algorithms(device: torch.device) -> Iterator[Callable[[str, Problem], tuple[torch.Tensor, ...]]]:
     """The available implementations: Triton's two algorithms, and CUDA."""
 
-    def of_triton(contraction: str, p: Operands, gather: bool) -> tuple[torch.Tensor, ...]:
+    def of_triton(contraction: str, p: Problem, gather: bool) -> tuple[torch.Tensor, ...]:
         plan.gather = gather
         return call(triton, contraction, p)
 

@@ -294,7 +294,9 @@ def test_meta(model, x):
     empty.to_empty(device="cpu")
     if isinstance(model, KAN):
         if len(model.input_id) < 5:
-            with pytest.raises(RuntimeError, match="input_id has no values.*3 of 5 columns of x are read: set input_id"):
+            with pytest.raises(
+                RuntimeError, match="input_id has no values.*3 of 5 columns of x are read: set input_id"
+            ):
                 empty.reset_parameters()
             empty.input_id = model.input_id
         empty.reset_parameters()

@@ -36,7 +36,7 @@ struct KnotCheck {
   int64_t unsorted;
 };
 
-// The kernels of one instruction set; kernels.cpp is compiled once for each.
+// The kernels of one instruction set and compute type; kernels.cpp is compiled once for each pair.
 struct Kernels {
   const char* isa;
   KnotCheck (*check_knots)(const Problem&);
@@ -49,13 +49,13 @@ struct Kernels {
 };
 
 namespace baseline {
-extern const Kernels kernels;
+extern const Kernels kernels_float, kernels_double;
 }
 namespace avx2 {
-extern const Kernels kernels;
+extern const Kernels kernels_float, kernels_double;
 }
 namespace avx512 {
-extern const Kernels kernels;
+extern const Kernels kernels_float, kernels_double;
 }
 
 }  // namespace fastkan

@@ -12,31 +12,32 @@
 namespace fastkan {
 namespace {
 
-// The best instruction set of this processor, or the one named by FASTKAN_CPU_ISA.
-const Kernels& choose() {
-  const Kernels* sets[] = {
 #if defined(__x86_64__)
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("avx512vl")
-          ? &avx512::kernels
-          : nullptr,
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2::kernels : nullptr,
+#define FASTKAN_SETS(type) &avx512::kernels_##type, &avx2::kernels_##type, &baseline::kernels_##type
+#else
+#define FASTKAN_SETS(type) nullptr, nullptr, &baseline::kernels_##type
 #endif
-      &baseline::kernels};
-  if (const char* wanted = std::getenv("FASTKAN_CPU_ISA"); wanted && *wanted) {
-    for (const Kernels* set : sets)
-      if (set && std::strcmp(set->isa, wanted) == 0) return *set;
-    STD_TORCH_CHECK(false, "FASTKAN_CPU_ISA=", wanted,
-                    ": expected baseline, avx2 or avx512, as far as this processor has them");
-  }
-  for (const Kernels* set : sets)
-    if (set) return *set;
-  return baseline::kernels;
+
+// Of the kernels of one compute type, those of the best instruction set of this processor, or of the one named by
+// FASTKAN_CPU_ISA.
+const Kernels& choose(const Kernels* with_avx512, const Kernels* with_avx2, const Kernels* baseline) {
+#if defined(__x86_64__)
+  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")))
+    with_avx512 = nullptr;
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) with_avx2 = nullptr;
+#endif
+  const char* wanted = std::getenv("FASTKAN_CPU_ISA");
+  for (const Kernels* set : {with_avx512, with_avx2, baseline})
+    if (set && (!wanted || !*wanted || std::strcmp(set->isa, wanted) == 0)) return *set;
+  STD_TORCH_CHECK(false, "FASTKAN_CPU_ISA=", wanted,
+                  ": expected baseline, avx2 or avx512, as far as this processor has them");
 }
 
-const Kernels& kernels() {
-  static const Kernels& chosen = choose();
-  return chosen;
+const Kernels& kernels(Dtype compute = Dtype::f32) {
+  static const Kernels& of_float = choose(FASTKAN_SETS(float));
+  static const Kernels& of_double = choose(FASTKAN_SETS(double));
+  return compute == Dtype::f64 ? of_double : of_float;
 }
 
 // Multiply-adds below which one thread does the work: at 0.8 million, two threads gain 4 % on an idle machine, and
@@ -86,18 +87,20 @@ struct CpuBackend {
     return check.equidistant;
   }
 
-  static void kan_out(const Problem& p, const Tensor&) { kernels().kan_out(p, pool_for(work(p))); }
+  static void kan_out(const Problem& p, const Tensor&) { kernels(p.compute).kan_out(p, pool_for(work(p))); }
   // The backward is two contractions.
-  static void kan_backward(const Problem& p, const Tensor&) { kernels().kan_backward(p, pool_for(2 * work(p))); }
-  static void edge_moments(const Problem& p, const Tensor&) { kernels().edge_moments(p, pool_for(work(p))); }
+  static void kan_backward(const Problem& p, const Tensor&) {
+    kernels(p.compute).kan_backward(p, pool_for(2 * work(p)));
+  }
+  static void edge_moments(const Problem& p, const Tensor&) { kernels(p.compute).edge_moments(p, pool_for(work(p))); }
 
   static Pool pool_for_all(const Stack& s) {
     double sum = 0;
     for (int l = 0; l < s.depth; ++l) sum += work(s.layer[l]);
     return pool_for(sum);
   }
-  static void stack_out(const Stack& s, const Tensor&) { kernels().stack_out(s, pool_for_all(s)); }
-  static void stack_backward(const Stack& s, const Tensor&) { kernels().stack_backward(s, pool_for_all(s)); }
+  static void stack_out(const Stack& s, const Tensor&) { kernels(s.dtype).stack_out(s, pool_for_all(s)); }
+  static void stack_backward(const Stack& s, const Tensor&) { kernels(s.dtype).stack_backward(s, pool_for_all(s)); }
 };
 
 using Contractions = Operators<CpuBackend>;
@@ -152,8 +155,8 @@ Tensor lbfgs_direction(Tensor g, Tensor s, Tensor y, std::vector<double> inverse
   STD_TORCH_CHECK(pairs <= s.size(0) && oldest >= 0 && oldest < s.size(0), "inverse, oldest: expected rows of s and y");
   Tensor q = Contractions::result(g, {size});
   std::vector<double> alpha(inverse.size());
-  kernels().lbfgs_direction({dtype, size, s.size(0), pairs, oldest, g.const_data_ptr(), s.const_data_ptr(),
-                             y.const_data_ptr(), inverse.data(), scale, alpha.data(), q.mutable_data_ptr()});
+  kernels(dtype).lbfgs_direction({dtype, size, s.size(0), pairs, oldest, g.const_data_ptr(), s.const_data_ptr(),
+                                  y.const_data_ptr(), inverse.data(), scale, alpha.data(), q.mutable_data_ptr()});
   return q;
 }
 
