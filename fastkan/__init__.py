@@ -8,7 +8,7 @@ from . import (
     nn,
     ops,  # noqa: F401  registers the operators before anything can be traced
 )
-from .nn import KANLinear
+from .nn import KANLinear, replace_linear
 from .select import BackendError, backends, use_backend
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ _LAZY = {
 __all__ = [
     "KAN", "AttentionWithFastKANTransform", "BackendError", "FastKAN", "FastKANLayer", "KANLinear",
     "RadialBasisFunction", "SplineLinear", "accelerate", "backends", "functional", "kanpiler", "network", "nn",
-    "restore", "science", "use_backend",
+    "replace_linear", "restore", "science", "use_backend",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -41,3 +41,7 @@ else:
 
         module = import_module(f".{_LAZY[name]}", __name__)
         return module if name == _LAZY[name] else getattr(module, name)
+
+    def __dir__() -> list[str]:
+        """The public names, of which some are not imported yet."""
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -6,7 +6,9 @@ completion and errors in the command line need neither.
 
 import argparse
 import importlib.util
+import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,12 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 for a failure, 2 for an invalid command line."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.command == "completion":
-        print(script(parser, args.shell))
-        return 0
-    from fastkan.cli import run
+    try:
+        if args.command == "completion":
+            print(script(parser, args.shell), flush=True)
+            return 0
+        from fastkan.cli import run
 
-    return run(args, parser.error)
+        return run(args, parser.error)
+    except BrokenPipeError:  # the reader of the output has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,7 +92,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`")
+    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`, or its folder")
     parser.add_argument("data", type=Path, help="a table with the model's input columns")
     parser.add_argument("--out", type=Path, metavar="PATH", help="output file (standard output)")
     _layout(parser)
@@ -103,7 +109,7 @@ def _layout(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`")
+    parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`, or its folder")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 

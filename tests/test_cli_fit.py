@@ -88,6 +88,12 @@ def test_fit_writes_model_diagram_and_page(fitted):
     assert model.in_features == 4 and "page.js" not in (fitted / "page.html").read_text()
 
 
+def test_show_takes_the_folder(fitted, capsys):
+    assert main(["show", str(fitted)]) == main(["show", str(fitted / "model.pt")]) == 0
+    out = capsys.readouterr().out
+    assert out[: len(out) // 2] == out[len(out) // 2 :]
+
+
 def test_predict_is_the_model_in_the_units_of_the_table(fitted, capsys):
     table = rows(80)
     assert main(["predict", str(fitted / "model.pt"), str(fitted / "t.csv")]) == 0
@@ -216,6 +222,7 @@ WRONG = {
     "a workbook": (b"PK\x03\x04" + b"abc" * 30, "save the table as CSV first"),
     "cut short": (gzip.compress(BASE.encode() * 50)[:100], "t.csv: Compressed file ended"),
     "one column": ("\n".join(["y", *map(str, range(30))]).encode(), "no column is left to predict from"),
+    "constant columns": (("a,b,y\n" + "".join(f"1,,{k}\n" for k in range(30))).encode(), "a (constant), b (no values)"),
     "a constant target": ("\n".join(["a,y", *(f"{k},5" for k in range(30))]).encode(), "'y' is always 5"),
     "a target of names": ("\n".join(["a,y", *(f"{k},n{k}" for k in range(30))]).encode(), "30 different values"),
     "a doubled target": (extended(lambda k: k, "y").encode(), "several columns are named 'y'"),
@@ -240,6 +247,10 @@ def test_wrong_tables_end_in_a_line(kind, tmp_path, capsys):
         (["--target", "colr"], "no column 'colr'; did you mean 'colour'?"),
         (["--target", "price"], "no column 'price'; there are 'a', 'b', 'colour', 'y'"),
         (["--target", "y", "--drop", "z"], "--drop 'z': expected a column, 'a', 'b', 'colour', 'y'"),
+        (
+            ["--target", "y", "--drop", "a", "--drop", "b", "--drop", "colour"],
+            "left out: a (--drop), b (--drop), colour",
+        ),
         (["--target", "y", "--delimiter", ";"], "one column with the delimiter ';': it looks like ','"),
         (["--target", "y", "--out", "t.csv"], "can't be written"),
         (["--target", "colour", "--task", "regression"], "the target 'colour' is text, such as"),
@@ -275,7 +286,8 @@ def test_files_that_are_no_models_give_one_line(tmp_path, fitted, capsys):
         ("t.csv", "another file, or a damaged one"),
         ("plain.pt", "a network without a table"),
         ("damaged.pt", "another file, or a damaged one"),
-        ("none.pt", "No such file"),
+        ("none.pt", ": none.pt: no such file"),
+        (".", "model.pt: no such file"),
     ):
         assert main(["show", path]) == 1 and main(["predict", path, "t.csv"]) == 1
         err = capsys.readouterr().err

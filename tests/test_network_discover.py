@@ -34,6 +34,7 @@ def test_the_exact_formula_is_found(name):
     y = torch.from_numpy(sympy.lambdify((X, Y), truth)(*x.numpy().T))
     found = KAN.discover((x, y), shapes, verbose=False)
     assert found.exact and found.error < 1e-12
+    assert repr(found) == f"Discovery(formulas={found.formulas}, error={found.error:.3g}, exact=True)"
     assert sympy.simplify(found.formulas[0] - truth) == 0
     assert found.inputs == [X, Y] and not any(layer.active for layer in found.model.act_fun)
     torch.testing.assert_close(found.model(x)[:, 0], y, rtol=1e-9, atol=1e-9)

@@ -200,6 +200,7 @@ def test_pykans_views_share_memory():
     ("options", "message"),
     [
         ({"width": [2]}, r"width=\[2\]: expected at least two layers"),
+        ({"width": 2}, r"width=2: expected at least two layers, .*, as in KAN\(\[2, 5, 1\]\)"),
         ({"width": [2, 0]}, r"width\[1\]=0: expected an integer, at least 1"),
         ({"width": [2, [1, 2, 3], 1]}, r"width\[1\]=\[1, 2, 3\]: expected an integer or \[n_sum, n_mult\]"),
         ({"width": [[1, 1], 1]}, r"width\[0\]=\[1, 1\]: expected no multiplication nodes"),

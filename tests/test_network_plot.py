@@ -17,7 +17,7 @@ from fastkan.network.plot import diagram, diagram_artists, edge_data
 from fastkan.network.plot.layout import Shape, place
 from support.models import inputs, shaken
 
-matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install fastkan[plot]")
+matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install matplotlib")
 figure_module = pytest.importorskip("matplotlib.figure")
 
 PRODUCTS = {"width": [4, [2, 2], 1], "mult_arity": [[], [2, 3], []]}
@@ -438,5 +438,5 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     model = ready(width=[2, 1])
     for call in (model.plot, lambda: model.plot_edge(0, 0, 0), lambda: plot_training({"train_loss": [1.0]})):
-        with pytest.raises(ImportError, match=r"plots need matplotlib .*: pip install fastkan\[plot\]"):
+        with pytest.raises(ImportError, match=r"plots need matplotlib .*: pip install matplotlib"):
             call()

@@ -276,6 +276,9 @@ def test_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(compiled, "_LIBRARY", tmp_path)
     assert compiled._load("broken.so").startswith("broken.so does not load: ")
     assert compiled._load("absent.so").startswith("absent.so was not built")
+    (tmp_path / "setup.py").touch()
+    monkeypatch.setattr(compiled, "_LIBRARY", tmp_path / "fastkan" / "lib")
+    assert f"a source folder that was not built ({tmp_path}): pip install -e . there" in compiled._load("absent.so")
 
 
 # Settings of torch by which float32 products on a GPU may be rounded to TF32.

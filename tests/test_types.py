@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import fastkan
+
 SCRIPT = Path(__file__).with_name("typed_script.py")
+
+
+def test_names_that_are_imported_later_complete():
+    assert {"KAN", "accelerate", "replace_linear", "restore", "__version__"} <= {*dir(fastkan)}
+    assert all(hasattr(fastkan, name) for name in dir(fastkan))
 
 
 def test_the_typed_script_runs():

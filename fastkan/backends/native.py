@@ -18,6 +18,12 @@ def _load(name: str) -> str | None:
     path = _LIBRARY / name
     if not path.exists():
         reason = path.with_suffix(".absent.txt")  # written by setup.py
+        source = _LIBRARY.parent.parent
+        if not reason.exists() and (source / "setup.py").exists():
+            return (
+                f"fastkan is imported from a source folder that was not built ({source}): "
+                "pip install -e . there, or leave the folder"
+            )
         return f"{name} was not built: {reason.read_text() if reason.exists() else 'the package was not installed'}"
     try:
         torch.ops.load_library(str(path))

@@ -21,12 +21,13 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     except ValueError as error:  # of the environment variable
         usage_error(str(error))
     try:
-        return importlib.import_module(f".{args.command}", __name__).run(args)
-    except BrokenPipeError:  # the reader of the output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        status = importlib.import_module(f".{args.command}", __name__).run(args)
+        print(end="", flush=True)
+        return status
+    except BrokenPipeError:
+        raise  # to fastkan_cli.main
     except (BackendError, MissingExtra, TableError, OSError) as error:
-        print(f"fastkan {args.command}: {error}", file=sys.stderr)
+        print(f"fastkan {args.command}: {_reason(error)}", file=sys.stderr)
         return 1
     except MemoryError:
         print(f"fastkan {args.command}: not enough memory", file=sys.stderr)
@@ -34,3 +35,10 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     except KeyboardInterrupt:
         print(f"fastkan {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error, without the number of an operating system's error in a file."""
+    if not isinstance(error, OSError) or not error.strerror or not isinstance(error.filename, str | bytes):
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}"

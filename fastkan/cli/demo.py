@@ -58,7 +58,9 @@ def require_extra() -> None:
         import sklearn  # noqa: F401
         import sympy  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(f"needs scikit-learn, SymPy and matplotlib ({error}): pip install fastkan[demo]") from error
+        raise MissingExtra(
+            f"needs scikit-learn, SymPy and matplotlib ({error}): pip install scikit-learn sympy matplotlib tqdm"
+        ) from error
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ..network.plot import page
 from ..tabular import files, formula, prepare, report, row_sample, search
 from ..tabular.delimited import Delimited, TableError, counted
 
-NAMES = {"model": "model.pt", "diagram": "diagram.svg", "page": "page.html"}
+NAMES = {"model": files.MODEL, "diagram": "diagram.svg", "page": "page.html"}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         data = prepare.prepare(rows, target, args.task, args.drop, args.hold_out, args.seed, source.header)
         found = search.find(data, args.seed, report_step)
         if found.formula is not None and not formula.can_be_written():
-            data.notes.append("no formula: it needs SymPy and NumPy, pip install fastkan[symbolic]")
+            data.notes.append("no formula: it needs SymPy and NumPy, pip install sympy numpy")
             found = found._replace(formula=None)
         report_step("errors and formula")
         content = _report(args, source, rows, data, found)

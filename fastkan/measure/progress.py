@@ -43,4 +43,4 @@ def steps(count: int, shown: bool = True) -> Iterator[Callable[..., None]]:
 
 @functools.cache
 def _say_once() -> None:
-    print("No progress bars without tqdm: pip install fastkan[demo]", file=sys.stderr)
+    print("No progress bars without tqdm: pip install tqdm", file=sys.stderr)

@@ -24,7 +24,7 @@ def import_sympy() -> Any:
     try:
         import sympy
     except ImportError as error:
-        raise ImportError(f"expressions need SymPy ({error}): pip install fastkan[symbolic]") from error
+        raise ImportError(f"expressions need SymPy ({error}): pip install sympy numpy") from error
     return sympy
 
 

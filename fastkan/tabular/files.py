@@ -12,6 +12,7 @@ from .columns import Preparation
 from .delimited import TableError
 
 ENTRY = "table"
+MODEL = "model.pt"  # in the folder that `fastkan fit` writes
 
 
 class Fitted(NamedTuple):
@@ -30,7 +31,11 @@ def save(fitted: Fitted, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Fitted:
-    """Read a file written by save; loading runs no code from it. Raises OSError, or TableError for any other file."""
+    """Read a file written by save, or MODEL of a folder; loading runs no code from it.
+
+    Raises OSError, or TableError for any other file.
+    """
+    path = os.path.join(path, MODEL) if os.path.isdir(path) else path
     try:
         model = KAN.load(path)
         table = json.loads(torch.load(path, weights_only=True)[ENTRY])

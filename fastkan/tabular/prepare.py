@@ -70,19 +70,23 @@ def prepare(
     test, rest = order[:tested], order[tested:]
     valid, train = rest[: max(2, len(rest) // 4)], rest[max(2, len(rest) // 4) :]
     fitted = torch.cat([train, valid])
-    columns, features = [], []
+    columns, features, unused = [], [], [f"{name} (--drop)" for name in drop]
     for n, f in enumerate(sample.fields):
         if f.name == target or f.name in drop:
             continue
         column = of_texts(f.name, f, values[fitted, n]) if f.is_text else of_numbers(f.name, values[fitted, n])
         if column is None:
-            notes.append(f"{f.name}: {_unusable(f, values[fitted, n])}: left out")
+            why = _unusable(f, values[fitted, n])
+            notes.append(f"{f.name}: {why}: left out")
+            unused.append(f"{f.name} ({why})")
             continue
         read = looked_up(values[:, n], indices(list(f.texts), column.levels or ())) if f.is_text else values[:, n]
         columns.append(column)
         features.append(column.features(read))
     if not columns:
-        raise TableError("no column is left to predict from: expected one that is not the target and varies")
+        rest = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
+        left_out = f"; left out: {', '.join(unused[:8])}{rest}" if unused else ""
+        raise TableError(f"no column is left to predict from: expected one beside the target that varies{left_out}")
     if classes is None:
         scaled = of_numbers(target, y[fitted])
         if scaled is None:

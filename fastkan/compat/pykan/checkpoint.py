@@ -109,7 +109,7 @@ def _by_yaml(text: str, path: str):
     try:
         import yaml
     except ImportError:
-        raise ImportError(f"reading {path} needs PyYAML: pip install 'fastkan[pykan]'") from None
+        raise ImportError(f"reading {path} needs PyYAML: pip install pyyaml") from None
 
     class Loader(yaml.SafeLoader):
         """Reads tags that name Python objects as None."""

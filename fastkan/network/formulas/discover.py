@@ -56,6 +56,9 @@ class Discovery(NamedTuple):
     error: float
     exact: bool
 
+    def __repr__(self) -> str:
+        return f"Discovery(formulas={self.formulas}, error={self.error:.3g}, exact={self.exact})"
+
 
 def discover(
     cls: "type[KAN]",

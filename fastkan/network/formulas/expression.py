@@ -94,7 +94,7 @@ def import_sympy():
     try:
         import sympy
     except ImportError:
-        raise ImportError("formulas need SymPy: pip install 'fastkan[symbolic]'") from None
+        raise ImportError("formulas need SymPy: pip install sympy numpy") from None
     return sympy
 
 

@@ -36,7 +36,7 @@ def as_list(values: Any) -> Any:
 
 def parse_width(width: Sequence) -> list[list[int]]:
     """[2, [5, 1], 1] -> [[2, 0], [5, 1], [1, 0]]: [n_sum, n_mult] of every layer."""
-    expected = "expected at least two layers, each an integer or [n_sum, n_mult]"
+    expected = "expected at least two layers, each an integer or [n_sum, n_mult], as in KAN([2, 5, 1])"
     width = as_list(width)
     if isinstance(width, str | bytes) or not isinstance(width, Sequence) or len(width) < 2:
         raise ValueError(f"width={width!r}: {expected}")

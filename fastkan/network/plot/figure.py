@@ -36,7 +36,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"plots need matplotlib ({error}): pip install fastkan[plot]") from error
+        raise ImportError(f"plots need matplotlib ({error}): pip install matplotlib") from error
 
 
 def new_figure(size: tuple[float, float], layout: Literal["constrained"] | None = None) -> "Figure":
