@@ -67,7 +67,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="T", help="number of torch threads (torch's default)")
     parser.add_argument("--folder", type=Path, default=Path("fastkan-demo"), help="where diagrams go (fastkan-demo)")
     parser.add_argument("--epochs", type=positive, default=30, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=positive, default=7, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=positive, default=5, help=argparse.SUPPRESS)
 
 
 def _fit(parser: argparse.ArgumentParser) -> None:
