@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
@@ -22,8 +23,12 @@ if not torch.cuda.is_available():  # read when a kernel is first called
 M_PERTURB, PERTURB = -6, 0x80
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start groups, which run minutes on one worker, first: no worker waits for them in the end."""
+    """Mark two thirds of a sweep as long; start groups, which take minutes on one worker, first."""
+    for item in items:
+        if item.get_closest_marker("sweep") and zlib.crc32(item.name.encode()) % 3:
+            item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 

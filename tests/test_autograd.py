@@ -17,6 +17,7 @@ from support.calculus import TRANSFORMS, arguments, derivatives, layer, plain, s
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("base", ["silu", "identity", None])
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [0, 1, 3, 5])
@@ -47,6 +48,7 @@ def test_gradients_with_frozen_arguments(backend, frozen):
     assert gradgradcheck(run, tuple(tensors.values()), fast_mode=True)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("scaled", [False, True], ids=["unscaled", "scaled"])
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", range(6))
@@ -140,6 +142,7 @@ def test_derivatives_of_each_function_match_autograd(backend, name, order, base,
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8 * float(want.detach().abs().max() + 1))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("weighted", [False, True], ids=["ones", "weighted"])
 @pytest.mark.parametrize("base", ["silu", None])
 @pytest.mark.parametrize("name", CONTRACTIONS[:-2])

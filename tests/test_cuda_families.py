@@ -61,6 +61,7 @@ def test_any_tiling(contraction, processors):  # noqa: F811
 LARGE = {"rows": (600, 2, 8, 30), "outputs": (40, 2, 300, 24), "functions": (150, 1, 4, 270)}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", [SINGLE, BF16], ids=str)
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("shape", LARGE)

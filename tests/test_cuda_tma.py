@@ -45,6 +45,7 @@ def cases() -> list[dict]:
     ]  # fmt: skip
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", cases(), ids=label)
 def test_matches_the_reference(products, case):
     """One block for all tiles: the ring buffer wraps around many times."""

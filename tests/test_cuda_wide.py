@@ -77,6 +77,7 @@ def cases() -> list:
     return found
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
 @pytest.mark.parametrize(("kind", "case", "count"), cases())
 def test_matches_the_reference(contraction, kind, case, count, processors):

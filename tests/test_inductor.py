@@ -42,6 +42,7 @@ def test_everything_ahead_of_time():
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_symbolic_edges():
     """Sums over edges that begin at a constant, which every row has to itself."""
     model, x = symbolic().double(), torch.rand(8, 3, dtype=torch.float64)

@@ -122,6 +122,7 @@ def test_sharded_parameters_train_as_whole_ones_do(tmp_path):
     run(PROCESS, tmp_path)
 
 
+@pytest.mark.long
 def test_parallel_layers_are_whole_ones(tmp_path):
     run(PARALLEL, tmp_path)
 

@@ -25,6 +25,7 @@ def window(x: float, knots: list[float], degree: int, order: int) -> tuple[torch
     return value, math.factorial(degree) * (2 / narrowest) ** order
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("degree,order", ORDERS)
 @given(u=st.floats(0, 1, exclude_max=True))
@@ -37,6 +38,7 @@ def test_uniform_functions(kind, degree, order, u):
     assert found == pytest.approx(expected.tolist(), rel=0, abs=16 * EPS[kind] * size)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("degree,order", ORDERS)
 @given(steps=st.lists(st.floats(0.1, 2), min_size=11, max_size=11), u=st.floats(0, 0.99))

@@ -34,6 +34,7 @@ def reference(x: float, row: list[float], degree: int, outside: int, order: int)
     return bspline_features(torch.tensor([[x]], dtype=torch.float64), grid, degree, OUTSIDE[outside], order)[0, 0]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", EPS)
 @pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
 @pytest.mark.parametrize("degree", range(6))

@@ -101,6 +101,7 @@ def test_every_contraction_matches_the_reference(triton, plan, monkeypatch, case
         assert_matches_reference(triton, contraction, p)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [3, *long(0, 1)])
 def test_on_the_knots(triton, algorithm, degree, outside):
@@ -109,6 +110,7 @@ def test_on_the_knots(triton, algorithm, degree, outside):
             assert_matches_reference(triton, contraction, on_knots(degree, order, outside, knots, SINGLE))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", [2, *long(0, 3)])
 def test_on_repeated_knots(triton, algorithm, degree, outside):
@@ -231,7 +233,7 @@ def test_float32_follows_torchs_switch(plan, monkeypatch):
     assert (plan.precision(SINGLE), plan.precision(BF16)) == ("tf32", "ieee")
 
 
-@pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])
+@pytest.mark.parametrize("contraction", ["kan_out", *long("kan_backward")])
 def test_tuning_tries_a_few_tiles_and_all_of_them_are_right(triton, plan, monkeypatch, contraction):
     from fastkan.backends.triton import launch
 
@@ -268,7 +270,7 @@ def test_every_shape_has_tiles(plan):
     assert plan.splits(device, 1, 100) == 2 * plan.PROCESSORS
 
 
-@pytest.mark.parametrize("knots", ["promised", "uneven"])
+@pytest.mark.parametrize("knots", ["promised", *long("uneven")])
 def test_three_orders_match_autograd(triton, algorithm, knots, monkeypatch):
     p = Problem.random(3, 2, 2, 3, 3, dtype=DOUBLE, knots=knots)
     tensors = arguments(p)

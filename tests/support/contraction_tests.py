@@ -26,12 +26,14 @@ from support.strides import QUICK, problems
 from support.tiers import tiers
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("case", tiers(CASES, "degree", "order"), ids=label)
 def test_native_matches_the_reference(native, contraction, case):
     assert_matches_reference(native, contraction, problem_of(case))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", FACTORS["degree"])
@@ -43,6 +45,7 @@ def test_native_on_the_knots(native, contraction, degree, outside):
                 assert_matches_reference(native, contraction, on_knots(degree, order, outside, knots, dtype))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("contraction", CONTRACTIONS)
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("degree", FACTORS["degree"])
