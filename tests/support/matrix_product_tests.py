@@ -71,6 +71,7 @@ def test_the_cases_hold_every_value():
         assert {case[name] for case in CASES} == set(values)
 
 
+@pytest.mark.sweep
 @each_contraction
 @pytest.mark.parametrize("processors", [FEW, MANY])
 @pytest.mark.parametrize("case", tiers(CASES, "grid_size", "shape"), ids=label)
