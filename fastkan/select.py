@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 from . import ops, reference
-from .backends import native, triton
+from .backends import dense, native, triton
 from .spec import FAMILIES, index_of
 from .transforms import by_jit
 
 ENV = "FASTKAN_BACKEND"
-BACKENDS: dict[str, ModuleType] = {"native": native, "triton": triton, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {
+    "native": native, "triton": triton, "dense": dense, "reference": reference,
+}  # fmt: skip
 # The reference as operators, for DTensors, which do not mix with the ordinary tensors that it makes inside. Not a name
 # for users. See sharding.py.
 OPERATORS = ops.REFERENCE
@@ -33,13 +35,13 @@ REFERENCE_AS_OPERATORS = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functi
 
 # device type -> backends, best first, and the reason.
 PREFERENCE = {
-    "cpu": (("native", "reference"), "native was the fastest in every case of bench/results/cpu"),
-    "cuda": (("native", "triton", "reference"), "the first whose tests passed on this architecture"),
+    "cpu": (("native", "dense"), "native was the fastest in every case of bench/results/cpu"),
+    "cuda": (("native", "triton", "dense"), "the first whose tests passed on this architecture"),
 }
 # (backend, architecture) -> the run of the GPU tests that passed there. The automatic choice takes no other kernels on
 # a GPU: kernels that never ran may be wrong.
 PROVEN: dict[tuple[str, str], str] = {}
-_OTHER_DEVICE = (("reference",), "")
+_OTHER_DEVICE = (("dense",), "plain PyTorch runs on every device")
 _FALLBACK = "nothing faster is available"
 
 # The requested backend and the source of the request; process-wide like torch's own switches, so that torch.compile can
@@ -53,7 +55,7 @@ class BackendError(RuntimeError):
 
 def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
     """The reason why a backend cannot serve that device, those dtypes and that basis family; None if it can."""
-    if name == "reference":
+    if name in ("dense", "reference"):
         return None
     return BACKENDS[name].missing(device_type, dtypes, family)
 
@@ -75,7 +77,7 @@ _cached_architecture = functools.cache(_architecture)
 
 def unproven(name: str, device: torch.device) -> str | None:
     """The reason why the automatic choice skips a backend that could serve that device; None if it does not."""
-    if device.type != "cuda" or name == "reference" or (name, architecture(device)) in PROVEN:
+    if device.type != "cuda" or name in ("dense", "reference") or (name, architecture(device)) in PROVEN:
         return None
     return f"its tests never passed on {architecture(device) or 'a GPU here'}; choose it by name"
 
@@ -149,8 +151,8 @@ def backends(
         why = f"requested by {by}"
     else:
         chosen = _automatic(device, (dtype,), kind)
-        why = _FALLBACK if chosen == "reference" else PREFERENCE[device.type][1]
-        if device.type == "cuda" and chosen != "reference":
+        why = _FALLBACK if chosen == "reference" else PREFERENCE.get(device.type, _OTHER_DEVICE)[1]
+        if (chosen, architecture(device)) in PROVEN:
             why = f"{why}: {PROVEN[chosen, architecture(device)]}"
     table: dict[str, str] = {}
     for name in BACKENDS:
