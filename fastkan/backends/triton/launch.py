@@ -27,6 +27,7 @@ from .kernels.chebyshev import FAMILY as CHEBYSHEV
 from .kernels.family import Family, Shape
 from .kernels.order import order as order_kernel
 from .kernels.rbf import FAMILY as RBF
+from .knots import knots_of
 
 _TYPES = {
     torch.float32: tl.float32, torch.float64: tl.float64, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16,
@@ -45,6 +46,7 @@ class Contraction(NamedTuple):
     base: int
     index: tl.dtype
     accumulator: tl.dtype
+    knots: Tensor
     operand: tl.dtype
     precision: str
 
@@ -59,10 +61,13 @@ class Contraction(NamedTuple):
         operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
         return cls(
             family=_FAMILIES[FAMILIES[spec.family]],
-            shape=Shape(spec.degree, spec.outside, spec.uniform, (grid.shape[1] - 1).bit_length()),
+            shape=Shape(
+                spec.degree, spec.outside, spec.uniform, 0 if spec.uniform else (grid.shape[1] - 1).bit_length()
+            ),
             base=spec.base,
             index=index_type(*present),
             accumulator=tl.float64 if double else tl.float32,
+            knots=knots_of(grid, spec, torch.float64 if double else torch.float32),
             operand=_TYPES[operand],
             precision=plan.precision(operand),
         )
@@ -138,6 +143,7 @@ def kan_out(
         return y.zero_() if bias is None else y.copy_(bias.expand_as(y))
     spec = Spec(degree, base, outside, uniform, family)
     c = Contraction.of(spec, order, grid, x, s, base_weight, bias, y, coef)
+    grid = c.knots
     args = (
         x, s, coef, base_weight, bias, grid, y, rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2),
         *coef.stride(), *_strides(base_weight, 2), *_strides(bias, 1), grid.stride(0),
@@ -195,6 +201,7 @@ def _backward(
     if 0 in (rows, inputs, outputs):
         return grad_x.zero_(), grad_coef.zero_(), grad_base.zero_()
     c = Contraction.of(spec, order, grid, x, s, base_weight, u, grad_coef, like)
+    grid = c.knots
     gather = plan.gathers(c.family, spec, functions, c.operand)
     is_sorted = with_coef and gather
     if gather:
@@ -270,6 +277,7 @@ def edge_moments(
     if 0 in (rows, inputs, outputs):
         return coef.new_full((3, inputs, outputs), torch.nan, dtype=dtype)
     c = Contraction.of(Spec(degree, base, outside, uniform, family), 0, grid, x, base_weight, coef)
+    grid = c.knots
     tiles = plan.edge(c.accumulator, rows, outputs)
     programs = inputs * plan.cdiv(outputs, tiles.BO)
     steps = plan.cdiv(rows, tiles.BN)
@@ -298,6 +306,7 @@ def edge_backward(
         return grad_x.zero_(), grad_coef.zero_(), grad_base.zero_()
     spec = Spec(degree, base, outside, uniform, family)
     c = Contraction.of(spec, 0, grid, x, base_weight, u, terms, grad_coef, coef)
+    grid = c.knots
     if c.operand in (tl.float16, tl.bfloat16):  # a cotangent is as small as 1 / N
         c = c._replace(operand=tl.float32, precision=plan.precision(torch.float32))
     tiles = plan.edge(c.accumulator, rows, outputs)
