@@ -1,17 +1,16 @@
-"""What the elementwise kernels of triton:features use of a GPU, by the compiler's word, for a GPU that need not be here.
+"""What the kernels of triton:features use of a GPU, which need not be here, by the compiler's word and the machine code.
 
-    python -m support.triton_resources TARGET
+    python -m support.triton_resources [--all] TARGET
 
-Prints a line of JSON for each compiled kernel.
+Prints JSON: a list of kernels.
 """
 
 import argparse
-import itertools
 import json
 import re
 import subprocess
 import tempfile
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ import triton
 
 from fastkan.backends.triton import features
 from fastkan.testing import Problem
-from support.families import OUTSIDE_OF, family_problem
+from support.families import family_problem
 from support.problems import BF16, DOUBLE, HALF, SINGLE
 from support.triton_driver import TARGETS, Driver
 
@@ -56,36 +55,55 @@ def report(kernel) -> dict[str, int]:
     }  # fmt: skip
 
 
-def problems():
-    """(a name, a problem): everyday splines of all widths and dtypes, then the other bases."""
-    for inputs, functions, dtype in itertools.product((128, 5), (8, 6, 11), (BF16, HALF, SINGLE, DOUBLE)):
-        yield Problem.random(2, inputs, 2, functions - 3, knots="promised", dtype=dtype)
-    for degree, outside, knots in itertools.product((0, 2, 3, 5), ("zero", "linear"), ("promised", "uneven")):
-        for dtype in (BF16, SINGLE):
-            yield Problem.random(2, 128, 2, 5, degree, outside=outside, knots=knots, dtype=dtype, weighted=True)
-    for family, dtype in itertools.product(OUTSIDE_OF, (BF16, SINGLE)):
-        yield family_problem(family, 2, 128, 2, dtype=dtype)
+def problems(all: bool) -> Iterator[Problem]:
+    """Cubic splines in two types; then all other types, widths, bases and orders, one or two at a time."""
+    for dtype, order in ((BF16, 0), (SINGLE, 1)):
+        yield spline(8, dtype, order)
+    if not all:
+        return
+    for dtype, order in ((HALF, 0), (DOUBLE, 0), (BF16, 1), (SINGLE, 0), (DOUBLE, 2)):
+        yield spline(8, dtype, order, weighted=True)
+    for functions, dtype, inputs in ((6, BF16, 128), (11, BF16, 5), (6, HALF, 5), (11, SINGLE, 128), (10, SINGLE, 16)):
+        yield spline(functions, dtype, inputs=inputs)
+    for degree, order, outside, knots in (
+        (3, 0, "linear", "promised"), (3, 0, "zero", "uneven"), (3, 1, "linear", "uneven"), (2, 0, "linear", "uneven"),
+        (5, 0, "linear", "uneven"), (5, 1, "clamp", "promised"), (1, 0, "linear", "promised"), (0, 0, "zero", "uneven"),
+    ):  # fmt: skip
+        dtype = (BF16, SINGLE)[(degree + order) % 2]
+        yield spline(10, dtype, order, degree=degree, outside=outside, knots=knots, weighted=True)
+    for family, dtype in (("rbf", BF16), ("chebyshev", SINGLE)):
+        yield family_problem(family, 2, 128, 2, functions=8, dtype=dtype)
+
+
+def spline(
+    functions: int, dtype: torch.dtype, order: int = 0, inputs: int = 128, degree: int = 3, knots: str = "promised",
+    **options,
+) -> Problem:  # fmt: skip
+    return Problem.random(
+        2, inputs, 2, functions - degree, degree, order=order, knots=knots, dtype=dtype, **options
+    )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m support.triton_resources", description=__doc__)
     parser.add_argument("target", choices=TARGETS)
-    case = ""
+    parser.add_argument("--all", action="store_true", help="every kind of kernel, half a minute")
+    args = parser.parse_args()
+    case, found = "", []
 
     def compile(source, target, options) -> None:
         kernel = triton.compile(source, target=target, options=options.__dict__)
-        rows.append({"case": case, "kernel": source.fn.__name__, **report(kernel)})
+        found.append({"case": case, "kernel": source.fn.__name__, **report(kernel)})
 
-    rows: list[dict] = []
-    Driver(parser.parse_args().target, compile).use()
+    Driver(args.target, compile).use()
     maker = features.Maker()
-    for p, order in itertools.product(problems(), (0, 1)):
-        x, dtype = p.x, p.coef.dtype
-        case = f"{dtype} {list(p.coef.shape[:2])} {p.spec} order {order} {'with s' if p.s is not None else ''}"
-        maker.features(x, p.s, p.grid, p.spec, order, dtype)
-        g = torch.empty(x.shape[0], x.shape[1] * p.coef.shape[1], dtype=dtype)
-        maker.slopes(x, g, p.grid, p.spec, order, dtype)
-    print(json.dumps(rows))
+    for p in problems(args.all):
+        dtype = p.coef.dtype
+        case = f"{dtype} {list(p.coef.shape[:2])} {p.spec} order={p.order} weighted={p.s is not None}"
+        maker.features(p.x, p.s, p.grid, p.spec, p.order, dtype)
+        g = torch.empty(p.x.shape[0], p.x.shape[1] * p.coef.shape[1], dtype=dtype)
+        maker.slopes(p.x, g, p.grid, p.spec, p.order, dtype)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Launches of the elementwise kernels: the operators of features.py, with the fields of a Spec as separate arguments."""
+"""Launches of the elementwise kernels: the operators of features.py."""
 
 import functools
 from math import gcd
@@ -15,6 +15,7 @@ from . import launch, plan
 from .kernels import features as kernels
 from .kernels.base import MAX_ORDER
 from .kernels.family import Shape
+from .knots import knots_of
 
 THREADS = 128  # of a program, each with one element of x
 VECTOR = 16  # bytes that a thread stores at once
@@ -29,14 +30,14 @@ def features(
     phi = x.new_empty(rows, inputs * functions, dtype=dtype)
     if phi.numel() == 0:
         return phi
+    spec = Spec(degree, base, outside, uniform, family)
+    knots = knots_of(grid, spec, dense.accumulator(dtype))
     vector = gcd(functions, VECTOR // dtype.itemsize)
-    constants = {
-        **_constants(Spec(degree, base, outside, uniform, family), order, grid, dtype, x, s, phi), "VECTOR": vector,
-    }  # fmt: skip
     args = (
-        x, s, grid, phi, rows, inputs, functions // vector, *x.stride(), *((0, 0) if s is None else s.stride()),
-        grid.stride(0),
+        x, s, knots, phi, rows, inputs, functions // vector, *x.stride(), *((0, 0) if s is None else s.stride()),
+        knots.stride(0),
     )  # fmt: skip
+    constants = {**_constants(spec, order, grid, dtype, x, s, phi), "VECTOR": vector}
     _launch(kernels.features, x, args, constants)
     return phi
 
@@ -48,10 +49,11 @@ def slopes(
     out = x.new_empty(x.shape, dtype=dense.accumulator(dtype))
     if out.numel() == 0:
         return out
+    spec = Spec(degree, base, outside, uniform, family)
+    knots = knots_of(grid, spec, out.dtype)
     g = g.contiguous()
-    constants = _constants(Spec(degree, base, outside, uniform, family), order, grid, dtype, x, g)
-    args = (x, g, grid, out, *x.shape, grid.shape[1] - degree - 1, *x.stride(), grid.stride(0))
-    _launch(kernels.slopes, x, args, constants)
+    args = (x, g, knots, out, *x.shape, grid.shape[1] - degree - 1, *x.stride(), knots.stride(0))
+    _launch(kernels.slopes, x, args, _constants(spec, order, grid, dtype, x, g))
     return out
 
 

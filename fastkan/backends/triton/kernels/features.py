@@ -2,8 +2,8 @@
 
     phi[n, i F + f] = s[n,i] B_f(x[n,i])        slopes[n,i] = sum_f g[n, i F + f] B_f(x[n,i])
 
-No products, shared memory, barriers or atomics. A thread has one element of x. In `features` it computes what depends on
-x alone once, and stores VECTOR neighbouring functions together, the last dimension of a tile; F = GROUPS VECTOR.
+No products, shared memory, barriers or atomics. A thread has one element of x. In `features` it computes what depends
+on x alone once, and stores VECTOR neighbouring functions together, the last dimension of a tile; F = GROUPS VECTOR.
 """
 
 import triton
@@ -13,7 +13,7 @@ from .tile import block, load, store
 
 
 @triton.jit(do_not_specialize=["N"])
-def features(x_data, s_data, grid, phi, N, I, GROUPS, x_n, x_i, s_n, s_i, grid_i, FAMILY: tl.constexpr,
+def features(x_data, s_data, knots, phi, N, I, GROUPS, x_n, x_i, s_n, s_i, knots_i, FAMILY: tl.constexpr,
              SPEC: tl.constexpr, ORDER: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr,
              VECTOR: tl.constexpr, BN: tl.constexpr, BI: tl.constexpr):  # fmt: skip
     F = GROUPS * VECTOR
@@ -22,7 +22,7 @@ def features(x_data, s_data, grid, phi, N, I, GROUPS, x_n, x_i, s_n, s_i, grid_i
     i = block(tl.program_id(0) % columns * BI, BI, INDEX)[None, :, None]
     live = (n < N) & (i < I)
     x = tl.load(x_data + n * x_n + i * x_i, live, 0.0).to(COORDINATE)
-    state = FAMILY.prepare(x, grid + tl.minimum(i, I - 1) * grid_i, F, ORDER, SPEC)
+    state = FAMILY.prepare(x, knots + tl.minimum(i, I - 1) * knots_i, F, ORDER, SPEC)
     if s_data is not None:
         s = tl.load(s_data + n * s_n + i * s_i, live, 0.0).to(COORDINATE)
     at = phi + n * I * F + i * F
@@ -36,7 +36,7 @@ def features(x_data, s_data, grid, phi, N, I, GROUPS, x_n, x_i, s_n, s_i, grid_i
 
 
 @triton.jit(do_not_specialize=["N"])
-def slopes(x_data, g, grid, out, N, I, F, x_n, x_i, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr,
+def slopes(x_data, g, knots, out, N, I, F, x_n, x_i, knots_i, FAMILY: tl.constexpr, SPEC: tl.constexpr,
            ORDER: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr, BN: tl.constexpr,
            BI: tl.constexpr):  # fmt: skip
     columns = tl.cdiv(I, BI)
@@ -45,7 +45,7 @@ def slopes(x_data, g, grid, out, N, I, F, x_n, x_i, grid_i, FAMILY: tl.constexpr
     live = (n < N)[:, None] & (i < I)[None, :]
     x = load(x_data, n, i, x_n, x_i, N, I).to(COORDINATE)
     at = g + n[:, None] * I * F + (i * F)[None, :]
-    knots = grid + tl.minimum(i, I - 1)[None, :] * grid_i
+    knots += tl.minimum(i, I - 1)[None, :] * knots_i
     total = tl.zeros([BN, BI], COORDINATE)
     if FAMILY.window is not None:
         state = FAMILY.window(x, knots, F, ORDER, SPEC)
