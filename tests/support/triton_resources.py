@@ -1,4 +1,4 @@
-"""What the kernels of triton:features use of a GPU, which need not be here, by the compiler's word and the machine code.
+"""What the kernels of triton:features use of a GPU that need not be here, by the compiler and the machine code.
 
     python -m support.triton_resources [--all] TARGET
 
