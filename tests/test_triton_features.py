@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from fastkan import reference
+from fastkan import ops, reference
 from fastkan.backends import dense
 from fastkan.basis.bspline import OUTSIDE
+from fastkan.spec import Spec
 from fastkan.testing import CONTRACTIONS, Problem, assert_matches_reference, call
 from support.families import OUTSIDE_OF, drawn
-from support.graphs import Graphs, forward_and_backward
+from support.graphs import Graphs
 from support.problems import BF16, DOUBLE, EMPTY, FACTORS, SINGLE, empty_problems, label, on_knots, problem_of
 from support.strides import QUICK, problems
 from support.tiers import long, tiers
@@ -160,3 +161,35 @@ def test_kernels_compile_for_every_gpu(arguments):
         assert k["registers"] <= 128 and k["instructions"] > 50, k
         assert k["float64"] == 0 or "torch.float64" in k["case"], k
     assert "--all" not in arguments or any(k["float64"] for k in kernels)  # what is counted is found where it is
+
+
+@pytest.mark.parametrize(
+    "rows, width, functions, dtype, expected",
+    [
+        (4096, 1024, 8, BF16, True), (4096, 1024, 8, SINGLE, False), (4096, 1024, 8, DOUBLE, False),
+        (256, 64, 8, BF16, False), (4096, 1024, 203, BF16, False), (4096, 16, 8, BF16, False),
+    ],
+)  # fmt: skip
+def test_the_estimate(interpreted, monkeypatch, rows, width, functions, dtype, expected):
+    """Features apart where tensor cores would starve: in 16 bits or tf32, for products that are large and wide."""
+    from fastkan.backends import triton
+    from fastkan.backends.triton import estimate
+
+    spec = Spec.of(3, "silu", "zero", True)
+    x, weight = (
+        torch.empty(*shape, dtype=dtype, device="meta") for shape in ((rows, width), (width, functions, width))
+    )
+    grid = torch.empty(width, functions + 4, device="meta")
+    assert estimate.apart(x, weight, spec, functions, width) == expected
+    monkeypatch.setattr(ops, "allows_tf32", lambda: True)
+    large = (rows, width, functions) == (4096, 1024, 8)
+    assert estimate.apart(x, weight, spec, functions, width) == (large and dtype != DOUBLE)
+    ran = []
+    for contraction, args in {
+        "kan_out": (x, None, weight, None, None), "kan_in": (x, x, weight, None), "kan_coef": (x, None, x),
+        "kan_backward": (x, None, x, weight, None),
+    }.items():  # fmt: skip
+        for algorithm in (triton.features, triton.fused):
+            monkeypatch.setattr(algorithm, contraction, lambda *_, ran=ran, name=algorithm: ran.append(name))
+        getattr(triton, contraction)(*args, grid, spec, 0, *[False] * (contraction == "kan_coef"))
+    assert ran == [triton.features if large and dtype != DOUBLE else triton.fused] * 4
