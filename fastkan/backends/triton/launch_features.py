@@ -11,7 +11,7 @@ from triton.runtime import driver
 
 from ...spec import FAMILIES, Spec
 from .. import dense
-from . import launch, plan
+from . import direct, launch, plan
 from .kernels import features as kernels
 from .kernels.base import MAX_ORDER
 from .kernels.family import Shape
@@ -32,13 +32,11 @@ def features(
         return phi
     spec = Spec(degree, base, outside, uniform, family)
     knots = knots_of(grid, spec, dense.accumulator(dtype))
+    index = launch.index_type(x, phi) if s is None else launch.index_type(x, s, phi)
     vector = gcd(functions, VECTOR // dtype.itemsize)
-    args = (
-        x, s, knots, phi, rows, inputs, functions // vector, *x.stride(), *((0, 0) if s is None else s.stride()),
-        knots.stride(0),
-    )  # fmt: skip
-    constants = {**_constants(spec, order, grid, dtype, x, s, phi), "VECTOR": vector}
-    _launch(kernels.features, x, args, constants)
+    kind = _kind(kernels.features, spec, order, functions, inputs, dtype == torch.float64, index, vector)
+    numbers = (rows, inputs, functions // vector, *x.stride(), *((0, 0) if s is None else s.stride()), knots.stride(0))
+    direct.run(kind, _programs(kind, rows, inputs), (x, s, knots, phi), numbers)
     return phi
 
 
@@ -46,37 +44,38 @@ def slopes(
     x: Tensor, g: Tensor, grid: Tensor, degree: int, base: int, outside: int, uniform: bool, family: int, order: int,
     dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    out = x.new_empty(x.shape, dtype=dense.accumulator(dtype))
+    rows, inputs = x.shape
+    out = x.new_empty(rows, inputs, dtype=dense.accumulator(dtype))
     if out.numel() == 0:
         return out
-    spec = Spec(degree, base, outside, uniform, family)
+    functions = grid.shape[1] - degree - 1
+    spec, g = Spec(degree, base, outside, uniform, family), g.contiguous()
     knots = knots_of(grid, spec, out.dtype)
-    g = g.contiguous()
-    args = (x, g, knots, out, *x.shape, grid.shape[1] - degree - 1, *x.stride(), knots.stride(0))
-    _launch(kernels.slopes, x, args, _constants(spec, order, grid, dtype, x, g))
+    kind = _kind(kernels.slopes, spec, order, functions, inputs, dtype == torch.float64, launch.index_type(x, g))
+    numbers = (rows, inputs, functions, *x.stride(), knots.stride(0))
+    direct.run(kind, _programs(kind, rows, inputs), (x, g, knots, out), numbers)
     return out
 
 
-def _constants(spec: Spec, order: int, grid: Tensor, dtype: torch.dtype, *tensors: Tensor | None) -> dict:
+@functools.lru_cache(1024)
+def _kind(
+    kernel, spec: Spec, order: int, functions: int, inputs: int, double: bool, index: tl.dtype, vector: int = 0
+) -> direct.Kind:
     if not 0 <= order <= MAX_ORDER:
         raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
-    search = 0 if spec.uniform else (grid.shape[1] - 1).bit_length()
-    return {
+    columns = min(THREADS, triton.next_power_of_2(inputs))
+    search = 0 if spec.uniform else (functions + spec.degree).bit_length()
+    constants = {
         "FAMILY": launch._FAMILIES[FAMILIES[spec.family]],
         "SPEC": Shape(spec.degree, spec.outside, spec.uniform, search),
-        "ORDER": order,
-        "INDEX": launch.index_type(*(t for t in tensors if t is not None)),
-        "COORDINATE": tl.float64 if dtype == torch.float64 else tl.float32,
-    }
+        "ORDER": order, "INDEX": index, "COORDINATE": tl.float64 if double else tl.float32,
+        **({"VECTOR": vector} if vector else {}), "BN": THREADS // columns, "BI": columns,
+    }  # fmt: skip
+    return direct.Kind(kernel, constants, {} if direct.INTERPRETED else {"num_warps": _warps()})
 
 
-def _launch(kernel, x: Tensor, args: tuple, constants: dict) -> None:
-    rows, inputs = x.shape
-    BI = min(THREADS, triton.next_power_of_2(inputs))
-    BN = THREADS // BI
-    programs = plan.cdiv(rows, BN) * plan.cdiv(inputs, BI)
-    options = {} if launch.INTERPRETED else {"num_warps": _warps()}
-    launch._run(kernel, lambda _: programs, x.device, args, {**constants, "BN": BN, "BI": BI}, options)
+def _programs(kind: direct.Kind, rows: int, inputs: int) -> int:
+    return plan.cdiv(rows, kind.constants["BN"]) * plan.cdiv(inputs, kind.constants["BI"])
 
 
 @functools.cache
