@@ -20,6 +20,7 @@ least normal number may be 0.
 
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -162,18 +163,39 @@ def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...
     return (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
 
 
-def assert_matches_reference(backend: ModuleType, contraction: str, p: Problem) -> None:
-    """AssertionError if the backend's results differ from the reference's by more than arithmetic explains."""
-    exact = p.to(torch.float64)
-    results, same = call(backend, contraction, p), call(reference, contraction, p)
+class Expected(NamedTuple):
+    """A result of the reference in the operands' dtype, the truth, and how far from it a result may be."""
+
+    result: Tensor
+    truth: Tensor
+    allowed: Tensor
+
+
+def expected(contraction: str, p: Problem) -> list[Expected]:
+    """What a backend's results are compared with, on p's device."""
+    exact, same = p.to(torch.float64), call(reference, contraction, p)
     truth = call(reference, contraction, exact)
     bands = absolute_errors(contraction, p, truth)
-    assert len(results) == len(same), f"{contraction}: {len(results)} results, expected {len(same)}"
-    for k, (got, ours, true, band) in enumerate(zip(results, same, truth, bands, strict=True)):
+    return [
+        Expected(ours, true, 2 * (ours.double() - true).abs() + band)
+        for ours, true, band in zip(same, truth, bands, strict=True)
+    ]
+
+
+def assert_matches_reference(backend: ModuleType, contraction: str, p: Problem) -> None:
+    """AssertionError if the backend's results differ from the reference's by more than arithmetic explains."""
+    assert_expected(contraction, call(backend, contraction, p), expected(contraction, p))
+
+
+def assert_expected(contraction: str, results: tuple[Tensor, ...], of: list[Expected]) -> None:
+    """As assert_matches_reference; a NaN must be where the truth has one, and nowhere else."""
+    assert len(results) == len(of), f"{contraction}: {len(results)} results, expected {len(of)}"
+    for k, (got, (ours, true, allowed)) in enumerate(zip(results, of, strict=True)):
         where = f"{contraction}, result {k}"
         assert got.dtype == ours.dtype, f"{where}: dtype {got.dtype}, expected {ours.dtype}"
         assert got.shape == ours.shape, f"{where}: shape {list(got.shape)}, expected {list(ours.shape)}"
-        assert_within(got.double(), true, 2 * (ours.double() - true).abs() + band, where)
+        got, both = got.to(true.device, torch.float64), true.isnan() & got.to(true.device).isnan()
+        assert_within(*(t.masked_fill(both, 0.0) for t in (got, true, allowed)), where)
 
 
 def assert_within(result: Tensor, truth: Tensor, allowed: Tensor, where: str = "result") -> None:
