@@ -84,6 +84,8 @@ def _algorithm(name: str) -> Any:
 def _stack_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
     if device_type not in UNPROVEN_TYPES:
         return f"a choice of its own on GPUs alone, not on device {device_type!r}"
+    if family or len({*dtypes}) > 1 or dtypes[0] not in (torch.float32, torch.float64):
+        return "stacks are of B-splines in float32 or float64"
     return BACKENDS["native"].missing(device_type, dtypes, family)
 
 
@@ -122,8 +124,9 @@ def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: 
     functions = BACKENDS.get(name) or ALGORITHMS.get(name)
     if functions is None:
         return f"this version has no {name}"
-    backend = BACKENDS[name.partition(":")[0]]
-    return getattr(functions, "missing", backend.missing)(device_type, dtypes, 0 if spec is None else spec.family)
+    if not hasattr(functions, "missing"):
+        functions = BACKENDS[name.partition(":")[0]]
+    return functions.missing(device_type, dtypes, 0 if spec is None else spec.family)
 
 
 # Choice

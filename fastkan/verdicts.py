@@ -68,7 +68,7 @@ _read: dict[torch.device, Verdicts] = {}
 
 
 def known(device: torch.device, may_prove: bool = True) -> Verdicts:
-    """The verdicts for a device as this process first read them; none for ever if that was in the capture of a graph."""
+    """The verdicts for a device as this process first reads them; none for good if a graph is being captured then."""
     if device not in _read:
         if device.type == "cuda" and (not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing()):
             _read[device] = {}

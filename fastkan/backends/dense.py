@@ -3,10 +3,9 @@
 Same six functions as fastkan/reference.py. Coordinates in float32 (float64 where an operand is), origin as a sum of two.
 """
 import torch
-
+from torch import Tensor
 from .. import reference
-from ..basis.base import BASES
-from ..basis.base import base_feature as _base_feature
+from ..basis.base import BASES, base_feature as _base_feature
 from ..basis.bspline import OUTSIDE
 from ..spec import FAMILIES
 
