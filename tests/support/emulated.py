@@ -5,7 +5,7 @@ Modules that import this one are skipped unless the library is built (by `make t
 
 import zlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -24,9 +24,15 @@ torch.library.define(f"{NAMESPACE}::cuda_serves", "(int device) -> bool")
 torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")
 torch.ops.load_library(str(LIBRARY))
 
+
+def contractions(form: str) -> SimpleNamespace:
+    functions = dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE, form), strict=True))
+    return SimpleNamespace(**functions, missing=lambda device_type, dtypes, family=0: None)
+
+
 BACKEND = ModuleType("emulated")
-vars(BACKEND).update(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE), strict=True))
-BACKEND.missing = lambda device_type, dtypes, family=0: None
+vars(BACKEND).update(vars(contractions("")))
+BACKEND.gather = contractions(ops.GATHER)
 
 # Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
 PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
