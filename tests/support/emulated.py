@@ -25,23 +25,32 @@ torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")
 torch.ops.load_library(str(LIBRARY))
 
 
+def algorithm() -> str:
+    """The algorithm of the last contraction."""
+    return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
+
+
 def contractions(form: str) -> SimpleNamespace:
     functions = dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE, form), strict=True))
     return SimpleNamespace(**functions, missing=lambda device_type, dtypes, family=0: None)
 
 
+def by_precision(exact, rounding):
+    """The contraction with tf32 products where torch allows them."""
+    return lambda *args: (rounding if ops.allows_tf32() else exact)(*args)
+
+
 BACKEND = ModuleType("emulated")
 vars(BACKEND).update(vars(contractions("")))
+for name in ops.CONTRACTIONS[:4]:
+    setattr(BACKEND, name, by_precision(getattr(BACKEND, name), getattr(contractions(ops.TF32), name)))
 BACKEND.gather = contractions(ops.GATHER)
+BACKEND.stack_out, BACKEND.stack_backward = (getattr(getattr(torch.ops, NAMESPACE), name) for name in ops.STACK_SCHEMAS)
+BACKEND.cuda_algorithm = algorithm
 
 # Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
 PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
 FEW, MANY = 1, 132
-
-
-def algorithm() -> str:
-    """The algorithm of the last contraction."""
-    return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
 
 
 @pytest.fixture(autouse=True)
