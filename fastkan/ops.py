@@ -122,10 +122,11 @@ def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents
 
 
 FAKES |= {"stack_out": _stack_out, "stack_backward": _stack_backward}
+FAKES |= {name: FAKES[name.rpartition("_")[0]] for name in GPU_SCHEMAS}
 
 for _name, _schema in (STACK_SCHEMAS | GPU_SCHEMAS).items():
     torch.library.define(f"fastkan::{_name}", _schema)
-    torch.library.register_fake(f"fastkan::{_name}", FAKES[_name.removesuffix(TF32).removesuffix(GATHER)])
+    torch.library.register_fake(f"fastkan::{_name}", FAKES[_name])
 
 for _namespace in NAMESPACES:
     for _name in CONTRACTIONS:

@@ -20,6 +20,7 @@ if not LIBRARY.exists():
 NAMESPACE = "fastkan_emulated"
 for name, schema in (ops.SCHEMAS | ops.STACK_SCHEMAS | ops.GPU_SCHEMAS).items():
     torch.library.define(f"{NAMESPACE}::{name}", schema)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", ops.FAKES[name])
 torch.library.define(f"{NAMESPACE}::cuda_serves", "(int device) -> bool")
 torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")
 torch.ops.load_library(str(LIBRARY))
