@@ -120,7 +120,10 @@ at::Tensor on_host(const at::Tensor& t) {
 }
 
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
-  if (to.is_cpu()) wait();
+  if (to.is_cpu()) {
+    wait();
+    if (to.scalar_type() != from.scalar_type()) refuse_double(to.scalar_type());  // converts before it copies, as MPS does
+  }
   on_host(to).copy_(on_host(from));
   return to;
 }
