@@ -20,23 +20,25 @@ MODULES = sorted(
 # unit -> the units it may import:
 # science -> network -> nn -> functional -> {select, autograd} -> {ops, backends}; reference -> basis.
 ALLOWED = {
-    "basis": set(),
+    "devices": set(),
+    "basis": {"devices"},
     "spec": {"basis"},
     "transforms": set(),
     "arguments": set(),
     "ops": {"spec"},
-    "reference": {"basis", "spec", "transforms"},
+    "reference": {"basis", "devices", "spec", "transforms"},
     "backends": {"ops", "spec", "basis"},
     "select": {"backends", "reference", "ops", "spec", "transforms"},
     "autograd": {"select", "reference", "spec", "ops", "transforms"},
     "stack": {"autograd", "reference", "select", "spec", "ops", "transforms"},
     "snapshot": {"transforms"},
-    "functional": {"snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
-    "nn": {"arguments", "transforms", "snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
-    "network": {"arguments", "snapshot", "nn", "functional", "stack", "spec", "basis", "select", "transforms"},
+    "functional": {"devices", "snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
+    "nn": {"arguments", "devices", "transforms", "snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
+    "network": {"arguments", "devices", "snapshot", "nn", "functional", "stack", "spec", "basis", "select", "transforms"},
     "science": {"arguments", "nn", "network"},
     "tabular": {"network"},
     "compat": {
+        "devices",
         "arguments",
         "transforms",
         "snapshot",
@@ -52,7 +54,7 @@ ALLOWED = {
     "testing": {"reference", "spec", "basis"},
     "flops": {"ops", "spec"},
     "sharding": {"nn", "ops", "reference", "spec"},
-    "averaging": {"nn"},
+    "averaging": {"devices", "nn"},
     "measure": {"__init__", "testing", "functional", "nn", "basis", "select", "spec"},
 }
 # Inside network: room -> the rooms it may import. No room imports one that imports it, directly or not.
