@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..basis.base import BASES, base_feature
-from ..basis.bspline import num_functions
+from ..basis.bspline import OUTSIDE, bspline_features, num_functions
 from ..basis.chebyshev import chebyshev_features
 from ..basis.rbf import rbf_features
-from ..basis.window import Window, closed_features, is_closed
+from ..basis.window import Window, closed_features, is_closed, known
 from ..reference import total
 from ..spec import FAMILIES, Spec
 from ..transforms import is_traced
@@ -23,6 +23,9 @@ Maybe = Tensor | None
 
 # Features of a block of rows: on a CPU, per thread, as many as its cache holds.
 BLOCK, CPU_BLOCK = 1 << 24, 1 << 19
+
+# The most functions for which a trace, whose elementwise operators fuse, evaluates all of them.
+RECURSION_TO = 32
 
 
 class Maker:
@@ -59,14 +62,20 @@ class Maker:
 
 
 def _is_windowed(grid: Tensor, spec: Spec, order: int) -> bool:
-    return FAMILIES[spec.family] == "bspline" and not is_closed(spec, order, num_functions(grid, spec.degree))
+    """Whether to evaluate the K + 1 functions around x, not all functions."""
+    functions = num_functions(grid, spec.degree)
+    if FAMILIES[spec.family] != "bspline" or is_closed(spec, order, functions):
+        return False
+    return functions > RECURSION_TO or not is_traced()
 
 
 def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
     family = FAMILIES[spec.family]
-    if family == "bspline":
+    if family != "bspline":
+        return (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order)
+    if is_closed(spec, order, num_functions(grid, spec.degree)):
         return closed_features(x, grid, spec, order)
-    return (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order)
+    return bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order)
 
 
 def _scattered(window: Window, s: Maybe, order: int, dtype: torch.dtype) -> Tensor:
@@ -102,6 +111,7 @@ class Dense:
         self, x: Tensor, s: Maybe, coef: Tensor, base_weight: Maybe, bias: Maybe, grid: Tensor, spec: Spec, order: int
     ) -> Tensor:
         """As reference.kan_out."""
+        spec = known(spec, grid)
         dtype = _operand(x, coef, s, order)
         weight = _matrix(coef).to(dtype)
         blocks: list[Tensor] = []
@@ -118,6 +128,7 @@ class Dense:
         self, x: Tensor, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
     ) -> Tensor:
         """As reference.kan_in."""
+        spec = known(spec, grid)
         dtype = _operand(x, coef)
         weight = _matrix(coef).to(dtype).T
         blocks: list[Tensor] = []
@@ -131,6 +142,7 @@ class Dense:
         self, x: Tensor, s: Maybe, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool
     ) -> tuple[Tensor, Maybe]:
         """As reference.kan_coef."""
+        spec = known(spec, grid)
         dtype = _operand(x, u, s, order)
         functions = num_functions(grid, spec.degree)
         grad_coef = grad_base = None
@@ -148,6 +160,7 @@ class Dense:
         self, x: Tensor, s: Maybe, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
     ) -> tuple[Tensor, Tensor, Maybe]:
         """As reference.kan_backward."""
+        spec = known(spec, grid)
         dtype, dtype_in = _operand(x, coef, s, order), _operand(x, coef)
         weight = _matrix(coef).to(dtype_in).T
         blocks: list[Tensor] = []
@@ -167,6 +180,7 @@ class Dense:
 
     def edge_moments(self, x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec) -> Tensor:
         """As reference.edge_moments."""
+        spec = known(spec, grid)
         dtype = accumulator(x.dtype, coef.dtype)
         blocks: list[tuple[int, Tensor, Tensor, Tensor]] = []
         for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
@@ -184,6 +198,7 @@ class Dense:
         with_x: bool,
     ) -> tuple[Maybe, Tensor, Maybe]:  # fmt: skip
         """As reference.edge_backward."""
+        spec = known(spec, grid)
         dtype = accumulator(x.dtype, coef.dtype)
         blocks: list[Tensor] = []
         grad_coef = grad_base = None

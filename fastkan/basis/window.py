@@ -9,17 +9,23 @@ import math
 import torch
 from torch import Tensor
 
+from ..snapshot import readable
 from ..spec import MAX_DEGREE, Spec
 from ..transforms import by_jit, is_traced
-from .bspline import OUTSIDE
+from .bspline import OUTSIDE, off_uniform
 
 # A coordinate at which all functions are zero.
 FAR = -1e6
 
 
-def is_uniform(spec: Spec) -> bool:
-    """Whether the knots are equidistant for certain: a trace may get other knots later."""
-    return spec.uniform and not by_jit()
+def known(spec: Spec, grid: Tensor) -> Spec:
+    """`spec` with what is certain about the knots: a trace may get others later, and on a CPU they may be read."""
+    if by_jit():
+        return spec._replace(uniform=False)
+    if spec.uniform or not grid.is_cpu or not readable(grid):
+        return spec
+    row = grid[:1] if grid.stride(0) == 0 else grid
+    return spec._replace(uniform=bool((off_uniform(row) <= 8 * torch.finfo(grid.dtype).eps).all()))
 
 
 def coordinate(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +120,7 @@ class Window:
     def __init__(self, x: Tensor, grid: Tensor, spec: Spec):
         degree, last = spec.degree, grid.shape[1] - 1
         self.degree, self.functions, self.outside = degree, last - degree, OUTSIDE[spec.outside]
-        if is_uniform(spec):
+        if spec.uniform:
             self.knots, (z, self.scale) = None, coordinate(x, grid)
             low, high, inside = degree, self.functions, (z >= 0) & (z < last)
         else:
@@ -178,7 +184,7 @@ CLOSED_TO = 24
 def is_closed(spec: Spec, order: int, functions: int) -> bool:
     """Whether `closed_features` serves: it has the continuous derivatives on equidistant knots."""
     highest = max(order, 1) if OUTSIDE[spec.outside] == "linear" else order
-    return is_uniform(spec) and highest < spec.degree and functions <= CLOSED_TO
+    return spec.uniform and highest < spec.degree and functions <= CLOSED_TO
 
 
 def closed_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
