@@ -4,8 +4,8 @@
     phi_d[i,o] = base_weight[i,o] b^(d) + sum_f coef[i,f,o] B^(d)_{i,f}
 
 Each function below is a partial derivative of T_d. Features are evaluated in float64 (float32 on a device without it)
-and contracted in the wider of float32 and the operands' dtype. Every function is differentiable by ordinary autograd: the fused derivatives are tested
-against these.
+and contracted in the wider of float32 and the operands' dtype. Every function is differentiable by ordinary autograd:
+the fused derivatives are tested against these.
 """
 
 import functools

@@ -55,7 +55,7 @@ class Module(nn.Module):
         return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
 
     def unrounded(self, name: str) -> Tensor:
-        """An exact buffer in float64, on the host where its device has none; without rounding where it can be undone."""
+        """An exact buffer in float64, on the host where its device has none; rounding is undone where it can be."""
         return exact(self._buffers[name])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
