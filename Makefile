@@ -28,9 +28,9 @@ docs: .venv/docs
 bench: build .venv/requirements
 	$(BIN)/python -m bench $(WHAT)
 
-# On a machine with a GPU, by its own Python and torch; nothing is installed or fetched.
+# On a machine with a GPU, by its own Python and torch; nothing is installed or fetched. PARTS="build risky": see gpu.sh.
 gpu:
-	PYTHON=$(PYTHON) bench/gpu.sh $(OUT)
+	@PYTHON=$(PYTHON) PARTS="$(PARTS)" bench/gpu.sh $(OUT)
 
 lint: .venv/requirements
 	$(BIN)/ruff check
