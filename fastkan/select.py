@@ -154,7 +154,9 @@ def choose_stack(
 ) -> str | None:
     """The implementation that runs layers of these Specs as one fused call; None if one by one is the choice."""
     if device.type in UNPROVEN_TYPES and backend is None and _requested[0] is None:
-        proven = all(_proven(device, dtypes, (*s,), torch.compiler.is_compiling(), True) == "native:stack" for s in specs)
+        proven = all(
+            _proven(device, dtypes, (*s,), torch.compiler.is_compiling(), True) == "native:stack" for s in specs
+        )
         return "native:stack" if proven else None
     chosen = choose(backend, device, dtypes, specs[0])
     return chosen if chosen in ("native", "native:stack") else None

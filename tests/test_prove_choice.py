@@ -257,7 +257,9 @@ def test_the_mode_is_validated(gpu):
 
 def test_functional_asks_for_the_layers_own_kind(monkeypatch):
     asked = []
-    monkeypatch.setattr(select, "_proven", lambda device, dtypes, spec, *rest: asked.append((dtypes, Spec(*spec))) or "dense")
+    monkeypatch.setattr(
+        select, "_proven", lambda device, dtypes, spec, *rest: asked.append((dtypes, Spec(*spec))) or "dense"
+    )
     monkeypatch.setattr(select, "UNPROVEN_TYPES", ("cpu",))
     p = Problem.random(4, 3, 2, 5, 2, outside="clamp", dtype=torch.bfloat16, x_dtype=torch.float32)
     kan_linear(p.x, p.coef, p.grid, degree=2, outside="clamp")
