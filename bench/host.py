@@ -19,11 +19,9 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from support.triton_driver import Driver  # noqa: E402
-
 from fastkan import KANLinear  # noqa: E402
-from fastkan.backends import triton  # noqa: E402
 from fastkan.measure.provenance import write_csv  # noqa: E402
+from support.triton_driver import Driver  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "ahead"
 ROWS, WIDTH = 8, 16

@@ -154,7 +154,9 @@ def choose_stack(
 ) -> str | None:
     """The implementation that runs layers of these Specs as one fused call; None if one by one is the choice."""
     if device.type in UNPROVEN_TYPES and backend is None and _requested[0] is None:
-        proven = all(_proven(device, dtypes, s, torch.compiler.is_compiling(), True) == "native:stack" for s in specs)
+        proven = all(
+            _proven(device, dtypes, (*s,), torch.compiler.is_compiling(), True) == "native:stack" for s in specs
+        )
         return "native:stack" if proven else None
     chosen = choose(backend, device, dtypes, specs[0])
     return chosen if chosen in ("native", "native:stack") else None
@@ -164,7 +166,7 @@ def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec
     if by_jit() or (torch.compiler.is_exporting() and _to_onnx()):
         return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
     if device.type in UNPROVEN_TYPES:
-        name = _proven(device, dtypes, spec, torch.compiler.is_compiling())
+        name = _proven(device, dtypes, (*spec,), torch.compiler.is_compiling())
         return name if name == "dense" else name + _THEN_DENSE
     for name in PREFERENCE.get(device.type, _OTHER_DEVICE)[0]:
         if missing(name, device.type, dtypes, spec) is None:
@@ -178,12 +180,16 @@ _warned = False
 
 
 def _proven(
-    device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec, compiling: bool, stack: bool = False
+    device: torch.device, dtypes: tuple[torch.dtype, ...], fields: tuple[int, ...], compiling: bool, stack: bool = False
 ) -> str:
-    """The fastest implementation whose verdict for such calls is "right and faster"; else dense."""
-    key = device, dtypes, spec, stack, dtypes[-1] == torch.float32 and ops.allows_tf32()
+    """The fastest implementation whose verdict for such calls is "right and faster"; else dense.
+
+    `fields` is a Spec, as a tuple: torch.compile can hand over those.
+    """
+    key = device, dtypes, fields, stack, dtypes[-1] == torch.float32 and ops.allows_tf32()
     name = _choices.get(key)
     if name is None:
+        spec = Spec(*fields)
         of_kind = verdicts_of(device, dtypes, spec, not compiling)
         _warn_once(device, dtypes, spec, of_kind)
         speeds = {

@@ -8,6 +8,8 @@ to Splines, chapters IX and X.
 import torch
 from torch import Tensor
 
+from ..devices import widest
+
 OUTSIDE = ("zero", "linear", "clamp")
 
 
@@ -19,10 +21,16 @@ def num_functions(grid: Tensor, degree: int) -> int:
 def uniform_knots(
     low: float | Tensor, high: float | Tensor, grid_size: int, degree: int, *, device: torch.device | str | None = None
 ) -> Tensor:
-    """G + 2K + 1 equidistant knots, G intervals on [low, high]; low and high are numbers or tensors [...]."""
-    low = torch.as_tensor(low, dtype=torch.float64, device=device)[..., None]
-    high = torch.as_tensor(high, dtype=torch.float64, device=device)[..., None]
-    steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64, device=low.device)
+    """G + 2K + 1 equidistant knots, G intervals on [low, high]; low and high are numbers or tensors [...].
+
+    In float64, or float32 on a device without it.
+    """
+    if device is None:
+        device = low.device if isinstance(low, Tensor) else torch.get_default_device()
+    dtype = widest(torch.device(device))
+    low = torch.as_tensor(low, dtype=dtype, device=device)[..., None]
+    high = torch.as_tensor(high, dtype=dtype, device=device)[..., None]
+    steps = torch.arange(-degree, grid_size + degree + 1, dtype=dtype, device=low.device)
     return low + (high - low) * (steps / grid_size)
 
 

@@ -21,6 +21,7 @@ from . import accelerator, checks
 from .accelerator import Host
 from .parent import READY
 
+
 def parity(name: str, kind: Kind, host: Host) -> Verdict:
     """FASTER stands for right so far."""
     checks.parity(name, kind, host)

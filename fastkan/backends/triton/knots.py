@@ -17,7 +17,7 @@ _made: dict[tuple[object, ...], tuple[StorageWeakRef, int, Tensor]] = {}
 
 
 def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
-    """What the kernels read of grid [I, M], contiguous, in dtype: all knots [I, M], or of uniform ones origin and scale.
+    """What kernels read of grid [I, M], contiguous, in dtype: all knots [I, M]; of uniform ones, origin and scale.
 
     Those are [I, 3]: the first knot as a sum of two numbers, to avoid its rounding error, and the inverse of the unit
     of the coordinate, which is the distance of two knots, and half of the grid for Chebyshev polynomials.

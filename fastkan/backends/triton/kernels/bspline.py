@@ -20,7 +20,7 @@ _D = tl.constexpr(0.8735804647362989)
 
 
 @triton.constexpr_function
-def _is_closed(order, degree, uniform):
+def is_closed(order, degree, uniform):
     """Whether to evaluate in closed form: uniform cubics, at orders at which they are continuous."""
     return uniform and degree == 3 and order < 3
 
@@ -29,7 +29,7 @@ def _is_closed(order, degree, uniform):
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """The state for `feature` at that derivative order. x: in the coordinate's type; knots: pointers to the row of
     knots_of for each element."""
-    if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
+    if is_closed(ORDER, SPEC.degree, SPEC.uniform):
         z, inv_h = coordinate(x, knots)
         if SPEC.outside == _ZERO:
             return z, inv_h
@@ -49,7 +49,7 @@ def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
 @triton.jit
 def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """d^ORDER/dx^ORDER of function f. The caller writes the NaN of a NaN x to the first degree + 1 functions."""
-    if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
+    if is_closed(ORDER, SPEC.degree, SPEC.uniform):
         t = state[0] - (f + 2)
         y = _cubic(t, ORDER)
         if SPEC.outside == _LINEAR and ORDER == 0:
