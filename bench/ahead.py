@@ -141,11 +141,11 @@ def launches(case: Case, target: str) -> list[Launch]:
         "edge_backward": lambda: launch.edge_backward(x, u, terms, coef, base_weight, *spec, True),
     }
 
-    def record(kernel, programs, device, args, constants, options) -> None:
-        recorded.append(Launch(kernel, args, constants, options))
+    def record(kind, programs, tensors, numbers) -> None:
+        recorded.append(Launch(kind.kernel, (*tensors, *numbers), kind.constants, kind.options))
 
     with (
-        mock.patch.object(launch, "_run", record),
+        mock.patch.object(launch.direct, "run", record),
         mock.patch.object(plan, "architecture", lambda device: target),
         mock.patch.object(plan, "processors", lambda device: 1 if case.size == "large" else 1 << 30),
         mock.patch.object(plan, "gather", case.algorithm == "gather"),

@@ -61,15 +61,14 @@ def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
     """Launched kernels and their compile-time constants."""
     from fastkan.backends.triton import launch
 
-    seen, original = [], launch._run
+    seen, original = [], launch.direct.run
 
-    def record(kernel, programs, device, args, constants, options):
-        function = getattr(kernel, "base_fn", kernel)
-        function = getattr(function, "fn", function)
-        seen.append((f"{function.__module__.rpartition('.')[2]}.{function.__name__}", constants))
-        original(kernel, programs, device, args, constants, options)
+    def record(kind, *args):
+        function = kind.kernel.fn
+        seen.append((f"{function.__module__.rpartition('.')[2]}.{function.__name__}", kind.constants))
+        original(kind, *args)
 
-    monkeypatch.setattr(launch, "_run", record)
+    monkeypatch.setattr(launch.direct, "run", record)
     return seen
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from support.triton_process import report_of
 
-LAUNCHED = {"triton:features": {"features": 2, "slopes": 1}, "triton:fused": {"matrix": 1, "backward": 1}}
+LAUNCHED = {"triton:features": {"features": 2, "slopes": 1}, "triton:fused": {"matrix": 3}}
 
 
 @pytest.mark.parametrize("backend", LAUNCHED)

@@ -1,5 +1,6 @@
 """Kernels launched without Triton's own search for the compiled one, which takes the host longer than all else."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ _MOST = 4096  # compiled kernels, by all that Triton specialises on
 class Kind:
     """A kernel with the compile-time constants and launch options of one kind of call.
 
-    The kernel's arguments are tensors, then numbers, then constants in the order of this dictionary.
+    The kernel's arguments are tensors, numbers, constants. Constants that it does not have are left out.
     """
 
     kernel: Any
@@ -22,23 +23,27 @@ class Kind:
     options: dict[str, Any]
 
     def __post_init__(self):
+        self.constants = {name: self.constants[name] for name in self.kernel.arg_names if name in self.constants}
         self.last = tuple(self.constants.values())
-        if not INTERPRETED:
-            assert tuple(self.constants) == tuple(self.kernel.arg_names[-len(self.last) :]), "another order"
-            self.options = {"enable_fp_fusion": True, **self.options}
+        assert tuple(self.constants) == tuple(self.kernel.arg_names[-len(self.last) :]), "constants come last"
+        self.options = {} if INTERPRETED else {"enable_fp_fusion": True, **self.options}
 
 
 _compiled: dict[tuple[object, ...], Any] = {}
 
 
 def run(kind: Kind, programs: int, tensors: tuple[Any, ...], numbers: tuple[int, ...]) -> None:
-    """Launch on the current stream of the first tensor's device; tensors may be None, but for the first."""
+    """Launch on the current stream of the device of the first tensor; others may be None."""
     device = tensors[0].device
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         _run(kind, programs, device.index, tensors, numbers)
     else:
-        with torch.cuda.device(device):
+        with on(device):
             _run(kind, programs, device.index, tensors, numbers)
+
+
+def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _run(kind: Kind, programs: int, device: int | None, tensors: tuple, numbers: tuple[int, ...]) -> None:

@@ -5,19 +5,19 @@ current stream of the tensors' device. Nothing here synchronises, or allocates m
 gradients of the coefficients, their partial sums.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton import knobs
 
+from ... import ops
 from ...spec import FAMILIES, Spec
-from . import plan
+from . import direct, plan
 from .kernels import edge_moments as edge_kernels
 from .kernels import kan_coef as coef_kernels
 from .kernels import kan_in as in_kernels
@@ -36,12 +36,12 @@ _TYPES = {
 }  # fmt: skip
 # Autotuning key: arguments, beside dtypes, on which the fastest tiles may depend.
 _TUNED_BY = ("BUCKET", "I", "O", "F", "SPEC", "ORDER", "PRECISION")
-_FAMILIES = {"bspline": BSPLINE, "rbf": RBF, "chebyshev": CHEBYSHEV}
-INTERPRETED = knobs.runtime.interpret
+FAMILY_OF = {"bspline": BSPLINE, "rbf": RBF, "chebyshev": CHEBYSHEV}
 
 
-class Contraction(NamedTuple):
-    """What all kernels of a call have in common."""
+@dataclass(frozen=True, eq=False)  # hashed by identity: made once for all calls of a kind
+class Contraction:
+    """What all kernels of a kind of call have in common."""
 
     family: Family
     shape: Shape
@@ -55,41 +55,24 @@ class Contraction(NamedTuple):
 
     @classmethod
     def of(cls, spec: Spec, order: int, grid: Tensor, s: Tensor | None, *tensors: Tensor | None) -> "Contraction":
-        if not 0 <= order <= MAX_ORDER:
-            raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
         present = [t for t in (s, *tensors) if t is not None]
-        double = any(t.dtype == torch.float64 for t in present)
-        narrow = present[-1].dtype
-        # Derivatives may overflow in float16: they have the magnitude of h^-order.
-        operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
-        family, functions = _FAMILIES[FAMILIES[spec.family]], grid.shape[1] - spec.degree - 1
-        return cls(
-            family=family,
-            shape=Shape(
-                spec.degree, spec.outside, spec.uniform, 0 if spec.uniform else (functions + spec.degree).bit_length()
-            ),
-            base=spec.base,
-            index=index_type(*present),
-            accumulator=torch.float64 if double else torch.float32,
-            operand=operand,
-            precision=plan.precision(operand, plan.architecture(grid.device)),
-            gathers=plan.gathers(family, spec, functions, operand),
-            light=s is None and (family is RBF or is_closed(order, spec.degree, spec.uniform)),
+        double = any([t.dtype == torch.float64 for t in present])
+        functions, gpu = grid.shape[1] - spec.degree - 1, plan.architecture(grid.device)
+        settings = plan.gather, ops.allows_tf32()
+        return _contraction(
+            spec, order, functions, double, present[-1].dtype, index_type(*present), s is None, gpu, settings
         )
 
-    def constants(self, order: int | None = None) -> dict[str, object]:
-        constants = {
+    def constants(self, order: int) -> dict[str, object]:
+        return {
             "FAMILY": self.family, "SPEC": self.shape, "BASE": self.base, "INDEX": self.index,
-            "ACCUMULATOR": _TYPES[self.accumulator],
+            "ACCUMULATOR": _TYPES[self.accumulator], "OPERAND": _TYPES[self.operand], "PRECISION": self.precision,
+            "ORDER": order,
         }  # fmt: skip
-        return constants if order is None else {**constants, "ORDER": order}
-
-    def products(self) -> dict[str, object]:
-        return {"OPERAND": _TYPES[self.operand], "PRECISION": self.precision}
 
     def reaching(self, *tensors: Tensor | None) -> "Contraction":
         """With indices that are wide enough for these tensors too."""
-        return self if self.index == tl.int64 else self._replace(index=index_type(*tensors))
+        return self if self.index == tl.int64 else _changed(self, index=index_type(*tensors))
 
     def tiles(self, kernel: str, x: Tensor, outputs: int) -> plan.Tiles:
         """Tiles of a matrix product."""
@@ -98,6 +81,40 @@ class Contraction(NamedTuple):
 
     def gathered(self, kernel: str, x: Tensor, outputs: int) -> plan.Tiles:
         return plan.gathered(kernel, self.accumulator, x.shape[1], outputs)
+
+
+@functools.lru_cache(1024)
+def _contraction(
+    spec: Spec, order: int, functions: int, double: bool, narrow: torch.dtype, index: tl.dtype, unweighted: bool,
+    gpu: str, settings: tuple[bool | None, bool],
+) -> Contraction:  # fmt: skip
+    """settings: those that the choice of gathers and precision reads."""
+    if not 0 <= order <= MAX_ORDER:
+        raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
+    # Derivatives may overflow in float16: they have the magnitude of h^-order.
+    operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
+    family = FAMILY_OF[FAMILIES[spec.family]]
+    return Contraction(
+        family=family,
+        shape=shape_of(spec, functions),
+        base=spec.base,
+        index=index,
+        accumulator=torch.float64 if double else torch.float32,
+        operand=operand,
+        precision=plan.precision(operand, gpu),
+        gathers=plan.gathers(family, spec, functions, operand),
+        light=unweighted and (family is RBF or is_closed(order, spec.degree, spec.uniform)),
+    )
+
+
+@functools.lru_cache(1024)
+def _changed(c: Contraction, **fields: Any) -> Contraction:
+    return replace(c, **fields)
+
+
+def shape_of(spec: Spec, functions: int) -> Shape:
+    search = 0 if spec.uniform else (functions + spec.degree).bit_length()
+    return Shape(spec.degree, spec.outside, spec.uniform, search)
 
 
 def index_type(*tensors: Tensor | None) -> tl.dtype:
@@ -118,34 +135,34 @@ def _strides(t: Tensor | None, dimensions: int) -> tuple[int, ...]:
 
 
 def _launch(
-    kernel, programs: Callable[[Mapping[str, int]], int], device: torch.device, args: tuple, constants: dict,
-    tiles: plan.Tiles,
+    kernel: Any, programs: int, c: Contraction, order: int, tiles: plan.Tiles, tensors: tuple[Any, ...],
+    numbers: tuple[int, ...],
 ) -> None:  # fmt: skip
-    """Launch a kernel; the grid follows from the tile sizes."""
-    blocks = tiles.blocks
-    _run(kernel, lambda _: programs(blocks), device, args, {**constants, **blocks}, tiles.options)
+    direct.run(_kind(kernel, c, order, tiles, plan.CHUNK), programs, tensors, numbers)
 
 
 def _launch_matrix(
-    kernel, programs: Callable[[Mapping[str, int]], int], device: torch.device, args: tuple, constants: dict,
-    tiles: plan.Tiles, rows: int,
+    kernel: Any, programs: Callable[[Mapping[str, int]], int], c: Contraction, order: int, tiles: plan.Tiles,
+    tensors: tuple[Any, ...], numbers: tuple[int, ...],
 ) -> None:  # fmt: skip
     """Like _launch; with plan.tune, autotunes over a few tile sizes at the first call for a key.
 
     Not while a graph is captured: a measurement waits for the device.
     """
-    if plan.tune and not (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-        constants = {**constants, "BUCKET": triton.next_power_of_2(rows)}
-        _run(_tuner(kernel, plan.candidates(tiles)), programs, device, args, constants, {})
+    x = tensors[0]
+    if plan.tune and not (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        constants = {**c.constants(order), "BUCKET": triton.next_power_of_2(x.shape[0])}
+        constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        with direct.on(x.device):
+            _tuner(kernel, plan.candidates(tiles))[lambda blocks: (programs(blocks),)](*tensors, *numbers, **constants)
     else:
-        _launch(kernel, programs, device, args, {**constants, "BUCKET": 0}, tiles)
+        _launch(kernel, programs(tiles.blocks), c, order, tiles, tensors, numbers)
 
 
-def _run(kernel, programs: Callable, device: torch.device, args: tuple, constants: dict, options: dict) -> None:
-    guard = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    options = {} if INTERPRETED else {"enable_fp_fusion": True, **options}
-    with guard:
-        kernel[lambda blocks: (programs(blocks),)](*args, **constants, **options)
+@functools.lru_cache(4096)
+def _kind(kernel: Any, c: Contraction, order: int, tiles: plan.Tiles, chunk: int) -> direct.Kind:
+    constants = {**c.constants(order), **tiles.blocks, "CHUNK": chunk, "BUCKET": 0}
+    return direct.Kind(kernel, constants, tiles.options)
 
 
 @functools.cache
@@ -153,7 +170,7 @@ def _tuner(kernel, candidates: tuple[plan.Tiles, ...]):
     """The kernel wrapped in Triton's autotuner, which caches its results on disk."""
     configs = [triton.Config(t.blocks, num_warps=t.num_warps, num_stages=t.num_stages) for t in candidates]
     key = [name for name in _TUNED_BY if name in kernel.arg_names]
-    return triton.autotune(configs, key, cache_results=not INTERPRETED)(kernel)
+    return triton.autotune(configs, key, cache_results=not direct.INTERPRETED)(kernel)
 
 
 def kan_out(
@@ -167,19 +184,20 @@ def kan_out(
     spec = Spec(degree, base, outside, uniform, family)
     c = Contraction.of(spec, order, grid, s, x, base_weight, bias, y, coef)
     knots = knots_of(grid, spec, c.accumulator)
-    args = (
-        x, s, coef, base_weight, bias, knots, y, rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2),
-        *coef.stride(), *_strides(base_weight, 2), *_strides(bias, 1), knots.stride(0),
+    tensors = x, s, coef, base_weight, bias, knots, y
+    numbers = (
+        rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2), *coef.stride(), *_strides(base_weight, 2),
+        *_strides(bias, 1), knots.stride(0),
     )  # fmt: skip
 
     def programs(blocks):
         return plan.cdiv(rows, blocks["BN"]) * plan.cdiv(outputs, blocks["BO"])
 
     if c.gathers:
-        _launch(out_kernels.gather, programs, x.device, args, c.constants(order), c.gathered("out", x, outputs))
+        tiles = c.gathered("out", x, outputs)
+        _launch(out_kernels.gather, programs(tiles.blocks), c, order, tiles, tensors, numbers)
     else:
-        constants = {**c.constants(order), **c.products()}
-        _launch_matrix(out_kernels.matrix, programs, x.device, args, constants, c.tiles("out", x, outputs), rows)
+        _launch_matrix(out_kernels.matrix, programs, c, order, c.tiles("out", x, outputs), tensors, numbers)
     return y
 
 
@@ -217,19 +235,20 @@ def _in(
         return grad_x.zero_()
     c = Contraction.of(spec, order, grid, s, x, base_weight, u, coef)
     knots = knots_of(grid, spec, c.accumulator)
-    args = (
-        x, s, u, coef, base_weight, knots, grad_x, rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2),
-        *u.stride(), *coef.stride(), *_strides(base_weight, 2), knots.stride(0),
+    tensors = x, s, u, coef, base_weight, knots, grad_x
+    numbers = (
+        rows, inputs, outputs, functions, *x.stride(), *_strides(s, 2), *u.stride(), *coef.stride(),
+        *_strides(base_weight, 2), knots.stride(0),
     )  # fmt: skip
 
     def programs(blocks):
         return plan.cdiv(rows, blocks["BN"]) * plan.cdiv(inputs, blocks["BI"])
 
     if c.gathers:
-        _launch(in_kernels.gather, programs, x.device, args, c.constants(order), c.gathered("in", x, outputs))
+        tiles = c.gathered("in", x, outputs)
+        _launch(in_kernels.gather, programs(tiles.blocks), c, order, tiles, tensors, numbers)
     else:
-        constants = {**c.constants(order), **c.products()}
-        _launch_matrix(in_kernels.matrix, programs, x.device, args, constants, c.tiles("in", x, outputs), rows)
+        _launch_matrix(in_kernels.matrix, programs, c, order, c.tiles("in", x, outputs), tensors, numbers)
     return grad_x
 
 
@@ -260,14 +279,11 @@ def _coef(
     if splits > 1:
         parts = [None if t is None else t.new_empty(splits, *t.shape, dtype=c.accumulator) for t in parts]
         c = c.reaching(*parts)
-    args = (
-        x, s, u, knots, *parts, rows, inputs, outputs, functions, splits, *x.stride(), *_strides(s, 2), *u.stride(),
-        knots.stride(0),
+    numbers = (
+        rows, inputs, outputs, functions, splits, *x.stride(), *_strides(s, 2), *u.stride(), knots.stride(0),
     )  # fmt: skip
-    constants = {**c.constants(order), **c.products()}
-    _launch_matrix(
-        coef_kernels.matrix, lambda blocks: programs(blocks) * splits, x.device, args, constants, tiles, rows
-    )
+    tensors = x, s, u, knots, *parts
+    _launch_matrix(coef_kernels.matrix, lambda blocks: programs(blocks) * splits, c, order, tiles, tensors, numbers)
     if splits > 1:
         # In a fixed order, so that results repeat bit for bit.
         of_coef, of_base = (None if part is None else part.sum(0).to(dtype) for part in parts)
@@ -283,17 +299,14 @@ def _windowed(x: Tensor, s: Tensor | None, u: Tensor, knots: Tensor, grad_coef: 
     keys = x.new_empty(inputs, chunks, plan.CHUNK, dtype=torch.int32)
     ranges = x.new_empty(inputs, chunks, blocks, 2, dtype=torch.int32)
     c = c.reaching(keys, ranges)
-    constants = {**c.constants(), "CHUNK": plan.CHUNK}
-    del constants["BASE"]
-    args = (x, knots, keys, ranges, rows, inputs, functions, *x.stride(), knots.stride(0))
-    _run(order_kernel, lambda _: inputs * chunks, x.device, args, {**constants, "BF": tiles.BF}, {"num_warps": 8})
-    args = (
-        x, s, u, knots, grad_coef, keys, ranges, rows, outputs, functions, *x.stride(), *_strides(s, 2),
-        *u.stride(), knots.stride(0),
+    numbers = rows, inputs, functions, *x.stride(), knots.stride(0)
+    sorting = replace(tiles, num_warps=8)
+    _launch(order_kernel, inputs * chunks, c, order, sorting, (x, knots, keys, ranges), numbers)
+    numbers = (
+        rows, outputs, functions, *x.stride(), *_strides(s, 2), *u.stride(), knots.stride(0),
     )  # fmt: skip
-    constants |= {**c.products(), "ORDER": order}
     programs = inputs * blocks * plan.cdiv(outputs, tiles.BO)
-    _launch(coef_kernels.windowed, lambda _: programs, x.device, args, constants, tiles)
+    _launch(coef_kernels.windowed, programs, c, order, tiles, (x, s, u, knots, grad_coef, keys, ranges), numbers)
 
 
 def edge_moments(
@@ -313,11 +326,11 @@ def edge_moments(
     splits = plan.splits(x.device, programs, steps)
     parts = x.new_empty(splits, 3, inputs, outputs, dtype=dtype)
     c = c.reaching(parts)
-    args = (
-        x, coef, base_weight, knots, parts, rows, inputs, outputs, functions, splits, *x.stride(), *coef.stride(),
-        *_strides(base_weight, 2), knots.stride(0),
+    numbers = (
+        rows, inputs, outputs, functions, splits, *x.stride(), *coef.stride(), *_strides(base_weight, 2),
+        knots.stride(0),
     )  # fmt: skip
-    _launch(edge_kernels.moments, lambda _: programs * splits, x.device, args, c.constants(), tiles)
+    _launch(edge_kernels.moments, programs * splits, c, 0, tiles, (x, coef, base_weight, knots, parts), numbers)
     share = plan.cdiv(steps, splits) * tiles.BN
     counts = (rows - share * torch.arange(splits, device=x.device)).clamp(0, share).to(dtype)[:, None, None]
     size, means, squares = parts.unbind(1)
@@ -337,27 +350,17 @@ def edge_backward(
     spec = Spec(degree, base, outside, uniform, family)
     c = Contraction.of(spec, 0, grid, None, x, base_weight, u, terms, grad_coef, coef)
     if c.operand.itemsize == 2:  # a cotangent is as small as 1 / N
-        c = c._replace(operand=torch.float32, precision=plan.precision(torch.float32, plan.architecture(x.device)))
+        c = _changed(c, operand=torch.float32, precision=plan.precision(torch.float32, plan.architecture(x.device)))
     knots = knots_of(grid, spec, c.accumulator)
     read = (x, u, terms, coef, base_weight, knots)
-    sizes = (
+    numbers = (
         rows, inputs, outputs, functions, *x.stride(), *_strides(u, 2), *terms.stride(), *coef.stride(),
         *_strides(base_weight, 2), knots.stride(0),
     )  # fmt: skip
     if with_x:
         tiles = c.gathered("grad_x", x, outputs)
-        programs = inputs * plan.cdiv(rows, tiles.BN)
-        args = (*read, grad_x, *sizes)
-        _launch(
-            edge_kernels.grad_x,
-            lambda blocks: inputs * plan.cdiv(rows, blocks["BN"]),
-            x.device,
-            args,
-            c.constants(),
-            tiles,
-        )
+        _launch(edge_kernels.grad_x, inputs * plan.cdiv(rows, tiles.BN), c, 0, tiles, (*read, grad_x), numbers)
     tiles = c.gathered("grad_coef", x, outputs)
     programs = inputs * plan.cdiv(functions, tiles.BF) * plan.cdiv(outputs, tiles.BO)
-    args = (*read, grad_coef, grad_base, *sizes)
-    _launch(edge_kernels.grad_coef, lambda _: programs, x.device, args, {**c.constants(), **c.products()}, tiles)
+    _launch(edge_kernels.grad_coef, programs, c, 0, tiles, (*read, grad_coef, grad_base), numbers)
     return grad_x, grad_coef, grad_base

@@ -15,7 +15,6 @@ from .. import dense
 from . import direct, launch, plan
 from .kernels import features as kernels
 from .kernels.base import MAX_ORDER
-from .kernels.family import Shape
 from .knots import knots_of
 
 THREADS = 128  # of a program, each with one element of x
@@ -65,12 +64,11 @@ def _kind(
     if not 0 <= order <= MAX_ORDER:
         raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
     columns = min(THREADS, triton.next_power_of_2(inputs))
-    search = 0 if spec.uniform else (functions + spec.degree).bit_length()
     constants = {
-        "FAMILY": launch._FAMILIES[FAMILIES[spec.family]],
-        "SPEC": Shape(spec.degree, spec.outside, spec.uniform, search),
+        "FAMILY": launch.FAMILY_OF[FAMILIES[spec.family]],
+        "SPEC": launch.shape_of(spec, functions),
         "ORDER": order, "INDEX": index, "COORDINATE": tl.float64 if double else tl.float32,
-        **({"VECTOR": vector} if vector else {}), "BN": THREADS // columns, "BI": columns,
+        "VECTOR": vector, "BN": THREADS // columns, "BI": columns,
     }  # fmt: skip
     return direct.Kind(kernel, constants, {} if direct.INTERPRETED else {"num_warps": _warps()})
 
