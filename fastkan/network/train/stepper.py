@@ -9,7 +9,7 @@ from torch import Tensor
 from ..checkpoint import State, trained
 from .domain import hold, release
 from .evaluations import DeferredEvaluations, Evaluations, Read, Test
-from .lbfgs import LBFGS
+from .lbfgs_on_device import lbfgs
 from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
 from .objective import Objective, Value
@@ -77,7 +77,7 @@ class Stepper:
             least = max(torch.finfo(p.dtype).tiny for p in parameters)  # float16 has no 1e-8
             return torch.optim.Adam(parameters, lr=self.lr, eps=max(1e-8, least))
         if self.opt == "LBFGS":
-            return LBFGS(parameters, lr=self.lr)
+            return lbfgs(parameters, lr=self.lr)
         make: Any = self.opt
         return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
 
