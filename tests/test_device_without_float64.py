@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel
 
 import fastkan
@@ -80,6 +81,11 @@ def test_the_device_refuses_float64(make):
         make(torch.ones(3, device=HERE))
 
 
+def test_the_device_refuses_the_host_s_tensors():
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3, device=HERE) + torch.ones(3)
+
+
 def test_the_device_counts_waits():
     x = torch.ones(3, device=HERE, requires_grad=True)
     before = single.synchronizations()
@@ -99,6 +105,14 @@ def test_which_devices_have_float64(monkeypatch):
         assert devices.widest(xpu) == (torch.float64 if answer else torch.float32)
         assert devices.home(xpu) == (xpu if answer else torch.device("cpu"))
     devices._asked.cache_clear()
+
+
+def test_a_fake_tensor_tells_of_the_device():
+    devices._asked.cache_clear()
+    with FakeTensorMode():
+        assert not devices.has_float64(HERE)
+        kan = KANLinear(3, 4, device=HERE)
+        assert kan(torch.empty(5, 3, device=HERE)).device == HERE and kan.grid.dtype == torch.float32
 
 
 def test_exact_values_are_on_the_host():
