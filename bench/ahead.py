@@ -157,7 +157,7 @@ def launches(case: Case, target: str) -> list[Launch]:
 
 def cases(target: str, draws: int, seed: int = 0) -> Iterator[Case]:
     """The most usual kinds of each contraction, and others at random."""
-    kinds = [kind for kind, (dtype, _) in TYPES.items() if plan.unfit(target, (dtype,)) is None]
+    kinds = [kind for kind in TYPES if (target, kind) != ("sm_75", "bf16")]
     forms = (
         ("kan_out", "matrix"), ("kan_out", "gather"), ("kan_in", "matrix"), ("kan_in", "gather"),
         ("kan_coef", "matrix"), ("kan_coef", "gather"), ("edge_moments", "gather"), ("edge_backward", "gather"),

@@ -21,8 +21,8 @@ from ..transforms import is_traced
 
 Maybe = Tensor | None
 
-# Features of a block of rows: on a CPU, per thread, as many as its cache holds.
-BLOCK, CPU_BLOCK = 1 << 24, 1 << 19
+# Features of a block of rows; on a CPU what its caches hold.
+BLOCK, CPU_BLOCK = 1 << 24, 1 << 21
 
 # The most functions for which a trace, whose elementwise operators fuse, evaluates all of them.
 RECURSION_TO = 32
@@ -40,16 +40,18 @@ class Maker:
         x = x.to(accumulator(dtype))
         if _is_windowed(grid, spec, order):
             return _scattered(Window(x, grid, spec), s, order, dtype)
-        phi = _all_features(x, grid, spec, order)
-        return _columns(phi if s is None else phi * s[..., None].to(phi.dtype)).to(dtype)
+        phi, factor = _all_features(x, grid, spec, order)
+        factor = _times(s, factor, x.dtype)
+        return _columns(phi if factor is None else phi * factor[..., None]).to(dtype)
 
     def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
         """sum_f g[n,i,f] B_f^(order)(x[n,i]): g [N, I F] -> [N, I] in the accumulator of dtype."""
         x = x.to(accumulator(dtype))
         if _is_windowed(grid, spec, order):
             return _gathered(Window(x, grid, spec), g, order)
-        phi = _all_features(x, grid, spec, order)
-        return (phi * g.view(phi.shape)).sum(-1)
+        phi, factor = _all_features(x, grid, spec, order)
+        slopes = (phi * g.view(phi.shape)).sum(-1)
+        return slopes if factor is None else slopes * factor
 
     def both(
         self, x: Tensor, s: Maybe, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
@@ -69,23 +71,22 @@ def _is_windowed(grid: Tensor, spec: Spec, order: int) -> bool:
     return functions > RECURSION_TO or not is_traced()
 
 
-def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
+def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tensor, Maybe]:
+    """Derivatives of all functions [N, I, F], and what they are to be multiplied by: [I], or None for 1."""
     family = FAMILIES[spec.family]
     if family != "bspline":
-        return (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order)
+        return (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order), None
     if is_closed(spec, order, num_functions(grid, spec.degree)):
         return closed_features(x, grid, spec, order)
-    return bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order)
+    return bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order), None
 
 
 def _scattered(window: Window, s: Maybe, order: int, dtype: torch.dtype) -> Tensor:
     """Rows of I F features, zero outside of the window."""
-    factor = window.factor(order)
-    if s is not None:
-        factor = s.to(window.fill.dtype) if factor is None else s * factor
+    factor = _times(s, window.factor(order), window.fill.dtype)
     phi = window.m.new_zeros(window.m.shape[0], window.m.shape[1] * window.functions, dtype=dtype)
     for place, value in zip(window.places(), window.values(order), strict=True):
-        phi = phi.scatter(1, place, (value if factor is None else value * factor).to(dtype))
+        phi.scatter_(1, place, (value if factor is None else value * factor).to(dtype))
     return phi
 
 
@@ -95,6 +96,13 @@ def _gathered(window: Window, g: Tensor, order: int) -> Tensor:
     slopes = total(value * g.gather(1, place).to(value.dtype) for place, value in terms)
     factor = window.factor(order)
     return slopes if factor is None else slopes * factor
+
+
+def _times(s: Maybe, factor: Maybe, dtype: torch.dtype) -> Maybe:
+    """Their product, [N, I] or [I], in dtype; None for 1."""
+    if s is None:
+        return factor
+    return s.to(dtype) if factor is None else s.to(dtype) * factor
 
 
 def _columns(phi: Tensor) -> Tensor:
@@ -250,8 +258,7 @@ def _rows(x: Tensor, features: int) -> Iterator[slice]:
     if is_traced() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
         yield slice(None)
         return
-    block = min(BLOCK, CPU_BLOCK * torch.get_num_threads()) if x.device.type == "cpu" else BLOCK
-    step = max(1, block // max(1, features))
+    step = max(1, (CPU_BLOCK if x.device.type == "cpu" else BLOCK) // max(1, features))
     for start in range(0, max(1, rows), step):
         yield slice(start, min(start + step, rows))
 

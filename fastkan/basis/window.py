@@ -187,37 +187,41 @@ def is_closed(spec: Spec, order: int, functions: int) -> bool:
     return spec.uniform and highest < spec.degree and functions <= CLOSED_TO
 
 
-def closed_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
-    """Derivatives of all F functions: x [N, I], grid [I, M] -> [N, I, F].
+def closed_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tensor, Tensor | None]:
+    """Derivatives of all F functions, [N, I, F], and what they are to be multiplied by: [I], or None for 1.
 
-    B(t) = sum_j (-1)^j C(K+1, j) max(0, (K+1)/2 - j - |t|)^K / K!, t from the function's centre.
+    x [N, I]; grid [I, M]. With t from x to a function's centre in units of h, and p = K - order:
+    B^(order) = sign(t)^order sum_j (-1)^j C(K+1, j) max(0, (K+1)/2 - j - |t|)^p / p!
     """
     degree, outside = spec.degree, OUTSIDE[spec.outside]
     functions = grid.shape[1] - 1 - degree
     z, scale = coordinate(x, grid)
+    nan = x.isnan()
     end = z if outside == "zero" else z.clamp(degree, functions)
     beyond = z - end
-    if outside != "zero" and order > (outside == "linear"):
-        end = torch.where(beyond == 0, end, FAR)
-    t = end[..., None] - (torch.arange(functions, dtype=x.dtype, device=x.device) + (degree + 1) / 2)
-    y = _centred(t, degree, order)
+    flat = nan if outside == "zero" or order <= (outside == "linear") else beyond != 0
+    centres = torch.arange(functions, dtype=x.dtype, device=x.device) + (degree + 1) / 2
+    end = torch.where(flat, FAR, end)
+    y = _centred(end[..., None], centres, degree, order)
     if outside == "linear" and order == 0:
-        slope = _centred(t, degree, 1)
-        y = y + torch.where(slope == 0, 0.0, beyond[..., None] * slope)
-    if order:
-        y = y * (scale**order)[:, None]
-    y[..., : degree + 1] += torch.where(x.isnan(), x, 0.0)[..., None]
-    return y
+        slope = _centred(end[..., None], centres, degree, 1)
+        y = y.add_(torch.where(slope == 0, 0.0, slope * beyond[..., None]))
+    y[..., : degree + 1] += torch.where(nan, x, 0.0)[..., None]
+    return y, scale**order if order else None
 
 
-def _centred(t: Tensor, degree: int, order: int) -> Tensor:
-    """d^order/dt^order of the cardinal B-spline of that degree, symmetric about t = 0."""
-    a = t.abs()
+def _centred(z: Tensor, centres: Tensor, degree: int, order: int) -> Tensor:
+    """d^order/dz^order of the cardinal B-spline about each of the centres. In place where it can be: memory is time."""
     power = degree - order
+    unit = math.factorial(power) ** (-1 / power)  # its power is 1 / p!
+    t = centres * unit - z * unit
+    a = t.abs() if order % 2 else t.abs_()
+    terms = degree // 2 + 1
     y = None
-    for j in range(degree // 2 + 1):
-        r = ((degree + 1) / 2 - j - a).relu_()
-        r = r.pow_(power)
+    for j in range(terms):
+        end = unit * ((degree + 1) / 2 - j)
+        r = a.neg_().add_(end) if j == terms - 1 else end - a
+        r = r.relu_().pow_(power)
         y = r if y is None else y.add_(r, alpha=(-1) ** j * math.comb(degree + 1, j))
-    y = y.mul_((-1) ** order / math.factorial(power))
-    return y * t.sign() if order % 2 else y
+    assert y is not None
+    return y.mul_(t.sign_()) if order % 2 else y

@@ -11,7 +11,6 @@ from torch.nn.utils import parametrize
 
 from .. import select
 from ..devices import home
-from ..spec import FAMILIES
 from .accelerated import Accelerated, change_class, restore_class
 from .efficient_kan import FusedKANLinear
 from .fast_kan import FusedFastKANLayer
@@ -62,7 +61,7 @@ def accelerate(model: nn.Module, backend: str | None = None) -> nn.Module:
 
     After an error the model is unchanged.
     """
-    if backend is not None and backend not in select.BACKENDS:
+    if backend is not None and not select.is_name(backend):
         raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
     layers = {name: (m, kind) for name, m in model.named_modules() if (kind := _kind(m))}
     if not layers:
@@ -119,7 +118,7 @@ def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
     if mixin is FusedMultKAN:
         return None
     weight = next(module.parameters())
-    name = select.choose(backend, weight.device, (weight.dtype,), FAMILIES.index(family))
+    name = select.choose(backend, weight.device, (weight.dtype,), select.everyday(family))
     if name == "reference" and backend is None and mixin is not FusedSymbolicLayer:
         where = f"{family!r} in {weight.dtype} on {weight.device.type}"
         return f"for {where} only the reference is available, which is no faster: see fastkan.backends()"

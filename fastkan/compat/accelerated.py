@@ -17,7 +17,7 @@ from ..devices import exact, place, widest
 from ..network.layers.numeric import safe_sqrt
 from ..nn.grid import is_uniform, snapped
 from ..snapshot import Snapshot, readable
-from ..spec import FAMILIES, Spec
+from ..spec import Spec
 
 
 class Knots(NamedTuple):
@@ -38,7 +38,7 @@ class KernelLayer(nn.Module):
     def fastkan_choose(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
         """The backend for these operands; None if that is the reference and it was not requested."""
         requested = self.fastkan_backend
-        name = select.choose(requested, x.device, (x.dtype, coef.dtype), FAMILIES.index(family))
+        name = select.choose(requested, x.device, (x.dtype, coef.dtype), select.everyday(family))
         return None if name == "reference" and requested is None else name
 
     def fastkan_convert(
@@ -122,7 +122,7 @@ def grid_range(grid: Tensor, degree: int) -> tuple[float, float]:
 
 def kan_sum(
     x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
-    scale: Tensor | None, backend: str,
+    scale: Tensor | None, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """functional.kan_linear on views: coef [I, F, O], base_weight and scale [I, O] of any strides."""
     functional.check_input(x, coef.shape[0])
@@ -134,7 +134,7 @@ def kan_sum(
 
 def kan_std(
     x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
-    scale: Tensor, backend: str,
+    scale: Tensor, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """torch.std over the rows of every summand of kan_sum, [O, I]; needs is_fused(base_fun)."""
     spec = Spec.of(degree, _base_name(base_fun) or "zero", "zero", knots[1])

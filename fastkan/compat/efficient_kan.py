@@ -37,7 +37,9 @@ class FusedKANLinear(Accelerated):
             return super().forward(x)
         scale = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         coef = weight.permute(1, 2, 0)  # O I F -> I F O
-        return kan_sum(x, coef, knots, self.spline_order, self.base_activation, self.base_weight.T, scale, backend)
+        return kan_sum(
+            x, coef, knots, self.spline_order, self.base_activation, self.base_weight.T, scale, self.fastkan_backend
+        )
 
     @classmethod
     def fastkan_mismatch(cls, layer: Any) -> str | None:

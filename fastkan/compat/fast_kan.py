@@ -252,7 +252,7 @@ def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | 
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O
     functional.check_input(x, len(coef))
-    return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, backend)
+    return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, layer.fastkan_backend)
 
 
 def _knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:

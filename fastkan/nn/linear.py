@@ -110,7 +110,7 @@ class KANLinear(Module):
         self.scale_spline = number("scale_spline", scale_spline)
         self.grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
         self.grid_range = _range(grid_range)
-        if backend is not None and backend not in select.BACKENDS:
+        if backend is not None and not select.is_name(backend):
             raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
         self.backend = backend
         dtype = torch.get_default_dtype() if dtype is None else dtype

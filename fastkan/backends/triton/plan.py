@@ -19,8 +19,7 @@ CHUNK = 1024  # rows sorted together
 # F / (K + 2) above which gathering K + 2 rows of coefficients on the ordinary cores is faster than a product over all
 # F on tensor cores: about the ratio of their rates.
 GATHER_FROM = {torch.bfloat16: 24.0, torch.float16: 24.0, torch.float32: 8.0, torch.float64: 2.0}
-_TURING = ("sm_70", "sm_75")  # matrix products of float16 alone
-_NO_TF32 = (*_TURING, "gfx90a", "gfx950")
+_TURING = ("sm_70", "sm_75")  # no tf32
 # Number of multiprocessors assumed in the interpreter.
 PROCESSORS = 8
 
@@ -75,12 +74,12 @@ _AMPERE = {
 }
 _HOPPER = {
     "out": _AMPERE["out"] | {(16, "large"): Tiles(8, 4, 128, 16, 256), (32, "large"): Tiles(8, 3, 128, 32, 128)},
-    "in": _AMPERE["in"] | {(16, "small"): Tiles(4, 3, 64, 64, 32), (32, "large"): Tiles(8, 2, 128, 64, 32)},
+    "in": _AMPERE["in"] | {(32, "large"): Tiles(8, 2, 128, 32, 32)},
     "coef": _AMPERE["coef"] | {(16, "large"): Tiles(8, 3, 64, 64, 256), (32, "large"): Tiles(8, 2, 32, 64, 128)},
 }
 _BLACKWELL = {
-    "out": _HOPPER["out"] | {(16, "large"): Tiles(8, 3, 128, 64, 128)},
-    "in": _HOPPER["in"],
+    "out": _AMPERE["out"] | {(16, "large"): Tiles(8, 3, 128, 64, 128)},
+    "in": _HOPPER["in"] | {(32, "large"): Tiles(8, 2, 128, 64, 32)},
     "coef": _HOPPER["coef"] | {(16, "large"): Tiles(8, 3, 64, 64, 128)},
 }
 _CDNA = {
@@ -141,21 +140,13 @@ def gathers(family: Family, spec: Spec, functions: int, operand: torch.dtype) ->
 
 
 def precision(operand: torch.dtype, architecture: str) -> str:
-    """Precision of float32 products, following torch's own setting where the architecture has its instructions."""
-    if operand != torch.float32 or architecture in _NO_TF32:
+    """Precision of float32 products, following torch's own setting where the GPU has its instructions."""
+    of_amd = architecture.startswith("gfx")
+    if operand != torch.float32 or (architecture != "gfx942" if of_amd else architecture in _TURING):
         return "ieee"
     if ops.allows_tf32():
         return "tf32"
-    return "ieee" if architecture.startswith("gfx") else "tf32x3"
-
-
-def unfit(architecture: str, dtypes: tuple[torch.dtype, ...]) -> str | None:
-    """Reason why the fused kernels do not serve a GPU."""
-    if architecture.startswith("gfx") and not architecture.startswith("gfx9"):
-        return f"no fused Triton kernels for {architecture}: they need a wavefront of 64 and its matrix instructions"
-    if torch.bfloat16 in dtypes and architecture in _TURING:
-        return f"no fused Triton kernels for bfloat16 on {architecture}: it has no such matrix instructions"
-    return None
+    return "ieee" if of_amd else "tf32x3"
 
 
 @functools.lru_cache(1024)
@@ -163,7 +154,7 @@ def matrix(
     kernel: str, architecture: str, processors: int, operand: torch.dtype, light: bool, rows: int, inputs: int,
     outputs: int,
 ) -> Tiles:  # fmt: skip
-    """Tiles of a matrix product that fit all dimensions but the rows, which vary. light: features take few registers."""
+    """Tiles of a matrix product, fitted to all sizes but the rows, which vary. light: features take few registers."""
     table = TABLES.get(architecture, _CDNA if architecture.startswith("gfx") else _AMPERE)[kernel]
     bits = 8 * operand.itemsize
     large = table[bits, "large"]
