@@ -462,6 +462,22 @@ def test_plots(networks, problem, tmp_path):
     there.plot_edge(0, 0, 0)
 
 
+def test_as_the_default_device(problem):
+    with HERE:
+        kan, model = KANLinear(3, 4), KAN([2, 3, 1], seed=0, sparse_init=True)
+        assert kan.grid.device == model.device == HERE
+        assert KANLinear(3, 4, device="cpu").grid.dtype == torch.float64
+        assert KAN([2, 1], device="meta").device.type == "meta"
+        kan.update_grid(data(50, 3))
+        model(problem["train_input"].to(HERE))
+        model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False, verbose=False)
+        new = KAN([2, 3, 1])
+        new.load_state_dict(model.state_dict())
+        assert new.symbolic_fun[0].funs_name == model.symbolic_fun[0].funs_name
+    x = problem["train_input"]
+    same(model(x.to(HERE)).detach(), copy.deepcopy(model).to("cpu")(x).detach())
+
+
 # Other libraries' layers
 
 
