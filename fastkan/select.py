@@ -178,7 +178,7 @@ _warned = False
 
 
 def _proven(
-    device: torch.device, dtypes: tuple[torch.dtype, ...], fields: tuple[int, ...], compiling: bool, stack: bool = False
+    device: torch.device, dtypes: tuple[torch.dtype, ...], fields: tuple[Any, ...], compiling: bool, stack: bool = False
 ) -> str:
     """The fastest implementation whose verdict for such calls is "right and faster"; else dense.
 
@@ -210,7 +210,7 @@ def verdicts_of(
     device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec, may_prove: bool = False
 ) -> dict[str, Verdict]:
     """Implementation -> verdict for such calls."""
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
         device = torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
     return verdicts.known(device, may_prove).get(str(Kind.of(spec, dtypes, ops.allows_tf32())), {})
 
