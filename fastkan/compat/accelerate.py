@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .. import select
+from ..devices import home
 from .accelerated import Accelerated, change_class, restore_class
 from .efficient_kan import FusedKANLinear
 from .fast_kan import FusedFastKANLayer
@@ -127,9 +128,10 @@ def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
 @torch.no_grad()
 def _compare(module: nn.Module, mixin: type[Accelerated]) -> str | None:
     """How the module's forward differs from the mix-in's, in float64 with other weights; None if it does not."""
+    device = next(module.parameters()).device
     try:
         with torch.random.fork_rng(devices=[]):
-            twin = copy.deepcopy(module).double()
+            twin = copy.deepcopy(module).to(home(device)).double()
             for name, value in twin.named_parameters():
                 if name.rpartition(".")[2] not in ("grid", "mask"):
                     value.copy_(torch.arange(value.numel(), device=value.device).cos().view(value.shape))

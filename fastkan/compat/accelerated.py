@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional, select
+from ..devices import exact, place, widest
 from ..network.layers.numeric import safe_sqrt
 from ..nn.grid import is_uniform, snapped
 from ..snapshot import Snapshot, readable
@@ -24,7 +25,7 @@ class Knots(NamedTuple):
 
     source: Snapshot
     key: tuple
-    grid: Tensor | None  # [I, M] float64; None if the kernels do not support this grid
+    grid: Tensor | None  # [I, M] in the widest type of its device; None if the kernels do not support this grid
     uniform: bool
 
 
@@ -43,10 +44,10 @@ class KernelLayer(nn.Module):
     def fastkan_convert(
         self, grid: Tensor, convert: Callable[..., tuple[Tensor | None, bool]], *key
     ) -> tuple[Tensor, bool] | None:
-        """convert(grid, *key), cached: knots in float64 and whether they are uniform; None without kernel support.
+        """convert(grid, *key), cached: knots and whether they are uniform; None without kernel support.
 
-        Repeated after a change of the grid, see Snapshot. A grid that is trained, or without readable values (traced,
-        batched by vmap, ...), has no kernel support.
+        Knots are of the widest type of their device. Repeated after a change of the grid, see Snapshot. A grid that is
+        trained, or without readable values (traced, batched by vmap, ...), has no kernel support.
         """
         if grid.requires_grad or not readable(grid) or (grid.is_inference() and not grid.is_cpu):
             return None
@@ -110,7 +111,7 @@ def wrong_shape(layer: nn.Module, shapes: dict[str, tuple[int, ...]]) -> str | N
 def spline_knots(layer: KernelLayer, grid: Tensor, degree: int) -> tuple[Tensor, bool] | None:
     """Knots [I, M] of a spline grid for the kernels, float32 rounding removed; None unless they ascend."""
     if torch.compiler.is_compiling() and not grid.requires_grad:
-        return grid.double(), False
+        return grid.to(widest(grid.device)), False
     return layer.fastkan_convert(grid, _convert_splines, degree)
 
 
@@ -154,12 +155,12 @@ def rows_around(grid: Tensor) -> Tensor:
 
 
 def _convert_splines(grid: Tensor, degree: int) -> tuple[Tensor | None, bool]:
-    exact = grid.double()
-    if not bool(exact.isfinite().all() & (exact.diff(dim=-1) > 0).all()):
+    knots = exact(grid)
+    if not bool(knots.isfinite().all() & (knots.diff(dim=-1) > 0).all()):
         return None, False
     if grid.dtype != torch.float64:
-        exact = snapped(exact, *grid_range(exact, degree), degree)
-    return exact, is_uniform(exact)
+        knots = snapped(knots, *grid_range(knots, degree), degree)
+    return place(knots, grid.device), is_uniform(knots)
 
 
 def _base_name(base_fun: Callable) -> str | None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .. import functional
 from ..arguments import integer, number
+from ..devices import exact, place
 from ..network.layers.shape import as_list
 from ..spec import Spec
 from .accelerated import Accelerated, KernelLayer, missing_attributes, rows_around
@@ -256,10 +257,11 @@ def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | 
 
 def _knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
     """Knots [1, F + 1] of intervals with these midpoints [F]; None unless their width is `width`."""
-    functions, exact = len(centres), centres.double()
-    first, last = exact[0] - width / 2, exact[-1] + width / 2
-    even = torch.linspace(float(exact[0]), float(exact[0]) + (functions - 1) * width, functions).to(exact)
-    rounding = 4 * torch.finfo(centres.dtype).eps * exact.abs().max()
-    if bool(((even - exact).abs() > rounding).any()):
+    functions, centre = len(centres), exact(centres)
+    first, last = centre[0] - width / 2, centre[-1] + width / 2
+    even = torch.linspace(float(centre[0]), float(centre[0]) + (functions - 1) * width, functions).to(centre)
+    rounding = 4 * torch.finfo(centres.dtype).eps * centre.abs().max()
+    if bool(((even - centre).abs() > rounding).any()):
         return None, False
-    return torch.stack([first + (last - first) * f / functions for f in range(functions + 1)])[None], True
+    knots = torch.stack([first + (last - first) * f / functions for f in range(functions + 1)])[None]
+    return place(knots, centres.device), True

@@ -5,6 +5,7 @@ Triton itself is imported when a kernel is first called.
 
 import importlib.util
 import os
+from types import SimpleNamespace
 
 import torch
 
@@ -33,6 +34,30 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
+def _fused_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    """As `missing`, of the fused kernels: they need matrix instructions that some GPUs lack, on which they crawl."""
+    reason = missing(device_type, dtypes, family)
+    architecture = _architecture() if device_type == "cuda" and reason is None else ""
+    if architecture.startswith("gfx") and not architecture.startswith("gfx9"):
+        return f"no fused Triton kernels for {architecture}: expected wavefronts of 64 (gfx9)"
+    if architecture in ("sm_70", "sm_75") and torch.bfloat16 in dtypes:
+        return f"no fused Triton kernels for torch.bfloat16 on {architecture}: expected sm_80 or later"
+    return reason
+
+
+def _architecture() -> str:
+    """Of the current GPU; '' where torch sees none."""
+    if not torch.cuda.is_available():
+        return ""
+    from . import plan
+
+    return plan.architecture(torch.device("cuda", torch.cuda.current_device()))
+
+
+# torch.compile cannot trace it, and takes its result as a constant.
+_architecture._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def _implementation(contraction: str):
     def implementation(*args):
         from . import launch
@@ -46,3 +71,5 @@ for _contraction in ops.CONTRACTIONS:
     torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
 
 kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions(_NAMESPACE)
+# The fused kernels as an implementation of their own: triton:fused.
+fused = SimpleNamespace(**{name: globals()[name] for name in ops.CONTRACTIONS}, missing=_fused_missing)
