@@ -119,7 +119,7 @@ def functions_of(name: str) -> Any:
 def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: Spec | None = None) -> str | None:
     """The reason why an implementation cannot serve that device, those dtypes and that basis; None if it can."""
     name = name.removesuffix(_THEN_DENSE)
-    if name in ("dense", "reference"):
+    if name == "reference":
         return None
     functions = BACKENDS.get(name) or ALGORITHMS.get(name)
     if functions is None:
@@ -154,8 +154,9 @@ def choose_stack(
 ) -> str | None:
     """The implementation that runs layers of these Specs as one fused call; None if one by one is the choice."""
     if device.type in UNPROVEN_TYPES and backend is None and _requested[0] is None:
-        proven = all(_proven(device, dtypes, (*s,), torch.compiler.is_compiling(), True) == "native:stack" for s in specs)
-        return "native:stack" if proven else None
+        compiling = torch.compiler.is_compiling()
+        names = {_proven(device, dtypes, (*spec,), compiling, True) for spec in specs}
+        return "native:stack" if names == {"native:stack"} else None
     chosen = choose(backend, device, dtypes, specs[0])
     return chosen if chosen in ("native", "native:stack") else None
 
@@ -165,11 +166,12 @@ def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec
         return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
     if device.type in UNPROVEN_TYPES:
         name = _proven(device, dtypes, (*spec,), torch.compiler.is_compiling())
-        return name if name == "dense" else name + _THEN_DENSE
+        if name != "dense":
+            return name + _THEN_DENSE
     for name in PREFERENCE.get(device.type, _OTHER_DEVICE)[0]:
         if missing(name, device.type, dtypes, spec) is None:
             return name
-    return "dense"
+    return "reference"
 
 
 # Arguments of _proven -> its result: constant while the process runs.
@@ -280,6 +282,8 @@ def backends(
             why = f"proven on this machine, {of_kind[chosen].speed:.2g} times as fast as dense"
         elif needs_proof:
             why = "no kernel is proven right and faster here"
+        elif chosen == "reference":
+            why = "nothing faster is available"
     table: dict[str, str] = {}
     for name in sorted({*BACKENDS, *ALGORITHMS}, key=_place) if needs_proof else BACKENDS:
         if reason := missing(name, device.type, dtypes, spec):

@@ -187,9 +187,10 @@ def test_torch_compile_takes_the_choice_as_a_constant(monkeypatch):
     with proven("triton:features", on="cpu"):
         assert (layer(p.x) > 50).all()
         torch.testing.assert_close(compiled(p.x), layer(p.x))
-        monkeypatch.setattr(select, "_choices", {})
-        monkeypatch.setattr(verdicts, "known", None)
-        compiled(p.x)  # asks nobody again
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(select, "_choices", {})
+            patch.setattr(verdicts, "known", None)
+            compiled(p.x)  # asks nobody again
     assert len(graphs) == 1
 
 
@@ -257,7 +258,9 @@ def test_the_mode_is_validated(gpu):
 
 def test_functional_asks_for_the_layers_own_kind(monkeypatch):
     asked = []
-    monkeypatch.setattr(select, "_proven", lambda device, dtypes, spec, *rest: asked.append((dtypes, Spec(*spec))) or "dense")
+    monkeypatch.setattr(
+        select, "_proven", lambda device, dtypes, spec, *rest: asked.append((dtypes, Spec(*spec))) or "dense"
+    )
     monkeypatch.setattr(select, "UNPROVEN_TYPES", ("cpu",))
     p = Problem.random(4, 3, 2, 5, 2, outside="clamp", dtype=torch.bfloat16, x_dtype=torch.float32)
     kan_linear(p.x, p.coef, p.grid, degree=2, outside="clamp")
