@@ -10,7 +10,6 @@ there, for derivatives up to order 2; else dense.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import contextlib
-import importlib
 import os
 import sys
 import warnings
@@ -64,23 +63,6 @@ def everyday(family: str = "bspline") -> Spec:
 # Implementations
 
 
-def _algorithm(name: str) -> Any:
-    """The functions of 'backend:algorithm'; None where the backend has no such algorithm."""
-    backend, _, algorithm = name.partition(":")
-    if name == "native:stack":
-        contractions = {c: _later(lambda args: "dense", c) for c in ops.CONTRACTIONS}
-        return SimpleNamespace(
-            **contractions, stack_out=native.stack_out, stack_backward=native.stack_backward, missing=_stack_missing
-        )
-    if name == "triton:fused":
-        return getattr(triton, "fused", triton)
-    found = getattr(BACKENDS[backend], algorithm, None)
-    if found is None:
-        with contextlib.suppress(ImportError):
-            found = importlib.import_module(f"{BACKENDS[backend].__name__}.{algorithm}")
-    return found
-
-
 def _stack_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
     if device_type not in UNPROVEN_TYPES:
         return f"a choice of its own on GPUs alone, not on device {device_type!r}"
@@ -107,7 +89,15 @@ def _then_dense(name: str) -> SimpleNamespace:
     return SimpleNamespace(**{contraction: of(contraction) for contraction in ops.CONTRACTIONS})
 
 
-ALGORITHMS: dict[str, Any] = {n: f for n in PROVABLE if ":" in n and (f := _algorithm(n)) is not None}
+# Stacks as one call; single contractions, where a stack cannot run so, by dense.
+_stack = SimpleNamespace(
+    **{contraction: _later(lambda args: "dense", contraction) for contraction in ops.CONTRACTIONS},
+    stack_out=native.stack_out, stack_backward=native.stack_backward, missing=_stack_missing,
+)  # fmt: skip
+ALGORITHMS: dict[str, Any] = {
+    "triton:features": triton.features, "triton:fused": triton.fused, "native:gather": native.gather,
+    "native:stack": _stack,
+}  # fmt: skip
 _OTHERS = {OPERATORS: REFERENCE_AS_OPERATORS, **{n + _THEN_DENSE: _then_dense(n) for n in PROVABLE}}
 
 

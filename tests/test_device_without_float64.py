@@ -43,7 +43,9 @@ def data(*shape: int, scale: float = 1.2) -> torch.Tensor:
 
 def pair(**options) -> tuple[KANLinear, KANLinear]:
     """The same layer, made there and on the CPU."""
-    return tuple(KANLinear(3, 4, generator=torch.Generator().manual_seed(0), device=d, **options) for d in (HERE, "cpu"))
+    return tuple(
+        KANLinear(3, 4, generator=torch.Generator().manual_seed(0), device=d, **options) for d in (HERE, "cpu")
+    )
 
 
 def derivatives(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
