@@ -119,20 +119,19 @@ class Window:
         self.degree, self.functions, self.outside = degree, last - degree, OUTSIDE[spec.outside]
         if spec.uniform:
             self.knots, (z, self.scale) = None, coordinate(x, grid)
-            low, high, inside = degree, self.functions, (z >= 0) & (z < last)
-        else:
-            self.knots, z, self.scale, t = grid, x, None, grid.to(x.dtype)
-            low, high, inside = t[:, degree], t[:, self.functions], (z >= t[:, 0]) & (z < t[:, -1])
-        self.end = z if self.outside == "zero" else torch.clamp(z, low, high)
-        self.beyond = z - self.end
-        at_end, nan = self.end == high, x.isnan()
-        if self.knots is None:
-            m = torch.where(nan, 0.0, self.end).clamp(0, last - 1).long()
+            self.end = z if self.outside == "zero" else z.clamp(degree, self.functions)
+            at_end, inside = self.end == self.functions, (z >= 0) & (z < last)
+            m = torch.where(x.isnan(), 0.0, self.end).clamp(0, last - 1).long()
             m = torch.where(at_end, self.functions - 1, m)
         else:
-            m = _spans(self.end, t).clamp(0, last - 1)
+            self.knots, z, self.scale, t = grid, x, None, grid.to(x.dtype)
+            low, high = t[:, degree], t[:, self.functions]
+            self.end = z if self.outside == "zero" else torch.clamp(z, low, high)
+            at_end, inside = self.end == high, (z >= t[:, 0]) & (z < t[:, -1])
             before_end = (t < high[:, None]).sum(-1) - 1
-            m = torch.where(at_end, before_end, m)
+            m = torch.where(at_end, before_end, _spans(self.end, t).clamp(0, last - 1))
+        self.beyond = z - self.end
+        nan = x.isnan()
         self.m = torch.where(nan, degree, m)
         self.inside = (inside | at_end) if self.outside == "zero" else ~nan
         self.fill = torch.where(nan, x, 0.0)
