@@ -151,7 +151,7 @@ def test_the_command_prints_every_verdict(monkeypatch, capsys):
     [
         (["--kinds", "cubic"], "kind 'cubic': expected a name such as bspline-3-zero-uniform-float32, or a pattern"),
         (["--device", "cpu"], "device='cpu': expected a GPU, such as 'cuda:0': other kernels need no proof"),
-        (["--device", "cuda:99"], "torch sees no device 'cuda:99': the number of GPUs is "),
+        (["--device", "cuda:99"], "torch sees no device 'cuda:99': there are "),
         (["--device", "gpu"], "device='gpu': expected a GPU, such as 'cuda:0'"),
     ],
 )

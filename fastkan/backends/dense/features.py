@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..spec import Spec
-from ..transforms import by_jit
-from .bspline import OUTSIDE
+from ...basis.bspline import OUTSIDE
+from ...spec import Spec
+from ...transforms import by_jit
 from .window import coordinate
 
 # A coordinate at which all functions are zero.

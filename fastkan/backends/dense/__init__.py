@@ -10,15 +10,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..basis.base import BASES, base_feature
-from ..basis.bspline import num_functions
-from ..basis.chebyshev import chebyshev_features
-from ..basis.features import closed_features, is_closed, piecewise_features
-from ..basis.rbf import rbf_features
-from ..basis.window import Window, known
-from ..reference import total
-from ..spec import FAMILIES, Spec
-from ..transforms import is_traced
+from ...basis.base import BASES, base_feature
+from ...basis.bspline import num_functions
+from ...reference import FEATURES, total
+from ...spec import FAMILIES, Spec
+from ...transforms import is_traced
+from .features import closed_features, is_closed, piecewise_features
+from .window import Window, known
 
 Maybe = Tensor | None
 
@@ -98,7 +96,7 @@ def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tens
     """Derivatives of all functions [N, F, I], and what they are to be multiplied by: [I], or None for 1."""
     family = FAMILIES[spec.family]
     if family != "bspline":
-        phi = (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order)
+        phi = FEATURES[family](x, grid.to(x.dtype), spec, order)
         return phi.transpose(1, 2), None
     if is_closed(spec, order, num_functions(grid, spec.degree)):
         return closed_features(x, grid, spec, order)

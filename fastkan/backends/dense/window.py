@@ -9,10 +9,10 @@ import math
 import torch
 from torch import Tensor
 
-from ..snapshot import readable
-from ..spec import MAX_DEGREE, Spec
-from ..transforms import by_jit, is_traced
-from .bspline import OUTSIDE, off_uniform
+from ...basis.bspline import OUTSIDE, off_uniform
+from ...snapshot import readable
+from ...spec import MAX_DEGREE, Spec
+from ...transforms import by_jit, is_traced
 
 
 def known(spec: Spec, grid: Tensor) -> Spec:
