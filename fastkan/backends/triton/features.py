@@ -56,12 +56,6 @@ class Maker(dense.Maker):
         """As dense.Maker.slopes."""
         return torch.ops.fastkan_triton.slopes(x, g, grid, *spec, order, dtype)
 
-    def both(
-        self, x: Tensor, s: Tensor | None, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """As dense.Maker.both."""
-        return self.features(x, s, grid, spec, order, dtype), self.slopes(x, g, grid, spec, order + 1, dtype)
-
 
 _dense = dense.Dense(Maker())
 kan_out, kan_in, kan_coef, kan_backward = _dense.kan_out, _dense.kan_in, _dense.kan_coef, _dense.kan_backward
