@@ -28,9 +28,9 @@ docs: .venv/docs
 bench: build .venv/requirements
 	$(BIN)/python -m bench $(WHAT)
 
-# On a machine with a GPU, by its own Python and torch; nothing is installed or fetched.
+# On a machine with a GPU, by its own Python and torch; nothing is installed or fetched. PARTS="build risky": see gpu.sh.
 gpu:
-	PYTHON=$(PYTHON) bench/gpu.sh $(OUT)
+	@PYTHON=$(PYTHON) PARTS="$(PARTS)" bench/gpu.sh $(OUT)
 
 lint: .venv/requirements
 	$(BIN)/ruff check
@@ -78,9 +78,9 @@ $(BIN)/python:
 	@touch $@
 
 .venv/testing: .venv/requirements CMakeLists.txt $(SOURCES)
-	@echo "Compiling what only tests use (the emulated GPU) ..."
+	@echo "Compiling what only tests use (the emulated GPU, a device without float64) ..."
 	@$(BIN)/cmake -S . -B build/testing -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DFASTKAN_TESTING=ON \
 		-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) \
 		-DTORCH_ROOT=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
-	@$(BIN)/cmake --build build/testing --target fastkan_testing fastkan_emulated
+	@$(BIN)/cmake --build build/testing --target fastkan_testing fastkan_emulated fastkan_single
 	@touch $@

@@ -19,6 +19,7 @@ from .stacks import LABELS as STACKS
 Rows = list[dict[str, str]]
 LABELS = {name: peer.label for name, peer in ON_GPU.items()} | {
     "zero-fill": "zero-filling the gradient of coef, alone", "forward-zero-fill": "native's forward, then zero-filling",
+    "native-stack": "fastkan native, KANSequential",
 }  # fmt: skip
 
 

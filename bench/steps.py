@@ -13,6 +13,7 @@ from fastkan import KANLinear, select
 from fastkan.measure.correctness import RANGE, Case, Operands
 from fastkan.measure.peers import BASELINE, EfficientKAN
 from fastkan.measure.timing import quartiles, time_interleaved
+from fastkan.nn import KANSequential
 
 from .device import clock
 
@@ -74,6 +75,7 @@ def efficient_kan(network: Network, device: torch.device) -> nn.Module:
 PEERS: dict[str, Callable[[Network, torch.device], nn.Module]] = {
     BASELINE: perceptron,
     "native": lambda network, device: kan(network, device, "native"),
+    "native-stack": lambda network, device: KANSequential(*kan(network, device, "native")),
     "triton": lambda network, device: kan(network, device, "triton"),
     "efficient-kan": efficient_kan,
 }
@@ -124,9 +126,9 @@ class Training:
         return graph.replay
 
 
-def wrong(network: Network, backend: str, device: torch.device) -> str:
-    """Description of a wrong gradient on this backend, compared with the reference in float64; '' if all are right."""
-    found = Training(network, kan(network, device, backend), device)
+def wrong(network: Network, peer: str, device: torch.device) -> str:
+    """Description of a wrong gradient of this peer, compared with the reference in float64; '' if all are right."""
+    found = Training(network, PEERS[peer](network, device), device)
     exact = kan(network, device, "reference").double()
     truth = Training(network, exact, device, torch.float64)
     truth.x = found.x.detach().double().requires_grad_(network.pde)
@@ -140,9 +142,10 @@ def wrong(network: Network, backend: str, device: torch.device) -> str:
 
 def _absence(network: Network, peer: str, device: torch.device) -> str:
     """Reason not to time a peer, or ''."""
-    if peer not in select.BACKENDS:
+    backend = peer.removesuffix("-stack")
+    if backend not in select.BACKENDS:
         return ""
-    return select.missing(peer, device.type, (torch.float32,)) or wrong(network, peer, device)
+    return select.missing(backend, device.type, (torch.float32,)) or wrong(network, peer, device)
 
 
 def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str, object]]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from .devices import home
 from .nn import KANLinear
 
 
@@ -23,8 +24,8 @@ def _layers(model: nn.Module) -> list[KANLinear]:
 def _move_to_grids_of(average: AveragedModel, model: nn.Module) -> None:
     """Refit the averaged functions on the grids of the model by least squares, as update_grid and extend_grid do."""
     for mine, theirs in zip(_layers(average.module), _layers(model), strict=False):
-        grid = theirs.knots.to(mine.grid.device)
-        if not torch.equal(mine.knots, grid):
+        grid = theirs.exact_knots.to(home(mine.grid.device))
+        if not torch.equal(mine.exact_knots, grid):
             mine.move_grid(grid)
 
 

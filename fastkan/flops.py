@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from .ops import CONTRACTIONS, GPU_SCHEMAS, NAMESPACES, TF32, WEIGHTS
+from .ops import CONTRACTIONS, GPU_SCHEMAS, NAMESPACES, WEIGHTS
 from .spec import Spec
 
 _FIELDS = len(Spec._fields)
@@ -86,8 +86,7 @@ _FORMULAS = (_kan_out, _kan_in, _kan_coef, _kan_backward, _edge_moments, _edge_b
 
 def _register(name: str, formula: Callable[..., int]) -> None:
     operators = [getattr(getattr(torch.ops, namespace), name) for namespace in NAMESPACES]
-    if f"{name}{TF32}" in GPU_SCHEMAS:
-        operators.append(getattr(torch.ops.fastkan, f"{name}{TF32}"))
+    operators += [getattr(torch.ops.fastkan, form) for form in GPU_SCHEMAS if form.rpartition("_")[0] == name]
     register_flop_formula(operators)(formula)
 
 

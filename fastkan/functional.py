@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import autograd, select, stack
 from .basis.bspline import uniform_knots
+from .devices import widest
 from .snapshot import readable
 from .spec import Spec
 from .stack import Layer
@@ -100,10 +101,10 @@ def apply(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None,
     spec: Spec, backend: str | None,
 ) -> Tensor:  # fmt: skip
-    """kan_linear after validation: x [..., I], grid [I, M] in float64."""
+    """kan_linear after validation: x [..., I], grid [I, M] as _rows returns it."""
     if is_autocast(x.device):
         coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
-    backend = select.choose_for(x, backend, coef, spec.family)
+    backend = select.choose_for(x, backend, coef, spec)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -137,15 +138,14 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
     rows = None if torch.compiler.is_compiling() else x.numel() // x.shape[-1]
     if not stack.fits(device.type, layers, rows):
         return None
-    chosen = select.choose(backend, device, (dtype,))
-    return chosen if chosen in stack.STACKERS else None
+    return select.choose_stack(backend, device, (dtype, dtype), tuple(layer.spec for layer in layers))
 
 
 def apply_edge_moments(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
     """reference.edge_moments of x [..., I], after validation; differentiable as edge_mean is."""
-    backend = select.choose_for(x, backend, coef, spec.family)
+    backend = select.choose_for(x, backend, coef, spec)
     return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
 
@@ -154,8 +154,8 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _rows(grid: Tensor, coef: Tensor) -> Tensor:
-    """The grid as [I, M] in float64, each row contiguous; a shared row has stride 0."""
-    grid = grid.detach().double()
+    """The grid as [I, M] in the widest type of its device, each row contiguous; a shared row has stride 0."""
+    grid = grid.detach().to(widest(grid.device))
     return (grid if grid.stride(-1) == 1 else grid.contiguous()).expand(coef.shape[0], -1)
 
 

@@ -41,9 +41,9 @@ STACK_SCHEMAS = {
 }
 WEIGHTS = 4  # of a layer in `weights`
 
-# Contractions on a GPU with tf32 products of float32.
-TF32 = "_tf32"
-GPU_SCHEMAS = {f"{name}{TF32}": SCHEMAS[name] for name in CONTRACTIONS[:4]}
+# Forms of the contractions on a GPU: with tf32 products of float32, and without matrix products.
+TF32, GATHER = "_tf32", "_gather"
+GPU_SCHEMAS = {f"{name}{form}": SCHEMAS[name] for form in (TF32, GATHER) for name in CONTRACTIONS[:4]}
 
 
 def allows_tf32() -> bool:
@@ -122,10 +122,11 @@ def _stack_backward(x, tangents, u, weights, grids, specs, with_x, with_tangents
 
 
 FAKES |= {"stack_out": _stack_out, "stack_backward": _stack_backward}
+FAKES |= {name: FAKES[name.rpartition("_")[0]] for name in GPU_SCHEMAS}
 
 for _name, _schema in (STACK_SCHEMAS | GPU_SCHEMAS).items():
     torch.library.define(f"fastkan::{_name}", _schema)
-    torch.library.register_fake(f"fastkan::{_name}", FAKES[_name.removesuffix(TF32)])
+    torch.library.register_fake(f"fastkan::{_name}", FAKES[_name])
 
 for _namespace in NAMESPACES:
     for _name in CONTRACTIONS:
@@ -136,7 +137,7 @@ for _namespace in NAMESPACES:
 def functions(namespace: str, suffix: str = "") -> tuple[Callable[..., Any], ...]:
     """The operators of a namespace as functions with the arguments of reference.py, in the order of CONTRACTIONS.
 
-    With the suffix TF32, in that form where there is one.
+    With the suffix TF32 or GATHER, in that form where there is one.
     """
     ops = getattr(torch.ops, namespace)
     op_out, op_in, op_coef, op_backward = (getattr(ops, f"{name}{suffix}") for name in CONTRACTIONS[:4])

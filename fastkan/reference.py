@@ -3,9 +3,9 @@
     T_d(x; s, coef, u) = sum_{n,i,o} s[n,i] u[n,o] phi_d[i,o](x[n,i])
     phi_d[i,o] = base_weight[i,o] b^(d) + sum_f coef[i,f,o] B^(d)_{i,f}
 
-Each function below is a partial derivative of T_d. Features are evaluated in float64 and contracted in the wider of
-float32 and the operands' dtype. Every function is differentiable by ordinary autograd: the fused derivatives are tested
-against these.
+Each function below is a partial derivative of T_d. Features are evaluated in float64 (float32 on a device without it)
+and contracted in the wider of float32 and the operands' dtype. Every function is differentiable by ordinary autograd:
+the fused derivatives are tested against these.
 """
 
 import functools
@@ -20,6 +20,7 @@ from .basis.base import BASES, base_feature
 from .basis.bspline import OUTSIDE, bspline_features, num_functions, uniform_knots
 from .basis.chebyshev import chebyshev_features
 from .basis.rbf import rbf_features
+from .devices import widest
 from .spec import FAMILIES, Spec
 from .transforms import by_jit, is_traced
 
@@ -138,9 +139,11 @@ _FEATURES = {
 
 
 def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -> Tensor:
-    """Phi^(order): x [N, I], grid [I, M] -> [N, I, F], or [N, I, F + 1] with the base function last; float64."""
-    x = x.double()
-    grid = grid.double()
+    """Phi^(order): x [N, I], grid [I, M] -> [N, I, F], or [N, I, F + 1] with the base function last.
+
+    In float64, or float32 on a device without it.
+    """
+    x, grid = (t.to(widest(x.device)) for t in (x, grid))
     if spec.uniform and not by_jit():  # a trace may get other knots later
         intervals = grid.shape[-1] - 1
         grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)

@@ -58,8 +58,7 @@ def _placements(name: str, *values) -> list[tuple[list, list]]:
 def _register() -> None:
     for name in ops.CONTRACTIONS:
         packets = [getattr(getattr(torch.ops, namespace), name) for namespace in ops.NAMESPACES]
-        if f"{name}{ops.TF32}" in ops.GPU_SCHEMAS:
-            packets.append(getattr(torch.ops.fastkan, f"{name}{ops.TF32}"))
+        packets += [getattr(torch.ops.fastkan, form) for form in ops.GPU_SCHEMAS if form.rpartition("_")[0] == name]
         register_sharding([packet.default for packet in packets])(functools.partial(_placements, name))
 
 

@@ -131,6 +131,16 @@ def test_the_coordinate_is_exact_at_any_grid_size(grid_size):
     assert float((found - expected).abs().max()) < 4e-6
 
 
+def test_a_launch_that_fails_leaves_no_error_behind(monkeypatch):
+    """Torch would report it for the next kernel that it launches itself; the emulator does for ours."""
+    p = Problem.random(5, 3, 4, 6)
+    monkeypatch.setenv("FASTKAN_EMULATED_REFUSES", "1")
+    with pytest.raises(RuntimeError, match="kan_out: emulated"):
+        call(BACKEND, "kan_out", p)
+    monkeypatch.delenv("FASTKAN_EMULATED_REFUSES")
+    assert_matches_reference(BACKEND, "kan_out", p)
+
+
 def test_argument_errors():
     op = getattr(torch.ops, NAMESPACE).kan_out
     x, coef, grid = torch.zeros(4, 3), torch.zeros(3, 8, 2), torch.zeros(3, 12, dtype=DOUBLE)

@@ -179,6 +179,7 @@ def test_opcheck(backend, contraction, dtype):
 
 
 @on_gpu
+@pytest.mark.alone
 @each_algorithm
 def test_offsets_beyond_32_bits(backend, gather, plan):
     """The last rows of a problem with more than 2^31 elements equal a small problem."""

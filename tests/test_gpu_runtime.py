@@ -171,6 +171,7 @@ def peak_bytes(make) -> int:
 
 
 @on_gpu
+@pytest.mark.alone
 @each_backend
 @pytest.mark.parametrize("case", [Case(4096, 256, 256, 5), Case(1024, 256, 256, 200), Case(16384, 64, 64, 5)], ids=str)
 def test_a_training_step_needs_no_more_memory_than_that_of_the_equal_linear(backend, case):

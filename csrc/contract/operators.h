@@ -67,8 +67,7 @@ inline int32_t compute_dtype(const Problem& p) {
   return p.compute == Dtype::f64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
 }
 
-// TF32: float32 operands of a matrix product may be rounded to tf32.
-template <class Backend, bool TF32 = false>
+template <class Backend, Products PRODUCTS = Products::stored>
 struct Operators {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
     int32_t dtype;
@@ -117,7 +116,7 @@ struct Operators {
     p.outside = static_cast<Outside>(outside);
     p.family = static_cast<Family>(family);
     p.uniform = uniform;
-    p.tf32 = TF32;
+    p.products = PRODUCTS;
     p.grid = static_cast<const double*>(grid.const_data_ptr());
     p.grid_stride = grid.stride(0);
     p.equidistant = uniform || Backend::equidistant(p);

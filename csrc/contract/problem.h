@@ -9,6 +9,8 @@ enum class Dtype : int { f32, f64, bf16, f16 };
 enum class Base : int { zero, identity, silu };       // as in fastkan/basis/base.py
 enum class Outside : int { zero, linear, clamp };     // as in fastkan/basis/bspline.py
 enum class Family : int { bspline, rbf, chebyshev };  // as in fastkan/spec.py
+// Matrix products on a GPU: of operands as they are stored, of float32 rounded to tf32 too, or none: gathering alone.
+enum class Products : int { stored, tf32, none };
 constexpr int kFamilies = 3;
 
 // A strided array of up to three dimensions; strides count elements.
@@ -36,7 +38,7 @@ struct Problem {
   View x, s, u, coef, base_weight, bias;
   View terms;     // [3, I, O], see edge_backward
   Dtype compute;  // f32 or f64
-  bool tf32;      // float32 operands may be rounded to tf32
+  Products products;
   // Results, contiguous. Kernels write every element; null: not wanted.
   void *out = nullptr, *grad_x = nullptr, *grad_coef = nullptr, *grad_base = nullptr;
   Dtype out_dtype, grad_x_dtype, grad_coef_dtype;

@@ -6,7 +6,7 @@
 //   tma:    the same with coefficients copied by TMA; only by name, until a measurement prefers it
 //   gather: everything, 16 bytes at a time where alignment allows
 // FASTKAN_CUDA_ALGORITHM names one. Such a request never falls back, except for contractions without a kernel of that
-// algorithm.
+// algorithm. The operators without products gather, whatever it says.
 #pragma once
 
 #include <atomic>
@@ -69,7 +69,7 @@ inline const char* why_not_matrix(const Problem& p) {
   const Dtype dtype = stored_dtype(p);
   const bool is_f64 = dtype == Dtype::f64;
   if (!is_f64 && p.compute == Dtype::f64) return "they take float64 for coefficients of float64";
-  if (dtype == Dtype::f32 && !p.tf32) return "they take float32 that may be rounded to tf32, float64 or 16 bits";
+  if (dtype == Dtype::f32 && p.products != Products::tf32) return "they take float32 that may be rounded to tf32, float64 or 16 bits";
   if (!has_vectors(p, dtype)) return "they take outputs in whole 16 bytes";
   if (p.s && p.s.dtype == Dtype::f64 && !is_f64) return "they take weights of at most 32 bits";
   if (p.family != Family::bspline) return "they take B-splines";
@@ -109,7 +109,7 @@ inline Algorithm requested_algorithm() {
 using Kernel = void (*)(const Problem&, const Device&);
 
 inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Device& device) {
-  const Algorithm requested = requested_algorithm();
+  const Algorithm requested = p.products == Products::none ? Algorithm::gather : requested_algorithm();
   const auto has = [&](Algorithm algorithm) { return matrix_kernels(p, algorithm).*contraction != nullptr; };
   const char* reason = why_not_matrix(p);
   Algorithm chosen = has(Algorithm::matrix) && !reason && is_large(p, device) ? Algorithm::matrix : Algorithm::gather;

@@ -17,6 +17,7 @@ FASTKAN_HD int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline void check(const char* kernel, cudaError_t status) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // or torch would report it for its own next kernel
   throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(status));
 }
 

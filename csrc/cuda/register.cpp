@@ -128,7 +128,8 @@ struct CudaBackend {
 };
 
 using Contractions = Operators<CudaBackend>;
-using ContractionsTf32 = Operators<CudaBackend, true>;
+using ContractionsTf32 = Operators<CudaBackend, Products::tf32>;
+using ContractionsGather = Operators<CudaBackend, Products::none>;
 using Stacks = StackOperators<CudaBackend>;
 
 // Whether this library has code for that GPU.
@@ -164,6 +165,10 @@ STABLE_TORCH_LIBRARY_IMPL(FASTKAN_NAMESPACE, FASTKAN_KEY, m) {
   m.impl("kan_in_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_in));
   m.impl("kan_coef_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_coef));
   m.impl("kan_backward_tf32", TORCH_BOX(&fastkan::ContractionsTf32::kan_backward));
+  m.impl("kan_out_gather", TORCH_BOX(&fastkan::ContractionsGather::kan_out));
+  m.impl("kan_in_gather", TORCH_BOX(&fastkan::ContractionsGather::kan_in));
+  m.impl("kan_coef_gather", TORCH_BOX(&fastkan::ContractionsGather::kan_coef));
+  m.impl("kan_backward_gather", TORCH_BOX(&fastkan::ContractionsGather::kan_backward));
   m.impl("edge_moments", TORCH_BOX(&fastkan::Contractions::edge_moments));
   m.impl("edge_backward", TORCH_BOX(&fastkan::Contractions::edge_backward));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));

@@ -1,244 +1,348 @@
-"""Prototype of a backend: the contractions in plain PyTorch in the operands' own type: local windows, one matrix product.
+"""The contractions in plain PyTorch, in the operands' own type: fast on every device, without kernels of our own.
 
-Same six functions as fastkan/reference.py. Coordinates in float32 (float64 where an operand is), origin as a sum of two.
+Rows go in blocks: their features are elementwise operations, and a contraction with coefficients is one matrix product.
+Coordinates are float32; nothing of float64 is made unless an operand or the grid is. The functions, their arguments and
+results are those of fastkan/reference.py.
 """
+
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from .. import reference
-from ..basis.base import BASES, base_feature as _base_feature
-from ..basis.bspline import OUTSIDE
-from ..spec import FAMILIES
 
-BLOCK = 1 << 24          # features held at a time
-CLOSED = True            # uniform cubics in closed form over all F where F is small
-CLOSED_TO = 16
-def missing(*_): return None
+from ..basis.base import BASES, base_feature
+from ..basis.bspline import num_functions
+from ..basis.chebyshev import chebyshev_features
+from ..basis.features import closed_features, is_closed, piecewise_features
+from ..basis.rbf import rbf_features
+from ..basis.window import Window, known
+from ..reference import total
+from ..spec import FAMILIES, Spec
+from ..transforms import is_traced
 
+Maybe = Tensor | None
 
-def _acc(*ts): return torch.float64 if any(t.dtype == torch.float64 for t in ts) else torch.float32
+# Features of a block of rows; on a CPU what its caches hold.
+BLOCK, CPU_BLOCK = 1 << 24, 1 << 21
 
-
-def _coordinate(x, grid):
-    """(x - first) / h and 1/h [I]; nothing of float64 has the size of x."""
-    first, over = grid[:, 0], (grid.shape[1] - 1) / (grid[:, -1] - grid[:, 0])
-    high = first.to(x.dtype)
-    low = (first - high.to(first.dtype)).to(x.dtype)
-    over = over.to(x.dtype)
-    return (x - high).sub_(low).mul_(over), over
+# The most functions for which a compiler, which fuses elementwise operators, evaluates all of them.
+FUSED_TO = 64
 
 
-def _local_uniform(u, over, order, degree):
-    w = [torch.ones_like(u)]
-    if order > degree: return [torch.zeros_like(u)] * (degree + 1)
-    if degree == 3 and order == 0:
-        v = 1 - u; u2, v2 = u * u, v * v; a, d = u2 * u / 6, v2 * v / 6
-        b = torch.addcmul(torch.full_like(u, 2 / 3), u2, u.mul(.5).sub_(1))
-        return [d, b, (1 - a).sub_(b).sub_(d), a]
-    if degree == 3 and order == 1:
-        v = 1 - u; a, d = u * u * .5 * over, v * v * (-.5) * over
-        b = (1.5 * u - 2).mul_(u).mul_(over)
-        return [d, b, -(a + b + d), a]
-    for r in range(1, degree + 1):
-        below, v = 0, []
-        for k in range(r):
-            q = w[k] / r
-            v.append(r * (below - q) if r > degree - order else (u + (r - k)) * below + ((k + 1) - u) * q)
-            below = q
-        w = v + [r * below if r > degree - order else u * below]
-    if order: w = [y * over ** order for y in w]
-    return w
+class Maker:
+    """Makes the features of a block of rows, and contracts them with gradients.
+
+    x, s [N, I] of any dtype; grid [I, M]. Coordinates are float64 where the argument `dtype` is, else float32.
+    """
+
+    # Whether feature (i, f) is column f I + i, not i F + f.
+    functions_first = False
+
+    def features(self, x: Tensor, s: Maybe, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """s[n,i] B_f^(order)(x[n,i]): [N, I F] in dtype."""
+        raise NotImplementedError
+
+    def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """sum_f g[n,i,f] B_f^(order)(x[n,i]): g [N, I F] -> [N, I] in the accumulator of dtype."""
+        raise NotImplementedError
+
+    def both(
+        self, x: Tensor, s: Maybe, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """`features` of this order and `slopes` of the next."""
+        return self.features(x, s, grid, spec, order, dtype), self.slopes(x, g, grid, spec, order + 1, dtype)
 
 
-def _local_any(x, m, t, order, degree):
-    M = t.shape[1]
-    if order > degree: return [torch.zeros_like(x)] * (degree + 1)
-    row = torch.arange(t.shape[0], device=x.device) * M
-    flat = t.reshape(-1)
-    at = lambda j: flat[row + (m + j).clamp_(0, M - 1)]
-    left = [x - at(1 - j) for j in range(1, degree + 1)]
-    right = [at(j) - x for j in range(1, degree + 1)]
-    w = [torch.ones_like(x)]
-    for r in range(1, degree + 1):
-        below, v = 0, []
-        for k in range(r):
-            support = right[k] + left[r - k - 1]
-            q = torch.where(support > 0, w[k] / support, 0)
-            if r > degree - order: v.append(r * (below - q))
-            else: v.append(right[k] * q if k == 0 else left[r - k] * below + right[k] * q)
-            below = q
-        w = v + [r * below if r > degree - order else left[0] * below]
-    return w
+class Elementwise(Maker):
+    """Features by PyTorch's elementwise operators, each function's in neighbouring columns for all inputs."""
+
+    functions_first = True
+
+    def features(self, x: Tensor, s: Maybe, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As Maker.features."""
+        x = x.to(accumulator(dtype))
+        if _is_windowed(grid, spec, order):
+            return _scattered(Window(x, grid, spec), s, order, dtype)
+        phi, factor = _all_features(x, grid, spec, order)
+        factor = _times(s, factor, x.dtype)
+        return _columns(phi if factor is None else phi * factor.unsqueeze(-2)).to(dtype)
+
+    def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As Maker.slopes."""
+        x = x.to(accumulator(dtype))
+        if _is_windowed(grid, spec, order):
+            return _gathered(Window(x, grid, spec), g, order)
+        phi, factor = _all_features(x, grid, spec, order)
+        slopes = (phi * g.view(phi.shape)).sum(1)
+        return slopes if factor is None else slopes * factor
+
+    def both(
+        self, x: Tensor, s: Maybe, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """As Maker.both, from the same windows."""
+        if _is_windowed(grid, spec, order) and _is_windowed(grid, spec, order + 1):
+            window = Window(x.to(accumulator(dtype)), grid, spec)
+            return _scattered(window, s, order, dtype), _gathered(window, g, order + 1)
+        return super().both(x, s, g, grid, spec, order, dtype)
 
 
-def window(x, grid, spec, order):
-    """start [N, I] and K+1 values [N, I]: fastkan/backends/triton/kernels/bspline.py::window in plain PyTorch."""
-    K, M = spec.degree, grid.shape[1]
-    F, last = M - K - 1, M - 1
-    out = OUTSIDE[spec.outside]
-    if spec.uniform:
-        z, over = _coordinate(x, grid)
-        if out == "zero":
-            inside = (z >= 0) & (z < last)
-            end = z.clamp(0, last)
-            at_end = z == F
-        else:
-            end = z.clamp(K, F)
-            at_end = end == F
-        m = torch.minimum(end.nan_to_num(0.).int(), torch.where(at_end, F - 1, last - 1))
-        beyond = None if out == "zero" else (z - end) / over
-        fn = lambda d: _local_uniform(end - m, over, d, K)
-    else:
-        t = grid.to(x.dtype)
-        low, high = t[:, K], t[:, F]
-        inside = (x >= t[:, 0]) & (x < t[:, -1])
-        end = x if out == "zero" else torch.minimum(torch.maximum(x, low), high)
-        at_end = end == high
-        beyond = None if out == "zero" else x - end
-        tc = t.contiguous()
-        xs = end.T.contiguous()
-        m = (torch.searchsorted(tc, xs, right=True).T - 1).clamp(0, last - 1)
-        n_left = (torch.searchsorted(tc, tc[:, F:F + 1].contiguous(), right=False) - 1).view(-1)
-        m = torch.where(at_end, n_left.clamp_min(0), m).to(torch.int32)
-        fn = lambda d: _local_any(end, m, t, d, K)
-    w = fn(order)
-    if out == "zero": keep = inside | at_end
-    elif order >= (2 if out == "linear" else 1): keep = beyond == 0
-    else: keep = None
-    if out == "linear" and order == 0:
-        w = [a + torch.where(b == 0, 0, beyond * b) for a, b in zip(w, fn(1), strict=True)]
-    nan = x.isnan()
-    w = torch.stack(w, -1)
-    if keep is not None: w = torch.where(keep[..., None], w, 0)
-    start = torch.where(nan, 0, m - K)
-    w = torch.where(nan[..., None], x[..., None], w)
-    f = start[..., None].long() + torch.arange(K + 1, device=x.device)
-    w = torch.where((f >= 0) & (f < F), w, 0)
-    return torch.remainder(f, F), w
+def _is_windowed(grid: Tensor, spec: Spec, order: int) -> bool:
+    """Whether to evaluate the K + 1 functions around x, not all functions."""
+    functions = num_functions(grid, spec.degree)
+    if FAMILIES[spec.family] != "bspline" or is_closed(spec, order, functions):
+        return False
+    return not is_traced() or (functions > FUSED_TO and torch.compiler.is_compiling())
 
 
-def _closed(x, grid, order, out, K=3):
-    F = grid.shape[1] - K - 1
-    z, over = _coordinate(x, grid)
-    beyond = None
-    if out != "zero":
-        end = z.clamp(K, F)
-        beyond = z - end
-        z = torch.where(beyond == 0, end, -1e6) if order >= (2 if out == "linear" else 1) else end
-    t = z[..., None] - torch.arange(2, F + 2, device=x.device, dtype=x.dtype)
-    a = t.abs()
-    if order == 0:
-        p = (2 - a).clamp_min_(0); q = (1 - a).clamp_min_(0)
-        y = (p * p).mul_(p).sub_((q * q).mul_(q), alpha=4).mul_(1 / 6)
-    else:
-        p = (2 - a).clamp_min_(0); q = (1 - a).clamp_min_(0)
-        y = (q * q).mul_(2).addcmul_(p, p, value=-.5).mul_(t.sign()).mul_(over[:, None])
-    return y
+def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tensor, Maybe]:
+    """Derivatives of all functions [N, F, I], and what they are to be multiplied by: [I], or None for 1."""
+    family = FAMILIES[spec.family]
+    if family != "bspline":
+        phi = (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order)
+        return phi.transpose(1, 2), None
+    if is_closed(spec, order, num_functions(grid, spec.degree)):
+        return closed_features(x, grid, spec, order)
+    return piecewise_features(x, grid, spec, order), None
 
 
-def _is_closed(spec, order, F):
-    return CLOSED and spec.uniform and spec.degree == 3 and order < 2 and F <= CLOSED_TO and OUTSIDE[spec.outside] == "zero"
+def _scattered(window: Window, s: Maybe, order: int, dtype: torch.dtype) -> Tensor:
+    """Rows of features, zero outside of the window."""
+    factor = _times(s, window.factor(order), window.fill.dtype)
+    rows, inputs = window.m.shape
+    phi = window.m.new_zeros(rows, inputs * window.functions, dtype=dtype)
+    for place, value in zip(window.places(), window.values(order), strict=True):
+        phi.scatter_(1, place, (value if factor is None else value * factor).to(dtype))
+    return phi
 
 
-def base_feature(x, base, order):
-    if base == "silu" and order == 0: return torch.nn.functional.silu(x)
-    if base == "silu" and order == 1:
-        s = torch.sigmoid(x)
-        return torch.addcmul(s, s * x, 1 - s)
-    return _base_feature(x, base, order)
+def _gathered(window: Window, g: Tensor, order: int) -> Tensor:
+    """The sum over the window of its values times entries of rows g of gradients by features."""
+    terms = zip(window.places(), window.values(order), strict=True)
+    slopes = total(value * g.gather(1, place).to(value.dtype) for place, value in terms)
+    factor = window.factor(order)
+    return slopes if factor is None else slopes * factor
 
 
-def features(x, grid, spec, order, with_base, acc, to):
-    """[N, I, F] dense, of type `to`."""
-    fam = FAMILIES[spec.family]
-    if fam != "bspline":
-        return reference._FEATURES[fam](x.to(acc), grid.to(acc), spec, order).to(to)
-    K = spec.degree; F = grid.shape[1] - K - 1
-    x = x.to(acc)
-    if _is_closed(spec, order, F):
-        y = _closed(x, grid, order, "zero").to(to)
-        return y
-    f, w = window(x, grid, spec, order)
-    return torch.zeros(*x.shape, F, dtype=to, device=x.device).scatter_(-1, f, w.to(to))
+def _times(s: Maybe, factor: Maybe, dtype: torch.dtype) -> Maybe:
+    """Their product, [N, I] or [I], in dtype; None for 1."""
+    if s is None:
+        return factor
+    return s.to(dtype) if factor is None else s.to(dtype) * factor
 
 
-def _rows(N, width):
-    if torch.compiler.is_compiling() or isinstance(N, torch.SymInt): return [slice(None)]
-    step = max(1, BLOCK // max(1, width))
-    return [slice(a, min(a + step, N)) for a in range(0, max(1, N), step)]
+def _columns(phi: Tensor) -> Tensor:
+    """The last two dimensions as one."""
+    return phi.reshape(phi.shape[0], phi.shape[1] * phi.shape[2])
 
 
-def _op(dtype, order):  # float16 overflows in derivatives
-    return torch.float32 if order > 0 and dtype == torch.float16 else dtype
+class Dense:
+    """The six contractions with the features of a maker."""
+
+    def __init__(self, maker: Maker):
+        self.maker = maker
+
+    def kan_out(
+        self, x: Tensor, s: Maybe, coef: Tensor, base_weight: Maybe, bias: Maybe, grid: Tensor, spec: Spec, order: int
+    ) -> Tensor:
+        """As reference.kan_out."""
+        spec = known(spec, grid)
+        dtype = _operand(x, coef, s, order)
+        weight = self._matrix(coef).to(dtype)
+        blocks: list[Tensor] = []
+        for rows in _rows(x, weight.shape[0]):
+            x_rows, s_rows = x[rows], _of(rows, s)
+            phi = self.maker.features(x_rows, s_rows, grid, spec, order, dtype)
+            y = phi @ weight if bias is None else torch.addmm(bias.to(dtype), phi, weight)
+            if base_weight is not None:
+                y = torch.addmm(y, _base(x_rows, s_rows, spec, order, dtype), base_weight.to(dtype))
+            blocks.append(y)
+        return _joined(blocks).to(coef.dtype)
+
+    def kan_in(
+        self, x: Tensor, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
+    ) -> Tensor:
+        """As reference.kan_in."""
+        spec = known(spec, grid)
+        dtype = _operand(x, coef)
+        weight = self._matrix(coef).to(dtype).T
+        blocks: list[Tensor] = []
+        for rows in _rows(x, weight.shape[1]):
+            u_rows = u[rows].to(dtype)
+            slopes = self.maker.slopes(x[rows], u_rows @ weight, grid, spec, order, accumulator(dtype))
+            blocks.append(_plus_base(slopes, x[rows], u_rows, base_weight, spec, order))
+        return _joined(blocks).to(x.dtype)
+
+    def kan_coef(
+        self, x: Tensor, s: Maybe, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool
+    ) -> tuple[Tensor, Maybe]:
+        """As reference.kan_coef."""
+        spec = known(spec, grid)
+        dtype = _operand(x, u, s, order)
+        functions = num_functions(grid, spec.degree)
+        grad_coef = grad_base = None
+        for rows in _rows(x, x.shape[1] * functions):
+            x_rows, s_rows, u_rows = x[rows], _of(rows, s), u[rows].to(dtype)
+            phi = self.maker.features(x_rows, s_rows, grid, spec, order, dtype)
+            grad_coef = _plus_product(grad_coef, phi, u_rows)
+            if with_base:
+                grad_base = _plus_product(grad_base, _base(x_rows, s_rows, spec, order, dtype), u_rows)
+        assert grad_coef is not None  # there is at least one block
+        grad_base = None if grad_base is None else grad_base.to(u.dtype)
+        return self._coefficients(grad_coef, x.shape[1], functions).to(u.dtype), grad_base
+
+    def kan_backward(
+        self, x: Tensor, s: Maybe, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
+    ) -> tuple[Tensor, Tensor, Maybe]:
+        """As reference.kan_backward."""
+        spec = known(spec, grid)
+        dtype, dtype_in = _operand(x, coef, s, order), _operand(x, coef)
+        weight = self._matrix(coef).to(dtype_in).T
+        blocks: list[Tensor] = []
+        grad_coef = grad_base = None
+        for rows in _rows(x, weight.shape[1]):
+            x_rows, s_rows, u_rows = x[rows], _of(rows, s), u[rows].to(dtype)
+            g = u[rows].to(dtype_in) @ weight
+            phi, slopes = self.maker.both(x_rows, s_rows, g, grid, spec, order, dtype)
+            slopes = _plus_base(slopes, x_rows, u[rows], base_weight, spec, order + 1)
+            blocks.append(slopes if s_rows is None else slopes * s_rows)
+            grad_coef = _plus_product(grad_coef, phi, u_rows)
+            if base_weight is not None:
+                grad_base = _plus_product(grad_base, _base(x_rows, s_rows, spec, order, dtype), u_rows)
+        assert grad_coef is not None  # there is at least one block
+        grad_base = None if grad_base is None else grad_base.to(coef.dtype)
+        return _joined(blocks).to(x.dtype), self._coefficients(grad_coef, *coef.shape[:2]).to(coef.dtype), grad_base
+
+    def edge_moments(self, x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec) -> Tensor:
+        """As reference.edge_moments."""
+        spec = known(spec, grid)
+        dtype = accumulator(x.dtype, coef.dtype)
+        blocks: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
+            _, _, values = self._edges(x[rows], coef, base_weight, grid, spec, dtype)
+            mean = values.mean(0)
+            blocks.append((values.shape[0], values.abs().sum(0), mean, (values - mean).square_().sum(0)))
+        rows = x.shape[0]
+        size = total(sizes for _, sizes, _, _ in blocks) / rows
+        mean = total(n * mean for n, _, mean, _ in blocks) / rows if len(blocks) > 1 else blocks[0][2]
+        squares = total(squares + n * (of_block - mean).square() for n, _, of_block, squares in blocks)
+        return torch.stack([size, mean, squares / rows])
+
+    def edge_backward(
+        self, x: Tensor, u: Maybe, terms: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec,
+        with_x: bool,
+    ) -> tuple[Maybe, Tensor, Maybe]:  # fmt: skip
+        """As reference.edge_backward."""
+        spec = known(spec, grid)
+        dtype = accumulator(x.dtype, coef.dtype)
+        blocks: list[Tensor] = []
+        grad_coef = grad_base = None
+        for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
+            phi, base, v = self._edges(x[rows], coef, base_weight, grid, spec, dtype)
+            v = terms[0] * v.sign() + terms[1] + terms[2] * v
+            v = v if u is None else v + u[rows, None].to(dtype)
+            grad_coef = _plus(grad_coef, torch.einsum("nif,nio->ifo", phi, v))
+            if base is not None:
+                grad_base = _plus(grad_base, torch.einsum("ni,nio->io", base, v))
+            if with_x:
+                g = torch.einsum("nio,ifo->nfi" if self.maker.functions_first else "nio,ifo->nif", v, coef.to(dtype))
+                slopes = self.maker.slopes(x[rows], _columns(g), grid, spec, 1, dtype)
+                if base_weight is not None:
+                    g_base = torch.einsum("nio,io->ni", v, base_weight.to(dtype))
+                    slopes = slopes + _base(x[rows], None, spec, 1, dtype) * g_base
+                blocks.append(slopes)
+        assert grad_coef is not None  # there is at least one block
+        grad_base = None if grad_base is None else grad_base.to(coef.dtype)
+        return _joined(blocks).to(x.dtype) if with_x else None, grad_coef.to(coef.dtype), grad_base
+
+    def _edges(
+        self, x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, dtype: torch.dtype
+    ) -> tuple[Tensor, Maybe, Tensor]:
+        """Features [N, I, F], base function [N, I] and values [N, I, O] of every edge."""
+        phi = self.maker.features(x, None, grid, spec, 0, dtype)
+        rows, functions = x.shape[0], coef.shape[1]
+        if self.maker.functions_first:
+            phi = phi.view(rows, functions, x.shape[1]).transpose(1, 2)
+        phi = phi.view(rows, x.shape[1], functions)
+        values = torch.einsum("nif,ifo->nio", phi, coef.to(dtype))
+        if base_weight is None:
+            return phi, None, values
+        base = _base(x, None, spec, 0, dtype)
+        return phi, base, values + base[..., None] * base_weight.to(dtype)
+
+    def _matrix(self, coef: Tensor) -> Tensor:
+        """Coefficients [I, F, O] as rows for the maker's columns."""
+        coef = coef.transpose(0, 1) if self.maker.functions_first else coef
+        return coef.reshape(coef.shape[0] * coef.shape[1], coef.shape[2])
+
+    def _coefficients(self, matrix: Tensor, inputs: int, functions: int) -> Tensor:
+        """The inverse of _matrix, contiguous."""
+        if self.maker.functions_first:
+            return matrix.view(functions, inputs, matrix.shape[1]).transpose(0, 1).contiguous()
+        return matrix.view(inputs, functions, matrix.shape[1])
 
 
-def kan_out(x, s, coef, base_weight, bias, grid, spec, order):
-    acc = _acc(x, coef); op = acc if acc == torch.float64 else _op(coef.dtype, order)
-    I, F, O = coef.shape
-    W = coef.reshape(I * F, O).to(op)
-    ys = []
-    for r in _rows(x.shape[0], I * F):
-        xr = x[r]
-        phi = features(xr, grid, spec, order, False, acc, op if s is None else acc)
-        if s is not None: phi = (phi * s[r, :, None].to(acc)).to(op)
-        phi = phi.reshape(xr.shape[0], I * F)
-        y = phi @ W if bias is None else torch.addmm(bias.to(op), phi, W)
-        if base_weight is not None:
-            b = base_feature(xr.to(acc), BASES[spec.base], order)
-            if s is not None: b = b * s[r].to(acc)
-            y = torch.addmm(y, b.to(op), base_weight.to(op))
-        ys.append(y)
-    return (ys[0] if len(ys) == 1 else torch.cat(ys)).to(coef.dtype)
+def accumulator(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype of coordinates and sums: float64 if one of these is, else float32."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-def _in(x, u, coef, base_weight, grid, spec, order, acc, op):
-    I, F, O = coef.shape
-    xr = x.to(acc)
-    slopes = (u.to(op) @ coef.reshape(I * F, O).to(op).T).view(x.shape[0], I, F)
-    fam = FAMILIES[spec.family]
-    if fam == "bspline" and _is_closed(spec, order, F):
-        y = _closed(xr, grid, order, "zero")
-        g = (y.mul_(slopes) if slopes.dtype == acc else y * slopes).sum(-1)
-    elif fam == "bspline":
-        f, w = window(xr, grid, spec, order)
-        g = (slopes.gather(-1, f).to(acc) * w).sum(-1)
-    else:
-        g = (slopes.to(acc) * features(x, grid, spec, order, False, acc, acc)).sum(-1)
-    if base_weight is not None:
-        g = torch.addcmul(g, base_feature(xr, BASES[spec.base], order), (u.to(op) @ base_weight.to(op).T).to(acc))
-    return g
+def _operand(x: Tensor, coef: Tensor, s: Maybe = None, order: int = 0) -> torch.dtype:
+    """The dtype of a matrix product: float16 lacks the range of derivatives and of features times s."""
+    if x.dtype == torch.float64 or (coef.dtype == torch.float16 and (order > 0 or s is not None)):
+        return accumulator(x.dtype)
+    return coef.dtype
 
 
-def kan_in(x, u, coef, base_weight, grid, spec, order):
-    acc = _acc(x, coef); op = acc if acc == torch.float64 else coef.dtype
-    gs = [_in(x[r], u[r], coef, base_weight, grid, spec, order, acc, op) for r in _rows(x.shape[0], coef.shape[0] * coef.shape[1])]
-    g = gs[0] if len(gs) == 1 else torch.cat(gs)
-    return torch.where(x.isnan(), x, g.to(x.dtype))
+def _rows(x: Tensor, features: int) -> Iterator[slice]:
+    """The rows of x in blocks of that many features a row."""
+    rows = x.shape[0]
+    if is_traced() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
+        yield slice(None)
+        return
+    step = max(1, (CPU_BLOCK if x.device.type == "cpu" else BLOCK) // max(1, features))
+    for start in range(0, max(1, rows), step):
+        yield slice(start, min(start + step, rows))
 
 
-def kan_coef(x, s, u, grid, spec, order, with_base):
-    acc = _acc(x, u); op = acc if acc == torch.float64 else _op(u.dtype, order)
-    I, F = x.shape[1], grid.shape[1] - spec.degree - 1
-    rows = _rows(x.shape[0], I * F)
-    total = base = None
-    for r in rows:
-        phi = features(x[r], grid, spec, order, False, acc, op if s is None else acc)
-        if s is not None: phi = (phi * s[r, :, None].to(acc)).to(op)
-        phi = phi.reshape(phi.shape[0], I * F)
-        ur = u[r].to(op)
-        g = phi.T @ ur
-        total = g.to(acc) if total is None and len(rows) > 1 else g if total is None else total.add_(g)
-        if with_base:
-            b = base_feature(x[r].to(acc), BASES[spec.base], order)
-            if s is not None: b = b * s[r].to(acc)
-            b = b.to(op).T @ ur
-            base = b if base is None else base + b
-    return total.view(I, F, u.shape[1]).to(u.dtype), base.to(u.dtype) if with_base else None
+def _of(rows: slice, s: Maybe) -> Maybe:
+    return None if s is None else s[rows]
 
 
-def kan_backward(x, s, u, coef, base_weight, grid, spec, order):
-    g = kan_in(x, u, coef, base_weight, grid, spec, order + 1)
-    c, b = kan_coef(x, s, u, grid, spec, order, base_weight is not None)
-    return (g if s is None else g * s), c, b
+def _joined(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
-edge_moments, edge_backward = reference.edge_moments, reference.edge_backward
+def _plus(sum_so_far: Maybe, term: Tensor) -> Tensor:
+    return term if sum_so_far is None else sum_so_far + term
+
+
+def _plus_product(sum_so_far: Maybe, a: Tensor, b: Tensor) -> Tensor:
+    """The sum plus a^T b, in the accumulator of their dtype."""
+    dtype = accumulator(a.dtype)
+    if sum_so_far is None:
+        return (a.T @ b).to(dtype)
+    return sum_so_far.addmm_(a.T, b) if a.dtype == dtype else sum_so_far.add_(a.T @ b)
+
+
+def _base(x: Tensor, s: Maybe, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+    """s b^(order)(x) in dtype, computed in its accumulator."""
+    base = base_feature(x.to(accumulator(dtype)), BASES[spec.base], order)
+    return (base if s is None else base * s.to(base.dtype)).to(dtype)
+
+
+def _plus_base(slopes: Tensor, x: Tensor, u: Tensor, base_weight: Maybe, spec: Spec, order: int) -> Tensor:
+    """`slopes` plus the base function's part of in_order."""
+    if base_weight is None:
+        return slopes
+    g = (u @ base_weight.to(u.dtype).T).to(slopes.dtype)
+    return torch.addcmul(slopes, _base(x, None, spec, order, slopes.dtype), g)
+
+
+def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> None:
+    """No reason against any device, dtype or family."""
+    return None
+
+
+_plain = Dense(Elementwise())
+kan_out, kan_in, kan_coef, kan_backward = _plain.kan_out, _plain.kan_in, _plain.kan_coef, _plain.kan_backward
+edge_moments, edge_backward = _plain.edge_moments, _plain.edge_backward

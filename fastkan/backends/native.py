@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -82,6 +83,13 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
+def _gather_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    """As `missing`, for `gather`."""
+    if device_type != "cuda":
+        return f"gathering alone is a choice on NVIDIA's GPUs, not on device {device_type!r}"
+    return missing(device_type, dtypes, family)
+
+
 def _by_precision(exact: Callable, rounding: Callable) -> Callable:
     """The contraction with tf32 products where torch allows them; the dtype of the third argument is theirs."""
 
@@ -95,4 +103,7 @@ def _by_precision(exact: Callable, rounding: Callable) -> Callable:
 _EXACT, _ROUNDING = ops.functions("fastkan"), ops.functions("fastkan", ops.TF32)
 kan_out, kan_in, kan_coef, kan_backward = map(_by_precision, _EXACT[:4], _ROUNDING[:4])
 edge_moments, edge_backward = _EXACT[4:]
+# On a GPU the contractions without matrix products, as a backend of their own: "native:gather".
+gather = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions("fastkan", ops.GATHER), strict=True)))
+gather.missing = _gather_missing
 stack_out, stack_backward = torch.ops.fastkan.stack_out, torch.ops.fastkan.stack_backward

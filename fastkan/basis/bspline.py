@@ -8,6 +8,8 @@ to Splines, chapters IX and X.
 import torch
 from torch import Tensor
 
+from ..devices import widest
+
 OUTSIDE = ("zero", "linear", "clamp")
 
 
@@ -19,11 +21,24 @@ def num_functions(grid: Tensor, degree: int) -> int:
 def uniform_knots(
     low: float | Tensor, high: float | Tensor, grid_size: int, degree: int, *, device: torch.device | str | None = None
 ) -> Tensor:
-    """G + 2K + 1 equidistant knots, G intervals on [low, high]; low and high are numbers or tensors [...]."""
-    low = torch.as_tensor(low, dtype=torch.float64, device=device)[..., None]
-    high = torch.as_tensor(high, dtype=torch.float64, device=device)[..., None]
-    steps = torch.arange(-degree, grid_size + degree + 1, dtype=torch.float64, device=low.device)
+    """G + 2K + 1 equidistant knots, G intervals on [low, high]; low and high are numbers or tensors [...].
+
+    In float64, or float32 on a device without it.
+    """
+    if device is None:
+        device = low.device if isinstance(low, Tensor) else torch.get_default_device()
+    dtype = widest(torch.device(device))
+    low = torch.as_tensor(low, dtype=dtype, device=device)[..., None]
+    high = torch.as_tensor(high, dtype=dtype, device=device)[..., None]
+    steps = torch.arange(-degree, grid_size + degree + 1, dtype=dtype, device=low.device)
     return low + (high - low) * (steps / grid_size)
+
+
+def off_uniform(grid: Tensor) -> Tensor:
+    """How far the knots of grid [I, M] are from equidistant ones between the ends, over the largest of its row: [I]."""
+    first, last = grid[:, :1], grid[:, -1:]
+    steps = torch.arange(grid.shape[1], dtype=grid.dtype, device=grid.device) / (grid.shape[1] - 1)
+    return (grid - (first + (last - first) * steps)).abs().amax(-1) / grid.abs().amax(-1)
 
 
 def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: int = 0) -> Tensor:

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
+from ..devices import has_float64, home
 from .layers import library
 
 if TYPE_CHECKING:
@@ -87,12 +88,16 @@ def save(model: "KAN", path: str | os.PathLike | IO[bytes]) -> None:
 
 def content(model: "KAN") -> dict[str, Any]:
     """The contents of a file. load ignores further entries."""
+    state = model.state_dict()
+    for l, layer in enumerate(model.act_fun):
+        if not has_float64(layer.linear.grid.device):  # as on other devices
+            state[f"act_fun.{l}.linear.grid"] = layer.linear.exact_knots
     return {
         "format": FORMAT,
         "config": json.dumps(model.config()),
         "layers": json.dumps(_layers(model)),
         "trainable": json.dumps(trainable(model)),
-        "state": model.state_dict(),
+        "state": state,
     }
 
 
@@ -144,7 +149,7 @@ def load(
     base_funs = _base_funs(names or [config["base_fun"]] * (len(config["width"]) - 1), base_fun)
     has_base = any(name.endswith("linear.base_weight") for name in state)
     config["base_fun"] = "identity" if has_base else "zero"
-    model = cls(**config, device=state["input_id"].device, dtype=dtype, backend=backend)
+    model = cls(**config, device=state["input_id"].device if device is None else device, dtype=dtype, backend=backend)
     for layer, function in zip(model.act_fun, base_funs, strict=True):
         layer.base_fun = function
     model.load_state_dict(state)
@@ -165,7 +170,8 @@ def load(
 def _read(path: str | os.PathLike | IO[bytes], device: torch.device | str | None) -> dict[str, Any]:
     """The parts of the file, with their types checked; KAN and load_state_dict check their contents."""
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        where = None if device is None else home(torch.device(device))  # torch.load cannot narrow float64
+        content = torch.load(path, map_location=where, weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch.load of another kind of file fails in many ways

@@ -165,7 +165,7 @@ class Reader:
         if name == "x":
             return of
         if not of.terms:
-            return Sum({}, get_symbolic(name)(torch.tensor(of.constant, dtype=torch.float64)).item())
+            return Sum({}, get_symbolic(name)(torch.tensor(of.constant, dtype=torch.float64, device="cpu")).item())
         if len(of.terms) > 1:
             return Sum({Term(name, 1.0, of.constant, self.node([Sum(of.terms)])): 1.0})
         ((term, scale),) = of.terms.items()
@@ -341,19 +341,20 @@ def _set_edges(model: KAN, l: int, index: dict[Node | None, int], layer: list[_U
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     numeric.mask.zero_()
     names = [["0"] * numeric.in_dim for _ in range(numeric.out_dim)]
-    affine, on = symbolic.affine.new_zeros(symbolic.affine.shape).double(), torch.zeros_like(symbolic.edge_mask)
+    affine = torch.zeros(symbolic.affine.shape, dtype=torch.float64, device="cpu")
+    on = torch.zeros_like(symbolic.edge_mask)
     factors = [factor for unit in layer for factor in unit.factors]
     for j, factor in enumerate(factors):
         constant = factor.constant
         for term, scale in factor.terms.items():
             i = index[term.node.origin]
             names[j][i], on[j, i] = term.name, 1.0
-            affine[j, i] = torch.tensor([term.a, term.b, scale, constant], dtype=torch.float64)
+            affine[j, i] = torch.tensor([term.a, term.b, scale, constant], dtype=torch.float64, device="cpu")
             constant = 0.0
         model.subnode_bias[l][j] = constant
     symbolic.affine.copy_(affine)
     symbolic.funs_name, symbolic.mask = names, on
-    model.node_bias[l].copy_(torch.tensor([unit.bias for unit in layer], dtype=torch.float64))
+    model.node_bias[l].copy_(torch.tensor([unit.bias for unit in layer], dtype=torch.float64, device="cpu"))
     symbolic.active  # noqa: B018  updates requires_grad of its affine
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import index, integer, number
+from ..devices import exact
 from ..nn.parametrized import not_own
 from .layers.shape import check_edge, owners
 from .layers.symbolic import SymbolicLayer
@@ -85,7 +86,7 @@ def swap_costs(into: Tensor, out: Tensor, nodes: list[int], groups: list[list[in
     for factors in zip(*groups, strict=True):  # the first subnode of every node, the second, ...
         chosen = list(factors)
         cost = cost + distances(here[chosen], there) @ into[chosen].T
-    return cost.double()
+    return exact(cost)
 
 
 def best_order(cost: Tensor) -> list[int]:

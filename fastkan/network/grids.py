@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..basis.bspline import bspline_features, uniform_knots
+from ..devices import home, host
 from ..nn.grid import is_uniform, resized_knots
 from ..nn.refit import refit
 from .activations import edge_values, latest
@@ -152,8 +153,8 @@ def initialize_from_another_model(model: Model, another: "KAN", x: Tensor | None
 
 def splines_of(mine: KANLayer, other: KANLayer) -> tuple[Tensor, Tensor]:
     """Knots and coefficients that give layer `mine`, with its grid size and degree, the splines of layer `other`."""
-    device, outside = mine.linear.coef.device, mine.linear.outside
-    grid, coef = other.linear.grid.to(device), other.linear.coef.to(device)
+    device, outside = home(mine.linear.coef.device), mine.linear.outside
+    grid, coef = other.linear.exact_knots.to(device), host(other.linear.coef).to(device)
     if not coef.isfinite().all():
         raise ValueError("another has coefficients that are not finite: expected finite ones")
     knots = resized_knots(grid, other.k, mine.num)

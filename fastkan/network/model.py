@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..arguments import integer, number
+from ..devices import place
 from ..nn.module import Module, computed, lookup
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE
@@ -314,8 +315,9 @@ class KAN(Module):
 
     @input_id.setter
     def input_id(self, columns: Tensor) -> None:
-        # In float64, since averages of integers by torch's own functions are errors, or rounded towards 0.
-        self._buffers["input_id"] = torch.as_tensor(columns).detach().double()
+        # Floating point, since averages of integers by torch's own functions are errors, or rounded towards 0.
+        columns = columns.detach() if isinstance(columns, Tensor) else torch.tensor(columns)
+        self._buffers["input_id"] = place(columns, columns.device)
 
     @property
     def device(self) -> torch.device:
@@ -421,11 +423,12 @@ class KAN(Module):
             warn_of_rounding(parts, dtype)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
-        prepare_model(self, state_dict, prefix)
-        if not local_metadata.get("assign_to_params_buffers", False):
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        prepare_model(self, state_dict, prefix, assign)
+        if not assign:
             warn_of_lost_precision(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-        self.input_id = self._buffers["input_id"]  # as float64
+        self.input_id = self._buffers["input_id"]  # as floating point
 
     def _save_to_state_dict(self, destination, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -29,7 +29,7 @@ class Rows:
 
     def keep(self, rows: Tensor) -> None:
         """Add the next rows of the stream."""
-        index = torch.arange(self.seen, self.seen + len(rows))
+        index = torch.arange(self.seen, self.seen + len(rows), device="cpu")
         order = index * -0x61C8864680B583EB  # 2^64 / golden ratio, in wrapping arithmetic
         self.seen += len(rows)
         if self.bound is not None:

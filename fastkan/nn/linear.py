@@ -15,12 +15,13 @@ from .. import functional, select
 from ..arguments import integer, number
 from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
+from ..devices import exact, has_float64, home, host, place, widest
 from ..snapshot import Snapshot, readable
 from ..spec import MAX_DEGREE, Spec
 from ..stack import Layer
 from .base_function import Activation, Function, resolve
 from .data_sample import Sample
-from .grid import adaptive_knots, is_uniform, resized_knots
+from .grid import adaptive_knots, is_uniform, resized_knots, snapped
 from .initialization import fill_uniform
 from .module import Module
 from .parametrized import set_computed
@@ -61,8 +62,9 @@ class KANLinear(Module):
 
     Parameters: coef [I, G + K, O]; base_weight [I, O] or None; spline_scale [I, O] or None; bias [O] or None.
     Buffer: grid [I, G + 2K + 1], always in float64, whatever the layer is cast to, so that a layer is exact after
-    .double(). set_grid, update_grid and extend_grid change it together with coef. Any other code may write to it too:
-    the layer always computes with the present values of its tensors.
+    .double(); in float32 only on a device without float64, such as MPS. Back on another device uniform knots are
+    exactly uniform again, and others keep the rounding. set_grid, update_grid and extend_grid change the grid together
+    with coef. Any other code may write to it too: the layer always computes with the present values of its tensors.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
 
@@ -108,7 +110,7 @@ class KANLinear(Module):
         self.scale_spline = number("scale_spline", scale_spline)
         self.grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
         self.grid_range = _range(grid_range)
-        if backend is not None and backend not in select.BACKENDS:
+        if backend is not None and not select.is_name(backend):
             raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
         self.backend = backend
         dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -129,13 +131,13 @@ class KANLinear(Module):
         parameter("spline_scale", bool(enable_standalone_scale_spline), *edges)
         parameter("bias", bool(bias), edges[1])
         knots = grid_size + 2 * degree + 1
-        self.register_buffer("grid", torch.empty(edges[0], knots, device=device, dtype=torch.float64))
+        self.register_buffer("grid", torch.empty(edges[0], knots, device=device, dtype=widest(self.coef.device)))
         self.reset_parameters(generator)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw new initial parameters, and reset to a uniform grid of the present size on grid_range."""
-        knots = uniform_knots(*self.grid_range, self.grid_size, self.spline_order, device=self.grid.device)
+        knots = uniform_knots(*self.grid_range, self.grid_size, self.spline_order, device=home(self.grid.device))
         self.grid.copy_(knots.expand_as(self.grid))
         noise = self.scale_noise / (2 * self.grid_size)
         if self.spline_scale is not None:
@@ -200,9 +202,18 @@ class KANLinear(Module):
 
     @property
     def knots(self) -> Tensor:
-        """The grid in float64, even where other code replaced it by another dtype."""
+        """The grid in float64, even where other code replaced it by another dtype; float32 on a device without it."""
         grid = self._buffers["grid"]
-        return grid if grid.dtype == torch.float64 else grid.double()
+        return grid if grid.dtype == torch.float64 else grid.to(widest(grid.device))
+
+    @property
+    def exact_knots(self) -> Tensor:
+        """The knots in float64, on the host where the layer's device has none."""
+        return self.knots if has_float64(self._buffers["grid"].device) else self.unrounded("grid")
+
+    def unrounded(self, name: str) -> Tensor:
+        """The grid in float64, on the host where its device has none; uniform if it is but for rounding to float32."""
+        return snapped(exact(self._buffers[name]), *self.grid_range, self.spline_order)
 
     @property
     def spec(self) -> Spec:
@@ -213,13 +224,13 @@ class KANLinear(Module):
         if self._evenness is None or not self._evenness[0].holds(grid):
             if grid.is_cuda and torch.cuda.is_current_stream_capturing():
                 return self._spec
-            self._evenness = Snapshot(grid), is_uniform(grid.double())
+            self._evenness = Snapshot(grid), is_uniform(self.exact_knots)
         return self._spec._replace(uniform=self._evenness[1])
 
     @property
     def uniform(self) -> bool:
         """Whether the knots are equidistant, which makes evaluation faster; False where their values cannot be read."""
-        return readable(self.grid) and is_uniform(self.knots)
+        return readable(self.grid) and is_uniform(self.exact_knots)
 
     @property
     def grid_size(self) -> int:
@@ -267,7 +278,7 @@ class KANLinear(Module):
         if not isinstance(grid, Tensor) or list(grid.shape) != shape:
             kind = list(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
             raise ValueError(f"grid is {kind}: expected a tensor of shape {shape}, to go with coef; see set_grid")
-        return grid.detach().to(torch.float64)
+        return place(grid.detach(), grid.device)
 
     @torch.no_grad()
     def set_grid(self, grid: Tensor, coef: Tensor | None = None) -> None:
@@ -277,7 +288,10 @@ class KANLinear(Module):
         number of intervals `coef` becomes a new Parameter: rebuild the optimizer. After an error nothing has changed.
         """
         self._refuse_if_sharded()
-        knots = torch.as_tensor(grid, dtype=torch.float64, device=self.grid.device)
+        values: Any = grid
+        if isinstance(values, Tensor):
+            values = exact(values)
+        knots = torch.as_tensor(values, dtype=torch.float64, device=home(self.grid.device))
         if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
             raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
         grid_size = knots.shape[-1] - 2 * self.spline_order - 1
@@ -312,11 +326,12 @@ class KANLinear(Module):
         """
         self._refuse_if_sharded()
         margin, inwards = number("margin", margin, 0.0), number("inwards", inwards, 0.0, 1.0)
-        sample = Sample.of(x, self.in_features, self.grid.device)
+        sample = Sample.of(x, self.in_features, home(self.grid.device))
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
         if inwards < 1:
-            first, last = self.knots[:, self.spline_order], self.knots[:, -self.spline_order - 1]
+            knots = self.exact_knots
+            first, last = knots[:, self.spline_order], knots[:, -self.spline_order - 1]
             low, high = torch.minimum(low, first.lerp(low, inwards)), torch.maximum(high, last.lerp(high, inwards))
         self.move_grid(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
 
@@ -329,7 +344,7 @@ class KANLinear(Module):
         """
         self._refuse_if_sharded()
         new_size = integer("new_size", new_size, 1)
-        self.move_grid(resized_knots(self.knots, self.spline_order, new_size))
+        self.move_grid(resized_knots(self.exact_knots, self.spline_order, new_size))
 
     def _refuse_if_sharded(self) -> None:
         """RuntimeError for sharded parameters; under FSDP also while they are gathered, since writes are lost then."""
@@ -341,11 +356,11 @@ class KANLinear(Module):
 
     @torch.no_grad()
     def move_grid(self, grid: Tensor, samples: Tensor | None = None) -> None:
-        """Set the knots [I, M], in float64, and refit the coefficients by least squares, see refit."""
-        self._set(grid, refit(self.coef, self.knots, grid, self.spline_order, self.outside, samples))
+        """Set the knots [I, M], as exact_knots are, and refit the coefficients by least squares, see refit."""
+        self._set(grid, refit(host(self.coef), self.exact_knots, grid, self.spline_order, self.outside, samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
-        before = self.coef
+        before, grid = self.coef, place(grid, self.grid.device)
         coef = coef.to(before)
         if not coef.is_meta and not coef.isfinite().all():
             raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer is unchanged")
@@ -433,8 +448,9 @@ class KANLinear(Module):
     def b_splines(self, x: Tensor) -> Tensor:
         """The B-spline basis functions at x [..., I]: [..., I, F] in x's dtype."""
         functional.check_input(x, self.in_features)
-        rows = x.reshape(-1, self.in_features).double()
-        phi = bspline_features(rows, self.knots, self.spline_order, self.outside)
+        knots = self.knots
+        rows = x.reshape(-1, self.in_features).to(knots.dtype)
+        phi = bspline_features(rows, knots, self.spline_order, self.outside)
         return phi.to(x.dtype).view(*x.shape, phi.shape[-1])
 
     def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
@@ -443,16 +459,16 @@ class KANLinear(Module):
         expected = [*x.shape, self.out_features]
         if x.dim() != 2 or list(y.shape) != expected:
             raise ValueError(f"x, y have shapes {list(x.shape)}, {list(y.shape)}: expected [N, I] and [N, I, O]")
-        phi = self.b_splines(x.double()).transpose(0, 1)  # I N F
-        coef = torch.linalg.pinv(phi) @ y.double().transpose(0, 1)  # I F O
-        return coef.permute(2, 0, 1).to(y.dtype).contiguous()
+        phi = bspline_features(exact(x), self.exact_knots, self.spline_order, self.outside).transpose(0, 1)  # I N F
+        coef = torch.linalg.pinv(phi) @ exact(y).transpose(0, 1)  # I F O
+        return coef.permute(2, 0, 1).to(y).contiguous()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
         before = len(error_msgs)
-        hint = read_state(self, state_dict, prefix)
+        hint = read_state(self, state_dict, prefix, local_metadata.get("assign_to_params_buffers", False))
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

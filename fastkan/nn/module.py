@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from ..devices import exact, has_float64, place
+from ..snapshot import readable
 
 
 class Module(nn.Module):
     """nn.Module whose properties may be set to a Parameter or Module; nn.Module would register it instead.
 
-    The buffers named in `exact` keep their dtype, whatever the module is cast to.
+    The buffers named in `exact` are float64 whatever the module is cast to: float32 only on a device without float64.
     """
 
     exact: tuple[str, ...] = ()
@@ -24,12 +28,42 @@ class Module(nn.Module):
             super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True):
-        exact = [(name, self._buffers[name]) for name in self.exact]
-        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] untyped
-        for name, buffer in exact:
-            if self._buffers[name].dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(self._buffers[name].device)
+        before = {name: self._buffers[name] for name in self.exact}
+        # First, so that nothing has moved after an error; and not in super()._apply, which would convert them.
+        moved = {name: self._moved(name, fn) for name in self.exact}
+        self._buffers.update(dict.fromkeys(self.exact))
+        try:
+            super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] untyped
+        except BaseException:
+            self._buffers.update(before)
+            raise
+        self._buffers.update(moved)
         return self
+
+    def _moved(self, name: str, fn: Callable[[Tensor], Tensor]) -> Tensor:
+        """Where fn would move an exact buffer, and nothing else."""
+        buffer = self._buffers[name]
+        try:
+            moved = fn(buffer)
+        except (RuntimeError, TypeError):  # MPS takes no float64
+            moved = None
+        if moved is None or not has_float64(moved.device):
+            moved = fn(buffer.float())
+            return moved if moved.dtype == torch.float32 else place(buffer, moved.device)
+        if not has_float64(buffer.device):
+            return place(self.unrounded(name), moved.device)
+        return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+
+    def unrounded(self, name: str) -> Tensor:
+        """An exact buffer in float64, on the host where its device has none; rounding is undone where it can be."""
+        return exact(self._buffers[name])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # pyright: ignore[reportUnknownMemberType] untyped
+        for name in self.exact:  # may come from a device without float64
+            buffer: Tensor = self._buffers[name]
+            if buffer.dtype == torch.float32 and readable(buffer) and has_float64(buffer.device):
+                self._buffers[name] = self.unrounded(name)
 
 
 class NotComputed(AttributeError, ValueError):

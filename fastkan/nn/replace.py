@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..devices import exact
 from .linear import KANLinear
 
 INITS = ("random", "linear")
@@ -119,8 +120,8 @@ def _start_linear(layer: KANLinear, linear: nn.Linear) -> None:
     if degree == 0:
         raise ValueError("init='linear' with spline_order=0: expected at least 1, steps are not linear")
     # x = sum_f mean(t_{f+1} .. t_{f+K}) B_f(x) on the grid range (Greville's abscissae)
-    abscissae = layer.grid[:, 1:-1].unfold(1, degree, 1).mean(-1)  # I F
-    slope = linear.weight.T.double()  # I O
+    abscissae = layer.exact_knots[:, 1:-1].unfold(1, degree, 1).mean(-1)  # I F
+    slope = exact(linear.weight.T)  # I O
     if layer.spline_scale is not None:
         layer.spline_scale.fill_(1.0)
     layer.coef.copy_(abscissae[..., None] * slope[:, None])

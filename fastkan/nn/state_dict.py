@@ -5,18 +5,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..devices import exact, place
 from .grid import snapped
 
 if TYPE_CHECKING:
     from .linear import KANLinear
 
 
-def read_state(layer: "KANLinear", state_dict: dict[str, Any], prefix: str) -> str:
+def read_state(layer: "KANLinear", state_dict: dict[str, Any], prefix: str, assign: bool) -> str:
     """Prepare state_dict, in place, and the layer for an ordinary load; returns a hint for when that fails.
 
     Keys of efficient-kan (recognised by spline_weight) are renamed and transposed; a scaler without a parameter in the
-    layer is multiplied into coef. Knots become float64, without float32 rounding (grid.snapped). A layer that differs
-    only in its number of grid intervals is resized.
+    layer is multiplied into coef. Knots become float64, where there is any, without float32 rounding (grid.snapped). A
+    layer that differs only in its number of grid intervals is resized. assign: the layer will have the tensors of the
+    state dict.
     """
     if prefix + "spline_weight" in state_dict:
         _rename(layer, state_dict, prefix)
@@ -31,7 +33,8 @@ def read_state(layer: "KANLinear", state_dict: dict[str, Any], prefix: str) -> s
         if same and grid_size >= 1 and len(grid) == inputs:
             if coef.shape[1] != functions:
                 _resize(layer, grid_size)
-            state_dict[prefix + "grid"] = grid.double() if grid.is_meta else snapped(grid, *layer.grid_range, degree)
+            knots = grid.double() if grid.is_meta else snapped(exact(grid), *layer.grid_range, degree)
+            state_dict[prefix + "grid"] = place(knots, grid.device) if assign else knots
     return (
         f"{prefix or 'KANLinear'}: the state dict has {content}; the layer has in_features={inputs}, "
         f"out_features={outputs}, spline_order={layer.spline_order}. Only grid_size may differ."

@@ -5,7 +5,7 @@ Modules that import this one are skipped unless the library is built (by `make t
 
 import zlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -20,22 +20,38 @@ if not LIBRARY.exists():
 NAMESPACE = "fastkan_emulated"
 for name, schema in (ops.SCHEMAS | ops.STACK_SCHEMAS | ops.GPU_SCHEMAS).items():
     torch.library.define(f"{NAMESPACE}::{name}", schema)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", ops.FAKES[name])
 torch.library.define(f"{NAMESPACE}::cuda_serves", "(int device) -> bool")
 torch.library.define(f"{NAMESPACE}::cuda_algorithm", "() -> int")
 torch.ops.load_library(str(LIBRARY))
-
-BACKEND = ModuleType("emulated")
-vars(BACKEND).update(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE), strict=True))
-BACKEND.missing = lambda device_type, dtypes, family=0: None
-
-# Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
-PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
-FEW, MANY = 1, 132
 
 
 def algorithm() -> str:
     """The algorithm of the last contraction."""
     return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
+
+
+def contractions(form: str) -> SimpleNamespace:
+    functions = dict(zip(ops.CONTRACTIONS, ops.functions(NAMESPACE, form), strict=True))
+    return SimpleNamespace(**functions, missing=lambda device_type, dtypes, family=0: None)
+
+
+def by_precision(exact, rounding):
+    """The contraction with tf32 products where torch allows them."""
+    return lambda *args: (rounding if ops.allows_tf32() else exact)(*args)
+
+
+BACKEND = ModuleType("emulated")
+vars(BACKEND).update(vars(contractions("")))
+for name in ops.CONTRACTIONS[:4]:
+    setattr(BACKEND, name, by_precision(getattr(BACKEND, name), getattr(contractions(ops.TF32), name)))
+BACKEND.gather = contractions(ops.GATHER)
+BACKEND.stack_out, BACKEND.stack_backward = (getattr(getattr(torch.ops, NAMESPACE), name) for name in ops.STACK_SCHEMAS)
+BACKEND.cuda_algorithm = algorithm
+
+# Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
+PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
+FEW, MANY = 1, 132
 
 
 @pytest.fixture(autouse=True)

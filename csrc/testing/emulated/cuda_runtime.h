@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <string>
+#include <utility>
 
 #define __global__
 #define __device__
@@ -51,6 +52,8 @@ inline constexpr size_t kShared = 48 << 10, kMaxShared90 = 227 << 10, kMaxShared
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* context);
 void allow_shared(const void* kernel, int bytes);
 void expect_shared(const void* kernel, size_t bytes);
+bool refuses_launches();  // FASTKAN_EMULATED_REFUSES is set
+inline cudaError_t last_error = cudaSuccess;
 void fail(const std::string& what);  // ends the launch with an error that names the running thread
 void wait_for_block();
 // Waits for the whole warp, whose threads must all call the same `operation`, and returns the value that each gave.
@@ -76,6 +79,7 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
+  if (emulated::refuses_launches()) return emulated::last_error = cudaErrorLaunchFailure;
   emulated::expect_shared(reinterpret_cast<const void*>(kernel), config->dynamicSmemBytes);
   auto call = [&] { kernel(args...); };
   emulated::run(*config, [](const void* context) { (*static_cast<const decltype(call)*>(context))(); }, &call);
@@ -92,7 +96,7 @@ cudaError_t cudaFuncSetAttribute(F kernel, cudaFuncAttribute, int bytes) {
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device);
 cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream);
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulated::last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
 
 inline void __trap() { emulated::fail("a trap"); }

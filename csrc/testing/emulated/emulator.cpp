@@ -359,7 +359,10 @@ void expect_shared(const void* of, size_t bytes) {
     throw std::runtime_error("more shared memory than a block has");
 }
 
+bool refuses_launches() { return std::getenv("FASTKAN_EMULATED_REFUSES"); }
+
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* of) {
+  if (cudaGetLastError() != cudaSuccess) throw std::runtime_error("the error of an earlier launch was left set");
   if (config.blockDim.x == 0 || config.blockDim.x > 1024) throw std::runtime_error("no such block");
   kernel = body;
   context = of;

@@ -1,6 +1,7 @@
 """Triton kernels, for the GPUs that Triton supports and, in its interpreter (TRITON_INTERPRET=1), for CPUs.
 
-Triton itself is imported when a kernel is first called.
+Two algorithms: `fused` computes features inside of its products, features.py as a matrix for the vendor's. The
+backend's own contractions take either, by an estimate. Triton itself is imported when a kernel is first called.
 """
 
 import importlib.util
@@ -11,6 +12,7 @@ import torch
 
 from ... import ops
 from ...spec import FAMILIES
+from .estimate import apart
 
 _NAMESPACE = "fastkan_triton"
 _INSTALLED = importlib.util.find_spec("triton") is not None  # at import: torch.compile cannot trace find_spec
@@ -70,6 +72,28 @@ def _implementation(contraction: str):
 for _contraction in ops.CONTRACTIONS:
     torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
 
-kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions(_NAMESPACE)
 # The fused kernels as an implementation of their own: triton:fused.
-fused = SimpleNamespace(**{name: globals()[name] for name in ops.CONTRACTIONS}, missing=_fused_missing)
+fused = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
+edge_moments, edge_backward = fused.edge_moments, fused.edge_backward
+
+from . import features  # noqa: E402 - it has the limits of `missing`
+
+
+def kan_out(x, s, coef, base_weight, bias, grid, spec, order):
+    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    return chosen.kan_out(x, s, coef, base_weight, bias, grid, spec, order)
+
+
+def kan_in(x, u, coef, base_weight, grid, spec, order):
+    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    return chosen.kan_in(x, u, coef, base_weight, grid, spec, order)
+
+
+def kan_coef(x, s, u, grid, spec, order, with_base):
+    chosen = features if apart(x, u, spec, grid.shape[1] - spec.degree - 1, u.shape[1]) else fused
+    return chosen.kan_coef(x, s, u, grid, spec, order, with_base)
+
+
+def kan_backward(x, s, u, coef, base_weight, grid, spec, order):
+    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    return chosen.kan_backward(x, s, u, coef, base_weight, grid, spec, order)

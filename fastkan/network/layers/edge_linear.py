@@ -56,6 +56,6 @@ def first_mask(inputs: int, outputs: int, sparse: bool) -> Tensor:
     at = [(torch.arange(n, device="cpu") + 0.5) / n for n in (inputs, outputs)]
     distance = (at[0][:, None] - at[1]).abs()
     mask = torch.zeros(inputs, outputs, device="cpu")
-    mask[torch.arange(inputs), distance.argmin(1)] = 1.0
-    mask[distance.argmin(0), torch.arange(outputs)] = 1.0
+    mask.scatter_(1, distance.argmin(1)[:, None], 1.0)
+    mask.scatter_(0, distance.argmin(0)[None], 1.0)
     return mask

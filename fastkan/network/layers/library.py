@@ -93,7 +93,7 @@ def add_symbolic(
         raise TypeError(
             f"fun_singularity={fun_singularity!r}: expected a function of a tensor and a threshold, or None"
         )
-    probe = torch.linspace(0.25, 0.75, 3, dtype=torch.float64)
+    probe = torch.linspace(0.25, 0.75, 3, dtype=torch.float64, device="cpu")
     value = fun(probe)
     if not isinstance(value, Tensor) or value.shape != probe.shape:
         raise ValueError(f"fun={fun!r} returns {value!r} for a tensor [3]: expected an elementwise function")

@@ -12,6 +12,8 @@ import zlib
 import torch
 from torch import Tensor
 
+from ...devices import exact
+
 CHECK = 32
 BLOCK = 256  # bytes: the table of names is padded, so that layers of one shape have states of one length
 SPOILED = (
@@ -26,7 +28,7 @@ def encode(names: list[list[str]]) -> Tensor:
     text = json.dumps(table).encode()
     indices = {name: n for n, name in enumerate(table)}
     numbers = [indices[name] for row in names for name in row] + list(text.ljust(-(-len(text) // BLOCK) * BLOCK))
-    return torch.tensor(_check(numbers) + numbers, dtype=torch.float64)
+    return torch.tensor(_check(numbers) + numbers, dtype=torch.float64, device="cpu")
 
 
 def decode(state: Tensor, outputs: int, inputs: int) -> list[list[str]]:
@@ -61,7 +63,7 @@ def _integers(state: Tensor) -> list[int]:
     """The state rounded to integers; ValueError where they differ by more than the rounding of a few operations."""
     if not state.is_floating_point():
         return state.flatten().tolist()
-    values = state.detach().flatten().double()
+    values = exact(state.detach().flatten())
     whole = values.round()
     allowed = (math.sqrt(torch.finfo(state.dtype).eps) * whole.abs().clamp_min(1.0)).clamp_max(0.3)
     if not bool(((values - whole).abs() <= allowed).all()):  # NaN is not

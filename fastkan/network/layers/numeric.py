@@ -147,7 +147,10 @@ class KANLayer(Module):
         return torch.cat([self.linear.coef * scale[:, None], base[:, None]], 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """The basis functions of every input, then the base function: x [N, I] -> [N, I, F + 1] in float64."""
+        """The basis functions of every input, then the base function: x [N, I] -> [N, I, F + 1].
+
+        In float64, or float32 on a device without it.
+        """
         parts = zip(x.split(BLOCK, 1), self.linear.knots.split(BLOCK), strict=True)
         blocks = [self._features(part, grid) for part, grid in parts]
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 1)
@@ -164,30 +167,34 @@ class KANLayer(Module):
         y = functional.apply(x, identity, grid, None, None, None, spec, linear.backend)
         activation = linear.base_activation
         base = torch.zeros_like(x) if activation is None else activation(x)
-        return torch.cat([y.view(len(x), len(grid), functions), base[..., None]], -1).double()
+        return torch.cat([y.view(len(x), len(grid), functions), base[..., None]], -1).to(grid.dtype)
 
     def postacts(self, x: Tensor) -> Tensor:
         """The output of every edge, [N, O, I]; for inspection, not for training."""
-        return torch.einsum("nif,ifo->noi", self.features(x), self.weights().double()).to(self.linear.coef.dtype)
+        return self._values(x).to(self.linear.coef.dtype)
+
+    def _values(self, x: Tensor) -> Tensor:
+        phi = self.features(x)
+        return torch.einsum("nif,ifo->noi", phi, self.weights().to(phi.dtype))
 
     def postspline(self, x: Tensor) -> Tensor:
         """Every edge's spline without its scale and mask, [N, O, I]; for inspection."""
         phi = self.features(x)[..., :-1]
-        return torch.einsum("nif,ifo->noi", phi, self.linear.coef.double()).to(self.linear.coef.dtype)
+        return torch.einsum("nif,ifo->noi", phi, self.linear.coef.to(phi.dtype)).to(self.linear.coef.dtype)
 
     def edge_values(self, x: Tensor, inputs: Tensor, outputs: Tensor, masked: bool = True) -> Tensor:
         """The outputs of edges from inputs[e] to outputs[e]: x [N, I] -> [N, E]."""
         phi = self.features(x)[:, inputs]  # N E F
-        weights = self.weights(masked)[inputs, :, outputs].double()  # E F
+        weights = self.weights(masked)[inputs, :, outputs].to(phi.dtype)  # E F
         return torch.einsum("nef,ef->ne", phi, weights).to(self.linear.coef.dtype)
 
     def edge_std(self, x: Tensor) -> Tensor:
         """The standard deviation of every edge over the rows of x [N, I]: [O, I], differentiable, no [N, I, O].
 
         Computed by the fused operator. For a base function that is not fused: with C[i] the covariance of input i's
-        features, the variance of an edge is w C w, in float64. Its square root amplifies rounding: a constant edge has
-        about 1e-8 of its weights. A few inputs at a time; where there are many features, they are computed again in the
-        backward pass.
+        features, the variance of an edge is w C w, in their dtype. Its square root amplifies rounding: a constant edge
+        has about 1e-8 of its weights in float64. A few inputs at a time; where there are many features, they are
+        computed again in the backward pass.
         """
         if self.linear.fused:
             variance = self.moments(x)[2].T * (len(x) / max(1, len(x) - 1))
@@ -203,7 +210,7 @@ class KANLayer(Module):
     def _edge_std(self, x: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
         phi = self._features(x, grid)
         phi = (phi - phi.mean(0)).transpose(0, 1)  # I N F
-        weights = weights.double()  # I F O
+        weights = weights.to(phi.dtype)  # I F O
         variance = (weights * (phi.mT @ phi @ weights)).sum(1).T / max(1, len(x) - 1)
         return safe_sqrt(variance).to(self.linear.coef.dtype)
 
@@ -211,8 +218,7 @@ class KANLayer(Module):
         """The mean of |phi| over the rows of x [N, I] for every edge: [O, I], differentiable, by the fused operator."""
         if self.linear.fused:
             return self.moments(x)[0].T.to(self.linear.coef.dtype)
-        values = torch.einsum("nif,ifo->noi", self.features(x), self.weights().double())
-        return values.abs().mean(0).to(self.linear.coef.dtype)
+        return self._values(x).abs().mean(0).to(self.linear.coef.dtype)
 
     def moments(self, x: Tensor) -> Tensor:
         """Mean absolute value, mean and variance of every edge, see functional.apply_edge_moments."""
@@ -334,7 +340,7 @@ class KANLayer(Module):
 
     @property
     def grid(self) -> Tensor:
-        """[I, G + 2k + 1], in float64; may be set, see linear.set_grid for coef to go with it."""
+        """[I, G + 2k + 1], see KANLinear; may be set, see linear.set_grid for coef to go with it."""
         return self.linear.grid
 
     @grid.setter
@@ -387,11 +393,12 @@ class Plan:
 
     def __init__(self, mask: Tensor):
         self.mask = Snapshot(mask)
-        self.full = bool((mask == 1).all())
-        used = mask != 0
+        values = mask.cpu()  # on a GPU one wait, not four
+        self.full = bool((values == 1).all())
+        used = values != 0
         self.active = bool(used.any())
         self.inputs, self.outputs = (
-            None if bool(u.all()) else u.nonzero().flatten() for u in (used.any(1), used.any(0))
+            None if bool(u.all()) else u.nonzero().flatten().to(mask.device) for u in (used.any(1), used.any(0))
         )
 
 

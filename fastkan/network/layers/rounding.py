@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from ...devices import exact
 from .library import SYMBOLIC_LIB
 
 POINTS = 65  # samples of an input's grid range
@@ -53,11 +54,12 @@ def warn_of_rounding(layers: Iterable[tuple[list[list[str]], Tensor, Tensor, Ten
     for l, (names, mask, affine, ends) in enumerate(layers):
         if not narrower(dtype, affine.dtype) or ends.is_meta or not bool(mask.any()):
             continue
+        ends, affine = exact(ends), exact(affine.detach())
         part = torch.linspace(0, 1, POINTS, dtype=torch.float64, device=ends.device)
-        x = torch.lerp(ends[:, :1].double(), ends[:, 1:].double(), part)  # I P
+        x = torch.lerp(ends[:, :1], ends[:, 1:], part)  # I P
         for j, i in (mask != 0).nonzero().tolist():
             if names[j][i] not in ("0", "x") and names[j][i] in SYMBOLIC_LIB:
-                function, numbers = SYMBOLIC_LIB[names[j][i]], affine[[j], i].detach().double()
+                function, numbers = SYMBOLIC_LIB[names[j][i]], affine[[j], i].to(x.device)
                 error = rounding_error(function, x[[i]], numbers, dtype).item()
                 if not error <= allowed(dtype):
                     edges.append(f"({l},{i},{j}) {names[j][i]}: {error:.1%}")

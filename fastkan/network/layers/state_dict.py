@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...devices import exact, host
 from .names import decode
 from .rounding import warn_of_rounding
 
@@ -23,8 +24,11 @@ NUMERIC = {"scale_base": "linear.base_weight", "scale_sp": "linear.spline_scale"
 AFFINE = ("node_bias", "node_scale", "subnode_bias", "subnode_scale")
 
 
-def prepare_model(model: "KAN", state: dict[str, Any], prefix: str) -> None:
-    """Convert the state of a KAN, before its layers load. Raises RuntimeError for a state dict of another width."""
+def prepare_model(model: "KAN", state: dict[str, Any], prefix: str, assign: bool) -> None:
+    """Convert the state of a KAN, before its layers load. Raises RuntimeError for a state dict of another width.
+
+    assign: the model will have the tensors of the state dict.
+    """
     if not prefix:
         _unwrap(state)
     sizes = _sizes(state, prefix)
@@ -41,8 +45,9 @@ def prepare_model(model: "KAN", state: dict[str, Any], prefix: str) -> None:
                     state[f"{prefix}{name}.{l}"] = state.pop(f"{prefix}{name}_{l}")
         state.setdefault(f"{prefix}input_id", model.input_id)
     columns = state.get(f"{prefix}input_id")
-    if isinstance(columns, Tensor) and columns.is_floating_point() and not columns.is_meta:
-        state[f"{prefix}input_id"] = _whole(columns, model.input_id)
+    if isinstance(columns, Tensor) and not columns.is_meta:
+        whole = _whole(columns, model.input_id) if columns.is_floating_point() else columns
+        state[f"{prefix}input_id"] = whole if assign else host(whole)
 
 
 def warn_of_lost_precision(model: "KAN", state: dict[str, Any], prefix: str) -> None:
@@ -134,12 +139,13 @@ def _width(sizes: list[tuple[int, int]]) -> str:
 
 def _whole(columns: Tensor, own: Tensor) -> Tensor:
     """The averaged input_id `columns`, rounded to integers; RuntimeError where it is not the model's own."""
-    whole = columns.double().round()
-    allowed = math.sqrt(torch.finfo(columns.dtype).eps) * whole.abs().clamp_min(1.0)
-    near = bool(((columns.double() - whole).abs() <= allowed).all())
+    dtype, eps, columns = columns.dtype, torch.finfo(columns.dtype).eps, exact(columns)
+    whole = columns.round()
+    allowed = math.sqrt(eps) * whole.abs().clamp_min(1.0)
+    near = bool(((columns - whole).abs() <= allowed).all())
     if not (near and (own.is_meta or torch.equal(whole.to(own), own))):
         raise RuntimeError(
-            f"input_id={columns.tolist()} in {columns.dtype}: expected integers, or an average of models that all read "
+            f"input_id={columns.tolist()} in {dtype}: expected integers, or an average of models that all read "
             f"this model's columns {own.tolist()}"
         )
     return whole.long()

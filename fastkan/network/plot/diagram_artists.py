@@ -41,7 +41,7 @@ class Diagram:
         thick = min(max(0.04 * 72 * side, 0.6 * self.unit), 1.6 * self.unit)
         low, high = _bounds(edges.y)
         y = ((edges.y - low) / (high - low)).where(edges.y.isfinite(), torch.nan)
-        x = torch.linspace(0, 1, edges.x.shape[1], dtype=torch.float64).expand_as(edges.x)
+        x = torch.linspace(0, 1, edges.x.shape[1], dtype=torch.float64, device="cpu").expand_as(edges.x)
         self._lines(f"curves-{l}", self._inside(l, x, y), strokes, thick * (0.5 if sample else 1.0), 4)
         if sample:
             start, extent = edges.x[:, :1], edges.x[:, -1:] - edges.x[:, :1]
@@ -95,7 +95,7 @@ class Diagram:
     def _inside(self, l: int, x: Tensor, y: Tensor) -> list[Tensor]:
         """Points of [0, 1] x [0, 1] in the boxes of layer l: x, y [E, P] -> E of [P, 2]."""
         room = self.layout.sides[l] * (1 - 2 * INSET)
-        centre = torch.tensor(self.layout.boxes[l], dtype=torch.float64)[:, None]  # E 1 2
+        centre = torch.tensor(self.layout.boxes[l], dtype=torch.float64, device="cpu")[:, None]  # E 1 2
         return list((centre + (torch.stack([x, y], 2).clamp(0, 1) - 0.5) * room).numpy())
 
     def _lines(self, name: str, lines: list, strokes: list, width: float, order: float) -> None:

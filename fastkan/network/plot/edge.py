@@ -121,7 +121,7 @@ def _background(axes: Any, edge: Edge) -> None:
     axes.axvspan(edge.knots[0], edge.knots[-1], color=ink, alpha=0.06, lw=0, zorder=0, gid="grid range")
     faint = min(0.35, 8 / len(edge.knots))
     axes.vlines(edge.knots, 0, 1, color=ink, alpha=faint, lw=0.5, transform=across, zorder=0.5, gid="knots")
-    ranks = torch.linspace(0, len(edge.data) - 1, min(MARKS, len(edge.data))).round().long()
+    ranks = torch.linspace(0, len(edge.data) - 1, min(MARKS, len(edge.data)), device="cpu").round().long()
     strength = min(0.8, 40 / len(ranks))
     axes.vlines(edge.data[ranks], 0, MARK_HEIGHT, color=ink, alpha=strength, lw=0.8, transform=across, gid="data")
     axes.margins(x=0.03, y=0.1)
@@ -130,10 +130,10 @@ def _background(axes: Any, edge: Edge) -> None:
 def _edge(model: "KAN", l: int, i: int, j: int, data: Tensor | None) -> Edge:
     record = activations(model, data)
     layer, symbolic_layer, rows = model.act_fun[l], model.symbolic_fun[l], record.acts[l]
-    knots = layer.grid[i, layer.k : layer.k + layer.num + 1].double().cpu()
-    inputs = rows[:, i].double().cpu().sort().values
+    knots = layer.linear.exact_knots[i, layer.k : layer.k + layer.num + 1].cpu()
+    inputs = rows[:, i].cpu().double().sort().values
     low, high = min(inputs[0].item(), knots[0].item()), max(inputs[-1].item(), knots[-1].item())
-    x = torch.cat([torch.linspace(low, high, POINTS, dtype=torch.float64), knots]).sort().values
+    x = torch.cat([torch.linspace(low, high, POINTS, dtype=torch.float64, device="cpu"), knots]).sort().values
     columns = x.to(rows)[:, None].expand(-1, model.width_in[l])
     at = torch.tensor([i], device=rows.device), torch.tensor([j], device=rows.device)
     numeric = layer.edge_values(columns, *at, masked=False)[:, 0]
@@ -143,7 +143,7 @@ def _edge(model: "KAN", l: int, i: int, j: int, data: Tensor | None) -> Edge:
     if model.symbolic_enabled and bool(symbolic_layer.edge_mask[j, i]):
         to, source, values = symbolic_layer.edges(columns, **record.options)
         symbolic, on = values[:, (to == j) & (source == i)][:, 0], True
-    numeric, base, symbolic = (y.double().cpu() for y in (numeric, base, symbolic))
+    numeric, base, symbolic = (y.cpu().double() for y in (numeric, base, symbolic))
     mode = ("n" if mask else "") + ("s" if on else "")
     formula, total = _formula(symbolic_layer, i, j), mask * numeric + symbolic
     return Edge(mode, formula, inputs, knots, x, mask, numeric, base, symbolic, total)

@@ -57,9 +57,9 @@ def drawn_edges(model: "KAN", x: Tensor | None, metric: str) -> list[Edges]:
     layers = []
     for l, y in enumerate(points.spline_postacts(model)):
         inputs, outputs, modes = _edges_on(model, l)
-        at = points.acts[l].T[inputs].double().cpu().split([POINTS, len(points.acts[l]) - POINTS], 1)
-        values = y[:, outputs, inputs].T.double().cpu().split([POINTS, len(y) - POINTS], 1)
-        score = scores[l][outputs, inputs].double().cpu()
+        at = points.acts[l].T[inputs].cpu().double().split([POINTS, len(points.acts[l]) - POINTS], 1)
+        values = y[:, outputs, inputs].T.cpu().double().split([POINTS, len(y) - POINTS], 1)
+        score = scores[l][outputs, inputs].cpu().double()
         layers.append(Edges(inputs, outputs, modes, score, at[0], values[0], at[1], values[1]))
     return layers
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import exact, home
 from ..activations import MAX_BYTES, Activations, postacts
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class Outliers:
     @torch.no_grad()
     def of(cls, model: "KAN", record: Activations, last: int) -> "Outliers | None":
         """None where no node before layer `last` has outlier rows."""
-        sums = [s.detach().double() for s in record.sums[: last - 1]]
+        sums = [exact(s.detach()) for s in record.sums[: last - 1]]
         outliers = [_find(s) for s in sums]
-        any_far = torch.zeros(len(record.acts[0]), dtype=torch.bool, device=model.device)
+        any_far = torch.zeros(len(record.acts[0]), dtype=torch.bool, device=home(model.device))
         for far, _, _ in outliers:
             any_far |= far.any(1)
         if not bool(any_far.any()) or bool(any_far.all()):
@@ -76,13 +77,14 @@ class Outliers:
 
         To be called for one layer after the other, from the last; score [O]: of the layer's sums.
         """
-        values = postacts(self.model, l, self.record.acts[l][self.rows], self.record.options).double()
+        acts = self.record.acts[l]
+        values = exact(postacts(self.model, l, acts[self.rows.to(acts.device)], self.record.options))
         dev = values - values[: self.usual].mean(0)  # R O I
         few = dev[self.usual :]
         scaled = few if self.factor is None else few * self.factor[..., None]
         sums = torch.cat([dev[: self.usual], scaled]).sum(2)
         if l > 0:
-            weight = score.double() / padded_std(self.record.subnode_actscale[l].double())
+            weight = exact(score) / padded_std(exact(self.record.subnode_actscale[l]))
             scaled = scaled * self._remaining(l, dev[: self.usual], scaled, weight)[:, None]
         now = torch.cat([dev[: self.usual], scaled])
         change = _ratio(self._std(now), self._std(dev)) / _ratio(self._std(sums), self._std(dev.sum(2)))[:, None]

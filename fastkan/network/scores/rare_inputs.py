@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...devices import exact
 from ..activations import Activations
 from .outliers import padded_std
 
@@ -31,11 +32,11 @@ def limit_scores(model: "KAN", record: Activations, last: int, start: Tensor, ed
     x = record.acts[0]
     usual = x[:: max(1, len(x) // SAMPLE)].median(0).values  # the most frequent value, if most rows have it
     is_rare = x != usual
-    share = is_rare.double().mean(0)
+    share = exact(is_rare).mean(0)
     columns = ((share > 0) & (share <= 1 - MIN_SHARE)).nonzero().flatten().tolist()
     if not columns:
         return edges
-    size = padded_std(record.acts[last].detach().double().std(0))
+    size = padded_std(exact(record.acts[last].detach()).std(0))
     total, edges = edges.sum(1), edges.clone()
     for i in columns:
         rows = is_rare[:, i].nonzero().flatten()
@@ -44,7 +45,7 @@ def limit_scores(model: "KAN", record: Activations, last: int, start: Tensor, ed
         part = share[i]  # of the rows; the others change by 0
         variance = part * change.square().mean(0) - (part * change.mean(0)).square()
         std = (variance.clamp_min(0.0) * len(x) / (len(x) - 1)).sqrt()
-        bound = (start.abs().double() @ std).to(edges)
+        bound = (exact(start.abs()) @ std).to(edges)
         edges[..., i] *= torch.where(total[:, i] > bound, bound / total[:, i], 1.0)[:, None]
     return edges
 
@@ -55,4 +56,4 @@ def _effect(model: "KAN", record: Activations, last: int, rows: Tensor, i: int, 
     x[:, i] = value
     for l in range(last):
         x = model.nodes(l, model.sums(l, x, **record.options))
-    return (record.acts[last][rows].detach() - x).double()
+    return exact(record.acts[last][rows].detach() - x)

@@ -6,6 +6,7 @@ grid; and act_fun, symbolic_fun, the layers with grids and masks, which may be e
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,7 +115,7 @@ def fit(
     every = max(1, stop_grid_update_step // integer("grid_update_num", grid_update_num, 1))
     sizes = [per_layer("grid_sizes", size, model.depth, 1) for size in grid_sizes or ()]
     stepper = Stepper(opt, number("lr", lr), objective, fixed=not sizes)
-    training_log = Log(objective, data, metrics or (), display_metrics, log, steps, progress)
+    training_log = Log(objective, metrics or (), display_metrics, log, steps, progress)
     early_stopping = EarlyStopping(model, patience, keep_best)
     model.forget()
     results, batches = training_log.results, data.batches()
@@ -126,7 +127,8 @@ def fit(
             try:
                 if update_grid and step % every == 0 and start_grid_update_step <= step < stop_grid_update_step:
                     _update_grid(model, x, inwards)
-                value = stepper.step(x, y, last=step == steps - 1)
+                test = partial(objective.test, data) if training_log.tests(step) else None
+                value, tested = stepper.step(x, y, step == steps - 1, test)
             except NotFinite as error:
                 stepper.state.restore()
                 results["stopped"] = f"{error} at step {step}; the model is as it was when the loss last was finite"
@@ -135,7 +137,7 @@ def fit(
                 warnings.warn(f"fit stopped: {results['stopped']}", RuntimeWarning, stacklevel=2)
                 break
             data.trained_on(x)
-            test_loss = training_log.add(step, value)
+            test_loss = training_log.add(step, value, tested)
             reason = "by the callback" if callback is not None and callback(step, results) else None
             reason = early_stopping.add(test_loss) or reason
             if reason:

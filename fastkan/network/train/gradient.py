@@ -14,8 +14,9 @@ from ... import functional, select, stack
 from ...nn.hooks import altered
 from ..layers.numeric import KANLayer
 from ..layers.symbolic import SymbolicLayer
-from ..stacked import STEPS, has_own_steps, nodes_are_sums
+from ..stacked import IDENTITY, STEPS, has_own_steps, nodes_are_sums
 from .penalties import edge_penalty
+from .transfer import Kept
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -29,9 +30,9 @@ class Splines:
         plan = layer.plan_of(layer.edge_mask)
         self.inputs, self.outputs, self.shape = plan.inputs, plan.outputs, layer.edge_mask.shape
         self.mask = None if plan.full else layer.edge_mask
-        name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2)
+        name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2, linear.spec)
         grid = linear.knots if plan.inputs is None else linear.knots[plan.inputs]
-        self.ops, self.fixed = select.BACKENDS[name], (grid, linear.spec)
+        self.ops, self.fixed = select.functions_of(name), (grid, linear.spec)
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
@@ -148,11 +149,12 @@ RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forwa
 OF_BOTH = ("edge_forward_sum", "edge_forward_spline_u")
 
 
-def is_supported(model: "KAN", lamb: float, metric: str) -> bool:
-    """Whether Gradient can be used for this model; otherwise autograd is."""
+def is_supported(model: "KAN", lamb: float, metric: str, kept: Kept | None = None) -> bool:
+    """Whether Gradient can be used for this model; otherwise autograd is. kept: results of earlier calls."""
+    kept = kept or Kept()
     if functional.is_autocast(model.device) or (lamb and metric not in RELATIVE):
         return False
-    if lamb and metric in OF_BOTH and any(_mixed(model, l) for l in range(model.depth)):
+    if lamb and metric in OF_BOTH and any(_mixed(model, l, kept) for l in range(model.depth)):
         return False
     return (
         has_own_steps(model, ("forward", *STEPS))
@@ -167,10 +169,20 @@ def _numeric(layer: nn.Module) -> bool:
     return layer.current_plan() is not None
 
 
-def _mixed(model: "KAN", l: int) -> bool:
+def _mixed(model: "KAN", l: int, kept: Kept) -> bool:
     """Whether an edge of layer l is active in both branches: the variance of the sum is then not that of either."""
-    numeric, symbolic = model.act_fun[l], _symbolic(model, l)
-    return symbolic is not None and bool((numeric.edge_mask.T * symbolic.edge_mask).any())
+    if (symbolic := _symbolic(model, l)) is None:
+        return False
+    masks = model.act_fun[l].edge_mask, symbolic.edge_mask
+    return kept(("mixed", l), masks, lambda: bool((masks[0].T * masks[1]).any()))
+
+
+def _sums(model: "KAN", l: int, kept: Kept) -> bool:
+    """stacked.nodes_are_sums, which reads the affine maps that are not trained."""
+    maps = [model._modules[name]._parameters[str(l)] for name in IDENTITY]
+    if any(p is None or p.requires_grad for p in maps):
+        return nodes_are_sums(model, l)
+    return kept(("sums", l), maps, lambda: nodes_are_sums(model, l))
 
 
 def _symbolic(model: "KAN", l: int) -> SymbolicLayer | None:
@@ -185,12 +197,16 @@ _DTYPES = (torch.float32, torch.float64)
 class Gradient:
     """loss_fn + lamb * penalty of a supported model with its gradients; valid while masks and affine maps stay.
 
-    lambdas: lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff of penalties.penalty; options: of the model's forward.
+    lambdas: lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff of penalties.penalty; options: of the model's forward;
+    kept: results of earlier calls for this model.
     """
 
-    def __init__(self, model: "KAN", loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict):
+    def __init__(
+        self, model: "KAN", loss_fn, lamb: float, metric: str, lambdas: dict[str, float], options: dict,
+        kept: Kept | None = None,
+    ):  # fmt: skip
         self.model, self.loss_fn, self.lamb, self.lambdas = model, loss_fn, lamb, lambdas
-        self.nodes_are_sums = [nodes_are_sums(model, l) for l in range(model.depth)]
+        self.nodes_are_sums = [_sums(model, l, kept or Kept()) for l in range(model.depth)]
         weights = lambdas["lamb_l1"], lambdas["lamb_entropy"]
         self.weights: tuple[float, float, float] | None = None
         if lamb and any(weights):
@@ -231,7 +247,7 @@ class Gradient:
             return None
         layers = [layer for linear in self.linears if (layer := linear.as_layer()) is not None]
         backend = functional.stack_backend(x, layers, self.linears[0].backend)
-        return None if backend is None else (x, *stack.parts(layers), select.BACKENDS[backend])
+        return None if backend is None else (x, *stack.parts(layers), select.functions_of(backend))
 
     def _of_stack(self, x: Tensor, y: Tensor, h: Tensor, weights, grids, specs, ops) -> Tensor:
         prediction = ops.stack_out(h, (), weights, grids, specs)

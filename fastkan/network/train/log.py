@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...arguments import integer
 from ..checkpoint import State
-from .data import Data
 from .objective import Objective, Value
+from .transfer import on_host
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -19,10 +19,10 @@ class Log:
     """The result of fit: lists with a number for every step, shown as they grow."""
 
     def __init__(
-        self, objective: Objective, data: Data, metrics: Sequence[Callable], shown: Sequence[str] | None, log: int,
-        steps: int, progress: bool,
+        self, objective: Objective, metrics: Sequence[Callable], shown: Sequence[str] | None, log: int, steps: int,
+        progress: bool,
     ):  # fmt: skip
-        self.objective, self.data, self.metrics, self.steps = objective, data, list(metrics), steps
+        self.objective, self.metrics, self.steps = objective, list(metrics), steps
         self.every = max(1, integer("log", log, -1))
         names = "train_loss", "test_loss", "reg", *(metric.__name__ for metric in self.metrics)
         self.results: dict[str, Any] = {name: [] for name in names}
@@ -34,21 +34,26 @@ class Log:
         self.results.update(grid=[], stopped=None)
         self.bar = _bar(steps) if progress else None
 
-    def add(self, step: int, value: Value) -> float | None:
-        """Append a step; returns the test loss, or None where the test set was not evaluated."""
-        results, tested = self.results, step % self.every == 0 or step == self.steps - 1
+    def tests(self, step: int) -> bool:
+        """Whether the test set is evaluated after this step."""
+        return step % self.every == 0 or step == self.steps - 1
+
+    def add(self, step: int, value: Value, tested: Tensor | None) -> float | None:
+        """Append a step and the mean loss over the test set; returns that as shown, None where it is None."""
+        results = self.results
         results["train_loss"].append(self.objective.shown(value.loss))
         results["reg"].append(float(value.penalty))
         results["grid"].append(self.objective.model.grid)
-        results["test_loss"].append(self.objective.test(self.data) if tested else results["test_loss"][-1])
-        for metric in self.metrics:
-            number = metric()
-            results[metric.__name__].append(float(number.detach() if isinstance(number, Tensor) else number))
+        results["test_loss"].append(results["test_loss"][-1] if tested is None else self.objective.shown(tested))
+        numbers = [metric() for metric in self.metrics]
+        read = iter(on_host(*(number for number in numbers if isinstance(number, Tensor))))
+        for metric, number in zip(self.metrics, numbers, strict=True):
+            results[metric.__name__].append(float(next(read).detach() if isinstance(number, Tensor) else number))
         if self.bar is not None:
             self.bar.update()
-            if tested:
+            if tested is not None:
                 self.bar.set_description(" | ".join(f"{name}: {results[name][-1]:.2e}" for name in self.shown))
-        return results["test_loss"][-1] if tested else None
+        return None if tested is None else results["test_loss"][-1]
 
     def close(self) -> None:
         if self.bar is not None:

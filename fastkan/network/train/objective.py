@@ -11,6 +11,7 @@ from .data import Data
 from .gradient import Gradient, is_supported, mean_square
 from .penalties import penalty
 from .ridge import Ridge
+from .transfer import Kept
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -50,6 +51,7 @@ class Objective:
             raise ValueError(f"reg_metric={reg_metric!r}: expected one of {', '.join(map(repr, model.reg_metrics))}")
         self.model, self.lamb, self.reg_metric, self.lamb_base = model, lamb, reg_metric, lamb_base
         self.loss_fn, self.lambdas, self.options = loss_fn or mean_square, lambdas, options
+        self.kept = Kept()
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Value]:
         """The differentiable objective of a batch, and its parts."""
@@ -76,9 +78,11 @@ class Objective:
         For one optimizer step, in which nothing but parameters changes: the ridge is scaled by the first loss.
         """
         ridge, dtype = Ridge(self.model, self.lamb_base), None
-        if is_supported(self.model, self.lamb, self.reg_metric):
+        if is_supported(self.model, self.lamb, self.reg_metric, self.kept):
             dtype = self.model.act_fun[0].linear.coef.dtype
-            fused = Gradient(self.model, self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options)
+            fused = Gradient(
+                self.model, self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options, self.kept
+            )
 
         def evaluate(x: Tensor, y: Tensor) -> tuple[Tensor, Value]:
             if x.dtype == dtype:
@@ -94,13 +98,13 @@ class Objective:
         return evaluate
 
     @torch.no_grad()
-    def test(self, data: Data) -> float:
-        """The mean loss over the test set, each batch weighted by its rows, as `shown`."""
+    def test(self, data: Data) -> Tensor:
+        """The mean loss over the test set, each batch weighted by its rows."""
         total, rows = 0.0, 0
         for x, y in data.test_batches():
             total = total + self.loss_fn(self.model(x, **self.options), y).detach() * len(x)
             rows += len(x)
-        return self.shown(torch.as_tensor(total) / max(rows, 1))
+        return torch.as_tensor(total) / max(rows, 1)
 
     def shown(self, loss: Tensor) -> float:
         """The root of a mean square error, as pykan shows it; other losses unchanged."""

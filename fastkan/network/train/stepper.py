@@ -1,7 +1,6 @@
 """One optimizer step at a time, undone or shortened where the objective is not finite."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,10 +8,12 @@ from torch import Tensor
 
 from ..checkpoint import State, trained
 from .domain import hold, release
-from .lbfgs import LBFGS
+from .evaluations import DeferredEvaluations, Evaluations, Read, Test
+from .lbfgs_on_device import lbfgs
 from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
 from .objective import Objective, Value
+from .transfer import finite, on_host
 
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
 _EXPECTED = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
@@ -44,21 +45,22 @@ class Stepper:
         if changed:
             self.optimizer = self._make(trained(self.model))
 
-    def step(self, x: Tensor, y: Tensor, last: bool) -> Value:
-        """One step; returns the loss and the penalty where it ended, or began if the optimizer evaluated only once.
+    def step(self, x: Tensor, y: Tensor, last: bool, test: Test | None = None) -> tuple[Value, Tensor | None]:
+        """One step; returns the loss and the penalty where it ended, or began if the optimizer evaluated only once, and
+        the test loss after it. The host waits for a device once, beside what the optimizer waits.
 
         `state` is then the model before the step. last: no step follows that would evaluate the model where this one
         ended. Raises NotFinite where no finite step exists.
         """
         try:
-            value = self._take(x, y, last)
+            value, read = self._take(x, y, last, test)
         except NotFinite:  # the previous step, on another batch, went too far
             if self._shorten(x, y) is None:
                 raise
-            value = self._take(x, y, last)
-        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            value, read = self._take(x, y, last, test)
+        if not (bool(finite(list(self.model.parameters()))) if read.is_finite is None else read.is_finite):
             raise NotFinite("the step is not finite")
-        return value
+        return value, test() if read.tested is None and test is not None else read.tested
 
     def _make(self, parameters: Sequence[Tensor]) -> Any:
         """The optimizer of these parameters: any object with zero_grad and step."""
@@ -75,61 +77,47 @@ class Stepper:
             least = max(torch.finfo(p.dtype).tiny for p in parameters)  # float16 has no 1e-8
             return torch.optim.Adam(parameters, lr=self.lr, eps=max(1e-8, least))
         if self.opt == "LBFGS":
-            return LBFGS(parameters, lr=self.lr)
+            return lbfgs(parameters, lr=self.lr)
         make: Any = self.opt
         return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
 
-    def _take(self, x: Tensor, y: Tensor, last: bool) -> Value:
+    def _take(self, x: Tensor, y: Tensor, last: bool, test: Test | None) -> tuple[Value, Read]:
         if isinstance(self.optimizer, LevenbergMarquardt):
             residuals = ObjectiveResiduals(self.objective, x, y, self.state)
             self.optimizer.step(residuals)
-            return residuals.value
-        evaluate, value = self.objective.step_function(), Value(torch.zeros(()), torch.zeros(()))
-        evaluations, first, failed = 0, math.inf, False
-
-        def closure() -> Any:  # a tensor; torch declares a float
-            nonlocal value, evaluations, first, failed
-            self.optimizer.zero_grad()
-            total, value = evaluate(x, y)
-            if evaluations == 0:
-                self._check(value)
-                self.state.keep()
-                first = float(total)
-            elif value.failure():  # a large number, at which every line search turns back
-                failed, total = True, torch.full_like(total, 1e3 * abs(first) + 1.0)
-                for p in self.model.parameters():
-                    p.grad = None if p.grad is None else torch.zeros_like(p)
-            evaluations += 1
-            return total
-
+            return Value(*on_host(*residuals.value)), Read(None)
+        deferred = self.model.device.type != "cpu"
+        kind = DeferredEvaluations if deferred else Evaluations
+        evaluations = kind(self.objective, self.optimizer, self.state, x, y)
         try:
-            self.optimizer.step(closure)
+            self.optimizer.step(evaluations)
         except RuntimeError as error:
             if "overflow" not in str(error):  # torch's, of a number that float16 can't hold
                 raise
             raise NotFinite("the step is not finite") from error
-        if evaluations == 1 and not last:
-            return value
-        begun = value if evaluations == 1 else None
-        if failed:
-            self._step_along_domain(x, y, first, closure)
-        value = self.objective.value(x, y)  # the last evaluation need not be where the optimizer ended
-        if why := value.failure():
-            value = self._shorten(x, y)
-            if value is None:
+        once = evaluations.count == 1
+        # The last evaluation need not be where the optimizer ended.
+        read = evaluations.read(None if once and not last else self.objective.value(x, y), test)
+        if (end := read.end) is None:
+            return evaluations.value, read
+        begun = evaluations.value
+        if evaluations.failed and self._step_along_domain(x, end, evaluations):
+            read = Read(end := self.objective.value(x, y))
+        if why := end.failure():
+            read = Read(end := self._shorten(x, y))
+            if end is None:
                 raise NotFinite(why)
-        return begun or value
+        return begun if once else end, read
 
-    def _step_along_domain(self, x: Tensor, y: Tensor, before: float, closure: Callable[[], Any]) -> None:
+    def _step_along_domain(self, x: Tensor, value: Value, evaluations: Evaluations) -> bool:
         """Another step, with b of formulas held at the edge of their domains, if a line search left one in vain."""
-        value = self.objective.value(x, y)
-        if value.failure() or self.objective.total(value) < before:
-            return
-        if hold(self.model, x):
-            try:
-                self.optimizer.step(closure)
-            finally:
-                release(self.model, x)
+        if value.failure() or self.objective.total(value) < evaluations.first or not hold(self.model, x):
+            return False
+        try:
+            self.optimizer.step(evaluations)
+        finally:
+            release(self.model, x)
+        return True
 
     def _shorten(self, x: Tensor, y: Tensor) -> Value | None:
         """Move formulas into their domains, or go halfway back to `state` until the objective is finite.
@@ -148,14 +136,3 @@ class Stepper:
             if not value.failure():
                 return value
         return None
-
-    def _check(self, value: Value) -> None:
-        """Raises NotFinite where the objective or a gradient is not finite."""
-        if why := value.failure():
-            raise NotFinite(why)
-        grads = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        if math.isfinite(sum(grad.sum() for grad in grads.values())):
-            return
-        for name, grad in grads.items():  # a sum may be infinite where its terms are not
-            if not bool(grad.isfinite().all()):
-                raise NotFinite(f"the gradient of {name} is not finite")
