@@ -48,7 +48,7 @@ def test_every_kernel_stays_within_the_limits_of_every_target(table):
 def test_products_use_matrix_instructions(table):
     """On Hopper and Blackwell those of warpgroups and of tensor memory, where tiles are large enough."""
     for row in table:
-        if row["kernel"] in PRODUCTS and (row["target"] != "sm_75" or row["kind"] == "fp16"):
+        if row["kernel"] in PRODUCTS:
             assert int(row["matrix_instructions"]) > 0, row
         own = {"sm_90": "wgmma", "sm_100": "tcgen05"}.get(row["target"])
         usual = row["degree"] == "3" and row["with_s"] == "False" and row["family"] == "bspline"
