@@ -151,7 +151,7 @@ def test_the_command_prints_every_verdict(monkeypatch, capsys):
     [
         (["--kinds", "cubic"], "kind 'cubic': expected a name such as bspline-3-zero-uniform-float32, or a pattern"),
         (["--device", "cpu"], "device='cpu': expected a GPU, such as 'cuda:0': other kernels need no proof"),
-        (["--device", "cuda:99"], "torch sees no device 'cuda:99': the number of GPUs is "),
+        (["--device", "cuda:99"], "torch sees no device 'cuda:99': there are "),
         (["--device", "gpu"], "device='gpu': expected a GPU, such as 'cuda:0'"),
     ],
 )
@@ -180,6 +180,7 @@ def test_one_rank_of_a_node_proves_and_the_others_read(monkeypatch, rank):
     events, known = [], {"kind": {"native": Verdict(FASTER)}}
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 8 + rank)
     monkeypatch.setattr(torch.distributed, "barrier", lambda: events.append("barrier"))
     monkeypatch.setattr(parent, "_prove", lambda *args: events.append("prove") or known)
     monkeypatch.setattr(verdicts, "read", lambda device: events.append("read") or known)
