@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel
 
 import fastkan
@@ -82,6 +83,11 @@ def test_the_device_refuses_float64(make):
         make(torch.ones(3, device=HERE))
 
 
+def test_the_device_refuses_the_host_s_tensors():
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3, device=HERE) + torch.ones(3)
+
+
 def test_the_device_counts_waits():
     x = torch.ones(3, device=HERE, requires_grad=True)
     before = single.synchronizations()
@@ -95,12 +101,21 @@ def test_which_devices_have_float64(monkeypatch):
     assert [devices.has_float64(torch.device(d)) for d in ("cpu", "meta", "mps", HERE)] == [True, True, False, False]
     for answer in (True, False):
         devices._asked.cache_clear()
-        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda index: SimpleNamespace(has_fp64=answer))
+        properties = SimpleNamespace(has_fp64=answer)
+        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda index, properties=properties: properties)
         xpu = torch.device("xpu", 0)
         assert devices.has_float64(xpu) == answer
         assert devices.widest(xpu) == (torch.float64 if answer else torch.float32)
         assert devices.home(xpu) == (xpu if answer else torch.device("cpu"))
     devices._asked.cache_clear()
+
+
+def test_a_fake_tensor_tells_of_the_device():
+    devices._asked.cache_clear()
+    with FakeTensorMode():
+        assert not devices.has_float64(HERE)
+        kan = KANLinear(3, 4, device=HERE)
+        assert kan(torch.empty(5, 3, device=HERE)).device == HERE and kan.grid.dtype == torch.float32
 
 
 def test_exact_values_are_on_the_host():
@@ -446,6 +461,22 @@ def test_plots(networks, problem, tmp_path):
     there.get_act(problem["train_input"].to(HERE))
     there.plot()
     there.plot_edge(0, 0, 0)
+
+
+def test_as_the_default_device(problem):
+    with HERE:
+        kan, model = KANLinear(3, 4), KAN([2, 3, 1], seed=0, sparse_init=True)
+        assert kan.grid.device == model.device == HERE
+        assert KANLinear(3, 4, device="cpu").grid.dtype == torch.float64
+        assert KAN([2, 1], device="meta").device.type == "meta"
+        kan.update_grid(data(50, 3))
+        model(problem["train_input"].to(HERE))
+        model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False, verbose=False)
+        new = KAN([2, 3, 1])
+        new.load_state_dict(model.state_dict())
+        assert new.symbolic_fun[0].funs_name == model.symbolic_fun[0].funs_name
+    x = problem["train_input"]
+    same(model(x.to(HERE)).detach(), copy.deepcopy(model).to("cpu")(x).detach())
 
 
 # Other libraries' layers

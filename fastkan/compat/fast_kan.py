@@ -259,7 +259,8 @@ def _knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
     """Knots [1, F + 1] of intervals with these midpoints [F]; None unless their width is `width`."""
     functions, centre = len(centres), exact(centres)
     first, last = centre[0] - width / 2, centre[-1] + width / 2
-    even = torch.linspace(float(centre[0]), float(centre[0]) + (functions - 1) * width, functions).to(centre)
+    begin = float(centre[0])
+    even = torch.linspace(begin, begin + (functions - 1) * width, functions, device="cpu").to(centre)
     rounding = 4 * torch.finfo(centres.dtype).eps * centre.abs().max()
     if bool(((even - centre).abs() > rounding).any()):
         return None, False

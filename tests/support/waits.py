@@ -54,6 +54,8 @@ def _waits(func, args, kwargs, result) -> bool:
         return len(there) > 1 and not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
     if not any(_remote(t.device) for t in tensors):
         return False
+    if name == "lift_fresh":  # torch.tensor has copied numbers of the host
+        return True
     if name in INDEXING:
         return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
     if name == "repeat_interleave":

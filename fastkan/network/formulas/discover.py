@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...arguments import integer, number
+from ...devices import HOST
 from ..activations import edge_values
 from ..checkpoint import trained
 from ..layers.library import SYMBOLIC_LIB, SymbolicFunction, in_library
@@ -140,7 +141,7 @@ class _Split:
     square where y is constant."""
 
     def __init__(self, dataset: Any, seed: int):
-        data = Data(dataset, -1, seed, torch.device("cpu"))
+        data = Data(dataset, -1, seed, HOST)
         if not isinstance(data.train, tuple):
             raise TypeError("dataset: expected tensors, not a loader")
         x, y = (t.double().view(len(t), -1) for t in data.train)
@@ -177,10 +178,8 @@ def _shapes(data: _Split) -> list[list]:
 
 def _train_starts(cls: "type[KAN]", width: Sequence, data: _Split, starts: int, seed: int) -> "list[tuple[KAN, float]]":
     """Trained numeric networks and their relative errors, the best first: from the better half of the starts."""
-    models = [
-        _train(cls(width, grid=GRIDS[0], seed=start, dtype=torch.float64, outside="linear"), GRIDS[:1], data)
-        for start in range(seed, seed + starts)
-    ]
+    options: dict[str, Any] = {"grid": GRIDS[0], "dtype": torch.float64, "outside": "linear", "device": HOST}
+    models = [_train(cls(width, seed=start, **options), GRIDS[:1], data) for start in range(seed, seed + starts)]
     models.sort(key=lambda pair: pair[1])
     finished = [_train(model, GRIDS, data) for model, _ in models[: (starts + 1) // 2]]
     return sorted(finished, key=lambda pair: pair[1])

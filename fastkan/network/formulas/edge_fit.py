@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import HOST
 from ..layers import rounding
 from ..layers.library import SymbolicFunction, get_symbolic, select_symbolic, without_threshold
 from .edge_fit_refine import ALIVE, best_points
@@ -24,7 +25,7 @@ MAX_BYTES = 1 << 26
 
 
 class Fit(NamedTuple):
-    """affine [E, n_functions, 4] (a, b, c, d) and r2 [E, n_functions] in float64, and the functions.
+    """affine [E, n_functions, 4] (a, b, c, d) and r2 [E, n_functions] in float64 on the host, and the functions.
 
     rounding_error [E, n_functions]: of computing in the dtype, relative, see rounding.rounding_error.
     """
@@ -52,7 +53,7 @@ def fit_symbolic(
     dtype: torch.dtype = torch.float64,
     max_bytes: int = MAX_BYTES,
 ) -> Fit:
-    """Least-squares a, b, c, d of y = c f(a x + b) + d for every edge and every function, in float64.
+    """Least-squares a, b, c, d of y = c f(a x + b) + d for every edge and every function, in float64 on the host.
 
     Args:
         x: [N] for all edges, or [N, E].
@@ -224,13 +225,14 @@ def _regress(
 
 
 def _check(x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x, y, weight as [E, N] in float64; masked samples repeat the first unmasked one, with weight 0."""
+    """x, y, weight as [E, N] in float64 on the host; masked samples repeat the first unmasked one, with weight 0."""
     for name, t in (("x", x), ("y", y)):
         if not isinstance(t, Tensor) or not t.is_floating_point():
             raise TypeError(f"{name} is a {getattr(t, 'dtype', type(t).__name__)}: expected a tensor of real numbers")
     shapes = f"x, y have shapes {list(x.shape)}, {list(y.shape)}"
-    y = y.detach()[:, None] if y.dim() == 1 else y.detach()
-    x = x.detach()[:, None] if x.dim() == 1 else x.detach()
+    x, y = x.detach().to(HOST), y.detach().to(HOST)
+    y = y[:, None] if y.dim() == 1 else y
+    x = x[:, None] if x.dim() == 1 else x
     if y.dim() != 2 or x.dim() != 2 or len(x) != len(y) or x.shape[1] not in (1, y.shape[1]) or not len(y):
         raise ValueError(f"{shapes}: expected [N] or [N, E] and [N, E] with N at least 1")
     x, y = x.double().expand_as(y).T.contiguous(), y.double().T.contiguous()
@@ -238,6 +240,7 @@ def _check(x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, T
     if mask is not None:
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise TypeError(f"mask is a {getattr(mask, 'dtype', type(mask).__name__)}: expected a tensor of bool")
+        mask = mask.to(HOST)
         keep = mask[:, None] if mask.dim() == 1 else mask
         if keep.dim() != 2 or len(keep) != y.shape[1] or keep.shape[1] not in (1, len(y)):
             raise ValueError(f"mask has shape {list(mask.shape)}: expected {[y.shape[1]]} or {[y.shape[1], len(y)]}")

@@ -15,7 +15,7 @@ from .edge_fit_starts import Data, centred
 from .redundant_parameters import Symmetry, value_and_slope
 
 ALIVE = 14  # float64 tensors [problems, samples] alive at once, for the bound on memory
-CACHED = 1 << 23  # bytes of temporaries that fit the caches of a CPU
+CACHED = 1 << 23  # bytes of temporaries that fit the caches of the host
 SAMPLE = 128  # samples of an edge on which its starts are compared
 MODERATE = (30.0, 300.0, 3000.0)  # limits on the size of c f over its variation, tried in turn
 EQUAL = 1.02  # ratio of errors that are about as good
@@ -151,8 +151,7 @@ def refine(problems: Problems, point: Tensor, iterations: int, max_bytes: int) -
     The error is infinite where f is not finite on all samples at the start. Uses at most max_bytes of temporaries, or
     the memory of a single problem.
     """
-    budget = min(max_bytes, CACHED) if point.device.type == "cpu" else max_bytes
-    rows = max(1, budget // (8 * ALIVE * problems.u.shape[1]))
+    rows = max(1, min(max_bytes, CACHED) // (8 * ALIVE * problems.u.shape[1]))
     parts = [
         _descend(problems.rows(slice(i, i + rows)), point[i : i + rows], iterations) for i in range(0, len(point), rows)
     ]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import HOST
 from .redundant_parameters import Symmetry
 
 A_LEVELS = 6  # blocks of the (a, b) plane, by |a|; at most one start comes from each
@@ -67,7 +68,7 @@ def find_starts(
     v = v / v.norm(dim=1, keepdim=True).clamp_min(1e-300)
     starts = torch.empty(len(funs), len(v), count, 2, dtype=torch.float64, device=v.device)
     for fun, kind, out in zip(funs, symmetries, starts, strict=True):
-        blocks = [block.to(v.device) for block in _search_grid(kind, a_range, b_range)]
+        blocks = _search_grid(kind, a_range, b_range)
         pieces = [p for b in blocks for p in b.split(max(1, max_bytes // (64 * len(nodes))))]
         features = torch.cat([_features(fun, piece, nodes) for piece in pieces])
         rows = max(1, max_bytes // (32 * sum(map(len, blocks))))
@@ -97,27 +98,27 @@ def _search_grid(kind: Symmetry, a_range: tuple[float, float], b_range: tuple[fl
     """The grid of (a, b) for a function, in blocks [n, 2]; at most one start comes from each."""
     signs = (1.0,) if kind.mirror else (1.0, -1.0)
     if kind.scale and kind.shift:
-        return [torch.tensor([[1.0, 0.0]], dtype=torch.float64)]
+        return [torch.tensor([[1.0, 0.0]], dtype=torch.float64, device=HOST)]
     if kind.scale:  # only the zero of the argument matters: inside the data, or at some distance on either side
-        beyond = 1 + torch.logspace(-5, 2, 71, dtype=torch.float64)
-        within = torch.linspace(-1, 1, 97, dtype=torch.float64)
+        beyond = 1 + torch.logspace(-5, 2, 71, dtype=torch.float64, device=HOST)
+        within = torch.linspace(-1, 1, 97, dtype=torch.float64, device=HOST)
         return [_pairs(sign, b) for sign in signs for b in (beyond, *within.chunk(4), -beyond)]
     if kind.shift:
-        steepness = torch.logspace(-2, math.log10(max(map(abs, a_range))), 61, dtype=torch.float64)
+        steepness = torch.logspace(-2, math.log10(max(map(abs, a_range))), 61, dtype=torch.float64, device=HOST)
         return [_pairs(a, 0.0) for sign in (1.0, -1.0) for a in (sign * steepness).chunk(3)]
     return _plane(signs, a_range, b_range)
 
 
 def _pairs(a, b) -> Tensor:
-    a, b = torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64)
+    a, b = torch.as_tensor(a, dtype=torch.float64, device=HOST), torch.as_tensor(b, dtype=torch.float64, device=HOST)
     return torch.stack(torch.broadcast_tensors(a, b), -1)
 
 
 def _plane(signs: tuple[float, ...], a_range: tuple[float, float], b_range: tuple[float, float]) -> list[Tensor]:
     """(a, b) from pairs of arguments at the ends of the data: a finer grid near +-1, where domains end."""
     a_max, b_max = max(map(abs, a_range)), max(map(abs, b_range))
-    fine = torch.tensor([0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99, 0.999, 1.2, 1.57], dtype=torch.float64)
-    even = torch.arange(0, a_max + b_max + 0.25, 0.5, dtype=torch.float64)
+    fine = torch.tensor([0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99, 0.999, 1.2, 1.57], dtype=torch.float64, device=HOST)
+    even = torch.arange(0, a_max + b_max + 0.25, 0.5, dtype=torch.float64, device=HOST)
     even = even[(even <= max(10.0, a_max)) | (even % 1 == 0)]
     ends = torch.cat((even, fine))
     ends = torch.cat((-ends, ends)).unique()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import HOST
 from ..activations import edge_values, latest
 from ..layers.library import SymbolicFunction, get_symbolic, in_library
 from ..layers.shape import check_edge, edges_on
@@ -70,7 +71,7 @@ def fix_symbolic(
             if r2 < LOW_R2:
                 print(f"r2 is low: {function.name} may not be the function of this edge.")
     else:
-        affine = torch.rand(4) * 2 - 1 if random else torch.tensor([1.0, 0.0, 1.0, 0.0])
+        affine = torch.rand(4, device=HOST) * 2 - 1 if random else torch.tensor([1.0, 0.0, 1.0, 0.0], device=HOST)
     set_symbolic(model, l, [(i, j)], [function.name], affine[None])
     return r2
 
@@ -218,8 +219,7 @@ def replace_edges(
     reports = []
     with _restored_on_error(model):
         for l in range(model.depth):
-            _name_edges_off(model, l, verbose)
-            edges = [(i, j) for i, j in (model.act_fun[l].edge_mask != 0).nonzero().tolist()]
+            edges = _numeric_edges(model, l, verbose)
             if not edges:
                 continue
             dtype = _dtype(model, l)
@@ -233,7 +233,7 @@ def replace_edges(
             if verbose:
                 _print_choices(l, edges, best, fits, r2_threshold)
             chosen = [(edge, c) for edge, c, ok in zip(edges, best, fits, strict=True) if ok]
-            affine = torch.tensor([c.affine for _, c in chosen], dtype=torch.float64).view(-1, 4)
+            affine = torch.tensor([c.affine for _, c in chosen], dtype=torch.float64, device=HOST).view(-1, 4)
             set_symbolic(model, l, [edge for edge, _ in chosen], [c.name for _, c in chosen], affine)
     return reports
 
@@ -241,6 +241,7 @@ def replace_edges(
 @torch.no_grad()
 def _relative_change(now: Tensor, before: Tensor) -> float:
     """The root mean square of the change of outputs over their standard deviation."""
+    now, before = torch.stack((now, before)).to(HOST)
     error, deviation = (now - before).double(), (before - before.mean(0)).double()
     size = deviation.square().mean()
     return float((error.square().mean() / size).sqrt()) if bool(size > 0) else float(bool(error.any()))
@@ -278,27 +279,33 @@ def set_symbolic(model: "KAN", l: int, edges: Sequence[tuple[int, int]], names: 
 
 @torch.no_grad()
 def _edge_data(model: "KAN", l: int, inputs: Sequence[int], outputs: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """x and y [N, E] of edges of layer l, both branches, on the data of get_act with the model's present edges."""
+    """x and y [N, E] of edges of layer l, both branches, on the data of get_act with the model's present edges; copies
+    on the host."""
     options = latest(model).options
     assert model.cache_data is not None
     x = model.rows(model.cache_data)
     for before in range(l):
         x = model.nodes(before, model.sums(before, x, **options))
-    i, j = torch.tensor(inputs, device=x.device), torch.tensor(outputs, device=x.device)
-    return x[:, i], edge_values(model, l, x, i, j, **options)
+    i, j = torch.tensor([inputs, outputs], device=x.device)
+    x, y = x[:, i], edge_values(model, l, x, i, j, **options)
+    if x.dtype == y.dtype and not x.is_cpu:
+        x, y = torch.stack((x, y)).to(HOST).unbind()  # one transfer
+    return x.to(HOST), y.to(HOST)
 
 
-def _name_edges_off(model: "KAN", l: int, verbose: int) -> None:
-    """Set the function of edges of layer l that are off in both branches to "0"."""
+def _numeric_edges(model: "KAN", l: int, verbose: int) -> list[tuple[int, int]]:
+    """The edges of layer l with a numeric branch; those that are off in both get the function "0"."""
     symbolic = model.symbolic_fun[l]
-    off = ~edges_on(model, l)
+    numeric, formula = torch.stack((model.act_fun[l].edge_mask, symbolic.edge_mask.T)).to(HOST) != 0
+    off = [(i, j) for i, j in (~(numeric | formula)).nonzero().tolist()]
     if verbose > 1:
-        for i, j in off.nonzero().tolist():
+        for i, j in off:
             print(f"fixing ({l},{i},{j}) with 0")
-        for j, i in ((symbolic.edge_mask != 0) & (model.act_fun[l].edge_mask.T == 0)).nonzero().tolist():
+        for j, i in (formula & ~numeric).T.nonzero().tolist():
             print(f"skipping ({l},{i},{j}) since already symbolic")
-    edges = [(i, j) for i, j in off.nonzero().tolist()]
-    symbolic.set_edges(edges, ["0"] * len(edges), torch.zeros(len(edges), 4), 0.0)
+    if off:
+        symbolic.set_edges(off, ["0"] * len(off), torch.zeros(len(off), 4, device=HOST), 0.0)
+    return [(i, j) for i, j in numeric.nonzero().tolist()]
 
 
 def _allow_zero_for_constants(fit: Fit) -> None:

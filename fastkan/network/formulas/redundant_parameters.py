@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import HOST
+
 TOLERANCE = 1e-11  # of a correlation: above rounding errors (1e-15, amplified by 1/x^5), below chance similarity
 
 
@@ -33,7 +35,7 @@ class Symmetry(NamedTuple):
 def symmetry(fun: Callable[[Tensor], Tensor]) -> Symmetry:
     """The symmetries of an elementwise function, tested by its values at a few points in float64."""
     # Irregular points, inside (-1, 1), where some domains end, and outside.
-    steps = torch.arange(1, 19, dtype=torch.float64)
+    steps = torch.arange(1, 19, dtype=torch.float64, device=HOST)
     near = 0.12 + 0.8 * (steps * 0.6180339887498949) % 0.8
     z = torch.cat((near, -(near * 0.9 + 0.013), near * 3.1 + 0.7, -(near * 2.7 + 0.9)))
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ... import functional
 from ...basis.base import BASES
+from ...devices import exact, host, place
 from ..activations import std
 from ..layers.numeric import KANLayer
 
@@ -19,27 +20,27 @@ class EdgeColumns:
 
     Order: F coefficients of each edge, then base_weight, then spline_scale, as far as they are trained. gradient
     [N, Q, O]: that of the network's outputs by the layer's sums. `places`: indices of the columns' parameters in the
-    flat vector of all; `start`: the first column.
+    flat vector of all; `start`: the first column. On the host where the layer's device has no float64.
     """
 
     def __init__(self, layer: KANLayer, x: Tensor, gradient: Tensor, starts: dict[int, int], start: int):
-        linear = layer.linear
-        self.layer, self.x, self.gradient, self.start = layer, x, gradient, start
-        self.inputs, self.outputs = layer.edge_mask.nonzero().unbind(1)
-        self.mask = layer.edge_mask[self.inputs, self.outputs].double()
-        self.scale = linear.spline_scale.detach()[self.inputs, self.outputs].double() * self.mask  # E
+        linear, mask = layer.linear, exact(layer.edge_mask)
+        self.layer, self.x, self.gradient, self.start = layer, x, host(gradient), start
+        self.inputs, self.outputs = mask.nonzero().unbind(1)
+        self.mask = mask[self.inputs, self.outputs]
+        self.scale = exact(linear.spline_scale.detach())[self.inputs, self.outputs] * self.mask  # E
         self.functions = linear.coef.shape[1]
         every = linear.coef, linear.base_weight, linear.spline_scale
         self.params = [p for p in every if p is not None and id(p) in starts]
         edge = self.inputs * layer.out_dim + self.outputs
-        inside = torch.arange(self.functions, device=x.device) * layer.out_dim
+        inside = torch.arange(self.functions, device=mask.device) * layer.out_dim
         at_coef = (edge + self.inputs * (self.functions - 1) * layer.out_dim)[:, None] + inside
         self.at = [at_coef.flatten() if p is linear.coef else edge for p in self.params]  # indices in each parameter
         self.places = torch.cat([starts[id(p)] + at for p, at in zip(self.params, self.at, strict=True)])
         self.index, self.phi = local_features(layer, x)
         self.sums: Tensor | None = None
         base = None if linear.base_weight is None else linear.base_activation
-        self.base = None if base is None else base(x).double()
+        self.base = None if base is None else exact(base(x))
 
     @property
     def width(self) -> int:
@@ -48,7 +49,7 @@ class EdgeColumns:
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Columns and values [rows Q, width] of the structural non-zeros of these rows of the data."""
-        linear, inputs = self.layer.linear, self.inputs
+        linear, inputs, coef = self.layer.linear, self.inputs, host(self.layer.linear.coef.detach())
         gradient = self.gradient[rows].double()[:, :, self.outputs]  # N Q E
         count, q, edges = gradient.shape
         phi, index = self.phi[rows][:, inputs], self.index[rows][:, inputs]  # N E K+1
@@ -60,7 +61,7 @@ class EdgeColumns:
             elif p is linear.base_weight and self.base is not None:
                 at, value = single, (self.base[rows][:, inputs] * self.mask)[..., None]
             else:
-                spline = phi * linear.coef.detach()[inputs[:, None], index, self.outputs[:, None]].double()
+                spline = phi * coef[inputs[:, None], index, self.outputs[:, None]].double()
                 at, value = single, (spline.sum(-1) * self.mask)[..., None]
             start += edges * (self.functions if p is linear.coef else 1)
             columns.append(at[:, None].expand(-1, q, -1, -1).flatten(2))
@@ -73,7 +74,8 @@ class EdgeColumns:
         coef, base = torch.zeros_like(like), None
         mask = self.layer.edge_mask
         for p, part in zip(self.params, self._pieces(v), strict=True):
-            tangent = torch.zeros_like(p).view(-1).index_copy_(0, part[0], part[1].to(p.dtype)).view_as(p)
+            tangent = v.new_zeros(p.numel()).index_copy_(0, *part)
+            tangent = place(tangent, p.device).to(p.dtype).view_as(p)
             if p is linear.coef:
                 coef += tangent * (linear.spline_scale * mask)[:, None]
             elif p is linear.base_weight:
@@ -81,7 +83,7 @@ class EdgeColumns:
             else:
                 coef += linear.coef * (tangent * mask)[:, None]
         with torch.no_grad():
-            sums = linear.evaluate(self.x, coef, linear.knots, base, None, None)
+            sums = host(linear.evaluate(self.x, coef, linear.knots, base, None, None))
         return torch.einsum("nqo,no->nq", self.gradient, sums.to(self.gradient.dtype)).flatten().double()
 
     def transposed(self, u: Tensor) -> Tensor:
@@ -91,8 +93,9 @@ class EdgeColumns:
             with torch.enable_grad():
                 sums = self.sums = self.layer(self.x)
         of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
-        grads = torch.autograd.grad(sums, self.params, of_sums.to(sums.dtype), retain_graph=True)
-        return torch.cat([g.reshape(-1)[at].double() for g, at in zip(grads, self.at, strict=True)])
+        of_sums = place(of_sums, sums.device).to(sums.dtype)
+        grads = torch.autograd.grad(sums, self.params, of_sums, retain_graph=True)
+        return torch.cat([exact(g).reshape(-1)[at] for g, at in zip(grads, self.at, strict=True)])
 
     def _pieces(self, v: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each parameter: indices in it, and the part of v for them."""
@@ -115,11 +118,11 @@ def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
         apart = torch.einsum("ij,fk->ifjk", torch.eye(len(grid), device=x.device, dtype=dtype), own).flatten(2)
         y = functional.apply(part, apart, grid, None, None, None, spec, linear.backend)
         parts.append(y.view(len(x), len(grid), order))
-    knots = linear.knots.contiguous()
-    first = torch.searchsorted(knots, x.double().T.contiguous(), right=True).T - 1 - layer.k
+    knots, phi = exact(linear.knots).contiguous(), exact(torch.cat(parts, 1))
+    first = torch.searchsorted(knots, exact(x).T.contiguous(), right=True).T - 1 - layer.k
     first = first.clamp(0, layer.num - 1)[..., None]
-    number = torch.arange(order, device=x.device)
-    return first + (number - first) % order, torch.cat(parts, 1).double()
+    number = torch.arange(order, device=phi.device)
+    return first + (number - first) % order, phi
 
 
 class EdgeCurvature:
@@ -146,8 +149,8 @@ class EdgeCurvature:
         self.columns = torch.cat(columns, 1)  # E C
         factor = torch.cat(factors, 1)
         with torch.no_grad():
-            spread, room = part.layer.edge_std(part.x), std(part.x)[inputs].double() + 0.1
-        spread, size, weight = (t.detach().double()[outputs, inputs] for t in (spread, size, weight))
+            spread, room = part.layer.edge_std(part.x), exact(std(part.x))[inputs] + 0.1
+        spread, size, weight = (exact(t.detach())[outputs, inputs] for t in (spread, size, weight))
         share = torch.where(spread > 0, size / spread, 1 / room)
         curve = weight.clamp_min(0.0) * share / torch.maximum(spread, MIN_STD * room)
         self.blocks = curve[:, None, None] * _covariance(part)[inputs] * factor[:, :, None] * factor[:, None]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...devices import exact, place
 from ...nn.hooks import altered
 from ..activations import Activations
 from .edge_jacobian import EdgeColumns, EdgeCurvature
@@ -73,19 +74,22 @@ class Residuals:
 
 
 class Products:
-    """Products with the Jacobian of any residuals, by autograd: J v is the gradient of (J^T u) v by u."""
+    """Products with the Jacobian of any residuals, by autograd: J v is the gradient of (J^T u) v by u.
+
+    Vectors and matrices are float64: on the host where the residuals' device has none.
+    """
 
     curved = False  # gram is J^T J alone
 
     def __init__(self, residuals: Tensor, params: list[Tensor]):
         self.graph, self.params, self.count = residuals.flatten(), params, sum(p.numel() for p in params)
-        self.residuals = self.graph.detach().double()
+        self.residuals = exact(self.graph.detach())
         self._transposed = None
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] or [B, R] -> J^T u [P] or [B, P] in float64."""
         grads = torch.autograd.grad(
-            self.graph, self.params, u.to(self.graph), retain_graph=True, allow_unused=True,
+            self.graph, self.params, _like(self.graph, u), retain_graph=True, allow_unused=True,
             is_grads_batched=u.dim() == 2,
         )  # fmt: skip
         return _flat(grads, self.params, u.shape[:-1])
@@ -100,17 +104,19 @@ class Products:
         if not self._transposed:
             return v.new_zeros(*v.shape[:-1], len(self.graph))
         pieces = v.split([p.numel() for p in self.params], -1)
-        tangents = [pieces[i].reshape(*v.shape[:-1], *self.params[i].shape).to(g.dtype) for i, g in self._transposed]
+        shapes = [(*v.shape[:-1], *self.params[i].shape) for i, _ in self._transposed]
+        parts = zip(self._transposed, shapes, strict=True)
+        tangents = [_like(g, pieces[i].reshape(shape)) for (i, g), shape in parts]
         (out,) = torch.autograd.grad(
             [g for _, g in self._transposed], self._dual, tangents, retain_graph=True, is_grads_batched=v.dim() == 2
         )
-        return out.double()
+        return exact(out)
 
     def jacobian(self, max_bytes: int) -> Tensor:
         """J [R, P], by columns where the parameters are fewer than the residuals, and by rows otherwise."""
         rows = len(self.graph)
         by_columns = self.count <= rows
-        eye = torch.eye(min(self.count, rows), dtype=torch.float64, device=self.graph.device)
+        eye = torch.eye(min(self.count, rows), dtype=torch.float64, device=self.residuals.device)
         product = self.forward if by_columns else self.transposed
         parts = torch.cat([product(part) for part in eye.split(max(1, max_bytes // (64 * (self.count + rows))))])
         return parts.T if by_columns else parts
@@ -145,8 +151,8 @@ class Structured:
     """
 
     def __init__(self, closure: Residuals, residuals: Tensor, params: list[Tensor]):
-        self.residuals, self.total = residuals.detach().double(), sum(p.numel() for p in params)
-        outputs = closure.record.acts[-1]
+        self.residuals, self.total = exact(residuals.detach()), sum(p.numel() for p in params)
+        outputs, home = closure.record.acts[-1], self.residuals.device
         self.outputs, self.data = outputs.shape[1], outputs.numel()
         starts = dict(zip(map(id, params), _starts(params), strict=True))
         gradients = _gradients(outputs, closure.record.sums)
@@ -163,7 +169,7 @@ class Structured:
         self.edges = self.count
         of_edges = {id(p) for layer in closure.model.act_fun for p in layer.linear.parameters()}
         rest = [p for p in params if id(p) not in of_edges]
-        places += [starts[id(p)] + torch.arange(p.numel(), device=p.device) for p in rest]
+        places += [starts[id(p)] + torch.arange(p.numel(), device=home) for p in rest]
         self.places = torch.cat(places)
         self.count = len(self.places)
         self.rest = _columns(residuals[: self.data], rest)
@@ -172,15 +178,13 @@ class Structured:
             self.alone += len(closure.extra)
             self.extra = _rows(residuals[self.data : self.alone], params)[:, self.places]
         # Residuals that are a parameter times a factor, from row `alone` on: column, factor and row of each.
-        factor, row = (
-            self.residuals.new_zeros(self.total),
-            torch.zeros(self.total, dtype=torch.long, device=outputs.device),
-        )
+        factor = self.residuals.new_zeros(self.total)
+        row = torch.zeros(self.total, dtype=torch.long, device=home)
         count = self.alone
         for p, f in closure.roots():
             if id(p) in starts:
                 own = slice(starts[id(p)], starts[id(p)] + p.numel())
-                factor[own], row[own] = f.flatten().double(), torch.arange(count, count + p.numel(), device=row.device)
+                factor[own], row[own] = exact(f.flatten()), torch.arange(count, count + p.numel(), device=home)
             count += p.numel()
         self.at = factor[self.places].nonzero()[:, 0]
         self.factor, self.row = factor[self.places][self.at], row[self.places][self.at]
@@ -301,8 +305,8 @@ def _columns(residuals: Tensor, params: list[Tensor]) -> Tensor:
     """J [R, P] by a few parameters, by forward products."""
     products = Products(residuals, params)
     if not products.count:
-        return residuals.new_zeros(len(residuals), 0, dtype=torch.float64)
-    return products.forward(torch.eye(products.count, dtype=torch.float64, device=residuals.device)).T
+        return products.residuals.new_zeros(len(residuals), 0)
+    return products.forward(torch.eye(products.count, dtype=torch.float64, device=products.residuals.device)).T
 
 
 def _rows(residuals: Tensor, params: list[Tensor]) -> Tensor:
@@ -314,10 +318,15 @@ def _rows(residuals: Tensor, params: list[Tensor]) -> Tensor:
 
 def _flat(grads, params: list[Tensor], batch: tuple[int, ...] = ()) -> Tensor:
     parts = [
-        (p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, p.numel())).double()
+        p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, p.numel())
         for p, g in zip(params, grads, strict=True)
     ]
-    return torch.cat(parts, -1)
+    return exact(torch.cat(parts, -1))
+
+
+def _like(t: Tensor, u: Tensor) -> Tensor:
+    """u on the device and in the dtype of t."""
+    return place(u, t.device).to(t.dtype)
 
 
 def _starts(params: list[Tensor]) -> list[int]:

@@ -25,12 +25,14 @@ MIN_HISTORY, MAX_HISTORY, HISTORY_ELEMENTS = 10, 100, 1 << 17
 
 
 class Point(NamedTuple):
-    """A point of the line search: step t, value, gradient, and slope along the direction."""
+    """A point of the line search: step t, value, gradient, and slope along the direction; products of the gradient
+    where they are read along."""
 
     t: float
     value: float
     gradient: Tensor
     slope: float
+    products: Sequence[float] = ()
 
 
 class LBFGS:
@@ -73,21 +75,15 @@ class LBFGS:
         trial = torch.empty_like(x)
         views = self._views(trial)
 
-        def evaluate() -> tuple[Tensor | float, Tensor]:
-            self.evaluations += 1
-            with torch.enable_grad():
-                value = closure()
-            return value, self._flat([p.grad for p in self.params])
-
         def along(t: float) -> Point:
             torch.add(x, d, alpha=t, out=trial)
             torch._foreach_copy_(self.params, views)  # pyright: ignore[reportPrivateImportUsage]
-            value, gradient = evaluate()
+            value, gradient = self._evaluate(closure)
             value, slope = float(value), float(gradient.dot(d))
             return Point(t, value if math.isfinite(slope) else math.inf, gradient, slope)
 
         most = self.evaluations + self.max_eval
-        first, g = evaluate()
+        first, g = self._evaluate(closure)
         f = float(first)
         for _ in range(self.max_iter):
             if self.tolerance_grad > TINY and float(g.abs().max()) <= self.tolerance_grad:
@@ -117,8 +113,15 @@ class LBFGS:
         torch._foreach_copy_(self.params, self._views(x))  # pyright: ignore[reportPrivateImportUsage]
         return first
 
+    def _evaluate(self, closure: Callable[[], Tensor | float]) -> tuple[Tensor | float, Tensor]:
+        """The closure's value and its gradient."""
+        self.evaluations += 1
+        with torch.enable_grad():
+            value = closure()
+        return value, self._flat([p.grad for p in self.params])
+
     def _history_length(self) -> int:
-        if not all(p.is_cpu for p in self.params):  # there the two-loop recursion waits for the device at every scalar
+        if not all(p.is_cpu for p in self.params):  # there the two-loop recursion is many small calls
             return MIN_HISTORY
         return max(MIN_HISTORY, min(MAX_HISTORY, HISTORY_ELEMENTS // max(1, sum(self.sizes))))
 
@@ -135,11 +138,18 @@ class LBFGS:
         if self.last is None:
             return g.neg()
         s, y = self.last[0], g - self.last[1]
-        curvature, square = float(y.dot(s)), float(y.dot(y))
+        self._remember(s, y, float(y.dot(s)), float(y.dot(y)))
+        return self._descent(g)
+
+    def _remember(self, s: Tensor, y: Tensor, curvature: float, square: float) -> None:
+        """Add a step s with its change y of the gradient to the history; curvature: y s, square: y y."""
         if curvature > TINY and square > 0:
             self._append(s, y)
             self.inverse.append(1.0 / curvature)
             self.scale = curvature / square
+
+    def _descent(self, g: Tensor) -> Tensor:
+        """-H g, with H from the history as it is."""
         if not self.inverse or self.changes is None:
             return g.mul(-self.scale)
         fused = g.dtype in (torch.float32, torch.float64)
@@ -161,16 +171,16 @@ def reference(g: Tensor, s: Tensor, y: Tensor, inverse: list[float], oldest: int
     """-H g for g [P] by the two-loop recursion, from steps s and gradient changes y, ring buffers [H, P].
 
     inverse: 1 / y s, oldest first, which is row `oldest` of s and y. On the CPU this is one call (csrc/cpu/lbfgs.h),
-    since many small ones took longer than the gradient of a small network.
+    since many small ones took longer than the gradient of a small network. Scalars stay on the device.
     """
     pairs = [(s[row % len(s)], y[row % len(s)], one) for row, one in enumerate(inverse, oldest)]
     q, shares = g.neg(), []
     for change, slope, of_pair in reversed(pairs):
-        shares.append(of_pair * float(change.dot(q)))
-        q.add_(slope, alpha=-shares[-1])
+        shares.append(of_pair * change.dot(q))
+        q.addcmul_(slope, shares[-1], value=-1)
     q.mul_(scale)
     for change, slope, of_pair in pairs:
-        q.add_(change, alpha=shares.pop() - of_pair * float(slope.dot(q)))
+        q.addcmul_(change, shares.pop() - of_pair * slope.dot(q))
     return q
 
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import exact, place
 from .jacobian import Products
+from .transfer import on_host
 
 SOLVERS = ("auto", "dense", "cg")
 DAMPING_RANGE = 1e-14, 1e14  # relative to the largest curvature
@@ -173,12 +175,12 @@ def _rounding(params: list[Tensor], loss: float) -> float:
 
 def _loss(residuals: Tensor) -> float:
     """Half of the sum of squares, not finite where a residual is not."""
-    return 0.5 * float(residuals.detach().double().square().sum())
+    return 0.5 * float(exact(residuals.detach()).square().sum())
 
 
 def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> None:
     """Set params to before + step, or to before: through .data, since the graph of the residuals is still needed."""
-    offset = 0
+    offset, step = 0, None if step is None else place(step, params[0].device)
     for p, start in zip(params, before, strict=True):
         if step is None:
             p.data.copy_(start)
@@ -223,20 +225,19 @@ class _Dense:
         else:
             self.jacobian = linear.jacobian(max_bytes)
             self.matrix, self.grad = self.jacobian @ self.jacobian.T, self.jacobian.T @ self.residuals
-        self.norm = float(self.grad.norm())
-        self.curvature = max(float(self.matrix.diagonal().max()), 1e-300)
+        norm, curvature = on_host(self.grad.norm(), self.matrix.diagonal().max())
+        self.norm, self.curvature = float(norm), max(float(curvature), 1e-300)
 
     def solve(self, damping: float) -> tuple[Tensor, float]:
         """The step and its predicted gain."""
         damped = self.matrix.clone()
         damped.diagonal().add_(damping)
         factor, failed = torch.linalg.cholesky_ex(damped)
-        if int(failed):
-            return self.grad, math.nan
         side = self.grad if self.primal else self.residuals
         solution = torch.cholesky_solve(side[:, None], factor)[:, 0]
         step = -solution if self.primal else -(self.jacobian.T @ solution)
-        return step, 0.5 * float(step @ (damping * step - self.grad))
+        failed, gain = on_host(failed, step @ (damping * step - self.grad))
+        return step, math.nan if failed else 0.5 * float(gain)
 
 
 class _MatrixFree:

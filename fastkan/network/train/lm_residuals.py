@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ...devices import exact
 from ..checkpoint import State
 from ..layers.numeric import safe_sqrt
 from .gradient import mean_square
@@ -14,6 +15,7 @@ from .levenberg_marquardt import LevenbergMarquardt
 from .objective import Objective, Value
 from .penalties import of_sizes, penalty
 from .ridge import Ridge
+from .transfer import on_host
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -49,7 +51,7 @@ class ObjectiveResiduals(Residuals):
         self.ridge.set_scale(loss, self.y)
         rows = [(root * w).flatten() for w, root in self.roots()]
         residuals = torch.cat([residuals, *rows])
-        total = residuals.detach().double().square().sum()
+        total = exact(residuals.detach()).square().sum()
         if self.least is None or total < self.least:  # the condition by which a step is taken
             of_penalty = torch.zeros(()) if self.extra is None else self.extra.detach().square().sum() / self.scale
             self.least, self.value = total, Value(loss, of_penalty)
@@ -57,9 +59,11 @@ class ObjectiveResiduals(Residuals):
 
     def linearised(self, params: list[Tensor]):
         linear = super().linearised(params)
-        if not linear.residuals.isfinite().all():
+        gradient = linear.transposed(linear.residuals)
+        right, steep = on_host(linear.residuals.isfinite().all(), gradient.isfinite().all())
+        if not right:
             raise NotFinite(self.value.failure() or "a residual is not finite")
-        if not linear.transposed(linear.residuals).isfinite().all():
+        if not steep:
             raise NotFinite("the gradient is not finite")
         self.state.keep()
         return linear
@@ -95,7 +99,7 @@ def without_scales(model: "KAN", params: Sequence[Tensor]) -> list[Tensor]:
     redundant = set()
     for layer in model.act_fun:
         linear = layer.linear
-        if linear.coef.requires_grad and bool((linear.spline_scale[layer.edge_mask != 0] != 0).all()):
+        if linear.coef.requires_grad and bool(((linear.spline_scale != 0) | (layer.edge_mask == 0)).all()):
             redundant.add(id(linear.spline_scale))
     return [p for p in params if id(p) not in redundant]
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from ..checkpoint import State, trained
 from .domain import hold, release
 from .evaluations import DeferredEvaluations, Evaluations, Read, Test
-from .lbfgs import LBFGS
+from .lbfgs_on_device import lbfgs
 from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
 from .objective import Objective, Value
+from .transfer import finite, on_host
 
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
 _EXPECTED = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
@@ -57,8 +58,7 @@ class Stepper:
             if self._shorten(x, y) is None:
                 raise
             value, read = self._take(x, y, last, test)
-        parameters = self.model.parameters()
-        if not (all(bool(p.isfinite().all()) for p in parameters) if read.is_finite is None else read.is_finite):
+        if not (bool(finite(list(self.model.parameters()))) if read.is_finite is None else read.is_finite):
             raise NotFinite("the step is not finite")
         return value, test() if read.tested is None and test is not None else read.tested
 
@@ -77,7 +77,7 @@ class Stepper:
             least = max(torch.finfo(p.dtype).tiny for p in parameters)  # float16 has no 1e-8
             return torch.optim.Adam(parameters, lr=self.lr, eps=max(1e-8, least))
         if self.opt == "LBFGS":
-            return LBFGS(parameters, lr=self.lr)
+            return lbfgs(parameters, lr=self.lr)
         make: Any = self.opt
         return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
 
@@ -85,8 +85,9 @@ class Stepper:
         if isinstance(self.optimizer, LevenbergMarquardt):
             residuals = ObjectiveResiduals(self.objective, x, y, self.state)
             self.optimizer.step(residuals)
-            return residuals.value, Read(None)
-        kind = Evaluations if self.model.device.type == "cpu" else DeferredEvaluations
+            return Value(*on_host(*residuals.value)), Read(None)
+        deferred = self.model.device.type != "cpu"
+        kind = DeferredEvaluations if deferred else Evaluations
         evaluations = kind(self.objective, self.optimizer, self.state, x, y)
         try:
             self.optimizer.step(evaluations)

@@ -11,12 +11,12 @@ from ...snapshot import Snapshot
 
 
 def on_host(*values: Tensor) -> list[Tensor]:
-    """Numbers [] on the host: those of a device as copies, all in one transfer."""
+    """Numbers on the host: those of a device as copies, all in one transfer."""
     there = [v.detach() for v in values if not v.is_cpu]
     if not there:
         return list(values)
     dtype = reduce(torch.promote_types, (v.dtype for v in there), torch.float32)
-    copies = iter(torch.stack([v.to(dtype) for v in there]).cpu())
+    copies = iter(torch.stack([v.to(dtype).reshape(()) for v in there]).cpu())
     return [v if v.is_cpu else next(copies).to(v.dtype) for v in values]
 
 
