@@ -326,7 +326,7 @@ def test_the_backend():
 
 @pytest.fixture
 def networks() -> tuple[KAN, KAN]:
-    return tuple(KAN([2, [2, 1], 1], grid=4, seed=0, device=d) for d in (HERE, "cpu"))
+    return tuple(KAN([2, [2, 1], 1], grid=5, seed=0, device=d) for d in (HERE, "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -347,8 +347,8 @@ def test_a_network(networks):
     for model in networks:
         model.update_grid(x.to(model.device))
     assert_alike(there, on_cpu, x)
-    assert_alike(there.refine(8), on_cpu.refine(8), x)
-    assert_alike(there.refine(5), on_cpu.refine(5), x)
+    assert_alike(there.refine(10), on_cpu.refine(10), x)
+    assert_alike(there.refine(7), on_cpu.refine(7), x)
     assert_alike(copy.deepcopy(on_cpu).to(HERE), on_cpu, x)
     assert_alike(pickle.loads(pickle.dumps(there)), on_cpu, x)
     same(there.speed()(x.to(HERE)).detach(), on_cpu(x).detach())
