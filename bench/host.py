@@ -2,8 +2,8 @@
 
     python -m bench.host [--out DIR]
 
-Forward and backward of layers and of nn.Linear in turns, on one thread; medians of the thread's own time. The product of nn.Linear, and those of
-triton:features, are computed on the CPU: with these few rows they take a few microseconds.
+Forward and backward of layers and of nn.Linear in turns, on one thread; medians of the thread's own time. The products
+of nn.Linear and of triton:features are computed on the CPU: with these few rows they take a few microseconds.
 """
 
 import argparse

@@ -10,7 +10,6 @@ there, for derivatives up to order 2; else dense.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import contextlib
-import importlib
 import os
 import sys
 import warnings
@@ -64,23 +63,6 @@ def everyday(family: str = "bspline") -> Spec:
 # Implementations
 
 
-def _algorithm(name: str) -> Any:
-    """The functions of 'backend:algorithm'; None where the backend has no such algorithm."""
-    backend, _, algorithm = name.partition(":")
-    if name == "native:stack":
-        contractions = {c: _later(lambda args: "dense", c) for c in ops.CONTRACTIONS}
-        return SimpleNamespace(
-            **contractions, stack_out=native.stack_out, stack_backward=native.stack_backward, missing=_stack_missing
-        )
-    if name == "triton:fused":
-        return getattr(triton, "fused", triton)
-    found = getattr(BACKENDS[backend], algorithm, None)
-    if found is None:
-        with contextlib.suppress(ImportError):
-            found = importlib.import_module(f"{BACKENDS[backend].__name__}.{algorithm}")
-    return found
-
-
 def _stack_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
     if device_type not in UNPROVEN_TYPES:
         return f"a choice of its own on GPUs alone, not on device {device_type!r}"
@@ -107,7 +89,15 @@ def _then_dense(name: str) -> SimpleNamespace:
     return SimpleNamespace(**{contraction: of(contraction) for contraction in ops.CONTRACTIONS})
 
 
-ALGORITHMS: dict[str, Any] = {n: f for n in PROVABLE if ":" in n and (f := _algorithm(n)) is not None}
+# Stacks as one call; single contractions, where a stack cannot run so, by dense.
+_stack = SimpleNamespace(
+    **{contraction: _later(lambda args: "dense", contraction) for contraction in ops.CONTRACTIONS},
+    stack_out=native.stack_out, stack_backward=native.stack_backward, missing=_stack_missing,
+)  # fmt: skip
+ALGORITHMS: dict[str, Any] = {
+    "triton:features": triton.features, "triton:fused": triton.fused, "native:gather": native.gather,
+    "native:stack": _stack,
+}  # fmt: skip
 _OTHERS = {OPERATORS: REFERENCE_AS_OPERATORS, **{n + _THEN_DENSE: _then_dense(n) for n in PROVABLE}}
 
 
@@ -119,7 +109,7 @@ def functions_of(name: str) -> Any:
 def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: Spec | None = None) -> str | None:
     """The reason why an implementation cannot serve that device, those dtypes and that basis; None if it can."""
     name = name.removesuffix(_THEN_DENSE)
-    if name in ("dense", "reference"):
+    if name == "reference":
         return None
     functions = BACKENDS.get(name) or ALGORITHMS.get(name)
     if functions is None:
@@ -154,10 +144,9 @@ def choose_stack(
 ) -> str | None:
     """The implementation that runs layers of these Specs as one fused call; None if one by one is the choice."""
     if device.type in UNPROVEN_TYPES and backend is None and _requested[0] is None:
-        proven = all(
-            _proven(device, dtypes, (*s,), torch.compiler.is_compiling(), True) == "native:stack" for s in specs
-        )
-        return "native:stack" if proven else None
+        compiling = torch.compiler.is_compiling()
+        names = {_proven(device, dtypes, (*spec,), compiling, True) for spec in specs}
+        return "native:stack" if names == {"native:stack"} else None
     chosen = choose(backend, device, dtypes, specs[0])
     return chosen if chosen in ("native", "native:stack") else None
 
@@ -167,11 +156,12 @@ def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec
         return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
     if device.type in UNPROVEN_TYPES:
         name = _proven(device, dtypes, (*spec,), torch.compiler.is_compiling())
-        return name if name == "dense" else name + _THEN_DENSE
+        if name != "dense":
+            return name + _THEN_DENSE
     for name in PREFERENCE.get(device.type, _OTHER_DEVICE)[0]:
         if missing(name, device.type, dtypes, spec) is None:
             return name
-    return "dense"
+    return "reference"
 
 
 # Arguments of _proven -> its result: constant while the process runs.
@@ -180,7 +170,7 @@ _warned = False
 
 
 def _proven(
-    device: torch.device, dtypes: tuple[torch.dtype, ...], fields: tuple[int, ...], compiling: bool, stack: bool = False
+    device: torch.device, dtypes: tuple[torch.dtype, ...], fields: tuple[Any, ...], compiling: bool, stack: bool = False
 ) -> str:
     """The fastest implementation whose verdict for such calls is "right and faster"; else dense.
 
@@ -212,7 +202,7 @@ def verdicts_of(
     device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec, may_prove: bool = False
 ) -> dict[str, Verdict]:
     """Implementation -> verdict for such calls."""
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
         device = torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
     return verdicts.known(device, may_prove).get(str(Kind.of(spec, dtypes, ops.allows_tf32())), {})
 
@@ -282,6 +272,8 @@ def backends(
             why = f"proven on this machine, {of_kind[chosen].speed:.2g} times as fast as dense"
         elif needs_proof:
             why = "no kernel is proven right and faster here"
+        elif chosen == "reference":
+            why = "nothing faster is available"
     table: dict[str, str] = {}
     for name in sorted({*BACKENDS, *ALGORITHMS}, key=_place) if needs_proof else BACKENDS:
         if reason := missing(name, device.type, dtypes, spec):

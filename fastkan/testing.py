@@ -211,7 +211,8 @@ def assert_expected(contraction: str, results: tuple[Tensor, ...], of: list[Expe
         assert got.shape == ours.shape, f"{where}: shape {list(got.shape)}, expected {list(ours.shape)}"
         got = got.to(true.device, torch.float64)
         right = torch.where(true.isnan(), got.isnan(), allowed.isnan())
-        assert_within(*(t.masked_fill(right, 0.0) for t in (got, true, allowed)), where)
+        got, true, allowed = (t.masked_fill(right, 0.0) for t in (got, true, allowed))
+        assert_within(got, true, allowed, where)
 
 
 def assert_within(result: Tensor, truth: Tensor, allowed: Tensor, where: str = "result") -> None:

@@ -19,8 +19,8 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 FAMILIES = ("bspline", "rbf", "chebyshev")
 MAX_DEGREE = 5
 PEERS = (
-    "linear", "linear-same-shape", "native", "reference", "efficient-kan", "efficient-kan-compiled", "fast-kan",
-    "fast-kan-compiled", "closed-cubic", "closed-cubic-compiled",
+    "linear", "linear-same-shape", "native", "dense", "dense-compiled", "reference", "efficient-kan",
+    "efficient-kan-compiled", "fast-kan", "fast-kan-compiled", "closed-cubic", "closed-cubic-compiled",
 )  # fmt: skip
 DEFAULT_PEERS = ("linear", "linear-same-shape", "native", "reference", "efficient-kan")
 TASKS = ("regression", "classification")
@@ -135,7 +135,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 def _prove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda:0", help="the GPU (cuda:0)")
     parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND",
-                        help="of calls, such as bspline-3-zero-uniform-float32, or 'rbf-*' (the usual ones)")  # fmt: skip
+                        help="of calls, such as bspline-3-zero-uniform-float32 or 'rbf-*' (the usual)")  # fmt: skip
     parser.add_argument("--seconds", type=positive, default=300, help="for everything (300)")
     parser.add_argument("--json", action="store_true", help="as JSON, at the end")
 

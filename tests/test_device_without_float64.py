@@ -101,7 +101,8 @@ def test_which_devices_have_float64(monkeypatch):
     assert [devices.has_float64(torch.device(d)) for d in ("cpu", "meta", "mps", HERE)] == [True, True, False, False]
     for answer in (True, False):
         devices._asked.cache_clear()
-        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda index: SimpleNamespace(has_fp64=answer))
+        properties = SimpleNamespace(has_fp64=answer)
+        monkeypatch.setattr(torch.xpu, "get_device_properties", lambda index, properties=properties: properties)
         xpu = torch.device("xpu", 0)
         assert devices.has_float64(xpu) == answer
         assert devices.widest(xpu) == (torch.float64 if answer else torch.float32)

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from fastkan import kinds, select, verdicts
+from fastkan.cli import info
+from fastkan.cli import prove as cli_prove
 from fastkan.prove import child, parent, prove
 from fastkan.verdicts import CRASHED, FASTER, HUNG, MISSING, SLOWER, WRONG, Verdict
+from fastkan_cli import main
 from support import kernels
 
 CPU = torch.device("cpu")
@@ -120,3 +123,65 @@ def test_without_a_folder_to_write_verdicts_are_still_given(monkeypatch, tmp_pat
 def test_a_process_that_does_not_start_is_an_error():
     with pytest.raises(RuntimeError, match="does not start: exit status 1: .*No module named 'nowhere'"):
         prove(CPU, (KIND,), module="nowhere", names=("right",))
+
+
+# As a command, and among several ranks
+
+
+def test_the_command_prints_every_verdict(monkeypatch, capsys):
+    verdict = Verdict(FASTER, "", (2.0,))
+
+    def prove(device, kinds, seconds, report):
+        report(kinds[0], "triton:fused", verdict)
+        return {str(kinds[0]): {"triton:fused": verdict}}
+
+    monkeypatch.setattr(cli_prove, "prove", prove)
+    assert main(["prove", "--kinds", "rbf-0-zero-uniform-float32*", "--seconds", "7"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("rbf-0-zero-uniform-float32  triton:fused  right and faster: 2 times as fast as dense\n")
+    assert "1 of 4 kinds of calls have kernels that are right and faster" in out
+    assert "Not reached within 7 s: rbf-0-zero-uniform-float32-tf32 rbf-0-zero-uniform-float32-bfloat16 " in out
+    assert main(["prove", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == {str(KIND): {"triton:fused": {"verdict": FASTER, "reason": "", "ratios": [2.0]}}}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--kinds", "cubic"], "kind 'cubic': expected a name such as bspline-3-zero-uniform-float32, or a pattern"),
+        (["--device", "cpu"], "device='cpu': expected a GPU, such as 'cuda:0': other kernels need no proof"),
+        (["--device", "cuda:99"], "torch sees no device 'cuda:99': the number of GPUs is "),
+        (["--device", "gpu"], "device='gpu': expected a GPU, such as 'cuda:0'"),
+    ],
+)
+def test_the_command_names_a_wrong_argument(words, message, capsys):
+    assert main(["prove", *words]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastkan prove: {message}") and error.count("\n") == 1
+
+
+def test_info_shows_verdicts(monkeypatch, capsys):
+    monkeypatch.setattr(info, "gpus", lambda: [CPU])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: "a name")
+    monkeypatch.setattr(verdicts, "known", lambda *args, **options: {})
+    assert main(["info"]) == 0
+    assert "Verdicts on cpu, by `fastkan prove --device cpu`:\n\nnone\n" in capsys.readouterr().out
+    known = {str(KIND): {"triton:fused": Verdict(WRONG, "kan_out is off")}}
+    monkeypatch.setattr(verdicts, "known", lambda *args, **options: known)
+    assert main(["info"]) == 0
+    assert "wrong: kan_out is off" in capsys.readouterr().out
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdicts"]["cpu"][str(KIND)]["triton:fused"]["verdict"] == WRONG
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_of_a_node_proves_and_the_others_read(monkeypatch, rank):
+    events, known = [], {"kind": {"native": Verdict(FASTER)}}
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: events.append("barrier"))
+    monkeypatch.setattr(parent, "_prove", lambda *args: events.append("prove") or known)
+    monkeypatch.setattr(verdicts, "read", lambda device: events.append("read") or known)
+    assert prove(CPU, module="x") == known
+    assert events == (["prove", "barrier"] if rank == 0 else ["barrier", "read"])

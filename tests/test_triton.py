@@ -259,7 +259,7 @@ def test_tuning_tries_a_few_tiles_and_all_of_them_are_right(triton, plan, monkey
     launch._tuner.cache_clear()
     for rows in (70, 100):  # one bucket
         assert_matches_reference(triton, contraction, Problem.random(rows, 33, 40, 3, knots="promised"))
-    assert 2 < len(tried) <= 8
+    assert 2 < len(tried) <= 7 * (2 if contraction == "kan_backward" else 1)
     launch._tuner.cache_clear()
 
 

@@ -44,14 +44,14 @@ def off_uniform(grid: Tensor) -> Tensor:
 def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: int = 0) -> Tensor:
     """d^order/dx^order of all F functions of every input.
 
-    x [N, I] and grid [I, G+2K+1] -> [N, I, F] in the dtype of x. Extrapolation outside [t_K, t_F]: "zero" is the tail on the
+    x [N, I] and grid [I, G+2K+1] in one dtype -> [N, I, F]. Extrapolation outside [t_K, t_F]: "zero" is the tail on the
     extended knots and zero beyond them, "linear" has the end's value and slope, "clamp" the end's value. A NaN in x
     makes the first K + 1 functions NaN.
     """
     if outside == "zero":
         y = _cox_de_boor(x, grid, degree, order)
     elif outside in OUTSIDE:
-        low, high = grid[:, degree].to(x.dtype), grid[:, -degree - 1].to(x.dtype)  # I
+        low, high = grid[:, degree], grid[:, -degree - 1]  # I
         end = torch.minimum(torch.maximum(x, low), high)  # N I
         if outside == "linear" and order == 0:
             slope = _cox_de_boor(end, grid, degree, 1)
@@ -71,15 +71,16 @@ def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: 
 def _cox_de_boor(x: Tensor, grid: Tensor, degree: int, order: int) -> Tensor:
     if order > degree:
         return x.new_zeros(*x.shape, num_functions(grid, degree))
-    t = grid.to(x.dtype)
+    t = grid
     # The knot span of x: t_m <= x < t_{m+1}; the right end of the grid range belongs to the span before it.
     at_end = x == t[:, -degree - 1]
     passed = (x[..., None] > t) | ((x[..., None] == t) & ~at_end[..., None])  # N I M
-    b = (passed[..., :-1] & ~passed[..., 1:]).to(x.dtype)  # N I M-1
+    m = passed.sum(-1) - 1  # N I
+    b = (m[..., None] == torch.arange(t.shape[-1] - 1, device=x.device)).to(x.dtype)  # N I M-1
     x = torch.where(x.isfinite(), x, t[:, 0])  # NaN and infinity are in no span: 0 times a number, not NaN
     for k in range(1, degree + 1):
-        width = grid[:, k:] - grid[:, :-k]  # I M-k: the support t_{g+k} - t_g
-        scale = torch.where(width > 0, 1 / width, 0.0).to(x.dtype)  # empty supports contribute nothing (0/0 := 0)
+        width = t[:, k:] - t[:, :-k]  # I M-k: the support t_{g+k} - t_g
+        scale = torch.where(width > 0, 1 / width, 0.0)  # empty supports contribute nothing (0/0 := 0)
         if k <= degree - order:
             # B_{g,k} = (x - t_g)/(t_{g+k} - t_g) B_{g,k-1} + (t_{g+k+1} - x)/(t_{g+k+1} - t_{g+1}) B_{g+1,k-1}
             rise = (x[..., None] - t[:, : -k - 1]) * scale[:, :-1]

@@ -128,7 +128,10 @@ def prove(
     Returns:
         Verdicts by the name of the kind and of the implementation.
     """
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r}: expected a GPU, such as 'cuda:0'") from error
     if device.type not in select.UNPROVEN_TYPES and not module:
         raise ValueError(f"device={str(device)!r}: expected a GPU, such as 'cuda:0': other kernels need no proof")
     if device.type == "cuda":

@@ -35,7 +35,7 @@ class Operands:
     def map(self, change: Callable[[Tensor], Tensor]) -> "Operands":
         """With other tensors; grids stay in float64."""
         layers = tuple(
-            Layer(*(None if t is None else change(t) for t in m[:4]), m.grid.to(change(m.grid).device), m.spec)
+            Layer._make((*(None if t is None else change(t) for t in m[:4]), m.grid.to(change(m.grid).device), m.spec))
             for m in self.layers
         )
         return Operands(change(self.x), tuple(map(change, self.along)), change(self.u), layers)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from triton import knobs
 
 INTERPRETED = knobs.runtime.interpret
@@ -32,8 +31,8 @@ class Kind:
 _compiled: dict[tuple[object, ...], Any] = {}
 
 
-def run(kind: Kind, programs: int, tensors: tuple[Tensor | None, ...], numbers: tuple[int, ...]) -> None:
-    """Launch on the current stream of the first tensor's device."""
+def run(kind: Kind, programs: int, tensors: tuple[Any, ...], numbers: tuple[int, ...]) -> None:
+    """Launch on the current stream of the first tensor's device; tensors may be None, but for the first."""
     device = tensors[0].device
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         _run(kind, programs, device.index, tensors, numbers)

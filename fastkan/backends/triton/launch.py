@@ -279,6 +279,7 @@ def _windowed(x: Tensor, s: Tensor | None, u: Tensor, knots: Tensor, grad_coef: 
     """Fill grad_coef, by rows sorted by window."""
     (rows, inputs), (_, functions, outputs) = x.shape, grad_coef.shape
     tiles = c.gathered("windowed", x, outputs)
+    assert tiles.BF is not None
     chunks, blocks = plan.cdiv(rows, plan.CHUNK), plan.cdiv(functions, tiles.BF)
     keys = x.new_empty(inputs, chunks, plan.CHUNK, dtype=torch.int32)
     ranges = x.new_empty(inputs, chunks, blocks, 2, dtype=torch.int32)
@@ -357,6 +358,7 @@ def edge_backward(
             tiles,
         )
     tiles = c.gathered("grad_coef", x, outputs)
+    assert tiles.BF is not None
     programs = inputs * plan.cdiv(functions, tiles.BF) * plan.cdiv(outputs, tiles.BO)
     args = (*read, grad_coef, grad_base, *sizes)
     _launch(edge_kernels.grad_coef, lambda _: programs, x.device, args, {**c.constants(), **c.products()}, tiles)

@@ -2,6 +2,7 @@
 
 import functools
 from math import gcd
+from typing import Any
 
 import torch
 import triton
@@ -80,4 +81,5 @@ def _programs(kind: direct.Kind, rows: int, inputs: int) -> int:
 
 @functools.cache
 def _warps() -> int:
-    return THREADS // driver.active.get_current_target().warp_size
+    target: Any = driver.active.get_current_target()
+    return THREADS // target.warp_size

@@ -87,7 +87,8 @@ class Stepper:
             self.optimizer.step(residuals)
             return Value(*on_host(*residuals.value)), Read(None)
         deferred = self.model.device.type != "cpu"
-        evaluations = (DeferredEvaluations if deferred else Evaluations)(self.objective, self.optimizer, self.state, x, y)
+        kind = DeferredEvaluations if deferred else Evaluations
+        evaluations = kind(self.objective, self.optimizer, self.state, x, y)
         try:
             self.optimizer.step(evaluations)
         except RuntimeError as error:
