@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import fastkan
 from fastkan import KAN, KANLinear, devices, replace_linear
 from fastkan.compat.efficient_kan import from_efficient_kan
+from fastkan.network.layers.library import SYMBOLIC_LIB
 from fastkan.nn import KANSequential
 from support import single
 from support.peers import KANLinear as Peer
@@ -367,13 +368,16 @@ def test_a_network_does_not_wait(networks):
     assert single.synchronizations() == before
 
 
-@pytest.mark.parametrize("options", [{"opt": "Adam", "steps": 4}, {"opt": "LBFGS", "lamb": 1e-3, "steps": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{"opt": "Adam", "steps": 4}, {"opt": "LBFGS", "lamb": 1e-3, "steps": 2}, {"opt": "LM", "steps": 3}],
+)
 def test_fit(networks, problem, options):
     there, on_cpu = (
         torch.tensor([float(v) for v in model.fit(sent(problem, model.device), **options)["train_loss"]])
         for model in networks
     )
-    rounding = 0.5 if options["opt"] == "LBFGS" else 1e-4  # which a line search magnifies
+    rounding = {"Adam": 1e-4, "LBFGS": 0.5, "LM": 1e-2}[options["opt"]]  # a line search magnifies it
     torch.testing.assert_close(there, on_cpu, rtol=rounding, atol=0.0)
 
 
@@ -461,6 +465,21 @@ def test_plots(networks, problem, tmp_path):
     there.get_act(problem["train_input"].to(HERE))
     there.plot()
     there.plot_edge(0, 0, 0)
+
+
+def test_symbolic_edges(networks, problem):
+    x = problem["train_input"]
+    formulas = []
+    for model in networks:
+        model.get_act(x.to(model.device))
+        assert model.suggest_symbolic(0, 0, 0, verbose=False)[0] in SYMBOLIC_LIB
+        model.fix_symbolic(0, 0, 0, "sin", verbose=False)
+        model.auto_symbolic(lib=["x", "x^2", "sin"], verbose=0)
+        formulas.append(model.symbolic_fun[0].funs_name)
+    there, on_cpu = networks
+    assert formulas[0] == formulas[1]
+    same(there(x.to(HERE)).detach(), on_cpu(x).detach(), rtol=1e-3, atol=1e-3)
+    assert there.device == there.symbolic_fun[0].affine.device == HERE
 
 
 def test_as_the_default_device(problem):
