@@ -180,6 +180,7 @@ def test_one_rank_of_a_node_proves_and_the_others_read(monkeypatch, rank):
     events, known = [], {"kind": {"native": Verdict(FASTER)}}
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 8 + rank)
     monkeypatch.setattr(torch.distributed, "barrier", lambda: events.append("barrier"))
     monkeypatch.setattr(parent, "_prove", lambda *args: events.append("prove") or known)
     monkeypatch.setattr(verdicts, "read", lambda device: events.append("read") or known)

@@ -349,8 +349,8 @@ def test_gpus_that_the_fused_kernels_refuse(triton, monkeypatch):
     assert triton.fused.missing("cpu", (SINGLE,)) is None
     assert triton.fused.missing("cpu", (torch.int32,)) == "no Triton kernels for torch.int32"
     for gpu, dtype, words in (
-        ("sm_90", BF16, None), ("gfx942", BF16, None), ("sm_75", HALF, None), ("", BF16, None),
-        ("sm_75", BF16, "torch.bfloat16 on sm_75: expected sm_80 or later"),
+        ("sm_90", BF16, None), ("gfx942", BF16, None), ("sm_120", HALF, None), ("", BF16, None),
+        ("sm_75", HALF, "sm_75: expected sm_80 or later"),
         ("gfx1100", SINGLE, "gfx1100: expected wavefronts of 64 (gfx9)"),
     ):  # fmt: skip
         monkeypatch.setattr(triton, "_architecture", lambda gpu=gpu: gpu)

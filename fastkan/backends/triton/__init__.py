@@ -42,8 +42,8 @@ def _fused_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: in
     architecture = _architecture() if device_type == "cuda" and reason is None else ""
     if architecture.startswith("gfx") and not architecture.startswith("gfx9"):
         return f"no fused Triton kernels for {architecture}: expected wavefronts of 64 (gfx9)"
-    if architecture in ("sm_70", "sm_75") and torch.bfloat16 in dtypes:
-        return f"no fused Triton kernels for torch.bfloat16 on {architecture}: expected sm_80 or later"
+    if architecture in ("sm_70", "sm_75"):
+        return f"no fused Triton kernels for {architecture}: expected sm_80 or later"
     return reason
 
 

@@ -19,7 +19,8 @@ CHUNK = 1024  # rows sorted together
 # F / (K + 2) above which gathering K + 2 rows of coefficients on the ordinary cores is faster than a product over all
 # F on tensor cores: about the ratio of their rates.
 GATHER_FROM = {torch.bfloat16: 24.0, torch.float16: 24.0, torch.float32: 8.0, torch.float64: 2.0}
-_TURING = ("sm_70", "sm_75")  # no tf32
+# Triton multiplies on the ordinary cores there.
+WITHOUT_MATRIX = ("sm_70", "sm_75")
 # Number of multiprocessors assumed in the interpreter.
 PROCESSORS = 8
 
@@ -111,7 +112,7 @@ _CDNA = {
 TABLES = {"sm_90": _HOPPER, "sm_100": _BLACKWELL, "sm_103": _BLACKWELL}  # others: by vendor
 # kernel -> bits of the accumulator -> tiles
 GATHERS = {
-    "out": {32: Tiles(4, 2, 32, None, 64), 64: Tiles(8, 2, 32, None, 64)},
+    "out": {32: Tiles(4, 2, 32, None, 64), 64: Tiles(8, 2, 16, None, 64)},
     "in": {32: Tiles(4, 2, 16, 16, 64), 64: Tiles(8, 2, 32, 16, 32)},
     "windowed": {32: Tiles(4, 2, 32, None, 64, 16), 64: Tiles(8, 2, 16, None, 64, 16)},
     "moments": {32: Tiles(4, 2, 32, None, 64), 64: Tiles(4, 2, 16, None, 32)},
@@ -142,7 +143,7 @@ def gathers(family: Family, spec: Spec, functions: int, operand: torch.dtype) ->
 def precision(operand: torch.dtype, architecture: str) -> str:
     """Precision of float32 products, following torch's own setting where the GPU has its instructions."""
     of_amd = architecture.startswith("gfx")
-    if operand != torch.float32 or (architecture != "gfx942" if of_amd else architecture in _TURING):
+    if operand != torch.float32 or (of_amd and architecture != "gfx942") or architecture in WITHOUT_MATRIX:
         return "ieee"
     if ops.allows_tf32():
         return "tf32"
