@@ -35,7 +35,7 @@ ALLOWED = {
     "functional": {"devices", "snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
     "nn": {"arguments", "devices", "transforms", "snapshot", "functional", "select", "stack", "spec", "basis", "reference"},
     "network": {"arguments", "devices", "snapshot", "nn", "functional", "stack", "spec", "basis", "select", "transforms"},
-    "science": {"arguments", "nn", "network"},
+    "science": {"arguments", "devices", "nn", "network"},
     "tabular": {"network"},
     "compat": {
         "devices",

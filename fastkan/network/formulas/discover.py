@@ -178,10 +178,8 @@ def _shapes(data: _Split) -> list[list]:
 
 def _train_starts(cls: "type[KAN]", width: Sequence, data: _Split, starts: int, seed: int) -> "list[tuple[KAN, float]]":
     """Trained numeric networks and their relative errors, the best first: from the better half of the starts."""
-    models = [
-        _train(cls(width, grid=GRIDS[0], seed=start, dtype=torch.float64, outside="linear", device=HOST), GRIDS[:1], data)
-        for start in range(seed, seed + starts)
-    ]
+    options: dict[str, Any] = {"grid": GRIDS[0], "dtype": torch.float64, "outside": "linear", "device": HOST}
+    models = [_train(cls(width, seed=start, **options), GRIDS[:1], data) for start in range(seed, seed + starts)]
     models.sort(key=lambda pair: pair[1])
     finished = [_train(model, GRIDS, data) for model, _ in models[: (starts + 1) // 2]]
     return sorted(finished, key=lambda pair: pair[1])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ...devices import HOST
-
 from .redundant_parameters import Symmetry
 
 A_LEVELS = 6  # blocks of the (a, b) plane, by |a|; at most one start comes from each

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .lbfgs import TINY, LBFGS, Point, strong_wolfe
+from .lbfgs import LBFGS, TINY, Point, strong_wolfe
 from .transfer import on_host
 
 
