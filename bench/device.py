@@ -6,7 +6,7 @@ from statistics import median
 import torch
 
 from fastkan.measure.correctness import Candidate, Case
-from fastkan.measure.timing import wall_clock
+from fastkan.measure.timing import clock
 
 ROUNDS = 9
 # name -> dtype, torch.get_float32_matmul_precision(); the names are those of Case.arithmetic
@@ -14,21 +14,6 @@ ARITHMETICS = {
     "bfloat16": (torch.bfloat16, "highest"), "float16": (torch.float16, "highest"), "tf32": (torch.float32, "high"),
     "float32": (torch.float32, "highest"), "float64": (torch.float64, "highest"),
 }  # fmt: skip
-
-
-def event_clock(run: Callable[[], object], repeats: int) -> float:
-    """Mean seconds per call of `repeats` consecutive calls, by CUDA events of the current stream."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(repeats):
-        run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) * 1e-3 / repeats
-
-
-def clock(device: torch.device):
-    return event_clock if device.type == "cuda" else wall_clock
 
 
 def limits(device: torch.device, size: int) -> list[dict[str, object]]:

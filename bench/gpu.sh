@@ -151,7 +151,8 @@ done
 # Hanging kernels are no reason to leave it out: it runs each in a process of its own. What it found is kept.
 if wants prove; then
     part prove "$python" -m fastkan prove --device cuda:0
-    cp -r "${XDG_CACHE_HOME:-$HOME/.cache}/fastkan/." "$out/cache" 2>/dev/null || say "make gpu: prove left no verdicts"
+    cp -r "${FASTKAN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fastkan}/proven/." "$out/proven" 2>/dev/null ||
+        bad "MISSING the verdicts of prove"
 fi
 if wants bench && ! held bench; then
     part bench "$python" -m bench.gpu --out "$out" --seconds $((limit[bench] - 40))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 
 HOST = torch.device("cpu")
 
@@ -35,7 +36,8 @@ def _asked(kind: str, index: int | None) -> bool:
     if kind == "xpu":  # allocates float64 even where it cannot compute it
         return cast(Any, torch.xpu.get_device_properties(index)).has_fp64
     try:
-        torch.empty(0, dtype=torch.float64, device=torch.device(kind) if index is None else torch.device(kind, index))
+        with no_dispatch():  # not as a fake tensor
+            torch.empty(0, dtype=torch.float64, device=kind if index is None else f"{kind}:{index}")
     except (RuntimeError, TypeError):
         return False
     return True

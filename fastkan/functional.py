@@ -104,7 +104,7 @@ def apply(
     """kan_linear after validation: x [..., I], grid [I, M] as _rows returns it."""
     if is_autocast(x.device):
         coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
-    backend = select.choose_for(x, backend, coef, spec.family)
+    backend = select.choose_for(x, backend, coef, spec)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
     lead = x.shape[:-1]
@@ -138,15 +138,14 @@ def stack_backend(x: Tensor, layers: Sequence[Layer], backend: str | None) -> st
     rows = None if torch.compiler.is_compiling() else x.numel() // x.shape[-1]
     if not stack.fits(device.type, layers, rows):
         return None
-    chosen = select.choose(backend, device, (dtype,))
-    return chosen if chosen in stack.STACKERS else None
+    return select.choose_stack(backend, device, (dtype, dtype), tuple(layer.spec for layer in layers))
 
 
 def apply_edge_moments(
     x: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, spec: Spec, backend: str | None
 ) -> Tensor:
     """reference.edge_moments of x [..., I], after validation; differentiable as edge_mean is."""
-    backend = select.choose_for(x, backend, coef, spec.family)
+    backend = select.choose_for(x, backend, coef, spec)
     return autograd.edge_moments(_flat(x), coef, base_weight, grid, spec, backend)
 
 

@@ -4,8 +4,8 @@
     phi_d[i,o] = base_weight[i,o] b^(d) + sum_f coef[i,f,o] B^(d)_{i,f}
 
 Each function below is a partial derivative of T_d. Features are evaluated in float64 (float32 on a device without it)
-and contracted in the wider of float32 and the operands' dtype. Every function is differentiable by ordinary autograd: the fused derivatives are tested
-against these.
+and contracted in the wider of float32 and the operands' dtype. Every function is differentiable by ordinary autograd:
+the fused derivatives are tested against these.
 """
 
 import functools
@@ -131,7 +131,8 @@ def edge_backward(
     )
 
 
-_FEATURES = {
+# family -> features(x, grid, spec, order), in the dtype of x and grid
+FEATURES = {
     "bspline": lambda x, grid, spec, order: bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order),
     "rbf": lambda x, grid, spec, order: rbf_features(x, grid, order),
     "chebyshev": lambda x, grid, spec, order: chebyshev_features(x, grid, order),
@@ -147,7 +148,7 @@ def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -
     if spec.uniform and not by_jit():  # a trace may get other knots later
         intervals = grid.shape[-1] - 1
         grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)
-    phi = _FEATURES[FAMILIES[spec.family]](x, grid, spec, order)
+    phi = FEATURES[FAMILIES[spec.family]](x, grid, spec, order)
     if with_base:
         phi = torch.cat([phi, base_feature(x, BASES[spec.base], order)[..., None]], -1)
     return phi

@@ -1,28 +1,31 @@
-"""Choice of the backend, with the reason.
+"""Choice of the implementation, with the reason.
 
 Automatic unless a name is given: by argument, else by `use_backend`, else by the environment variable FASTKAN_BACKEND
-at the time of the import of fastkan. A backend that is requested by name never falls back: it runs, or a BackendError
-says why it cannot.
+at the time of the import of fastkan. What is requested by name never falls back: it runs, or a BackendError says why it
+cannot. On a GPU the automatic choice takes the fastest kernels that `fastkan prove` found right and faster than dense
+there, for derivatives up to order 2; else dense.
 """
 
 # Parts of torch are untyped.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import contextlib
-import functools
 import os
 import sys
-from collections.abc import Generator
+import warnings
+from collections.abc import Callable, Generator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import ops, reference
+from . import ops, reference, verdicts
 from .backends import dense, native, triton
-from .spec import FAMILIES, index_of
+from .kinds import EVERYDAY, Kind
+from .spec import FAMILIES, OUTSIDE_OF, Spec, index_of
 from .transforms import by_jit
+from .verdicts import FASTER, Verdict
 
 ENV = "FASTKAN_BACKEND"
 BACKENDS: dict[str, ModuleType] = {
@@ -33,16 +36,13 @@ BACKENDS: dict[str, ModuleType] = {
 OPERATORS = ops.REFERENCE
 REFERENCE_AS_OPERATORS = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(OPERATORS), strict=True)))
 
+# Kernels that are proven one by one, simplest first.
+PROVABLE = ("triton:features", "native:gather", "triton:fused", "native", "native:stack")
+# Types of devices whose kernels need a proof: kernels that never ran there may be wrong.
+UNPROVEN_TYPES = ("cuda",)
 # device type -> backends, best first, and the reason.
-PREFERENCE = {
-    "cpu": (("native", "dense"), "native was the fastest in every case of bench/results/cpu"),
-    "cuda": (("native", "triton", "dense"), "the first whose tests passed on this architecture"),
-}
-# (backend, architecture) -> the run of the GPU tests that passed there. The automatic choice takes no other kernels on
-# a GPU: kernels that never ran may be wrong.
-PROVEN: dict[tuple[str, str], str] = {}
+PREFERENCE = {"cpu": (("native", "dense"), "native was the fastest in every case of bench/results/cpu")}
 _OTHER_DEVICE = (("dense",), "plain PyTorch runs on every device")
-_FALLBACK = "nothing faster is available"
 
 # The requested backend and the source of the request; process-wide like torch's own switches, so that torch.compile can
 # guard on it.
@@ -53,65 +53,177 @@ class BackendError(RuntimeError):
     """The backend that was requested by name cannot run this call."""
 
 
-def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
-    """The reason why a backend cannot serve that device, those dtypes and that basis family; None if it can."""
-    if name in ("dense", "reference"):
+def everyday(family: str = "bspline") -> Spec:
+    """The Spec of most layers of a basis family: of B-splines the uniform cubic one."""
+    if family == "bspline":
+        return Spec.of(3, "silu", "zero", True)
+    return Spec.of(0, "silu", OUTSIDE_OF[family], True, family)
+
+
+# Implementations
+
+
+def _stack_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    if device_type not in UNPROVEN_TYPES:
+        return f"a choice of its own on GPUs alone, not on device {device_type!r}"
+    if family or len({*dtypes}) > 1 or dtypes[0] not in (torch.float32, torch.float64):
+        return "stacks are of B-splines in float32 or float64"
+    return BACKENDS["native"].missing(device_type, dtypes, family)
+
+
+def _later(name: Callable[[tuple[Any, ...]], str], contraction: str) -> Callable[..., Any]:
+    """A contraction of the implementation that `name` gives for its arguments."""
+    return lambda *args: getattr(functions_of(name(args)), contraction)(*args)
+
+
+# Where the order stands among the arguments; other contractions have none.
+_ORDER_AT = {"kan_out": 7, "kan_in": 6, "kan_coef": 5, "kan_backward": 7}
+_THEN_DENSE = "+dense"  # after a name: derivatives beyond order 2, which nobody proved, by dense
+
+
+def _then_dense(name: str) -> SimpleNamespace:
+    def of(contraction: str) -> Callable[..., Any]:
+        at = _ORDER_AT.get(contraction)
+        return _later(lambda args: "dense" if at is not None and args[at] > 2 else name, contraction)
+
+    return SimpleNamespace(**{contraction: of(contraction) for contraction in ops.CONTRACTIONS})
+
+
+# Stacks as one call; single contractions, where a stack cannot run so, by dense.
+_stack = SimpleNamespace(
+    **{contraction: _later(lambda args: "dense", contraction) for contraction in ops.CONTRACTIONS},
+    stack_out=native.stack_out, stack_backward=native.stack_backward, missing=_stack_missing,
+)  # fmt: skip
+ALGORITHMS: dict[str, Any] = {
+    "triton:features": triton.features, "triton:fused": triton.fused, "native:gather": native.gather,
+    "native:stack": _stack,
+}  # fmt: skip
+_OTHERS = {OPERATORS: REFERENCE_AS_OPERATORS, **{n + _THEN_DENSE: _then_dense(n) for n in PROVABLE}}
+
+
+def functions_of(name: str) -> Any:
+    """The contractions of an implementation, by a result of `choose` or `choose_for`."""
+    return BACKENDS.get(name) or ALGORITHMS.get(name) or _OTHERS[name]
+
+
+def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: Spec | None = None) -> str | None:
+    """The reason why an implementation cannot serve that device, those dtypes and that basis; None if it can."""
+    name = name.removesuffix(_THEN_DENSE)
+    if name == "reference":
         return None
-    return BACKENDS[name].missing(device_type, dtypes, family)
+    functions = BACKENDS.get(name) or ALGORITHMS.get(name)
+    if functions is None:
+        return f"this version has no {name}"
+    if not hasattr(functions, "missing"):
+        functions = BACKENDS[name.partition(":")[0]]
+    return functions.missing(device_type, dtypes, 0 if spec is None else spec.family)
 
 
-def architecture(device: torch.device) -> str:
-    """The name of a GPU in PROVEN: 'sm_90', 'gfx942'; '' where torch sees none."""
-    return _architecture(device) if torch.compiler.is_compiling() else _cached_architecture(device)
+# Choice
 
 
-def _architecture(device: torch.device) -> str:
-    if not torch.cuda.is_available():
-        return ""
-    gpu: Any = torch.cuda.get_device_properties(device)
-    return gpu.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{gpu.major}{gpu.minor}"
-
-
-_cached_architecture = functools.cache(_architecture)
-
-
-def unproven(name: str, device: torch.device) -> str | None:
-    """The reason why the automatic choice skips a backend that could serve that device; None if it does not."""
-    if device.type != "cuda" or name in ("dense", "reference") or (name, architecture(device)) in PROVEN:
-        return None
-    return f"its tests never passed on {architecture(device) or 'a GPU here'}; choose it by name"
-
-
-def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
-    """The name of the backend that serves this call."""
+def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec) -> str:
+    """The name of the implementation for x and coef of these dtypes, as an argument of functions_of."""
     name, by = _requested if backend is None else (backend, "backend")
     if name is not None:
-        reason = missing(_known(name, by), device.type, dtypes, family)
+        reason = missing(_known(name, by), device.type, dtypes, spec)
         if reason:
             raise BackendError(f"{by}={name!r} cannot run here: {reason}")
         return name
-    return _automatic(device, dtypes, family)
+    return _automatic(device, dtypes, spec)
 
 
-def choose_for(x: Tensor, backend: str | None, coef: Tensor, family: int) -> str:
-    """The backend for a layer's x and coef, as an argument of functions_of; x may be a DTensor."""
-    name = choose(backend, x.device, (x.dtype, coef.dtype), family)
+def choose_for(x: Tensor, backend: str | None, coef: Tensor, spec: Spec) -> str:
+    """As `choose`, for a layer's x and coef; x may be a DTensor."""
+    name = choose(backend, x.device, (x.dtype, coef.dtype), spec)
     return OPERATORS if name == "reference" and hasattr(x, "full_tensor") else name
 
 
-def functions_of(name: str) -> ModuleType | SimpleNamespace:
-    """The contractions of a backend, or the reference's as operators."""
-    return BACKENDS.get(name, REFERENCE_AS_OPERATORS)
+def choose_stack(
+    backend: str | None, device: torch.device, dtypes: tuple[torch.dtype, ...], specs: tuple[Spec, ...]
+) -> str | None:
+    """The implementation that runs layers of these Specs as one fused call; None if one by one is the choice."""
+    if device.type in UNPROVEN_TYPES and backend is None and _requested[0] is None:
+        compiling = torch.compiler.is_compiling()
+        names = {_proven(device, dtypes, (*spec,), compiling, True) for spec in specs}
+        return "native:stack" if names == {"native:stack"} else None
+    chosen = choose(backend, device, dtypes, specs[0])
+    return chosen if chosen in ("native", "native:stack") else None
 
 
-def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str:
+def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec) -> str:
     if by_jit() or (torch.compiler.is_exporting() and _to_onnx()):
         return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
-    names, _ = PREFERENCE.get(device.type, _OTHER_DEVICE)
-    for name in names:
-        if unproven(name, device) is None and missing(name, device.type, dtypes, family) is None:
+    if device.type in UNPROVEN_TYPES:
+        name = _proven(device, dtypes, (*spec,), torch.compiler.is_compiling())
+        if name != "dense":
+            return name + _THEN_DENSE
+    for name in PREFERENCE.get(device.type, _OTHER_DEVICE)[0]:
+        if missing(name, device.type, dtypes, spec) is None:
             return name
     return "reference"
+
+
+# Arguments of _proven -> its result: constant while the process runs.
+_choices: dict[Any, str] = {}
+_warned = False
+
+
+def _proven(
+    device: torch.device, dtypes: tuple[torch.dtype, ...], fields: tuple[Any, ...], compiling: bool, stack: bool = False
+) -> str:
+    """The fastest implementation whose verdict for such calls is "right and faster"; else dense.
+
+    `fields` is a Spec, as a tuple: torch.compile can hand over those.
+    """
+    key = device, dtypes, fields, stack, dtypes[-1] == torch.float32 and ops.allows_tf32()
+    name = _choices.get(key)
+    if name is None:
+        spec = Spec(*fields)
+        of_kind = verdicts_of(device, dtypes, spec, not compiling)
+        _warn_once(device, dtypes, spec, of_kind)
+        speeds = {
+            name: verdict.speed
+            for name, verdict in of_kind.items()
+            if verdict.verdict == FASTER
+            and name in (*ALGORITHMS, *BACKENDS)
+            and (stack or name != "native:stack")
+            and missing(name, device.type, dtypes, spec) is None
+        }
+        name = _choices[key] = max(speeds, key=speeds.__getitem__, default="dense")
+    return name
+
+
+# torch.compile does not trace this: it takes the result as a constant. See ops.allows_tf32.
+_proven._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def verdicts_of(
+    device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec, may_prove: bool = False
+) -> dict[str, Verdict]:
+    """Implementation -> verdict for such calls."""
+    if device == torch.device("cuda"):
+        device = torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    return verdicts.known(device, may_prove).get(str(Kind.of(spec, dtypes, ops.allows_tf32())), {})
+
+
+def _warn_once(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec, of_kind: dict[str, Verdict]) -> None:
+    """Name the command, where kernels are available that have no verdict."""
+    global _warned
+    if _warned or of_kind or verdicts.mode() == "off" or (device.type == "cuda" and not torch.cuda.is_available()):
+        return
+    if any(missing(name, device.type, dtypes, spec) is None for name in PROVABLE):
+        _warned = True
+        warnings.warn(
+            f"fastkan's kernels are unproven on {device}, so PyTorch's own operators run. To find out which are right "
+            f"and faster there, once: {_command(device, dtypes, spec)}",
+            stacklevel=2,
+        )
+
+
+def _command(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec) -> str:
+    kind = Kind.of(spec, dtypes, ops.allows_tf32())
+    return f"fastkan prove --device {device}" + ("" if kind in EVERYDAY else f" --kinds {kind}")
 
 
 def _to_onnx() -> bool:
@@ -139,35 +251,61 @@ def backends(
 ) -> dict[str, str]:
     """The state of each backend for tensors of that device and dtype and that basis family, by name.
 
-    'chosen: why', 'available', 'unproven: why' or 'missing: why'.
+    'chosen: why', 'available', 'missing: why'; on a GPU also of each algorithm that is proven by itself: 'unproven:
+    run ...', 'slower: ...', 'wrong: why', 'crashed: why' or 'hung'. For layers with other splines than uniform cubic
+    ones, verdicts may differ: `fastkan info` shows all.
     """
-    kind = index_of("family", family, FAMILIES)
-    device = torch.device(device)
+    index_of("family", family, FAMILIES)
+    spec, dtypes, device = everyday(family), (dtype, dtype), torch.device(device)
     if device == torch.device("cuda") and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
     requested, by = _requested
+    needs_proof = device.type in UNPROVEN_TYPES
+    of_kind = verdicts_of(device, dtypes, spec) if needs_proof else {}
     if requested is not None:
-        chosen = requested if missing(_known(requested, by), device.type, (dtype,), kind) is None else None
+        chosen = requested if missing(_known(requested, by), device.type, dtypes, spec) is None else None
         why = f"requested by {by}"
     else:
-        chosen = _automatic(device, (dtype,), kind)
-        why = _FALLBACK if chosen == "reference" else PREFERENCE.get(device.type, _OTHER_DEVICE)[1]
-        if (chosen, architecture(device)) in PROVEN:
-            why = f"{why}: {PROVEN[chosen, architecture(device)]}"
+        chosen = _automatic(device, dtypes, spec).removesuffix(_THEN_DENSE)
+        why = PREFERENCE.get(device.type, _OTHER_DEVICE)[1]
+        if chosen in of_kind:
+            why = f"proven on this machine, {of_kind[chosen].speed:.2g} times as fast as dense"
+        elif needs_proof:
+            why = "no kernel is proven right and faster here"
+        elif chosen == "reference":
+            why = "nothing faster is available"
     table: dict[str, str] = {}
-    for name in BACKENDS:
-        if reason := missing(name, device.type, (dtype,), kind):
+    for name in sorted({*BACKENDS, *ALGORITHMS}, key=_place) if needs_proof else BACKENDS:
+        if reason := missing(name, device.type, dtypes, spec):
             table[name] = f"missing: {reason}"
         elif name == chosen:
             table[name] = f"chosen: {why}"
-        elif reason := unproven(name, device):
-            table[name] = f"unproven: {reason}"
-        else:
+        elif not needs_proof or name not in PROVABLE:
             table[name] = "available"
+        else:
+            table[name] = _state(of_kind.get(name)) or f"unproven: run {_command(device, dtypes, spec)}"
     return table
 
 
+def _place(name: str) -> tuple[int, str]:
+    return list(BACKENDS).index(name.partition(":")[0]), name
+
+
+def _state(verdict: Verdict | None) -> str:
+    """A verdict in the table of `backends`."""
+    if verdict is None:
+        return ""
+    if verdict.verdict == FASTER:
+        return f"available: proven, {verdict.speed:.2g} times as fast as dense"
+    return str(verdict).removeprefix("right but ")
+
+
+def is_name(name: object) -> bool:
+    """Whether this is the name of an implementation."""
+    return isinstance(name, str) and name.removesuffix(_THEN_DENSE) in (*BACKENDS, *ALGORITHMS)
+
+
 def _known(name: str, by: str) -> str:
-    if name not in BACKENDS:
+    if not is_name(name):
         raise ValueError(f"{by}={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
     return name

@@ -8,7 +8,7 @@ from .basis.bspline import OUTSIDE
 MAX_DEGREE = 5
 FAMILIES = ("bspline", "rbf", "chebyshev")
 # The only extrapolation of some families: Gaussians fall to zero, polynomials would grow.
-_OUTSIDE_OF = {"rbf": "zero", "chebyshev": "clamp"}
+OUTSIDE_OF = {"rbf": "zero", "chebyshev": "clamp"}
 
 
 class Spec(NamedTuple):
@@ -33,8 +33,8 @@ class Spec(NamedTuple):
         if not 0 <= degree <= MAX_DEGREE:
             raise ValueError(f"degree={degree}: expected 0 to {MAX_DEGREE}")
         kind = index_of("family", family, FAMILIES)
-        if kind and outside != _OUTSIDE_OF[family]:
-            raise ValueError(f"outside={outside!r}: expected {_OUTSIDE_OF[family]!r} with family={family!r}")
+        if kind and outside != OUTSIDE_OF[family]:
+            raise ValueError(f"outside={outside!r}: expected {OUTSIDE_OF[family]!r} with family={family!r}")
         if kind and degree != 0:
             raise ValueError(f"degree={degree}: expected 0 with family={family!r}")
         if kind and not uniform:

@@ -26,13 +26,12 @@ from torch.autograd import Function
 from . import autograd
 from .ops import WEIGHTS
 from .reference import total
-from .select import BACKENDS
+from .select import functions_of
 from .spec import Spec
 from .transforms import is_transformed
 
 # Limits of the kernels: see csrc/contract/problem.h and csrc/cuda/stack.h.
 MAX_LAYERS, MAX_TANGENTS, MAX_GPU_TANGENTS = 8, 3, 2
-STACKERS = ("native",)
 # Largest sizes for one fused call, by shapes alone. On a CPU: the number of coefficients, and that times rows; beyond
 # them a call per layer costs less than computing the activations twice.
 COEFS, WORK = 1 << 14, 1 << 22
@@ -132,7 +131,7 @@ class StackOut(Function):
         ctx.k, ctx.specs, ctx.backend = k, specs, backend
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
-        return BACKENDS[backend].stack_out(x, *_split(rest, k), specs)
+        return functions_of(backend).stack_out(x, *_split(rest, k), specs)
 
     @staticmethod
     def backward(ctx, u):
@@ -154,7 +153,7 @@ class StackBackward(Function):
         ctx.save_for_backward(x, u, *rest)
         ctx.set_materialize_grads(False)
         tangents, weights, grids = _split(rest, k)
-        return tuple(BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *needed))
+        return tuple(functions_of(backend).stack_backward(x, tangents, u, weights, grids, specs, *needed))
 
     @staticmethod
     def backward(ctx, *cotangents):
@@ -178,7 +177,7 @@ def _backward(x, tangents, u, weights, grids, specs, needed, backend) -> list[Ma
         if torch.is_grad_enabled():
             grads = StackBackward.apply(specs, needed, backend, len(tangents), x, u, *tangents, *weights, *grids)
             return _aligned(grads, len(tangents), weights, needed)
-    grads = BACKENDS[backend].stack_backward(x, tangents, u, weights, grids, specs, *needed)
+    grads = functions_of(backend).stack_backward(x, tangents, u, weights, grids, specs, *needed)
     return _aligned(grads, len(tangents), weights, needed)
 
 
@@ -251,7 +250,7 @@ def _out(x, tangents, weights, grids, specs, backend) -> Tensor:
     """out(x; tangents), differentiable."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return StackOut.apply(len(tangents), specs, backend, x, *tangents, *weights, *grids)
-    return BACKENDS[backend].stack_out(x, tangents, weights, grids, specs)
+    return functions_of(backend).stack_out(x, tangents, weights, grids, specs)
 
 
 def _split(rest: Sequence[Any], k: int) -> tuple[list[Tensor], list[Maybe], list[Tensor]]:

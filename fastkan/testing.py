@@ -20,6 +20,7 @@ least normal number may be 0.
 
 from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -145,6 +146,19 @@ def away_from_knots(x: Tensor, grid: Tensor, interval: float) -> Tensor:
     raise ValueError(f"the knots are too dense for {x.dtype}: no x between them")
 
 
+def on_knots(
+    degree: int, order: int, outside: str, knots: str, dtype: torch.dtype, x_dtype: torch.dtype | None = None,
+) -> Problem:  # fmt: skip
+    """x on each knot and beyond, of a grid that every dtype holds: the interval, not the rounding, is tested."""
+    grid = (torch.arange(4 + 2 * degree + 1, dtype=torch.float64) - degree) / 4  # range [0, 1]
+    p = Problem.random(
+        len(grid) + 2, 3, 5, 4, degree, order=order, outside=outside, knots=knots, dtype=dtype,
+        x_dtype=x_dtype,
+    )  # fmt: skip
+    x = torch.cat([grid, grid[:1] - 0.25, grid[-1:] + 0.25]).to(x_dtype or dtype)
+    return replace(p, grid=grid.expand(3, -1), x=x[:, None].expand(-1, 3).contiguous())
+
+
 def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...]:
     """The results of a contraction by the backend's own function, without None."""
     x, s, u, coef, base, bias, grid, spec, order = (
@@ -162,18 +176,43 @@ def call(backend: ModuleType, contraction: str, p: Problem) -> tuple[Tensor, ...
     return (result,) if isinstance(result, Tensor) else tuple(t for t in result if t is not None)
 
 
-def assert_matches_reference(backend: ModuleType, contraction: str, p: Problem) -> None:
-    """AssertionError if the backend's results differ from the reference's by more than arithmetic explains."""
-    exact = p.to(torch.float64)
-    results, same = call(backend, contraction, p), call(reference, contraction, p)
+class Expected(NamedTuple):
+    """A result of the reference in the operands' dtype, the truth, and how far from it a result may be."""
+
+    result: Tensor
+    truth: Tensor
+    allowed: Tensor
+
+
+def expected(contraction: str, p: Problem) -> list[Expected]:
+    """What a backend's results are compared with, on p's device."""
+    exact, same = p.to(torch.float64), call(reference, contraction, p)
     truth = call(reference, contraction, exact)
     bands = absolute_errors(contraction, p, truth)
-    assert len(results) == len(same), f"{contraction}: {len(results)} results, expected {len(same)}"
-    for k, (got, ours, true, band) in enumerate(zip(results, same, truth, bands, strict=True)):
+    return [
+        Expected(ours, true, 2 * (ours.double() - true).abs() + band)
+        for ours, true, band in zip(same, truth, bands, strict=True)
+    ]
+
+
+def assert_matches_reference(backend: ModuleType, contraction: str, p: Problem) -> None:
+    """AssertionError if the backend's results differ from the reference's by more than arithmetic explains."""
+    assert_expected(contraction, call(backend, contraction, p), expected(contraction, p))
+
+
+def assert_expected(contraction: str, results: tuple[Tensor, ...], of: list[Expected]) -> None:
+    """As assert_matches_reference. Where the truth is NaN, so must the result be; where only its bound is, since an
+    operand has a NaN, anything is right.
+    """
+    assert len(results) == len(of), f"{contraction}: {len(results)} results, expected {len(of)}"
+    for k, (got, (ours, true, allowed)) in enumerate(zip(results, of, strict=True)):
         where = f"{contraction}, result {k}"
         assert got.dtype == ours.dtype, f"{where}: dtype {got.dtype}, expected {ours.dtype}"
         assert got.shape == ours.shape, f"{where}: shape {list(got.shape)}, expected {list(ours.shape)}"
-        assert_within(got.double(), true, 2 * (ours.double() - true).abs() + band, where)
+        got = got.to(true.device, torch.float64)
+        right = torch.where(true.isnan(), got.isnan(), allowed.isnan())
+        got, true, allowed = (t.masked_fill(right, 0.0) for t in (got, true, allowed))
+        assert_within(got, true, allowed, where)
 
 
 def assert_within(result: Tensor, truth: Tensor, allowed: Tensor, where: str = "result") -> None:

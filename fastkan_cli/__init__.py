@@ -19,8 +19,8 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 FAMILIES = ("bspline", "rbf", "chebyshev")
 MAX_DEGREE = 5
 PEERS = (
-    "linear", "linear-same-shape", "native", "reference", "efficient-kan", "efficient-kan-compiled", "fast-kan",
-    "fast-kan-compiled", "closed-cubic", "closed-cubic-compiled",
+    "linear", "linear-same-shape", "native", "dense", "dense-compiled", "reference", "efficient-kan",
+    "efficient-kan-compiled", "fast-kan", "fast-kan-compiled", "closed-cubic", "closed-cubic-compiled",
 )  # fmt: skip
 DEFAULT_PEERS = ("linear", "linear-same-shape", "native", "reference", "efficient-kan")
 TASKS = ("regression", "classification")
@@ -132,6 +132,14 @@ def _bench(parser: argparse.ArgumentParser) -> None:
                         help=f"all, or some of {', '.join(PEERS)} ({' '.join(DEFAULT_PEERS)})")  # fmt: skip
 
 
+def _prove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cuda:0", help="the GPU (cuda:0)")
+    parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND",
+                        help="of calls, such as bspline-3-zero-uniform-float32 or 'rbf-*' (the usual)")  # fmt: skip
+    parser.add_argument("--seconds", type=positive, default=300, help="for everything (300)")
+    parser.add_argument("--json", action="store_true", help="as JSON, at the end")
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=SHELLS, help="print the script of this shell")
 
@@ -142,6 +150,7 @@ COMMANDS = {
     "predict": (_predict, "predict that column for the rows of another table"),
     "show": (_show, "show the formula, errors and columns of such a model"),
     "info": (_info, "show versions, machine, and which backend runs and why"),
+    "prove": (_prove, "find out which kernels are right on this machine's GPU, and faster than PyTorch's operators"),
     "bench": (_bench, "time a layer of any shape against nn.Linear and other KAN formulas"),
     "completion": (_completion, 'complete commands and options with Tab: eval "$(fastkan completion bash)"'),
 }

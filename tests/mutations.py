@@ -57,7 +57,7 @@ MUTATIONS = [
     ),
     # Triton kernels, in its interpreter
     Mutation(TRITON + "kan_out.py", "f = row + k", "f = row + k + 1", "triton.py"),
-    Mutation(TRITON + "kan_backward.py", "total += base(x", "total -= base(x", "triton.py"),
+    Mutation(TRITON + "kan_in.py", "total += base(x", "total -= base(x", "triton.py"),
     Mutation(TRITON + "bspline.py", "return p - 4 * q", "return p - 3 * q", "triton.py"),
     Mutation(TRITON + "edge_moments.py", "total * (before / (before + rows))", "total", "triton.py"),
     # CPU kernels

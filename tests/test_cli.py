@@ -57,7 +57,7 @@ def completed(*words: str) -> list[str]:
     "words, expected",
     [
         (["fastkan", ""], [*fastkan_cli.COMMANDS, "--help", "--version"]),
-        (["fastkan", "pr"], ["predict"]),
+        (["fastkan", "pr"], ["predict", "prove"]),
         (["fastkan", "fit", "t.csv", "--ta"], ["--target", "--task"]),
         (["fastkan", "fit", "t.csv", "--task", ""], [*fastkan_cli.TASKS]),
         pytest.param(["fastkan", "bench", "--degree", ""], ["0", "1", "2", "3", "4", "5"], marks=pytest.mark.long),

@@ -73,7 +73,7 @@ for mine, plain in ((layer(x, coef), expected),):
         torch.testing.assert_close(mine, plain)
 assert torch.autograd.gradcheck(layer, (x, coef)) and torch.autograd.gradgradcheck(layer, (x, coef))
 states = fastkan.backends(family="wavelet")
-assert [name for name, state in states.items() if not state.startswith("missing")] == ["reference"]
+assert [name for name, state in states.items() if not state.startswith("missing")] == ["dense", "reference"]
 assert fastkan_cli.FAMILIES == FAMILIES
 """
 

@@ -36,7 +36,7 @@ RAW = "https://raw.githubusercontent.com/fastkan/fastkan/main/"
 FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```[ \t]*$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"(?<![A-Za-z_\d.])[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 LONG = {"accelerate", "command-line", "distributed", "export", "formulas", "hypothesis", "index", "table-to-formula"}
-MINUTES = ("demo", "bench")  # subcommands of fastkan that are not run
+MINUTES = ("demo", "bench", "prove")  # subcommands of fastkan that are not run
 
 
 class Block(NamedTuple):

@@ -41,7 +41,7 @@ WRONG = [
         {"family": "rbf", "degree": 0, "uniform": False}, ValueError,
         "uniform=False: expected True with family='rbf', whose knots are equidistant",
     ),
-    ({"backend": "cuda"}, ValueError, "backend='cuda': expected one of 'native', 'triton', 'reference'"),
+    ({"backend": "cuda"}, ValueError, "backend='cuda': expected one of 'native', 'triton', 'dense', 'reference'"),
     ({"x": [1.0]}, TypeError, "x is a list: expected a tensor"),
     ({"x": None}, TypeError, "x is a NoneType: expected a tensor"),
     ({"coef": 1.0}, TypeError, "coef is a float: expected a tensor"),
@@ -130,9 +130,9 @@ def test_a_spec_is_checked_where_it_is_made():
 
 
 def test_requested_backend_is_validated():
-    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
-        choose("x", torch.device("cpu"), ())
-    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'reference'$"):
+    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'dense', 'reference'$"):
+        choose("x", torch.device("cpu"), (), Spec.of(3, "silu", "zero", True))
+    with pytest.raises(ValueError, match=r"^backend='x': expected one of 'native', 'triton', 'dense', 'reference'$"):
         use_backend("x").__enter__()
 
 

@@ -58,6 +58,7 @@ def make_gpu(tmp_path):
         (bin / name).write_text(text.format(folder=tmp_path, timeout=shutil.which("timeout")))
         (bin / name).chmod(0o755)
 
+    (tmp_path / "verdicts/proven").mkdir(parents=True)
     program("fake-python", STAND_IN.replace("/usr/bin/env bash", shutil.which("bash")))
     program("timeout", TIMEOUT.replace("/usr/bin/env bash", shutil.which("bash")))
 
@@ -88,7 +89,7 @@ SANITIZERS = [f"sanitize-{tool}" for tool in ("memcheck", "racecheck", "initchec
 
 
 def test_all_parts_in_order(make_gpu, tmp_path):
-    done = make_gpu()
+    done = make_gpu(FASTKAN_CACHE=str(tmp_path / "verdicts"))
     assert ended(done.summary) == ["build", "info", *KERNELS, "tests", "alone", *SANITIZERS, "prove", "bench"]
     assert all(line.startswith("passed") for line in done.summary) and done.status == 0
     assert "== summary" in (tmp_path / "out/gpu.log").read_text()
@@ -134,9 +135,9 @@ def test_a_failure_is_in_the_summary_and_the_exit_status(make_gpu):
     assert [line.partition(",")[0] for line in done.summary] == ["passed  build", "FAILED  gather", "FAILED  matrix"]
 
 
-def test_a_hang_is_named_and_what_would_hang_again_is_left_out(make_gpu):
+def test_a_hang_is_named_and_what_would_hang_again_is_left_out(make_gpu, tmp_path):
     rule = 'bench.kernels [[ "$*" == *"wgmma" ]] && sleep 30\n'
-    done = make_gpu("wgmma tma tests alone sanitize prove bench", rule)
+    done = make_gpu("wgmma tma tests alone sanitize prove bench", rule, FASTKAN_CACHE=str(tmp_path / "verdicts"))
     lines = dict(zip(ended(done.summary), done.summary, strict=True))
     assert done.status == 1 and lines["wgmma"] == "TIMEOUT wgmma, after 20 s" and lines["tma"].startswith("passed")
     assert "NOT RUN tests: wgmma hung; run it by PARTS=tests" in done.summary
@@ -203,7 +204,10 @@ def test_sanitizers_watch_our_kernels_alone(make_gpu):
 
 
 def test_verdicts_are_kept(make_gpu, tmp_path):
-    (tmp_path / ".cache/fastkan").mkdir(parents=True)
-    (tmp_path / ".cache/fastkan/verdicts.json").write_text("{}")
-    make_gpu("prove")
-    assert (tmp_path / "out/cache/verdicts.json").read_text() == "{}"
+    done = make_gpu("prove")
+    assert done.status == 1 and done.summary[-1] == "MISSING the verdicts of prove"
+    for folder, variables in (".cache/fastkan", {}), ("own", {"FASTKAN_CACHE": str(tmp_path / "own")}):
+        (tmp_path / folder / "proven").mkdir(parents=True)
+        (tmp_path / folder / "proven/a.json").write_text(folder)
+        assert make_gpu("prove", **variables).status == 0
+        assert (tmp_path / "out/proven/a.json").read_text() == folder

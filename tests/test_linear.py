@@ -443,7 +443,7 @@ def test_outside_share():
         ({"base_activation": "gelu"}, ValueError, "base_activation='gelu': expected one of 'silu', 'identity', 'zero'"),
         ({"base_activation": 3}, TypeError, "base_activation=3: expected a name, a function"),
         ({"outside": "wrap"}, ValueError, "outside='wrap': expected one of 'zero', 'linear', 'clamp'"),
-        ({"backend": "cuda"}, ValueError, "backend='cuda': expected None or one of 'native', 'triton', 'reference'"),
+        ({"backend": "cuda"}, ValueError, "backend='cuda': expected None or one of 'native', 'triton', 'dense'"),
         ({"dtype": torch.int32}, TypeError, "dtype=torch.int32: expected float32"),
     ],
 )

@@ -18,6 +18,8 @@ from fastkan.testing import Problem
 from support.tiers import long
 
 REASON = "this machine has no such thing"
+CUBIC, SINGLES = select.everyday(), (torch.float32, torch.float32)
+NAMES = "'native', 'triton', 'dense', 'reference'"
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ def test_the_automatic_choice_is_the_first_that_can(run, calls, native):
 @pytest.mark.parametrize("run", [layer, edges])
 def test_the_automatic_choice_passes_over_what_is_missing(run, without_native):
     run()
-    assert select.choose(None, torch.device("cpu"), (torch.float32,)) == "reference"
+    assert select.choose(None, torch.device("cpu"), SINGLES, CUBIC) == "dense"
 
 
 @pytest.mark.parametrize("run", [layer, edges])
@@ -125,7 +127,7 @@ def test_native_names_the_unsupported_dtype_or_device(native, dtype):
 
 @pytest.mark.parametrize("by", [layer, lambda name: use_backend(name).__enter__()], ids=["argument", "context"])
 def test_unknown_names_are_refused_with_the_known_ones(by):
-    with pytest.raises(ValueError, match="backend='cuda': expected one of 'native', 'triton', 'reference'"):
+    with pytest.raises(ValueError, match=f"backend='cuda': expected one of {NAMES}"):
         by("cuda")
 
 
@@ -139,7 +141,7 @@ def test_backends_explains_the_choice(native):
 def test_backends_explains_a_missing_backend(without_native):
     table = backends()
     assert table["native"] == f"missing: {REASON}"
-    assert table["reference"] == "chosen: nothing faster is available"
+    assert table["dense"].startswith("chosen: ")
 
 
 def test_backends_of_another_family(native, monkeypatch):
@@ -147,7 +149,7 @@ def test_backends_of_another_family(native, monkeypatch):
     monkeypatch.setattr(compiled, "_FAMILIES", ("bspline", "chebyshev"))
     table = backends(family="rbf")
     assert table["native"] == "missing: no compiled kernels for family 'rbf'"
-    assert table["reference"] == "chosen: nothing faster is available"
+    assert table["dense"].startswith("chosen: ")
     assert backends()["native"].startswith("chosen") and backends(family="chebyshev")["native"].startswith("chosen")
     with pytest.raises(ValueError, match="family='fourier': expected one of 'bspline', 'rbf', 'chebyshev'"):
         backends(family="fourier")
@@ -162,73 +164,7 @@ def test_backends_explains_a_requested_backend():
 def test_backends_explains_another_device():
     table = backends("meta")
     assert table["native"].startswith("missing: no compiled kernels for device 'meta'")
-    assert table["reference"].startswith("chosen")
-
-
-# On a GPU: backends proven on its architecture, or requested by name.
-
-GPU = torch.device("cuda", 0)
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """As on a machine with an sm_90, whose native kernels are absent and whose Triton kernels are there."""
-    monkeypatch.setattr(select, "architecture", lambda device: "sm_90")
-    monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes, family: REASON))
-    monkeypatch.setitem(select.BACKENDS, "triton", SimpleNamespace(missing=lambda device_type, dtypes, family: None))
-    monkeypatch.setattr(select, "PROVEN", {})
-    return monkeypatch
-
-
-def test_untested_architectures_are_not_chosen(gpu):
-    select.PROVEN["triton", "sm_80"] = "elsewhere"
-    assert select.choose(None, GPU, (torch.float32,)) == "reference"
-    assert backends("cuda") == {
-        "native": f"missing: {REASON}",
-        "triton": "unproven: its tests never passed on sm_90; choose it by name",
-        "reference": "chosen: nothing faster is available",
-    }
-
-
-def test_proven_kernels_are_chosen_and_the_run_is_named(gpu):
-    select.PROVEN["triton", "sm_90"] = "make gpu at abc"
-    assert select.choose(None, GPU, (torch.float32,)) == "triton"
-    table = backends("cuda")
-    assert table["triton"].startswith("chosen: ") and table["triton"].endswith(": make gpu at abc")
-    assert table["reference"] == "available"
-
-
-def test_the_best_of_the_proven_is_chosen(gpu):
-    gpu.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes, family: None))
-    select.PROVEN["triton", "sm_90"] = "a run"
-    assert select.choose(None, GPU, (torch.float32,)) == "triton"
-    select.PROVEN["native", "sm_90"] = "a run"
-    assert select.choose(None, GPU, (torch.float32,)) == "native"
-
-
-def test_unproven_kernels_run_where_they_are_named(gpu):
-    assert select.choose("triton", GPU, (torch.float32,)) == "triton"
-    with use_backend("triton"):
-        assert select.choose(None, GPU, (torch.float32,)) == "triton"
-        assert backends("cuda")["triton"] == "chosen: requested by use_backend"
-    with pytest.raises(BackendError, match=REASON):
-        select.choose("native", GPU, (torch.float32,))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_nothing_is_proven():
-    assert select.architecture(GPU) == ""
-    assert backends("cuda")["reference"].startswith("chosen")
-    assert backends("cuda")["triton"].startswith(("unproven: its tests never passed on a GPU here", "missing"))
-
-
-@pytest.mark.parametrize(("hip", "name"), [(None, "sm_90"), ("7.0", "gfx942")])
-def test_names_of_architectures(monkeypatch, hip, name):
-    properties = SimpleNamespace(major=9, minor=0, gcnArchName="gfx942:sramecc+:xnack-")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch.version, "hip", hip)
-    assert select._architecture(GPU) == name
+    assert table["dense"] == "chosen: plain PyTorch runs on every device"
 
 
 def test_backends_names_the_chosen_backend(calls):
@@ -250,7 +186,7 @@ def test_a_wrong_name_in_the_environment_is_an_error_at_the_first_call():
     )
     result = in_process(code, FASTKAN_BACKEND="fast")
     assert result.returncode != 0
-    assert "FASTKAN_BACKEND='fast': expected one of 'native', 'triton', 'reference'" in result.stderr
+    assert f"FASTKAN_BACKEND='fast': expected one of {NAMES}" in result.stderr
 
 
 def test_without_a_compiled_library_the_package_says_so_and_runs(tmp_path):
@@ -265,10 +201,10 @@ def test_without_a_compiled_library_the_package_says_so_and_runs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    where, native, _, reference = result.stdout.splitlines()
+    where, native, _, dense, _ = result.stdout.splitlines()
     assert where.startswith(str(tmp_path))
     assert native.startswith("missing: libfastkan_cpu.so was not built")
-    assert reference.startswith("chosen")
+    assert dense.startswith("chosen")
 
 
 def test_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):

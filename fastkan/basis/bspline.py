@@ -34,6 +34,13 @@ def uniform_knots(
     return low + (high - low) * (steps / grid_size)
 
 
+def off_uniform(grid: Tensor) -> Tensor:
+    """How far the knots of grid [I, M] are from equidistant ones between the ends, over the largest of its row: [I]."""
+    first, last = grid[:, :1], grid[:, -1:]
+    steps = torch.arange(grid.shape[1], dtype=grid.dtype, device=grid.device) / (grid.shape[1] - 1)
+    return (grid - (first + (last - first) * steps)).abs().amax(-1) / grid.abs().amax(-1)
+
+
 def bspline_features(x: Tensor, grid: Tensor, degree: int, outside: str, order: int = 0) -> Tensor:
     """d^order/dx^order of all F functions of every input.
 

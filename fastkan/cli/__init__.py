@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from .. import BackendError, backends
+from .. import BackendError, backends, verdicts
 from ..tabular.delimited import TableError
 
 
@@ -18,6 +18,7 @@ def run(args: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Run args.command. Returns the exit status: 1 for a failure, with one line on standard error; else 0."""
     try:
         backends()
+        verdicts.mode()
     except ValueError as error:  # of the environment variable
         usage_error(str(error))
     try:

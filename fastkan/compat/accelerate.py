@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .. import select
-from ..spec import FAMILIES
+from ..devices import home
 from .accelerated import Accelerated, change_class, restore_class
 from .efficient_kan import FusedKANLinear
 from .fast_kan import FusedFastKANLayer
@@ -61,7 +61,7 @@ def accelerate(model: nn.Module, backend: str | None = None) -> nn.Module:
 
     After an error the model is unchanged.
     """
-    if backend is not None and backend not in select.BACKENDS:
+    if backend is not None and not select.is_name(backend):
         raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
     layers = {name: (m, kind) for name, m in model.named_modules() if (kind := _kind(m))}
     if not layers:
@@ -118,7 +118,7 @@ def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
     if mixin is FusedMultKAN:
         return None
     weight = next(module.parameters())
-    name = select.choose(backend, weight.device, (weight.dtype,), FAMILIES.index(family))
+    name = select.choose(backend, weight.device, (weight.dtype,), select.everyday(family))
     if name == "reference" and backend is None and mixin is not FusedSymbolicLayer:
         where = f"{family!r} in {weight.dtype} on {weight.device.type}"
         return f"for {where} only the reference is available, which is no faster: see fastkan.backends()"
@@ -128,9 +128,10 @@ def _obstacle(module: nn.Module, kind: str, backend: str | None) -> str | None:
 @torch.no_grad()
 def _compare(module: nn.Module, mixin: type[Accelerated]) -> str | None:
     """How the module's forward differs from the mix-in's, in float64 with other weights; None if it does not."""
+    device = next(module.parameters()).device
     try:
         with torch.random.fork_rng(devices=[]):
-            twin = copy.deepcopy(module).double()
+            twin = copy.deepcopy(module).to(home(device)).double()
             for name, value in twin.named_parameters():
                 if name.rpartition(".")[2] not in ("grid", "mask"):
                     value.copy_(torch.arange(value.numel(), device=value.device).cos().view(value.shape))

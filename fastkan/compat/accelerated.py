@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional, select
+from ..devices import exact, place, widest
 from ..network.layers.numeric import safe_sqrt
 from ..nn.grid import is_uniform, snapped
 from ..snapshot import Snapshot, readable
-from ..spec import FAMILIES, Spec
+from ..spec import Spec
 
 
 class Knots(NamedTuple):
@@ -24,7 +25,7 @@ class Knots(NamedTuple):
 
     source: Snapshot
     key: tuple
-    grid: Tensor | None  # [I, M] float64; None if the kernels do not support this grid
+    grid: Tensor | None  # [I, M] in the widest type of its device; None if the kernels do not support this grid
     uniform: bool
 
 
@@ -37,16 +38,16 @@ class KernelLayer(nn.Module):
     def fastkan_choose(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
         """The backend for these operands; None if that is the reference and it was not requested."""
         requested = self.fastkan_backend
-        name = select.choose(requested, x.device, (x.dtype, coef.dtype), FAMILIES.index(family))
+        name = select.choose(requested, x.device, (x.dtype, coef.dtype), select.everyday(family))
         return None if name == "reference" and requested is None else name
 
     def fastkan_convert(
         self, grid: Tensor, convert: Callable[..., tuple[Tensor | None, bool]], *key
     ) -> tuple[Tensor, bool] | None:
-        """convert(grid, *key), cached: knots in float64 and whether they are uniform; None without kernel support.
+        """convert(grid, *key), cached: knots and whether they are uniform; None without kernel support.
 
-        Repeated after a change of the grid, see Snapshot. A grid that is trained, or without readable values (traced,
-        batched by vmap, ...), has no kernel support.
+        Knots are of the widest type of their device. Repeated after a change of the grid, see Snapshot. A grid that is
+        trained, or without readable values (traced, batched by vmap, ...), has no kernel support.
         """
         if grid.requires_grad or not readable(grid) or (grid.is_inference() and not grid.is_cpu):
             return None
@@ -110,7 +111,7 @@ def wrong_shape(layer: nn.Module, shapes: dict[str, tuple[int, ...]]) -> str | N
 def spline_knots(layer: KernelLayer, grid: Tensor, degree: int) -> tuple[Tensor, bool] | None:
     """Knots [I, M] of a spline grid for the kernels, float32 rounding removed; None unless they ascend."""
     if torch.compiler.is_compiling() and not grid.requires_grad:
-        return grid.double(), False
+        return grid.to(widest(grid.device)), False
     return layer.fastkan_convert(grid, _convert_splines, degree)
 
 
@@ -121,7 +122,7 @@ def grid_range(grid: Tensor, degree: int) -> tuple[float, float]:
 
 def kan_sum(
     x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
-    scale: Tensor | None, backend: str,
+    scale: Tensor | None, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """functional.kan_linear on views: coef [I, F, O], base_weight and scale [I, O] of any strides."""
     functional.check_input(x, coef.shape[0])
@@ -133,7 +134,7 @@ def kan_sum(
 
 def kan_std(
     x: Tensor, coef: Tensor, knots: tuple[Tensor, bool], degree: int, base_fun: Callable, base_weight: Tensor,
-    scale: Tensor, backend: str,
+    scale: Tensor, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """torch.std over the rows of every summand of kan_sum, [O, I]; needs is_fused(base_fun)."""
     spec = Spec.of(degree, _base_name(base_fun) or "zero", "zero", knots[1])
@@ -154,12 +155,12 @@ def rows_around(grid: Tensor) -> Tensor:
 
 
 def _convert_splines(grid: Tensor, degree: int) -> tuple[Tensor | None, bool]:
-    exact = grid.double()
-    if not bool(exact.isfinite().all() & (exact.diff(dim=-1) > 0).all()):
+    knots = exact(grid)
+    if not bool(knots.isfinite().all() & (knots.diff(dim=-1) > 0).all()):
         return None, False
     if grid.dtype != torch.float64:
-        exact = snapped(exact, *grid_range(exact, degree), degree)
-    return exact, is_uniform(exact)
+        knots = snapped(knots, *grid_range(knots, degree), degree)
+    return place(knots, grid.device), is_uniform(knots)
 
 
 def _base_name(base_fun: Callable) -> str | None:

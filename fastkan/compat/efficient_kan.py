@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import devices
 from ..nn import KANLinear
 from ..nn.grid import snapped
 from .accelerated import Accelerated, grid_range, kan_sum, missing_attributes, rows_around, spline_knots, wrong_shape
@@ -36,7 +37,9 @@ class FusedKANLinear(Accelerated):
             return super().forward(x)
         scale = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         coef = weight.permute(1, 2, 0)  # O I F -> I F O
-        return kan_sum(x, coef, knots, self.spline_order, self.base_activation, self.base_weight.T, scale, backend)
+        return kan_sum(
+            x, coef, knots, self.spline_order, self.base_activation, self.base_weight.T, scale, self.fastkan_backend
+        )
 
     @classmethod
     def fastkan_mismatch(cls, layer: Any) -> str | None:
@@ -97,7 +100,9 @@ def from_efficient_kan_state(state: Mapping[str, Tensor], exact: bool = False) -
 
     def knots(grid: Tensor, weight: Tensor) -> Tensor:
         degree = grid.shape[1] - weight.shape[2] - 1
-        return grid.double() if exact else snapped(grid, *grid_range(grid, degree), degree)
+        rounded = devices.exact(grid)
+        knots = rounded if exact else snapped(rounded, *grid_range(rounded, degree), degree)
+        return devices.place(knots, grid.device)
 
     changes = {
         "spline_weight": ("coef", lambda value, _: value.permute(1, 2, 0).contiguous()),

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .. import functional
 from ..arguments import integer, number
+from ..devices import exact, place
 from ..network.layers.shape import as_list
 from ..spec import Spec
 from .accelerated import Accelerated, KernelLayer, missing_attributes, rows_around
@@ -251,15 +252,17 @@ def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | 
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O
     functional.check_input(x, len(coef))
-    return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, backend)
+    return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, layer.fastkan_backend)
 
 
 def _knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
     """Knots [1, F + 1] of intervals with these midpoints [F]; None unless their width is `width`."""
-    functions, exact = len(centres), centres.double()
-    first, last = exact[0] - width / 2, exact[-1] + width / 2
-    even = torch.linspace(float(exact[0]), float(exact[0]) + (functions - 1) * width, functions).to(exact)
-    rounding = 4 * torch.finfo(centres.dtype).eps * exact.abs().max()
-    if bool(((even - exact).abs() > rounding).any()):
+    functions, centre = len(centres), exact(centres)
+    first, last = centre[0] - width / 2, centre[-1] + width / 2
+    begin = float(centre[0])
+    even = torch.linspace(begin, begin + (functions - 1) * width, functions, device="cpu").to(centre)
+    rounding = 4 * torch.finfo(centres.dtype).eps * centre.abs().max()
+    if bool(((even - centre).abs() > rounding).any()):
         return None, False
-    return torch.stack([first + (last - first) * f / functions for f in range(functions + 1)])[None], True
+    knots = torch.stack([first + (last - first) * f / functions for f in range(functions + 1)])[None]
+    return place(knots, centres.device), True

@@ -49,8 +49,8 @@ def _linear(problem: Operands, in_features: int, out_features: int) -> Candidate
     return Candidate(layer, x.to(dtype), grad_out.to(dtype), tuple(layer.parameters()))
 
 
-def fastkan(backend: str) -> Build:
-    """Builds KANLinear on this backend."""
+def fastkan(backend: str, *, compiled: bool = False) -> Build:
+    """Builds KANLinear on this backend, optionally compiled by torch.compile."""
 
     def build(problem: Operands) -> Candidate:
         c, device = problem.case, problem.x.device
@@ -66,14 +66,15 @@ def fastkan(backend: str) -> Build:
         coef.data.copy_(problem.coef)
         base_weight.data.copy_(problem.base_weight)
         parameters = coef, base_weight
+        forward = torch.compile(layer, dynamic=False) if compiled else layer
         return Candidate(
-            layer, problem.x, problem.grad_out, parameters, lambda: (grad(coef), grad(base_weight)), (layer.grid,)
+            forward, problem.x, problem.grad_out, parameters, lambda: (grad(coef), grad(base_weight)), (layer.grid,)
         )
 
     return build
 
 
-class Dense(nn.Module):
+class StoredFeatures(nn.Module):
     """A KAN layer that stores all features: y = Phi(x) W^T + silu(x) W_b^T, Phi [N, I F], W [O, I F], W_b [O, I]."""
 
     def __init__(self, problem: Operands):
@@ -105,7 +106,7 @@ def efficient_kan_features(x: Tensor, grid: Tensor, degree: int) -> Tensor:
     return b
 
 
-class EfficientKAN(Dense):
+class EfficientKAN(StoredFeatures):
     """All F B-splines of every input by the Cox-de Boor recursion, as in github.com/Blealtan/efficient-kan.
 
     Without its optional spline scaler. Knots are computed in the layer's dtype, or float32 if that is narrower.
@@ -125,7 +126,7 @@ class EfficientKAN(Dense):
         return efficient_kan_features(x, self.grid, self.case.degree)
 
 
-class ClosedCubic(Dense):
+class ClosedCubic(StoredFeatures):
     """All F uniform cubic B-splines in closed form: B = (max(2-a,0)^3 - 4 max(1-a,0)^3) / 6, a = |(x - t_g)/h - 2|."""
 
     centre: Tensor
@@ -142,7 +143,7 @@ class ClosedCubic(Dense):
         return (F.relu(2 - a) ** 3 - 4 * F.relu(1 - a) ** 3) / 6
 
 
-class GaussianRBF(Dense):
+class GaussianRBF(StoredFeatures):
     """F Gaussians of the normalised input, as in github.com/ZiyaoLi/fast-kan: not B-splines, so not checked."""
 
     centre: Tensor
@@ -158,7 +159,7 @@ class GaussianRBF(Dense):
         return torch.exp(-(((self.norm(x)[..., None] - self.centre) / self.width) ** 2))
 
 
-def dense(layer: type[Dense], *, compiled: bool = False, exact: bool = True) -> Build:
+def stored(layer: type[StoredFeatures], *, compiled: bool = False, exact: bool = True) -> Build:
     """Builds a candidate of this class, optionally compiled by torch.compile."""
 
     def build(problem: Operands) -> Candidate:
@@ -176,13 +177,15 @@ PEERS: dict[str, Peer] = {
     "linear": Peer("nn.Linear, equal parameters", linear_equal_parameters),
     "linear-same-shape": Peer("nn.Linear, equal shape", linear_equal_shape),
     "native": Peer("fastkan native", fastkan("native")),
+    "dense": Peer("fastkan dense", fastkan("dense")),
+    "dense-compiled": Peer("fastkan dense, compiled", fastkan("dense", compiled=True)),
     "reference": Peer("fastkan reference", fastkan("reference")),
-    "efficient-kan": Peer("efficient-kan's formula", dense(EfficientKAN)),
-    "efficient-kan-compiled": Peer("efficient-kan's formula, compiled", dense(EfficientKAN, compiled=True)),
-    "fast-kan": Peer("fast-kan's formula (RBF)", dense(GaussianRBF, exact=False)),
-    "fast-kan-compiled": Peer("fast-kan's formula (RBF), compiled", dense(GaussianRBF, compiled=True, exact=False)),
-    "closed-cubic": Peer("closed-form cubic, dense", dense(ClosedCubic)),
-    "closed-cubic-compiled": Peer("closed-form cubic, dense, compiled", dense(ClosedCubic, compiled=True)),
+    "efficient-kan": Peer("efficient-kan's formula", stored(EfficientKAN)),
+    "efficient-kan-compiled": Peer("efficient-kan's formula, compiled", stored(EfficientKAN, compiled=True)),
+    "fast-kan": Peer("fast-kan's formula (RBF)", stored(GaussianRBF, exact=False)),
+    "fast-kan-compiled": Peer("fast-kan's formula (RBF), compiled", stored(GaussianRBF, compiled=True, exact=False)),
+    "closed-cubic": Peer("closed-form cubic, dense", stored(ClosedCubic)),
+    "closed-cubic-compiled": Peer("closed-form cubic, dense, compiled", stored(ClosedCubic, compiled=True)),
 }
 
 # Every ratio is to this one.

@@ -65,6 +65,22 @@ def wall_clock(run: Callable[[], object], repeats: int) -> float:
 Sample = Callable[[Callable[[], object], int], float]
 
 
+def event_clock(run: Callable[[], object], repeats: int) -> float:
+    """Mean seconds per call of `repeats` consecutive calls, by CUDA events of the current stream."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) * 1e-3 / repeats
+
+
+def clock(device: torch.device) -> Sample:
+    """The clock of a device: event_clock on a GPU."""
+    return event_clock if device.type == "cuda" else wall_clock
+
+
 def time_interleaved(
     runs: dict[str, Callable[[], object]],
     rounds: int,

@@ -316,7 +316,7 @@ class KAN(Module):
     @input_id.setter
     def input_id(self, columns: Tensor) -> None:
         # Floating point, since averages of integers by torch's own functions are errors, or rounded towards 0.
-        columns = torch.as_tensor(columns).detach()
+        columns = columns.detach() if isinstance(columns, Tensor) else torch.tensor(columns)
         self._buffers["input_id"] = place(columns, columns.device)
 
     @property

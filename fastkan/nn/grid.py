@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..basis.bspline import uniform_knots
+from ..basis.bspline import off_uniform, uniform_knots
 
 # A knot interval is never narrower than this share of the mean one: its ends must differ in float32 coordinates.
 MIN_INTERVAL = 0.01
@@ -16,7 +16,7 @@ def is_uniform(grid: Tensor) -> bool:
     gather = getattr(grid, "full_tensor", None)
     if gather is not None:  # a DTensor, of which all processes must give the same answer
         grid = gather()
-    return bool((_off_uniform(grid) <= 8 * torch.finfo(torch.float64).eps).all())
+    return bool((off_uniform(grid) <= 8 * torch.finfo(torch.float64).eps).all())
 
 
 def snapped(grid: Tensor, low: float, high: float, degree: int) -> Tensor:
@@ -30,7 +30,7 @@ def snapped(grid: Tensor, low: float, high: float, degree: int) -> Tensor:
         return grid
     grid_size = grid.shape[-1] - 2 * degree - 1
     few_steps = 4 * torch.finfo(torch.float32).eps
-    if not torch.equal(grid, grid.float().double()) or (_off_uniform(grid) > few_steps).any():
+    if not torch.equal(grid, grid.float().double()) or (off_uniform(grid) > few_steps).any():
         return grid
     expected = uniform_knots(low, high, grid_size, degree, device=grid.device).expand_as(grid)
     if (_relative(grid - expected, grid) <= few_steps).all():
@@ -94,10 +94,6 @@ def _widened(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     least = torch.where((high == low) & (least == 0), 1.0, least)
     short = (least - (high - low)).clamp_min(0.0) / 2
     return low - short, high + short
-
-
-def _off_uniform(grid: Tensor) -> Tensor:
-    return _relative(grid - uniform_knots(grid[:, 0], grid[:, -1], grid.shape[-1] - 1, 0), grid)
 
 
 def _relative(difference: Tensor, grid: Tensor) -> Tensor:

@@ -62,9 +62,9 @@ class KANLinear(Module):
 
     Parameters: coef [I, G + K, O]; base_weight [I, O] or None; spline_scale [I, O] or None; bias [O] or None.
     Buffer: grid [I, G + 2K + 1], always in float64, whatever the layer is cast to, so that a layer is exact after
-    .double(); in float32 only on a device without float64, such as MPS. On the way back uniform knots are exactly
-    uniform again; others stay rounded to float32. set_grid, update_grid and extend_grid change it together with coef. Any other code may write to it too:
-    the layer always computes with the present values of its tensors.
+    .double(); in float32 only on a device without float64, such as MPS. Back on another device uniform knots are
+    exactly uniform again, and others keep the rounding. set_grid, update_grid and extend_grid change the grid together
+    with coef. Any other code may write to it too: the layer always computes with the present values of its tensors.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
 
@@ -110,7 +110,7 @@ class KANLinear(Module):
         self.scale_spline = number("scale_spline", scale_spline)
         self.grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
         self.grid_range = _range(grid_range)
-        if backend is not None and backend not in select.BACKENDS:
+        if backend is not None and not select.is_name(backend):
             raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
         self.backend = backend
         dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -212,7 +212,7 @@ class KANLinear(Module):
         return self.knots if has_float64(self._buffers["grid"].device) else self.unrounded("grid")
 
     def unrounded(self, name: str) -> Tensor:
-        """The grid in float64, on the host where its device has none; uniform if it is except for rounding to float32."""
+        """The grid in float64, on the host where its device has none; uniform if it is but for rounding to float32."""
         return snapped(exact(self._buffers[name]), *self.grid_range, self.spline_order)
 
     @property
@@ -288,8 +288,10 @@ class KANLinear(Module):
         number of intervals `coef` becomes a new Parameter: rebuild the optimizer. After an error nothing has changed.
         """
         self._refuse_if_sharded()
-        grid = exact(grid) if isinstance(grid, Tensor) else grid
-        knots = torch.as_tensor(grid, dtype=torch.float64, device=home(self.grid.device))
+        values: Any = grid
+        if isinstance(values, Tensor):
+            values = exact(values)
+        knots = torch.as_tensor(values, dtype=torch.float64, device=home(self.grid.device))
         if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
             raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
         grid_size = knots.shape[-1] - 2 * self.spline_order - 1

@@ -51,11 +51,11 @@ class Module(nn.Module):
             moved = fn(buffer.float())
             return moved if moved.dtype == torch.float32 else place(buffer, moved.device)
         if not has_float64(buffer.device):
-            return place(self.unrounded(name), moved.device)
+            return place(self._unrounded(name), moved.device)
         return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
 
-    def unrounded(self, name: str) -> Tensor:
-        """An exact buffer in float64, on the host where its device has none; without rounding where it can be undone."""
+    def _unrounded(self, name: str) -> Tensor:
+        """An exact buffer in float64, on the host where its device has none; rounding is undone where it can be."""
         return exact(self._buffers[name])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ class Module(nn.Module):
         for name in self.exact:  # may come from a device without float64
             buffer: Tensor = self._buffers[name]
             if buffer.dtype == torch.float32 and readable(buffer) and has_float64(buffer.device):
-                self._buffers[name] = self.unrounded(name)
+                self._buffers[name] = self._unrounded(name)
 
 
 class NotComputed(AttributeError, ValueError):

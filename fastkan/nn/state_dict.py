@@ -16,8 +16,9 @@ def read_state(layer: "KANLinear", state_dict: dict[str, Any], prefix: str, assi
     """Prepare state_dict, in place, and the layer for an ordinary load; returns a hint for when that fails.
 
     Keys of efficient-kan (recognised by spline_weight) are renamed and transposed; a scaler without a parameter in the
-    layer is multiplied into coef. Knots become float64, where there is any, without float32 rounding (grid.snapped). A layer that differs
-    only in its number of grid intervals is resized. assign: the layer will have the tensors of the state dict.
+    layer is multiplied into coef. Knots become float64, where there is any, without float32 rounding (grid.snapped). A
+    layer that differs only in its number of grid intervals is resized. assign: the layer will have the tensors of the
+    state dict.
     """
     if prefix + "spline_weight" in state_dict:
         _rename(layer, state_dict, prefix)

@@ -1,13 +1,15 @@
 """Backends that run here, and which of them ran."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from types import ModuleType
+from unittest import mock
 
 import pytest
 import torch
 
-from fastkan import select
-from fastkan.spec import FAMILIES
+from fastkan import select, verdicts
 from fastkan.testing import CONTRACTIONS
 
 
@@ -34,6 +36,32 @@ class Recorder(ModuleType):
 
 
 def skip_if_missing(name: str, family: str = "bspline") -> None:
-    reason = select.missing(name, "cpu", (torch.float32,), FAMILIES.index(family))
+    reason = select.missing(name, "cpu", (torch.float32,), select.everyday(family))
     if reason:
         pytest.skip(f"{name}: {reason}")
+
+
+class Always(dict):
+    """A dict that has the same value for every key."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def get(self, key, default=None):
+        return self.value
+
+
+@contextlib.contextmanager
+def proven(*names: str, on: str = "cuda") -> Iterator[None]:
+    """On this type of device these implementations alone have passed `fastkan prove`, for every kind of call.
+
+    The first is the fastest.
+    """
+    every = {name: verdicts.Verdict(verdicts.FASTER, "", (1.5 + 1 / n,)) for n, name in enumerate(names, 1)}
+    with (
+        mock.patch.object(verdicts, "known", lambda device, may_prove=True: Always(every)),
+        mock.patch.object(select, "_choices", {}),
+        mock.patch.object(select, "UNPROVEN_TYPES", {"cuda", on}),
+    ):
+        yield

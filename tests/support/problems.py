@@ -15,6 +15,7 @@ from fastkan.testing import (
     KNOTS,
     Problem,
     call,
+    on_knots,  # noqa: F401  for the tests that take problems from here
 )
 
 
@@ -77,13 +78,6 @@ def label(case: dict) -> str:
 
 
 CASES = cases()
-
-
-def on_knots(degree: int, order: int, outside: str, knots: str, dtype: torch.dtype) -> Problem:
-    grid = (torch.arange(4 + 2 * degree + 1, dtype=DOUBLE) - degree) / 4  # range [0, 1]
-    p = Problem.random(len(grid) + 2, 3, 5, 4, degree, order=order, outside=outside, knots=knots, dtype=dtype)
-    x = torch.cat([grid, grid[:1] - 0.25, grid[-1:] + 0.25]).to(dtype)
-    return Problem(**{**vars(p), "grid": grid.expand(3, -1), "x": x[:, None].expand(-1, 3).contiguous()})
 
 
 EMPTY = [(0, 3, 4), (5, 0, 4), (5, 3, 0), (0, 0, 0), (300, 0, 100)]

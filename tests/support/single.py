@@ -15,16 +15,17 @@ if not LIBRARY.exists():
     pytest.skip(f"{LIBRARY.name} is not built: `make test` builds it", allow_module_level=True)
 
 
+DEVICE = torch.device("privateuseone", 0)  # the name of "single" until it is registered
+
+
 def register() -> torch.device:
-    """Make torch know the device; once in a process, and for good."""
-    device = torch.device("single", 0) if hasattr(torch, "single") else None
-    if device is None:
+    """Make torch know the device; once in a process, and for good: for all that call it later in the same process."""
+    if not hasattr(torch, "single"):
         torch.ops.load_library(str(LIBRARY))
         torch.utils.rename_privateuse1_backend("single")
         torch._register_device_module("single", _module())
         torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-        device = torch.device("single", 0)
-    return device
+    return DEVICE
 
 
 def _module() -> ModuleType:

@@ -122,7 +122,8 @@ at::Tensor on_host(const at::Tensor& t) {
 at::Tensor copy_from(const at::Tensor& from, const at::Tensor& to, bool) {
   if (to.is_cpu()) {
     wait();
-    if (to.scalar_type() != from.scalar_type()) refuse_double(to.scalar_type());  // converts before it copies, as MPS does
+    if (to.scalar_type() != from.scalar_type())
+      refuse_double(to.scalar_type());  // converts before it copies, as MPS does
   }
   on_host(to).copy_(on_host(from));
   return to;
@@ -142,10 +143,30 @@ at::Scalar local_scalar_dense(const at::Tensor& t) {
 const std::set<std::string> SIZED_BY_VALUES = {"aten::nonzero", "aten::masked_select", "aten::_unique2",
                                                "aten::unique_dim", "aten::unique_consecutive"};
 
+// Operators that take indices on the host too.
+const std::set<std::string> INDEXED = {"aten::index", "aten::index_put_", "aten::_index_put_impl_"};
+
+// Every device but this one, whose memory is the host's, would refuse a mixture.
+void refuse_other_devices(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
+  if (INDEXED.count(op.schema().name())) return;
+  auto check = [&](const at::Tensor& t) {
+    TORCH_CHECK(!t.defined() || t.is_privateuseone() || t.dim() == 0,
+                "Expected all tensors to be on the same device, but an argument of ", op.schema().name(), " is on ",
+                t.device(), ", and another on single");
+  };
+  for (const auto& value : torch::jit::last(stack, op.schema().arguments().size())) {
+    if (value.isTensor()) check(value.toTensor());
+    if (value.isTensorList()) {
+      for (const at::Tensor& t : value.toTensorVector()) check(t);
+    }
+  }
+}
+
 void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& returns = op.schema().returns();
   const bool value = !returns.empty() && !returns[0].type()->isSubtypeOf(*c10::TensorType::get()) &&
                      !returns[0].type()->isSubtypeOf(*c10::ListType::ofTensors());
+  refuse_other_devices(op, *stack);
   if (value || SIZED_BY_VALUES.count(op.schema().name())) wait();
   Within guard;
   at::native::cpu_fallback(op, stack);

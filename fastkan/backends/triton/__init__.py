@@ -1,15 +1,18 @@
 """Triton kernels, for the GPUs that Triton supports and, in its interpreter (TRITON_INTERPRET=1), for CPUs.
 
-Triton itself is imported when a kernel is first called.
+Two algorithms: `fused` computes features inside of its products, features.py as a matrix for the vendor's. The
+backend's own contractions take either, by an estimate. Triton itself is imported when a kernel is first called.
 """
 
 import importlib.util
 import os
+from types import SimpleNamespace
 
 import torch
 
 from ... import ops
 from ...spec import FAMILIES
+from .estimate import apart
 
 _NAMESPACE = "fastkan_triton"
 _INSTALLED = importlib.util.find_spec("triton") is not None  # at import: torch.compile cannot trace find_spec
@@ -33,6 +36,30 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
+def _fused_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
+    """As `missing`, of the fused kernels: they need matrix instructions that some GPUs lack, on which they crawl."""
+    reason = missing(device_type, dtypes, family)
+    architecture = _architecture() if device_type == "cuda" and reason is None else ""
+    if architecture.startswith("gfx") and not architecture.startswith("gfx9"):
+        return f"no fused Triton kernels for {architecture}: expected wavefronts of 64 (gfx9)"
+    if architecture in ("sm_70", "sm_75"):
+        return f"no fused Triton kernels for {architecture}: expected sm_80 or later"
+    return reason
+
+
+def _architecture() -> str:
+    """Of the current GPU; '' where torch sees none."""
+    if not torch.cuda.is_available():
+        return ""
+    from . import plan
+
+    return plan.architecture(torch.device("cuda", torch.cuda.current_device()))
+
+
+# torch.compile cannot trace it, and takes its result as a constant.
+_architecture._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def _implementation(contraction: str):
     def implementation(*args):
         from . import launch
@@ -45,4 +72,28 @@ def _implementation(contraction: str):
 for _contraction in ops.CONTRACTIONS:
     torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
 
-kan_out, kan_in, kan_coef, kan_backward, edge_moments, edge_backward = ops.functions(_NAMESPACE)
+# The fused kernels as an implementation of their own: triton:fused.
+fused = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
+edge_moments, edge_backward = fused.edge_moments, fused.edge_backward
+
+from . import features  # noqa: E402 - it has the limits of `missing`
+
+
+def kan_out(x, s, coef, base_weight, bias, grid, spec, order):
+    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    return chosen.kan_out(x, s, coef, base_weight, bias, grid, spec, order)
+
+
+def kan_in(x, u, coef, base_weight, grid, spec, order):
+    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    return chosen.kan_in(x, u, coef, base_weight, grid, spec, order)
+
+
+def kan_coef(x, s, u, grid, spec, order, with_base):
+    chosen = features if apart(x, u, spec, grid.shape[1] - spec.degree - 1, u.shape[1]) else fused
+    return chosen.kan_coef(x, s, u, grid, spec, order, with_base)
+
+
+def kan_backward(x, s, u, coef, base_weight, grid, spec, order):
+    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    return chosen.kan_backward(x, s, u, coef, base_weight, grid, spec, order)

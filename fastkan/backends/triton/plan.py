@@ -7,11 +7,9 @@ registers and shared memory (bench/ahead.py).
 import functools
 import os
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
 
 import torch
 import triton
-import triton.language as tl
 
 from ... import ops
 from ...spec import Spec
@@ -20,141 +18,107 @@ from .kernels.family import Family
 CHUNK = 1024  # rows sorted together
 # F / (K + 2) above which gathering K + 2 rows of coefficients on the ordinary cores is faster than a product over all
 # F on tensor cores: about the ratio of their rates.
-GATHER_FROM = {tl.bfloat16: 24.0, tl.float16: 24.0, tl.float32: 8.0, tl.float64: 2.0}
+GATHER_FROM = {torch.bfloat16: 24.0, torch.float16: 24.0, torch.float32: 8.0, torch.float64: 2.0}
+# Triton multiplies on the ordinary cores there.
+WITHOUT_MATRIX = ("sm_70", "sm_75")
 # Number of multiprocessors assumed in the interpreter.
 PROCESSORS = 8
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tile sizes, by the kernel's names for them, and Triton's launch options."""
+    """Tile sizes, by the kernels' names for them, and Triton's launch options."""
 
     num_warps: int
     num_stages: int
+    BN: int
+    BI: int | None
+    BO: int
+    BF: int | None = None
 
     @functools.cached_property
     def blocks(self) -> dict[str, int]:
-        return {name: value for name, value in asdict(self).items() if name.isupper()}
+        return {name: value for name, value in asdict(self).items() if name.isupper() and value is not None}
 
     @functools.cached_property
     def options(self) -> dict[str, int]:
         return {"num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
-@dataclass(frozen=True)
-class OutTiles(Tiles):
-    BN: int
-    BI: int
-    BO: int
-    GROUP: int = 8
-
-
-@dataclass(frozen=True)
-class GatherTiles(Tiles):
-    BN: int
-    BO: int
-
-
-@dataclass(frozen=True)
-class BackwardTiles(Tiles):
-    XN: int
-    XI: int
-    XO: int
-    CN: int
-    CI: int
-    CO: int
-    BF: int = 16
-
-
-@dataclass(frozen=True)
-class EdgeTiles(Tiles):
-    BN: int
-    BO: int
-    BF: int = 16
-
-
-@dataclass(frozen=True)
-class OrderTiles(Tiles):
-    BF: int
-
-
-# architecture -> (bits of an operand, size) -> tiles; "small" is used if large tiles would leave multiprocessors idle.
-# Tiles are as large as the registers allow: none of these spills, see bench/results/ahead.
-OUT = {
-    "sm_80": {
-        (16, "large"): OutTiles(8, 3, 128, 16, 256),
-        (16, "small"): OutTiles(4, 3, 64, 32, 64),
-        (32, "large"): OutTiles(8, 3, 128, 16, 128),
-        (32, "small"): OutTiles(4, 3, 64, 16, 64),
-        (64, "large"): OutTiles(8, 2, 64, 16, 64),
-        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+# kernel -> (bits of an operand, size) -> tiles. "large" where they occupy the multiprocessors and the features take few
+# registers. As large as registers and shared memory of every such GPU allow: see bench/results/ahead.
+_AMPERE = {
+    "out": {
+        (16, "large"): Tiles(8, 3, 128, 16, 256),
+        (16, "small"): Tiles(4, 3, 64, 16, 64),
+        (32, "large"): Tiles(8, 3, 128, 16, 128),
+        (32, "small"): Tiles(4, 3, 64, 16, 64),
+        (64, "large"): Tiles(8, 2, 64, 16, 64),
+        (64, "small"): Tiles(4, 2, 32, 16, 32),
     },
-    "sm_90": {
-        (16, "large"): OutTiles(8, 4, 128, 16, 256),
-        (16, "small"): OutTiles(4, 3, 64, 32, 64),
-        (32, "large"): OutTiles(8, 3, 128, 32, 128),
-        (32, "small"): OutTiles(4, 3, 64, 32, 64),
-        (64, "large"): OutTiles(8, 2, 64, 16, 64),
-        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    "in": {
+        (16, "large"): Tiles(8, 3, 128, 64, 64),
+        (16, "small"): Tiles(4, 3, 64, 32, 32),
+        (32, "large"): Tiles(8, 3, 64, 64, 16),
+        (32, "small"): Tiles(4, 3, 32, 32, 32),
+        (64, "large"): Tiles(8, 2, 32, 16, 32),
+        (64, "small"): Tiles(4, 2, 16, 16, 32),
     },
-    "sm_100": {
-        (16, "large"): OutTiles(8, 3, 128, 64, 128),
-        (16, "small"): OutTiles(4, 3, 64, 32, 64),
-        (32, "large"): OutTiles(8, 3, 128, 32, 128),
-        (32, "small"): OutTiles(4, 3, 64, 32, 64),
-        (64, "large"): OutTiles(8, 2, 64, 16, 64),
-        (64, "small"): OutTiles(4, 2, 32, 16, 32),
-    },
-    "gfx942": {
-        (16, "large"): OutTiles(8, 2, 128, 32, 128),
-        (16, "small"): OutTiles(4, 2, 64, 32, 64),
-        (32, "large"): OutTiles(8, 2, 128, 32, 128),
-        (32, "small"): OutTiles(4, 2, 64, 32, 64),
-        (64, "large"): OutTiles(8, 2, 64, 16, 64),
-        (64, "small"): OutTiles(4, 2, 32, 16, 32),
+    "coef": {
+        (16, "large"): Tiles(8, 3, 64, 64, 128),
+        (16, "small"): Tiles(4, 3, 32, 64, 64),
+        (32, "large"): Tiles(8, 3, 32, 64, 64),
+        (32, "small"): Tiles(4, 3, 32, 32, 64),
+        (64, "large"): Tiles(8, 2, 16, 32, 64),
+        (64, "small"): Tiles(4, 2, 16, 32, 32),
     },
 }
-BACKWARD = {
-    "sm_80": {
-        (16, "large"): BackwardTiles(8, 3, 128, 64, 64, 64, 64, 128),
-        (16, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
-        (32, "large"): BackwardTiles(8, 3, 64, 64, 32, 32, 64, 64),
-        (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 32, 64),
-        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
-        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+_HOPPER = {
+    "out": _AMPERE["out"] | {(16, "large"): Tiles(8, 4, 128, 16, 256), (32, "large"): Tiles(8, 3, 128, 32, 128)},
+    "in": _AMPERE["in"] | {(32, "large"): Tiles(8, 2, 128, 32, 32)},
+    "coef": _AMPERE["coef"] | {(16, "large"): Tiles(8, 3, 64, 64, 256), (32, "large"): Tiles(8, 2, 32, 64, 128)},
+}
+_BLACKWELL = {
+    "out": _AMPERE["out"] | {(16, "large"): Tiles(8, 3, 128, 64, 128)},
+    "in": _HOPPER["in"] | {(32, "large"): Tiles(8, 2, 128, 64, 32)},
+    "coef": _HOPPER["coef"] | {(16, "large"): Tiles(8, 3, 64, 64, 128)},
+}
+_CDNA = {
+    "out": {
+        (16, "large"): Tiles(8, 2, 128, 32, 128),
+        (16, "small"): Tiles(4, 2, 64, 32, 64),
+        (32, "large"): Tiles(8, 2, 128, 32, 128),
+        (32, "small"): Tiles(4, 2, 64, 32, 64),
+        (64, "large"): Tiles(8, 2, 64, 16, 64),
+        (64, "small"): Tiles(4, 2, 32, 16, 32),
     },
-    "sm_90": {
-        (16, "large"): BackwardTiles(8, 3, 128, 64, 64, 64, 64, 256),
-        (16, "small"): BackwardTiles(4, 3, 64, 64, 32, 32, 64, 64),
-        (32, "large"): BackwardTiles(8, 2, 128, 64, 32, 32, 64, 128),
-        (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
-        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
-        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    "in": {
+        (16, "large"): Tiles(8, 2, 128, 64, 64),
+        (16, "small"): Tiles(4, 2, 64, 64, 32),
+        (32, "large"): Tiles(8, 2, 128, 64, 32),
+        (32, "small"): Tiles(4, 2, 64, 32, 32),
+        (64, "large"): Tiles(8, 2, 32, 16, 32),
+        (64, "small"): Tiles(4, 2, 16, 16, 32),
     },
-    "sm_100": {
-        (16, "large"): BackwardTiles(8, 3, 128, 64, 64, 64, 64, 128),
-        (16, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
-        (32, "large"): BackwardTiles(8, 2, 128, 64, 32, 32, 64, 128),
-        (32, "small"): BackwardTiles(4, 3, 64, 32, 32, 32, 64, 64),
-        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
-        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
-    },
-    "gfx942": {
-        (16, "large"): BackwardTiles(8, 2, 128, 64, 64, 64, 64, 128),
-        (16, "small"): BackwardTiles(4, 2, 64, 64, 32, 32, 64, 64),
-        (32, "large"): BackwardTiles(8, 2, 128, 64, 32, 32, 64, 128),
-        (32, "small"): BackwardTiles(4, 2, 64, 32, 32, 32, 64, 64),
-        (64, "large"): BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
-        (64, "small"): BackwardTiles(4, 2, 16, 16, 32, 16, 32, 32),
+    "coef": {
+        (16, "large"): Tiles(8, 2, 64, 64, 128),
+        (16, "small"): Tiles(4, 2, 32, 64, 64),
+        (32, "large"): Tiles(8, 2, 32, 64, 128),
+        (32, "small"): Tiles(4, 2, 32, 32, 64),
+        (64, "large"): Tiles(8, 2, 16, 32, 64),
+        (64, "small"): Tiles(4, 2, 16, 32, 32),
     },
 }
-# bits of the accumulator -> tiles
-GATHER_OUT = {32: GatherTiles(4, 2, 32, 64), 64: GatherTiles(8, 2, 32, 64)}
-GATHER_BACKWARD = {
-    32: BackwardTiles(4, 2, 16, 16, 64, 32, 32, 64),
-    64: BackwardTiles(8, 2, 32, 16, 32, 16, 32, 64),
+TABLES = {"sm_90": _HOPPER, "sm_100": _BLACKWELL, "sm_103": _BLACKWELL}  # others: by vendor
+# kernel -> bits of the accumulator -> tiles
+GATHERS = {
+    "out": {32: Tiles(4, 2, 32, None, 64), 64: Tiles(8, 2, 16, None, 64)},
+    "in": {32: Tiles(4, 2, 16, 16, 64), 64: Tiles(8, 2, 32, 16, 32)},
+    "windowed": {32: Tiles(4, 2, 32, None, 64, 16), 64: Tiles(8, 2, 16, None, 64, 16)},
+    "moments": {32: Tiles(4, 2, 32, None, 64), 64: Tiles(4, 2, 16, None, 32)},
+    "grad_x": {32: Tiles(4, 2, 32, None, 64), 64: Tiles(4, 2, 16, None, 32)},
+    "grad_coef": {32: Tiles(4, 2, 32, None, 64, 16), 64: Tiles(4, 2, 16, None, 32, 16)},
 }  # fmt: skip
-EDGE = {32: EdgeTiles(4, 2, 32, 64), 64: EdgeTiles(4, 2, 16, 32)}
 
 # Autotune at the first call for a key: measures a few tiles around the table's, caches the fastest on disk.
 tune = os.environ.get("FASTKAN_TRITON_TUNE", "0") != "0"
@@ -167,91 +131,69 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def gathers(family: Family, spec: Spec, functions: int, operand: tl.dtype) -> bool:
+def gathers(family: Family, spec: Spec, functions: int, operand: torch.dtype) -> bool:
     """Whether to gather the coefficients of each window instead of multiplying by all features."""
     if family.window is None:
         return False
     if gather is not None:
         return gather
-    return functions + 1 > GATHER_FROM[operand] * (spec.degree + 2)
+    return not spec.uniform or functions + 1 > GATHER_FROM[operand] * (spec.degree + 2)
 
 
-def precision(operand: torch.dtype) -> str:
-    """Precision of float32 products, following torch's own setting."""
-    if operand != torch.float32:
+def precision(operand: torch.dtype, architecture: str) -> str:
+    """Precision of float32 products, following torch's own setting where the GPU has its instructions."""
+    of_amd = architecture.startswith("gfx")
+    if operand != torch.float32 or (of_amd and architecture != "gfx942") or architecture in WITHOUT_MATRIX:
         return "ieee"
     if ops.allows_tf32():
         return "tf32"
-    return "ieee" if torch.version.hip else "tf32x3"
-
-
-def matrix_out(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> OutTiles:
-    return _matrix_out(architecture(device), processors(device), operand, rows, inputs, outputs)
-
-
-def matrix_backward(device: torch.device, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> BackwardTiles:
-    return _matrix_backward(architecture(device), processors(device), operand, rows, inputs, outputs)
+    return "ieee" if of_amd else "tf32x3"
 
 
 @functools.lru_cache(1024)
-def _matrix_out(row: str, processors: int, operand: tl.dtype, rows: int, inputs: int, outputs: int) -> OutTiles:
-    large = OUT[row][operand.primitive_bitwidth, "large"]
-    idle = cdiv(rows, large.BN) * cdiv(outputs, large.BO) < processors
-    t = OUT[row][operand.primitive_bitwidth, "small"] if idle else large
-    return _fitted(t, BN=rows, BI=inputs, BO=outputs)
+def matrix(
+    kernel: str, architecture: str, processors: int, operand: torch.dtype, light: bool, rows: int, inputs: int,
+    outputs: int,
+) -> Tiles:  # fmt: skip
+    """Tiles of a matrix product, fitted to all sizes but the rows, which vary. light: features take few registers."""
+    table = TABLES.get(architecture, _CDNA if architecture.startswith("gfx") else _AMPERE)[kernel]
+    bits = 8 * operand.itemsize
+    large = table[bits, "large"]
+    across = cdiv(outputs, large.BO) if kernel == "out" else cdiv(inputs, large.BI or 1)
+    large_fits = light and cdiv(rows, large.BN) * across >= processors
+    return _fitted(large if large_fits else table[bits, "small"], inputs, outputs)
 
 
 @functools.lru_cache(1024)
-def _matrix_backward(
-    row: str, processors: int, operand: tl.dtype, rows: int, inputs: int, outputs: int
-) -> BackwardTiles:
-    large = BACKWARD[row][operand.primitive_bitwidth, "large"]
-    idle = cdiv(rows, large.XN) * cdiv(inputs, large.XI) < processors
-    t = BACKWARD[row][operand.primitive_bitwidth, "small"] if idle else large
-    return _fitted(t, XN=rows, XI=inputs, XO=outputs, CN=rows, CI=inputs, CO=outputs)
-
-
-@functools.lru_cache(1024)
-def gather_out(accumulator: tl.dtype, rows: int, outputs: int) -> GatherTiles:
-    return _fitted(GATHER_OUT[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
-
-
-@functools.lru_cache(1024)
-def gather_backward(accumulator: tl.dtype, rows: int, inputs: int, outputs: int) -> BackwardTiles:
-    t = GATHER_BACKWARD[accumulator.primitive_bitwidth]
-    return _fitted(t, XN=rows, XI=inputs, XO=outputs, CN=rows, CI=inputs, CO=outputs)
-
-
-@functools.lru_cache(1024)
-def edge(accumulator: tl.dtype, rows: int, outputs: int) -> EdgeTiles:
-    return _fitted(EDGE[accumulator.primitive_bitwidth], BN=rows, BO=outputs)
+def gathered(kernel: str, accumulator: torch.dtype, inputs: int, outputs: int) -> Tiles:
+    """Tiles of the kernels that read the coefficients of a window, or of one input at a time."""
+    return _fitted(GATHERS[kernel][8 * accumulator.itemsize], inputs, outputs)
 
 
 def candidates(tiles: Tiles) -> tuple[Tiles, ...]:
-    """Candidates for autotuning, at most eight: other pipeline depths, and each tile size halved."""
+    """Candidates for autotuning, at most seven: other pipeline depths, and each tile size halved."""
     found = [tiles, *(replace(tiles, num_stages=stages) for stages in (2, 3, 4))]
     for name, extent in tiles.blocks.items():
-        if name in ("BN", "BI", "BO", "XN", "XI", "CO") and extent >= 32:
+        if extent >= 32:
             found.append(replace(tiles, **{name: extent // 2}))
     return tuple(dict.fromkeys(found))
 
 
-_AnyTiles = TypeVar("_AnyTiles", bound=Tiles)
-
-
-def _fitted(tiles: _AnyTiles, **sizes: int) -> _AnyTiles:
+def _fitted(tiles: Tiles, inputs: int, outputs: int) -> Tiles:
     """Tiles reduced to the size of the dimensions, but at least 16, which tl.dot requires."""
-    fit = {name: min(getattr(tiles, name), max(16, triton.next_power_of_2(size))) for name, size in sizes.items()}
+    fit = {"BO": min(tiles.BO, max(16, triton.next_power_of_2(outputs)))}
+    if tiles.BI is not None:
+        fit["BI"] = min(tiles.BI, max(16, triton.next_power_of_2(inputs)))
     return replace(tiles, **fit)
 
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """The architecture in the tables for a device: its own, else the most similar one."""
-    if torch.version.hip:
-        return "gfx942"
-    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 8
-    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
+    """The name of a GPU's architecture; in the interpreter, of one whose tiles are small."""
+    if device.type != "cuda":
+        return "sm_80"
+    gpu = torch.cuda.get_device_properties(device)
+    return gpu.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{gpu.major}{gpu.minor}"
 
 
 def splits(device: torch.device, programs: int, steps: int) -> int:

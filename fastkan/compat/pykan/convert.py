@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import devices
 from ...network import KAN
 from ...network.checkpoint import same_base
 from ...network.layers.library import get_symbolic
@@ -140,7 +141,8 @@ def from_pykan_state(
             raise ValueError(
                 f"act_fun.{l}.coef has shape {list(layer['coef'].shape)}: expected {expected} with width={width!r}"
             )
-        grid = layer["grid"].double() if exact else snapped(layer["grid"], *mine.linear.grid_range, mine.k)
+        grid = devices.exact(layer["grid"])
+        grid = grid if exact else snapped(grid, *mine.linear.grid_range, mine.k)
         mine.linear.set_grid(grid, layer["coef"].transpose(1, 2))
         mine.scale_base, mine.scale_sp, mine.mask = layer["scale_base"], layer["scale_sp"], layer["mask"]
     for l, mine in enumerate(new.symbolic_fun):

@@ -46,7 +46,7 @@ class FusedKANLayer(Accelerated):
             return super().forward(x)
         coef = self.coef.transpose(1, 2)  # I O F -> I F O
         base_weight, scale = self.scale_base * self.mask, self.scale_sp * self.mask
-        operands = x, coef, knots, self.k, self.base_fun, base_weight, scale, backend
+        operands = x, coef, knots, self.k, self.base_fun, base_weight, scale, self.fastkan_backend
         sums = kan_sum(*operands)
         if self.fastkan_edge_values == "none":
             return sums, None, None, None

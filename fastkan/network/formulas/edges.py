@@ -288,7 +288,9 @@ def _edge_data(model: "KAN", l: int, inputs: Sequence[int], outputs: Sequence[in
         x = model.nodes(before, model.sums(before, x, **options))
     i, j = torch.tensor([inputs, outputs], device=x.device)
     x, y = x[:, i], edge_values(model, l, x, i, j, **options)
-    return (*torch.stack((x, y)).to(HOST),) if x.dtype == y.dtype and not x.is_cpu else (x.to(HOST), y.to(HOST))
+    if x.dtype == y.dtype and not x.is_cpu:
+        x, y = torch.stack((x, y)).to(HOST).unbind()  # one transfer
+    return x.to(HOST), y.to(HOST)
 
 
 def _numeric_edges(model: "KAN", l: int, verbose: int) -> list[tuple[int, int]]:

@@ -193,8 +193,8 @@ class KANLayer(Module):
 
         Computed by the fused operator. For a base function that is not fused: with C[i] the covariance of input i's
         features, the variance of an edge is w C w, in their dtype. Its square root amplifies rounding: a constant edge
-        has about 1e-8 of its weights, in float32 3e-4. A few inputs at a time; where there are many features, they are computed again in the
-        backward pass.
+        has about 1e-8 of its weights in float64. A few inputs at a time; where there are many features, they are
+        computed again in the backward pass.
         """
         if self.linear.fused:
             variance = self.moments(x)[2].T * (len(x) / max(1, len(x) - 1))

@@ -161,7 +161,8 @@ class SymbolicLayer(Module):
         mask: float = 1.0,
     ) -> None:
         """Set the edge from i to j to function `name` with (a, b, c, d), "0" for none, and its mask."""
-        self.set_edges([(i, j)], [name], torch.as_tensor(affine)[None], mask)
+        affine = affine if isinstance(affine, Tensor) else torch.tensor(affine, device="cpu")
+        self.set_edges([(i, j)], [name], affine[None], mask)
 
     @torch.no_grad()
     def set_edges(

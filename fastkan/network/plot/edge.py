@@ -121,7 +121,7 @@ def _background(axes: Any, edge: Edge) -> None:
     axes.axvspan(edge.knots[0], edge.knots[-1], color=ink, alpha=0.06, lw=0, zorder=0, gid="grid range")
     faint = min(0.35, 8 / len(edge.knots))
     axes.vlines(edge.knots, 0, 1, color=ink, alpha=faint, lw=0.5, transform=across, zorder=0.5, gid="knots")
-    ranks = torch.linspace(0, len(edge.data) - 1, min(MARKS, len(edge.data))).round().long()
+    ranks = torch.linspace(0, len(edge.data) - 1, min(MARKS, len(edge.data)), device="cpu").round().long()
     strength = min(0.8, 40 / len(ranks))
     axes.vlines(edge.data[ranks], 0, MARK_HEIGHT, color=ink, alpha=strength, lw=0.8, transform=across, gid="data")
     axes.margins(x=0.03, y=0.1)

@@ -30,9 +30,9 @@ class Splines:
         plan = layer.plan_of(layer.edge_mask)
         self.inputs, self.outputs, self.shape = plan.inputs, plan.outputs, layer.edge_mask.shape
         self.mask = None if plan.full else layer.edge_mask
-        name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2)
+        name = select.choose(linear.backend, linear.coef.device, (linear.coef.dtype,) * 2, linear.spec)
         grid = linear.knots if plan.inputs is None else linear.knots[plan.inputs]
-        self.ops, self.fixed = select.BACKENDS[name], (grid, linear.spec)
+        self.ops, self.fixed = select.functions_of(name), (grid, linear.spec)
 
     def sums(self, x: Tensor) -> Tensor:
         """[N, I] -> [N, O]."""
@@ -247,7 +247,7 @@ class Gradient:
             return None
         layers = [layer for linear in self.linears if (layer := linear.as_layer()) is not None]
         backend = functional.stack_backend(x, layers, self.linears[0].backend)
-        return None if backend is None else (x, *stack.parts(layers), select.BACKENDS[backend])
+        return None if backend is None else (x, *stack.parts(layers), select.functions_of(backend))
 
     def _of_stack(self, x: Tensor, y: Tensor, h: Tensor, weights, grids, specs, ops) -> Tensor:
         prediction = ops.stack_out(h, (), weights, grids, specs)

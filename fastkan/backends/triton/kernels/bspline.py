@@ -7,7 +7,7 @@ may have any shape, and x stays in registers in a loop over f. Names and convent
 import triton
 import triton.language as tl
 
-from .family import Family
+from .family import Family, coordinate
 
 # OUTSIDE, as in fastkan/basis/bspline.py
 _ZERO = tl.constexpr(0)
@@ -20,26 +20,28 @@ _D = tl.constexpr(0.8735804647362989)
 
 
 @triton.constexpr_function
-def _is_closed(order, degree, uniform):
+def is_closed(order, degree, uniform):
     """Whether to evaluate in closed form: uniform cubics, at orders at which they are continuous."""
     return uniform and degree == 3 and order < 3
 
 
 @triton.jit
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
-    """The state for `feature` at that derivative order. x: in the coordinate's type; knots: pointers to the first
-    knot of each element, of F + degree + 1."""
-    if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
-        z, inv_h = _coordinate(x, knots, F + SPEC.degree)
+    """The state for `feature` at that derivative order. x: in the coordinate's type; knots: pointers to the row of
+    knots_of for each element."""
+    if is_closed(ORDER, SPEC.degree, SPEC.uniform):
+        z, inv_h = coordinate(x, knots)
         if SPEC.outside == _ZERO:
             return z, inv_h
-        end = tl.minimum(tl.maximum(z, SPEC.degree), F)
-        beyond = z - end
-        if ORDER >= (2 if SPEC.outside == _LINEAR else 1):
-            end = tl.where(beyond == 0, end, _FAR)
-        if SPEC.outside == _LINEAR and ORDER == 0:
-            return end, inv_h, beyond
-        return end, inv_h
+        else:  # Triton compiles what follows a return
+            end = tl.minimum(tl.maximum(z, SPEC.degree), F)
+            beyond = z - end
+            if ORDER >= (2 if SPEC.outside == _LINEAR else 1):
+                end = tl.where(beyond == 0, end, _FAR)
+            if SPEC.outside == _LINEAR and ORDER == 0:
+                return end, inv_h, beyond
+            else:
+                return end, inv_h
     else:
         return window(x, knots, F, ORDER, SPEC)
 
@@ -47,7 +49,7 @@ def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
 @triton.jit
 def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """d^ORDER/dx^ORDER of function f. The caller writes the NaN of a NaN x to the first degree + 1 functions."""
-    if _is_closed(ORDER, SPEC.degree, SPEC.uniform):
+    if is_closed(ORDER, SPEC.degree, SPEC.uniform):
         t = state[0] - (f + 2)
         y = _cubic(t, ORDER)
         if SPEC.outside == _LINEAR and ORDER == 0:
@@ -62,16 +64,6 @@ def feature(state, f, ORDER: tl.constexpr, SPEC: tl.constexpr):
         for j in tl.static_range(1, SPEC.degree + 1):
             y = tl.where(k == j, state[j + 1], y)
         return y
-
-
-@triton.jit
-def _coordinate(x, knots, intervals):
-    """(x - first knot) / h, and 1 / h; the first knot as a sum of two numbers, to avoid its rounding error."""
-    first = tl.load(knots)
-    inv_h = (intervals / (tl.load(knots + intervals) - first)).to(x.dtype)
-    high = first.to(x.dtype)
-    low = (first - high.to(tl.float64)).to(x.dtype)
-    return ((x - high) - low) * inv_h, inv_h
 
 
 @triton.jit
@@ -99,7 +91,7 @@ def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """
     intervals = F + SPEC.degree
     if SPEC.uniform:
-        z, inv_h = _coordinate(x, knots, intervals)
+        z, inv_h = coordinate(x, knots)
         inside = (z >= 0) & (z < intervals)
         if SPEC.outside == _ZERO:
             end = tl.minimum(tl.maximum(z, 0), intervals)
@@ -114,9 +106,9 @@ def window(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
         if SPEC.outside == _LINEAR and ORDER == 0:
             slope = _uniform_functions(u, inv_h, 1, SPEC.degree)
     else:
-        low = tl.load(knots + SPEC.degree).to(x.dtype)
-        high = tl.load(knots + F).to(x.dtype)
-        inside = (x >= tl.load(knots).to(x.dtype)) & (x < tl.load(knots + intervals).to(x.dtype))
+        low = tl.load(knots + SPEC.degree)
+        high = tl.load(knots + F)
+        inside = (x >= tl.load(knots)) & (x < tl.load(knots + intervals))
         end = x
         if SPEC.outside != _ZERO:
             end = tl.minimum(tl.maximum(x, low), high)
@@ -149,7 +141,7 @@ def _interval(x, at_end, knots, intervals, SEARCH: tl.constexpr):
     for step in tl.static_range(SEARCH):
         probe = m + (1 << (SEARCH - 1 - step))
         within = probe < intervals
-        t = tl.load(knots + tl.where(within, probe, 0)).to(x.dtype)
+        t = tl.load(knots + tl.where(within, probe, 0))
         m = tl.where(within & tl.where(at_end, x > t, x >= t), probe, m)
     return m
 
@@ -196,8 +188,8 @@ def _functions(x, m, knots, intervals, ORDER: tl.constexpr, DEGREE: tl.constexpr
     left = ()
     right = ()
     for j in tl.static_range(1, DEGREE + 1):
-        left = left + (x - tl.load(knots + tl.maximum(m + 1 - j, 0)).to(x.dtype),)
-        right = right + (tl.load(knots + tl.minimum(m + j, intervals)).to(x.dtype) - x,)
+        left = left + (x - tl.load(knots + tl.maximum(m + 1 - j, 0)),)
+        right = right + (tl.load(knots + tl.minimum(m + j, intervals)) - x,)
     one = x * 0 + 1
     w = (one,)
     for r in tl.static_range(1, DEGREE + 1):

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .family import Family
+from .family import Family, coordinate
 
 
 @triton.constexpr_function
@@ -17,11 +17,8 @@ def _factorial(n):
 @triton.jit
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """z clamped to [-1, 1], the factor of the derivative, and the number of functions."""
-    first = tl.load(knots)
-    over = (2 / (tl.load(knots + F) - first)).to(x.dtype)
-    high = first.to(x.dtype)
-    low = (first - high.to(tl.float64)).to(x.dtype)
-    z = ((x - high) - low) * over - 1
+    z, over = coordinate(x, knots)
+    z -= 1
     factor = z * 0 + 1
     if ORDER > 0:
         factor = tl.where(tl.abs(z) > 1, 0.0, 2.0 ** (ORDER - 1) * _factorial(ORDER - 1))

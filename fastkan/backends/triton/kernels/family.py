@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import triton
+import triton.language as tl
+
 
 class Shape(NamedTuple):
     """Fields of a Spec that are compile-time constants; 2^search is at least the number of knots."""
@@ -16,7 +19,7 @@ class Shape(NamedTuple):
 class Family(NamedTuple):
     """Device functions of one family of features Phi_f(x); SPEC is a Shape.
 
-    prepare(x, knots, F, ORDER, SPEC) -> state: depends on x alone; knots points to the first knot of each row.
+    prepare(x, knots, F, ORDER, SPEC) -> state: depends on x alone; knots points to a row of knots_of in ../knots.py.
     feature(state, f, ORDER, SPEC): d^ORDER/dx^ORDER of function f.
     window(x, knots, F, ORDER, SPEC) -> start, values...: the degree + 1 neighbours that may be non-zero at x, or None
         where a family has no local support.
@@ -34,3 +37,10 @@ class Family(NamedTuple):
     def of(cls, prepare: Callable, feature: Callable, window: Callable | None = None) -> "Family":
         functions = [f for f in (prepare, feature, window) if f is not None]
         return cls(prepare, feature, window, "".join(getattr(f, "cache_key", "") for f in functions))
+
+
+@triton.jit
+def coordinate(x, knots):
+    """(x - first knot) in units of the grid's scale, and the inverse of that scale; uniform knots."""
+    inv_h = tl.load(knots + 2)
+    return ((x - tl.load(knots)) - tl.load(knots + 1)) * inv_h, inv_h

@@ -8,33 +8,35 @@ import triton
 import triton.language as tl
 
 from .base import base
-from .tile import block, load, product, store, swizzle
+from .tile import block, index, load, product, store, swizzle
+
+_GROUP = tl.constexpr(8)  # rows of tiles scheduled together
 
 
-@triton.jit
-def matrix(x_data, s_data, coef, base_weight, bias, grid, y, N, I, O, F, x_n, x_i, s_n, s_i, coef_i, coef_f, coef_o,
-           base_i, base_o, bias_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, ORDER: tl.constexpr,
-           BASE: tl.constexpr, BUCKET: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr,
-           OPERAND: tl.constexpr, ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr,
-           BI: tl.constexpr, BO: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["N", "F"])
+def matrix(x_data, s_data, coef, base_weight, bias, knots, y, N, I, O, F, x_n, x_i, s_n, s_i, coef_i, coef_f, coef_o,
+           base_i, base_o, bias_o, knots_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, ORDER: tl.constexpr,
+           BASE: tl.constexpr, BUCKET: tl.constexpr, INDEX: tl.constexpr, OPERAND: tl.constexpr,
+           ACCUMULATOR: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr, BI: tl.constexpr,
+           BO: tl.constexpr):  # fmt: skip
     rows, columns = tl.cdiv(N, BN), tl.cdiv(O, BO)
-    row, column = swizzle(tl.program_id(0), rows, columns, GROUP)
+    row, column = swizzle(tl.program_id(0), rows, columns, _GROUP)
     n = block(row * BN, BN, INDEX)
     o = block(column * BO, BO, INDEX)
     total = tl.zeros([BN, BO], ACCUMULATOR)
     nan = tl.zeros([BN], tl.int32)
     for i0 in range(0, I, BI):
         i = block(i0, BI, INDEX)
-        x = load(x_data, n, i, x_n, x_i, N, I).to(COORDINATE)
+        x = load(x_data, n, i, x_n, x_i, N, I).to(ACCUMULATOR)
         if s_data is not None:
-            s = load(s_data, n, i, s_n, s_i, N, I).to(COORDINATE)
-        knots = grid + tl.minimum(i, I - 1)[None, :] * grid_i
-        state = FAMILY.prepare(x, knots, F, ORDER, SPEC)
+            s = load(s_data, n, i, s_n, s_i, N, I).to(ACCUMULATOR)
+        state = FAMILY.prepare(x, knots + tl.minimum(i, I - 1)[None, :] * knots_i, F, ORDER, SPEC)
         for f in range(F):
             a = FAMILY.feature(state, f, ORDER, SPEC)
             if s_data is not None:
                 a *= s
-            total = product(a, load(coef + f * coef_f, i, o, coef_i, coef_o, I, O), total, OPERAND, PRECISION)
+            c = load(coef + index(f, INDEX) * coef_f, i, o, coef_i, coef_o, I, O)
+            total = product(a, c, total, OPERAND, PRECISION)
         if base_weight is not None:
             a = base(x, ORDER, BASE)
             if s_data is not None:
@@ -47,19 +49,19 @@ def matrix(x_data, s_data, coef, base_weight, bias, grid, y, N, I, O, F, x_n, x_
     store(y, total, n, o, O, 1, N, O)
 
 
-@triton.jit
-def gather(x_data, s_data, coef, base_weight, bias, grid, y, N, I, O, F, x_n, x_i, s_n, s_i, coef_i, coef_f, coef_o,
-           base_i, base_o, bias_o, grid_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, ORDER: tl.constexpr,
-           BASE: tl.constexpr, INDEX: tl.constexpr, COORDINATE: tl.constexpr, ACCUMULATOR: tl.constexpr,
-           BN: tl.constexpr, BO: tl.constexpr):  # fmt: skip
+@triton.jit(do_not_specialize=["N", "F"])
+def gather(x_data, s_data, coef, base_weight, bias, knots, y, N, I, O, F, x_n, x_i, s_n, s_i, coef_i, coef_f, coef_o,
+           base_i, base_o, bias_o, knots_i, FAMILY: tl.constexpr, SPEC: tl.constexpr, ORDER: tl.constexpr,
+           BASE: tl.constexpr, INDEX: tl.constexpr, ACCUMULATOR: tl.constexpr, BN: tl.constexpr,
+           BO: tl.constexpr):  # fmt: skip
     columns = tl.cdiv(O, BO)
     n = block(tl.program_id(0) // columns * BN, BN, INDEX)
     o = block(tl.program_id(0) % columns * BO, BO, INDEX)
     total = tl.zeros([BN, BO], ACCUMULATOR)
     for i0 in range(I):
-        i = tl.full([], i0, INDEX)
-        x = tl.load(x_data + n * x_n + i * x_i, n < N, 0.0).to(COORDINATE)
-        phi = edge(x, coef + i * coef_i, base_weight, grid + i * grid_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
+        i = index(i0, INDEX)
+        x = tl.load(x_data + n * x_n + i * x_i, n < N, 0.0).to(ACCUMULATOR)
+        phi = edge(x, coef + i * coef_i, base_weight, knots + i * knots_i, i * base_i, o, O, F, coef_f, coef_o, base_o,
                    FAMILY, SPEC, ORDER, BASE, ACCUMULATOR)  # fmt: skip
         if s_data is not None:
             phi *= tl.load(s_data + n * s_n + i * s_i, n < N, 0.0)[:, None].to(ACCUMULATOR)
@@ -82,14 +84,14 @@ def edge(x, coef, base_weight, knots, base_offset, o, O, F, coef_f, coef_o, base
             f = row + k
             at = coef + f[:, None].to(o.dtype) * coef_f + o[None, :] * coef_o
             c = tl.load(at, ((f >= 0) & (f < F))[:, None] & live, 0.0)
-            y += state[k + 1][:, None].to(ACCUMULATOR) * c.to(ACCUMULATOR)
+            y += state[k + 1][:, None] * c.to(ACCUMULATOR)
     else:
         state = FAMILY.prepare(x, knots, F, ORDER, SPEC)
         y = tl.zeros([x.shape[0], o.shape[0]], ACCUMULATOR)
         for f in range(F):
-            c = tl.load(coef + f * coef_f + o * coef_o, o < O, 0.0)
-            y += FAMILY.feature(state, f, ORDER, SPEC)[:, None].to(ACCUMULATOR) * c[None, :].to(ACCUMULATOR)
+            c = tl.load(coef + index(f, o.dtype) * coef_f + o * coef_o, o < O, 0.0)
+            y += FAMILY.feature(state, f, ORDER, SPEC)[:, None] * c[None, :].to(ACCUMULATOR)
     if base_weight is not None:
         c = tl.load(base_weight + base_offset + o * base_o, o < O, 0.0)
-        y += base(x, ORDER, BASE)[:, None].to(ACCUMULATOR) * c[None, :].to(ACCUMULATOR)
+        y += base(x, ORDER, BASE)[:, None] * c[None, :].to(ACCUMULATOR)
     return y

@@ -3,17 +3,14 @@
 import triton
 import triton.language as tl
 
-from .family import Family
+from .family import Family, coordinate
 
 
 @triton.jit
 def prepare(x, knots, F, ORDER: tl.constexpr, SPEC: tl.constexpr):
     """(x - c_0) / h, and 1 / h."""
-    first = tl.load(knots)
-    inv_h = (F / (tl.load(knots + F) - first)).to(x.dtype)
-    high = first.to(x.dtype)
-    low = (first - high.to(tl.float64)).to(x.dtype)
-    return ((x - high) - low) * inv_h - 0.5, inv_h
+    z, inv_h = coordinate(x, knots)
+    return z - 0.5, inv_h
 
 
 @triton.jit

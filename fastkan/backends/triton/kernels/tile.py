@@ -8,6 +8,12 @@ _WIDEN = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
+def index(i, INDEX: tl.constexpr):
+    """The index i in a type wide enough for offsets."""
+    return tl.full([], i, INDEX)
+
+
+@triton.jit
 def block(start, SIZE: tl.constexpr, INDEX: tl.constexpr):
     """The indices start .. start + SIZE - 1, in a type wide enough for offsets."""
     return tl.full([SIZE], start, INDEX) + tl.arange(0, SIZE).to(INDEX)

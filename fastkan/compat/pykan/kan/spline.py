@@ -4,17 +4,18 @@ import torch
 from torch import Tensor
 
 from ....basis.bspline import bspline_features
+from ....devices import exact
 
 
 def B_batch(x: Tensor, grid: Tensor, k: int = 0, extend: bool = True, device: str = "cpu") -> Tensor:
     """B-spline basis functions of degree k: x [N, I], grid [I, G + 2k + 1] -> [N, I, G + k]. Ignores extend, device."""
-    return bspline_features(x.double(), grid.double(), k, "zero").to(x.dtype)
+    return bspline_features(exact(x), exact(grid), k, "zero").to(x)
 
 
 def coef2curve(x_eval: Tensor, grid: Tensor, coef: Tensor, k: int, device: str = "cpu") -> Tensor:
     """Splines with coefficients coef [I, O, G + k] at x_eval [N, I]: [N, I, O]."""
-    phi = bspline_features(x_eval.double(), grid.double(), k, "zero")
-    return torch.einsum("nif,iof->nio", phi, coef.to(phi)).to(x_eval.dtype)
+    phi = bspline_features(exact(x_eval), exact(grid), k, "zero")
+    return torch.einsum("nif,iof->nio", phi, exact(coef)).to(x_eval)
 
 
 def curve2coef(x_eval: Tensor, y_eval: Tensor, grid: Tensor, k: int) -> Tensor:
@@ -22,9 +23,9 @@ def curve2coef(x_eval: Tensor, y_eval: Tensor, grid: Tensor, k: int) -> Tensor:
 
     Minimum-norm, so that x may be constant or have few distinct values.
     """
-    phi = bspline_features(x_eval.double(), grid.double(), k, "zero").transpose(0, 1)  # I N F
-    coef = torch.linalg.pinv(phi) @ y_eval.double().transpose(0, 1)  # I F O
-    return coef.transpose(1, 2).to(y_eval.dtype)
+    phi = bspline_features(exact(x_eval), exact(grid), k, "zero").transpose(0, 1)  # I N F
+    coef = torch.linalg.pinv(phi) @ exact(y_eval).transpose(0, 1)  # I F O
+    return coef.transpose(1, 2).to(y_eval)
 
 
 def extend_grid(grid: Tensor, k_extend: int = 0) -> Tensor:

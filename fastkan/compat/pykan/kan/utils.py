@@ -93,7 +93,7 @@ def fit_params(
     affine, r2 = edge_fit.fit_params(x, y, fun, a_range, b_range, dtype=getattr(x, "dtype", torch.float64))
     if verbose:
         print(f"r2 is {r2.item():.10g}")
-    return affine.to(x.dtype), r2.to(x.dtype)
+    return affine.to(x), r2.to(x)
 
 
 def sparse_mask(in_dim: int, out_dim: int) -> Tensor:

@@ -10,85 +10,126 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..basis.base import BASES, base_feature
-from ..basis.bspline import num_functions
-from ..basis.chebyshev import chebyshev_features
-from ..basis.rbf import rbf_features
-from ..basis.window import Window, closed_features, is_closed
-from ..reference import total
-from ..spec import FAMILIES, Spec
-from ..transforms import is_traced
+from ...basis.base import BASES, base_feature
+from ...basis.bspline import num_functions
+from ...reference import FEATURES, total
+from ...spec import FAMILIES, Spec
+from ...transforms import is_traced
+from .features import closed_features, is_closed, piecewise_features
+from .window import Window, known
 
 Maybe = Tensor | None
 
-# Features of a block of rows: on a CPU, per thread, as many as its cache holds.
-BLOCK, CPU_BLOCK = 1 << 24, 1 << 19
+# Features of a block of rows; on a CPU what its caches hold.
+BLOCK, CPU_BLOCK = 1 << 24, 1 << 21
+
+# The most functions for which a compiler, which fuses elementwise operators, evaluates all of them.
+FUSED_TO = 64
 
 
 class Maker:
-    """Features of a block of rows, and their products with gradients, by elementwise operators of PyTorch.
+    """Makes the features of a block of rows, and contracts them with gradients.
 
-    x, s [N, I] of any dtype; grid [I, M]. Coordinates are float64 where the argument `dtype` is, else float32. Another
-    maker overrides `features` and `slopes`, and `both` if they have work in common.
+    x, s [N, I] of any dtype; grid [I, M]. Coordinates are float64 where the argument `dtype` is, else float32.
     """
+
+    # Whether feature (i, f) is column f I + i, not i F + f.
+    functions_first = False
 
     def features(self, x: Tensor, s: Maybe, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
         """s[n,i] B_f^(order)(x[n,i]): [N, I F] in dtype."""
-        x = x.to(accumulator(dtype))
-        if _is_windowed(grid, spec, order):
-            return _scattered(Window(x, grid, spec), s, order, dtype)
-        phi = _all_features(x, grid, spec, order)
-        return _columns(phi if s is None else phi * s[..., None].to(phi.dtype)).to(dtype)
+        raise NotImplementedError
 
     def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
         """sum_f g[n,i,f] B_f^(order)(x[n,i]): g [N, I F] -> [N, I] in the accumulator of dtype."""
-        x = x.to(accumulator(dtype))
-        if _is_windowed(grid, spec, order):
-            return _gathered(Window(x, grid, spec), g, order)
-        phi = _all_features(x, grid, spec, order)
-        return (phi * g.view(phi.shape)).sum(-1)
+        raise NotImplementedError
 
     def both(
         self, x: Tensor, s: Maybe, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """`features` of this order and `slopes` of the next."""
-        if _is_windowed(grid, spec, order) and _is_windowed(grid, spec, order + 1):
-            window = Window(x.to(accumulator(dtype)), grid, spec)
-            return _scattered(window, s, order, dtype), _gathered(window, g, order + 1)
         return self.features(x, s, grid, spec, order, dtype), self.slopes(x, g, grid, spec, order + 1, dtype)
 
 
+class Elementwise(Maker):
+    """Features by PyTorch's elementwise operators, each function's in neighbouring columns for all inputs."""
+
+    functions_first = True
+
+    def features(self, x: Tensor, s: Maybe, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As Maker.features."""
+        x = x.to(accumulator(dtype))
+        if _is_windowed(grid, spec, order):
+            return _scattered(Window(x, grid, spec), s, order, dtype)
+        phi, factor = _all_features(x, grid, spec, order)
+        factor = _times(s, factor, x.dtype)
+        return _columns(phi if factor is None else phi * factor.unsqueeze(-2)).to(dtype)
+
+    def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As Maker.slopes."""
+        x = x.to(accumulator(dtype))
+        if _is_windowed(grid, spec, order):
+            return _gathered(Window(x, grid, spec), g, order)
+        phi, factor = _all_features(x, grid, spec, order)
+        slopes = (phi * g.view(phi.shape)).sum(1)
+        return slopes if factor is None else slopes * factor
+
+    def both(
+        self, x: Tensor, s: Maybe, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """As Maker.both, from the same windows."""
+        if _is_windowed(grid, spec, order) and _is_windowed(grid, spec, order + 1):
+            window = Window(x.to(accumulator(dtype)), grid, spec)
+            return _scattered(window, s, order, dtype), _gathered(window, g, order + 1)
+        return super().both(x, s, g, grid, spec, order, dtype)
+
+
 def _is_windowed(grid: Tensor, spec: Spec, order: int) -> bool:
-    return FAMILIES[spec.family] == "bspline" and not is_closed(spec, order, num_functions(grid, spec.degree))
+    """Whether to evaluate the K + 1 functions around x, not all functions."""
+    functions = num_functions(grid, spec.degree)
+    if FAMILIES[spec.family] != "bspline" or is_closed(spec, order, functions):
+        return False
+    return not is_traced() or (functions > FUSED_TO and torch.compiler.is_compiling())
 
 
-def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
+def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tensor, Maybe]:
+    """Derivatives of all functions [N, F, I], and what they are to be multiplied by: [I], or None for 1."""
     family = FAMILIES[spec.family]
-    if family == "bspline":
+    if family != "bspline":
+        phi = FEATURES[family](x, grid.to(x.dtype), spec, order)
+        return phi.transpose(1, 2), None
+    if is_closed(spec, order, num_functions(grid, spec.degree)):
         return closed_features(x, grid, spec, order)
-    return (rbf_features if family == "rbf" else chebyshev_features)(x, grid.to(x.dtype), order)
+    return piecewise_features(x, grid, spec, order), None
 
 
 def _scattered(window: Window, s: Maybe, order: int, dtype: torch.dtype) -> Tensor:
-    """Rows of I F features, zero outside of the window."""
-    factor = window.factor(order)
-    if s is not None:
-        factor = s.to(window.fill.dtype) if factor is None else s * factor
-    phi = window.m.new_zeros(window.m.shape[0], window.m.shape[1] * window.functions, dtype=dtype)
+    """Rows of features, zero outside of the window."""
+    factor = _times(s, window.factor(order), window.fill.dtype)
+    rows, inputs = window.m.shape
+    phi = window.m.new_zeros(rows, inputs * window.functions, dtype=dtype)
     for place, value in zip(window.places(), window.values(order), strict=True):
-        phi = phi.scatter(1, place, (value if factor is None else value * factor).to(dtype))
+        phi.scatter_(1, place, (value if factor is None else value * factor).to(dtype))
     return phi
 
 
 def _gathered(window: Window, g: Tensor, order: int) -> Tensor:
-    """The sum over the window of its values times entries of rows g [N, I F]."""
+    """The sum over the window of its values times entries of rows g of gradients by features."""
     terms = zip(window.places(), window.values(order), strict=True)
     slopes = total(value * g.gather(1, place).to(value.dtype) for place, value in terms)
     factor = window.factor(order)
     return slopes if factor is None else slopes * factor
 
 
+def _times(s: Maybe, factor: Maybe, dtype: torch.dtype) -> Maybe:
+    """Their product, [N, I] or [I], in dtype; None for 1."""
+    if s is None:
+        return factor
+    return s.to(dtype) if factor is None else s.to(dtype) * factor
+
+
 def _columns(phi: Tensor) -> Tensor:
+    """The last two dimensions as one."""
     return phi.reshape(phi.shape[0], phi.shape[1] * phi.shape[2])
 
 
@@ -102,8 +143,9 @@ class Dense:
         self, x: Tensor, s: Maybe, coef: Tensor, base_weight: Maybe, bias: Maybe, grid: Tensor, spec: Spec, order: int
     ) -> Tensor:
         """As reference.kan_out."""
+        spec = known(spec, grid)
         dtype = _operand(x, coef, s, order)
-        weight = _matrix(coef).to(dtype)
+        weight = self._matrix(coef).to(dtype)
         blocks: list[Tensor] = []
         for rows in _rows(x, weight.shape[0]):
             x_rows, s_rows = x[rows], _of(rows, s)
@@ -118,8 +160,9 @@ class Dense:
         self, x: Tensor, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
     ) -> Tensor:
         """As reference.kan_in."""
+        spec = known(spec, grid)
         dtype = _operand(x, coef)
-        weight = _matrix(coef).to(dtype).T
+        weight = self._matrix(coef).to(dtype).T
         blocks: list[Tensor] = []
         for rows in _rows(x, weight.shape[1]):
             u_rows = u[rows].to(dtype)
@@ -131,6 +174,7 @@ class Dense:
         self, x: Tensor, s: Maybe, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool
     ) -> tuple[Tensor, Maybe]:
         """As reference.kan_coef."""
+        spec = known(spec, grid)
         dtype = _operand(x, u, s, order)
         functions = num_functions(grid, spec.degree)
         grad_coef = grad_base = None
@@ -141,15 +185,16 @@ class Dense:
             if with_base:
                 grad_base = _plus_product(grad_base, _base(x_rows, s_rows, spec, order, dtype), u_rows)
         assert grad_coef is not None  # there is at least one block
-        grad_coef = grad_coef.view(x.shape[1], functions, u.shape[1]).to(u.dtype)
-        return grad_coef, None if grad_base is None else grad_base.to(u.dtype)
+        grad_base = None if grad_base is None else grad_base.to(u.dtype)
+        return self._coefficients(grad_coef, x.shape[1], functions).to(u.dtype), grad_base
 
     def kan_backward(
         self, x: Tensor, s: Maybe, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
     ) -> tuple[Tensor, Tensor, Maybe]:
         """As reference.kan_backward."""
+        spec = known(spec, grid)
         dtype, dtype_in = _operand(x, coef, s, order), _operand(x, coef)
-        weight = _matrix(coef).to(dtype_in).T
+        weight = self._matrix(coef).to(dtype_in).T
         blocks: list[Tensor] = []
         grad_coef = grad_base = None
         for rows in _rows(x, weight.shape[1]):
@@ -163,10 +208,11 @@ class Dense:
                 grad_base = _plus_product(grad_base, _base(x_rows, s_rows, spec, order, dtype), u_rows)
         assert grad_coef is not None  # there is at least one block
         grad_base = None if grad_base is None else grad_base.to(coef.dtype)
-        return _joined(blocks).to(x.dtype), grad_coef.view(coef.shape).to(coef.dtype), grad_base
+        return _joined(blocks).to(x.dtype), self._coefficients(grad_coef, *coef.shape[:2]).to(coef.dtype), grad_base
 
     def edge_moments(self, x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec) -> Tensor:
         """As reference.edge_moments."""
+        spec = known(spec, grid)
         dtype = accumulator(x.dtype, coef.dtype)
         blocks: list[tuple[int, Tensor, Tensor, Tensor]] = []
         for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
@@ -184,6 +230,7 @@ class Dense:
         with_x: bool,
     ) -> tuple[Maybe, Tensor, Maybe]:  # fmt: skip
         """As reference.edge_backward."""
+        spec = known(spec, grid)
         dtype = accumulator(x.dtype, coef.dtype)
         blocks: list[Tensor] = []
         grad_coef = grad_base = None
@@ -195,7 +242,7 @@ class Dense:
             if base is not None:
                 grad_base = _plus(grad_base, torch.einsum("ni,nio->io", base, v))
             if with_x:
-                g = torch.einsum("nio,ifo->nif", v, coef.to(dtype))
+                g = torch.einsum("nio,ifo->nfi" if self.maker.functions_first else "nio,ifo->nif", v, coef.to(dtype))
                 slopes = self.maker.slopes(x[rows], _columns(g), grid, spec, 1, dtype)
                 if base_weight is not None:
                     g_base = torch.einsum("nio,io->ni", v, base_weight.to(dtype))
@@ -209,12 +256,27 @@ class Dense:
         self, x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, dtype: torch.dtype
     ) -> tuple[Tensor, Maybe, Tensor]:
         """Features [N, I, F], base function [N, I] and values [N, I, O] of every edge."""
-        phi = self.maker.features(x, None, grid, spec, 0, dtype).view(*x.shape, coef.shape[1])
+        phi = self.maker.features(x, None, grid, spec, 0, dtype)
+        rows, functions = x.shape[0], coef.shape[1]
+        if self.maker.functions_first:
+            phi = phi.view(rows, functions, x.shape[1]).transpose(1, 2)
+        phi = phi.view(rows, x.shape[1], functions)
         values = torch.einsum("nif,ifo->nio", phi, coef.to(dtype))
         if base_weight is None:
             return phi, None, values
         base = _base(x, None, spec, 0, dtype)
         return phi, base, values + base[..., None] * base_weight.to(dtype)
+
+    def _matrix(self, coef: Tensor) -> Tensor:
+        """Coefficients [I, F, O] as rows for the maker's columns."""
+        coef = coef.transpose(0, 1) if self.maker.functions_first else coef
+        return coef.reshape(coef.shape[0] * coef.shape[1], coef.shape[2])
+
+    def _coefficients(self, matrix: Tensor, inputs: int, functions: int) -> Tensor:
+        """The inverse of _matrix, contiguous."""
+        if self.maker.functions_first:
+            return matrix.view(functions, inputs, matrix.shape[1]).transpose(0, 1).contiguous()
+        return matrix.view(inputs, functions, matrix.shape[1])
 
 
 def accumulator(*dtypes: torch.dtype) -> torch.dtype:
@@ -235,19 +297,13 @@ def _rows(x: Tensor, features: int) -> Iterator[slice]:
     if is_traced() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
         yield slice(None)
         return
-    block = min(BLOCK, CPU_BLOCK * torch.get_num_threads()) if x.device.type == "cpu" else BLOCK
-    step = max(1, block // max(1, features))
+    step = max(1, (CPU_BLOCK if x.device.type == "cpu" else BLOCK) // max(1, features))
     for start in range(0, max(1, rows), step):
         yield slice(start, min(start + step, rows))
 
 
 def _of(rows: slice, s: Maybe) -> Maybe:
     return None if s is None else s[rows]
-
-
-def _matrix(coef: Tensor) -> Tensor:
-    """[I, F, O] -> [I F, O]."""
-    return coef.reshape(coef.shape[0] * coef.shape[1], coef.shape[2])
 
 
 def _joined(blocks: list[Tensor]) -> Tensor:
@@ -285,6 +341,6 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     return None
 
 
-_plain = Dense(Maker())
+_plain = Dense(Elementwise())
 kan_out, kan_in, kan_coef, kan_backward = _plain.kan_out, _plain.kan_in, _plain.kan_coef, _plain.kan_backward
 edge_moments, edge_backward = _plain.edge_moments, _plain.edge_backward

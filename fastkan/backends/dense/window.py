@@ -1,4 +1,4 @@
-"""Evaluation of B-splines in the dtype of x: the K + 1 functions around each x, or all functions in closed form.
+"""B-splines in the dtype of x: the K + 1 functions around each x, which are all that are not zero there.
 
 float32 is enough for a coordinate: the first knot is subtracted as a sum of two numbers of that dtype, so that the
 difference has the rounding errors of x alone. No tensor larger than the grid has another dtype than x.
@@ -9,17 +9,20 @@ import math
 import torch
 from torch import Tensor
 
-from ..spec import MAX_DEGREE, Spec
-from ..transforms import by_jit, is_traced
-from .bspline import OUTSIDE
-
-# A coordinate at which all functions are zero.
-FAR = -1e6
+from ...basis.bspline import OUTSIDE, off_uniform
+from ...snapshot import readable
+from ...spec import MAX_DEGREE, Spec
+from ...transforms import by_jit, is_traced
 
 
-def is_uniform(spec: Spec) -> bool:
-    """Whether the knots are equidistant for certain: a trace may get other knots later."""
-    return spec.uniform and not by_jit()
+def known(spec: Spec, grid: Tensor) -> Spec:
+    """`spec` with what is certain about the knots: a trace may get others later, and on a CPU they may be read."""
+    if by_jit():
+        return spec._replace(uniform=False)
+    if spec.uniform or not grid.is_cpu or not readable(grid):
+        return spec
+    row = grid[:1] if grid.stride(0) == 0 else grid
+    return spec._replace(uniform=bool((off_uniform(row) <= 8 * torch.finfo(grid.dtype).eps).all()))
 
 
 def coordinate(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,22 +117,21 @@ class Window:
     def __init__(self, x: Tensor, grid: Tensor, spec: Spec):
         degree, last = spec.degree, grid.shape[1] - 1
         self.degree, self.functions, self.outside = degree, last - degree, OUTSIDE[spec.outside]
-        if is_uniform(spec):
+        if spec.uniform:
             self.knots, (z, self.scale) = None, coordinate(x, grid)
-            low, high, inside = degree, self.functions, (z >= 0) & (z < last)
-        else:
-            self.knots, z, self.scale, t = grid, x, None, grid.to(x.dtype)
-            low, high, inside = t[:, degree], t[:, self.functions], (z >= t[:, 0]) & (z < t[:, -1])
-        self.end = z if self.outside == "zero" else torch.clamp(z, low, high)
-        self.beyond = z - self.end
-        at_end, nan = self.end == high, x.isnan()
-        if self.knots is None:
-            m = torch.where(nan, 0.0, self.end).clamp(0, last - 1).long()
+            self.end = z if self.outside == "zero" else z.clamp(degree, self.functions)
+            at_end, inside = self.end == self.functions, (z >= 0) & (z < last)
+            m = torch.where(x.isnan(), 0.0, self.end).clamp(0, last - 1).long()
             m = torch.where(at_end, self.functions - 1, m)
         else:
-            m = _spans(self.end, t).clamp(0, last - 1)
+            self.knots, z, self.scale, t = grid, x, None, grid.to(x.dtype)
+            low, high = t[:, degree], t[:, self.functions]
+            self.end = z if self.outside == "zero" else torch.clamp(z, low, high)
+            at_end, inside = self.end == high, (z >= t[:, 0]) & (z < t[:, -1])
             before_end = (t < high[:, None]).sum(-1) - 1
-            m = torch.where(at_end, before_end, m)
+            m = torch.where(at_end, before_end, _spans(self.end, t).clamp(0, last - 1))
+        self.beyond = z - self.end
+        nan = x.isnan()
         self.m = torch.where(nan, degree, m)
         self.inside = (inside | at_end) if self.outside == "zero" else ~nan
         self.fill = torch.where(nan, x, 0.0)
@@ -157,61 +159,15 @@ class Window:
         return None if self.scale is None or order == 0 else self.scale**order
 
     def places(self) -> list[Tensor]:
-        """Columns of these functions in rows of I F features, [N, I] each, all different."""
-        row = self.functions * torch.arange(self.m.shape[1], device=self.m.device)
-        first = self.m - self.degree
-        if self.outside != "zero":
-            first = first + row
-            return [first + k for k in range(self.degree + 1)]
-        return [torch.remainder(first + k, self.functions) + row for k in range(self.degree + 1)]
+        """Columns f I + i of these functions in rows of features, [N, I] each, all different."""
+        inputs = self.m.shape[1]
+        column = torch.arange(inputs, device=self.m.device)
+        functions = [self.m - (self.degree - k) for k in range(self.degree + 1)]
+        if self.outside == "zero":
+            functions = [torch.remainder(f, self.functions) for f in functions]
+        return [f * inputs + column for f in functions]
 
     def _within(self, order: int) -> list[Tensor]:
         if self.knots is None:
             return uniform_values(self.end - self.m, self.degree, order)
         return any_values(self.end, self.m, self.knots, self.degree, order)
-
-
-# The most functions for which all of them in closed form are faster than a window.
-CLOSED_TO = 24
-
-
-def is_closed(spec: Spec, order: int, functions: int) -> bool:
-    """Whether `closed_features` serves: it has the continuous derivatives on equidistant knots."""
-    highest = max(order, 1) if OUTSIDE[spec.outside] == "linear" else order
-    return is_uniform(spec) and highest < spec.degree and functions <= CLOSED_TO
-
-
-def closed_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
-    """Derivatives of all F functions: x [N, I], grid [I, M] -> [N, I, F].
-
-    B(t) = sum_j (-1)^j C(K+1, j) max(0, (K+1)/2 - j - |t|)^K / K!, t from the function's centre.
-    """
-    degree, outside = spec.degree, OUTSIDE[spec.outside]
-    functions = grid.shape[1] - 1 - degree
-    z, scale = coordinate(x, grid)
-    end = z if outside == "zero" else z.clamp(degree, functions)
-    beyond = z - end
-    if outside != "zero" and order > (outside == "linear"):
-        end = torch.where(beyond == 0, end, FAR)
-    t = end[..., None] - (torch.arange(functions, dtype=x.dtype, device=x.device) + (degree + 1) / 2)
-    y = _centred(t, degree, order)
-    if outside == "linear" and order == 0:
-        slope = _centred(t, degree, 1)
-        y = y + torch.where(slope == 0, 0.0, beyond[..., None] * slope)
-    if order:
-        y = y * (scale**order)[:, None]
-    y[..., : degree + 1] += torch.where(x.isnan(), x, 0.0)[..., None]
-    return y
-
-
-def _centred(t: Tensor, degree: int, order: int) -> Tensor:
-    """d^order/dt^order of the cardinal B-spline of that degree, symmetric about t = 0."""
-    a = t.abs()
-    power = degree - order
-    y = None
-    for j in range(degree // 2 + 1):
-        r = ((degree + 1) / 2 - j - a).relu_()
-        r = r.pow_(power)
-        y = r if y is None else y.add_(r, alpha=(-1) ** j * math.comb(degree + 1, j))
-    y = y.mul_((-1) ** order / math.factorial(power))
-    return y * t.sign() if order % 2 else y
