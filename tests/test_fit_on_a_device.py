@@ -1,4 +1,4 @@
-"""fit and symbolic fits on a device give what they give on a CPU, also where something is not finite."""
+"""fit, symbolic fits and hypotheses on a device give what they give on a CPU, also where something is not finite."""
 
 import math
 import warnings
@@ -6,7 +6,8 @@ import warnings
 import pytest
 import torch
 
-from fastkan import KAN
+from fastkan import KAN, science
+from fastkan.network.formulas.edge_fit import fit_symbolic
 from fastkan.network.train.lbfgs import LBFGS
 from fastkan.network.train.lbfgs_on_device import DeviceLBFGS
 from support.single import register
@@ -147,18 +148,42 @@ def test_an_interruption_leaves_a_finite_model():
     assert all(p.isfinite().all() for p in state(model))
 
 
-def test_a_loss_that_is_not_finite_once_is_passed():
-    """The step before it is shortened, and the optimizer's moments stay finite."""
-    model, calls = KAN([2, 3, 1], grid=4, seed=1, device=DEVICE), []
+def training(device: torch.device, opt, not_finite) -> tuple[KAN, dict]:
+    """With a loss that is NaN in the calls whose number is in not_finite; the test set has no calls in between."""
+    model, calls = KAN([2, 3, 1], grid=4, seed=1, device=device), []
 
-    def once(prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def loss(prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return (prediction - label).square().mean() * (math.nan if len(calls) == 5 else 1.0)
+        return (prediction - label).square().mean() * (math.nan if len(calls) in not_finite else 1.0)
 
-    options = {"steps": 8, "lr": 0.01, "log": 100, "update_grid": False, "progress": False}
-    results = model.fit(data(DEVICE), opt="Adam", loss_fn=once, **options)
-    assert results["stopped"] is None and all(map(math.isfinite, results["train_loss"]))
-    assert results["train_loss"][-1] < results["train_loss"][0]
+    options = {"steps": 8, "lr": 0.05, "log": 100, "update_grid": False, "progress": False}
+    return model, model.fit(data(device), opt=opt, loss_fn=loss, **options)
+
+
+def decaying(parameters) -> torch.optim.Optimizer:
+    """It moves the parameters also where the gradient is 0."""
+    return torch.optim.SGD(parameters, lr=0.05, weight_decay=0.5)
+
+
+@pytest.mark.parametrize("opt", ["Adam", decaying])
+def test_a_loss_that_is_not_finite_once_is_passed(opt):
+    """The step before it is shortened, and the optimizer's own state stays finite."""
+    (_, here), (_, there) = (training(place, opt, [5]) for place in PLACES)
+    assert there["stopped"] is None and there["train_loss"][-1] < there["train_loss"][0]
+    # Moments have seen a gradient of 0.
+    assert there["train_loss"] == pytest.approx(here["train_loss"], rel=1e-4 if opt is decaying else 0.2)
+
+
+@pytest.mark.parametrize("opt", ["Adam", decaying])
+def test_the_last_state_with_a_finite_loss_comes_back(opt):
+    found = []
+    for place in PLACES:
+        with pytest.warns(RuntimeWarning, match="the loss is nan at step 3"):
+            found.append(training(place, opt, range(5, 100)))
+    for p, q in zip(*(state(model) for model, _ in found), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+    start = state(KAN([2, 3, 1], grid=4, seed=1))
+    assert len(found[1][1]["train_loss"]) == 3 and not same(start, state(found[1][0]))
 
 
 def test_lbfgs_turns_back_at_the_edge_of_a_domain():
@@ -184,3 +209,30 @@ def test_symbolic_fits_as_on_a_cpu():
         report.undo()
         found.append((r2, float(fixed)))
     assert found[1] == pytest.approx(found[0], abs=0.02)
+
+
+def test_fit_symbolic_takes_tensors_of_a_device():
+    x = torch.linspace(-1, 1, 50)
+    y, mask = 2 * torch.sin(3 * x + 0.5) - 1, x < 0.9
+    here, there = (fit_symbolic(x.to(p), y.to(p), LIBRARY, mask=mask.to(p)) for p in PLACES)
+    assert there.r2.is_cpu and there.affine.dtype == torch.float64
+    torch.testing.assert_close(there.r2, here.r2)
+
+
+def test_hypotheses_about_a_function_on_a_device():
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] * x[:, 1:2] + torch.sin(x[:, 2:])
+
+    found = []
+    for place in PLACES:
+        x = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).add(0.5).to(place)
+        scores = (
+            science.separability_scores(function, x).cpu(),
+            science.separability_scores(function, x, local=True).cpu(),
+        )
+        found.append([
+            *(score for matrix in scores for score in matrix.flatten().tolist()),
+            science.symmetry_score(function, x, [0, 1]), science.symmetry_score(function, x, [0, 2], local=True),
+            *science.detect_separability(function, x, y=function(x))["labels"],
+        ])  # fmt: skip
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
