@@ -89,7 +89,7 @@ class DeferredEvaluations(Evaluations):
 
     def read(self, end: Value | None, test: Test | None) -> Read:
         parts = [self.total, self.right, self.later, *self.begun, *(end or ())]
-        (total, right, later, *values), *rest = look(self.objective.model, test, *parts)
+        (total, right, later, *values), read = look(self.objective.model, test, *parts)
         self.value, self.first, self.failed = Value(*values[:2]), float(total), not later
         if not right:
             self.before.restore()
@@ -97,15 +97,15 @@ class DeferredEvaluations(Evaluations):
             check(self.objective.model, self.evaluate(*self.data)[1])
             raise NotFinite("the objective or a gradient is not finite")
         self.state.parameters, self.state.grids = self.before.parameters, self.before.grids
-        return Read(None if end is None else Value(*values[2:]), *rest)
+        return read if end is None else read._replace(end=Value(*values[2:]))
 
 
-def look(model: "KAN", test: Test | None, *numbers: Tensor) -> tuple[list[Tensor], bool, Tensor | None]:
-    """Numbers on the host, whether all parameters are finite, and the test loss, in one wait."""
+def look(model: "KAN", test: Test | None, *numbers: Tensor) -> tuple[list[Tensor], Read]:
+    """Numbers on the host, and what is known after a step without its end, in one wait."""
     *read, is_finite, tested = on_host(
         *numbers, finite(list(model.parameters())), NOTHING.loss if test is None else test()
     )
-    return read, bool(is_finite), None if test is None else tested
+    return read, Read(None, bool(is_finite), None if test is None else tested)
 
 
 def _beyond(size: Any) -> Any:

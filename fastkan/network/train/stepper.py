@@ -88,8 +88,8 @@ class Stepper:
             self.optimizer.step(residuals)
             if not deferred:
                 return residuals.value, Read(None)
-            value, *rest = look(self.model, test, *residuals.value)
-            return Value(*value), Read(None, *rest)
+            value, read = look(self.model, test, *residuals.value)
+            return Value(*value), read
         kind = DeferredEvaluations if deferred else Evaluations
         evaluations = kind(self.objective, self.optimizer, self.state, x, y)
         try:
