@@ -242,9 +242,10 @@ def table(targets: list[str], sample: int | None = None, workers: int = 2) -> li
         return [row for rows in pool.map(compiled, *zip(*chosen, strict=True)) for row in rows]
 
 
-def report(rows: list[dict[str, object]]) -> str:
+def report(rows: list[dict[str, object]], sample: int | None = None) -> str:
     """One Markdown table per target."""
     parts = [f"Triton {triton.__version__}, torch {torch.__version__}. Compiled, not run."]
+    parts += [f"{len(rows)} kernels, of {'all' if sample is None else f'a sample of {sample}'} calls."]
     for target in dict.fromkeys(row["target"] for row in rows):
         mine = [{k: str(v) for k, v in row.items() if k != "target"} for row in rows if row["target"] == target]
         parts += [f"## {target}", table_of(list(mine[0]), [list(row.values()) for row in mine], left=11)]
@@ -259,7 +260,7 @@ def main() -> int:
     args = parser.parse_args()
     rows = table(args.targets, args.sample)
     write_csv(args.out / "ahead.csv", rows)
-    (args.out / "report.md").write_text(report(rows))
+    (args.out / "report.md").write_text(report(rows, args.sample))
     faulty = [row for row in rows if row["faults"]]
     for row in faulty:
         print(*row.values(), sep="\t")

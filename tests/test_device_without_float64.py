@@ -1,4 +1,4 @@
-"""Layers and networks on a device without float64, as MPS is: a fake one, see support/single.py."""
+"""Layers on a device without float64, as MPS is: a fake one, see support/single.py."""
 
 import copy
 import io
@@ -12,15 +12,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim.swa_utils import AveragedModel
 
 import fastkan
-from fastkan import KAN, KANLinear, devices, replace_linear
+from fastkan import KANLinear, devices, replace_linear
 from fastkan.compat.efficient_kan import from_efficient_kan
 from fastkan.nn import KANSequential
 from support import single
 from support.peers import KANLinear as Peer
+from support.single import CLOSE, assert_alike, data, same
 
 pytestmark = pytest.mark.xdist_group("single")
 HERE = single.DEVICE
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 LAYERS = [
     {},
     {"outside": "linear", "bias": True, "enable_standalone_scale_spline": True},
@@ -33,34 +33,11 @@ def registered():
     single.register()
 
 
-def same(there: torch.Tensor, on_cpu: torch.Tensor, **tolerance) -> None:
-    assert there.device == HERE and there.dtype == on_cpu.dtype
-    torch.testing.assert_close(there.cpu(), on_cpu, **tolerance or CLOSE)
-
-
-def data(*shape: int, scale: float = 1.2) -> torch.Tensor:
-    return scale * (2 * torch.rand(*shape, generator=torch.Generator().manual_seed(1)) - 1)
-
-
 def pair(**options) -> tuple[KANLinear, KANLinear]:
     """The same layer, made there and on the CPU."""
     return tuple(
         KANLinear(3, 4, generator=torch.Generator().manual_seed(0), device=d, **options) for d in (HERE, "cpu")
     )
-
-
-def derivatives(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Values, slopes, and gradients of a loss of both."""
-    x = x.clone().requires_grad_()
-    y = model(x)
-    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [y, slope, *torch.autograd.grad(slope.square().mean() + y.mean(), [x, *trained])]
-
-
-def assert_alike(there: nn.Module, on_cpu: nn.Module, x: torch.Tensor) -> None:
-    for got, want in zip(derivatives(there, x.to(HERE)), derivatives(on_cpu, x), strict=True):
-        same(got.detach(), want.detach(), rtol=1e-4, atol=1e-5 * max(1.0, float(want.abs().max())))
 
 
 # The device
@@ -320,163 +297,6 @@ def test_a_layer_does_not_wait():
 
 def test_the_backend():
     assert fastkan.backends(HERE)["dense"].startswith("chosen")
-
-
-# Networks
-
-
-@pytest.fixture
-def networks() -> tuple[KAN, KAN]:
-    return tuple(KAN([2, [2, 1], 1], grid=4, seed=0, device=d) for d in (HERE, "cpu"))
-
-
-@pytest.fixture(scope="module")
-def problem() -> dict[str, torch.Tensor]:
-    x = data(60, 2, scale=1.0)
-    y = torch.sin(2 * x[:, :1]) + x[:, 1:] ** 2
-    return {"train_input": x, "train_label": y, "test_input": x, "test_label": y}
-
-
-def sent(problem: dict[str, torch.Tensor], device=HERE) -> dict[str, torch.Tensor]:
-    return {name: t.to(device) for name, t in problem.items()}
-
-
-def test_a_network(networks):
-    there, on_cpu = networks
-    x = data(40, 2)
-    assert_alike(there, on_cpu, x)
-    for model in networks:
-        model.update_grid(x.to(model.device))
-    assert_alike(there, on_cpu, x)
-    assert_alike(there.refine(8), on_cpu.refine(8), x)
-    assert_alike(there.refine(5), on_cpu.refine(5), x)
-    assert_alike(copy.deepcopy(on_cpu).to(HERE), on_cpu, x)
-    assert_alike(pickle.loads(pickle.dumps(there)), on_cpu, x)
-    same(there.speed()(x.to(HERE)).detach(), on_cpu(x).detach())
-    back = copy.deepcopy(there).to("cpu")
-    assert all(layer.grid.dtype == torch.float64 for layer in back.act_fun)
-    same(there(x.to(HERE)).detach(), back(x).detach())
-
-
-def test_a_network_does_not_wait(networks):
-    there, _ = networks
-    x = data(40, 2).to(HERE)
-    there(x)  # the masks are read once
-    before = single.synchronizations()
-    there(x).square().mean().backward()
-    assert single.synchronizations() == before
-
-
-@pytest.mark.parametrize("options", [{"opt": "Adam", "steps": 4}, {"opt": "LBFGS", "lamb": 1e-3, "steps": 2}])
-def test_fit(networks, problem, options):
-    there, on_cpu = (
-        torch.tensor([float(v) for v in model.fit(sent(problem, model.device), **options)["train_loss"]])
-        for model in networks
-    )
-    rounding = 0.5 if options["opt"] == "LBFGS" else 1e-4  # which a line search magnifies
-    torch.testing.assert_close(there, on_cpu, rtol=rounding, atol=0.0)
-
-
-def test_scores_and_pruning(networks, problem):
-    x = problem["train_input"]
-    kept = []
-    for model in networks:
-        model.get_act(x.to(model.device))
-        model.attribute()
-        kept.append(model.prune(node_th=0.1, edge_th=0.05))
-        model.auto_swap()
-    there, on_cpu = networks
-    same(there.feature_score.detach(), on_cpu.feature_score.detach(), rtol=1e-4, atol=1e-4)
-    assert kept[0].width == kept[1].width
-    assert_alike(*kept, x)
-
-
-def test_scores_of_unusual_rows():
-    """Outlier rows, and an input that mostly has one value."""
-    x = data(200, 2, scale=1.0)
-    x[:8, 0] = 30.0
-    x[:, 1] = (x[:, 1] > 0.6).float()
-    models = [KAN([2, 2, 1], seed=0, device=d) for d in (HERE, "cpu")]
-    for model in models:
-        model.get_act(x.to(model.device))
-        model.attribute()
-    same(models[0].feature_score.detach(), models[1].feature_score.detach(), rtol=1e-3, atol=1e-4)
-
-
-def test_files(networks, tmp_path):
-    there, on_cpu = networks
-    x = data(40, 2)
-    there.save(tmp_path / "there")
-    on_cpu.save(tmp_path / "cpu")
-    for name in ("there", "cpu"):
-        for device in (HERE, torch.device("cpu")):
-            loaded = KAN.load(tmp_path / name, device=device)
-            assert loaded.device == device
-            assert all(layer.grid.dtype == devices.widest(device) for layer in loaded.act_fun)
-            assert all(layer.linear.uniform for layer in loaded.act_fun)
-            torch.testing.assert_close(loaded(x.to(device)).cpu(), on_cpu(x), **CLOSE)
-    assert KAN.load(tmp_path / "there").device == HERE
-    new = KAN([2, [2, 1], 1], grid=2)
-    new.load_state_dict(there.state_dict())
-    torch.testing.assert_close(new(x), on_cpu(x), **CLOSE)
-
-
-def test_from_another_network(networks):
-    there, on_cpu = networks
-    x = data(40, 2, scale=0.9)
-    for source in networks:
-        finer = [
-            KAN([2, [2, 1], 1], grid=8, k=k, device=d).initialize_from_another_model(source)
-            for k in (3, 2)
-            for d in (HERE, "cpu")
-        ]
-        assert_alike(*finer[:2], x)
-        assert_alike(*finer[2:], x)
-
-
-def test_a_base_function_of_ones_own(problem):
-    models = [KAN([2, 2, 1], base_fun=torch.sin, seed=0, device=d) for d in (HERE, "cpu")]
-    x = problem["train_input"]
-    for model in models:
-        model.get_act(x.to(model.device))
-    for layer_there, layer_here in zip(*(model.act_fun for model in models), strict=True):
-        rows = data(30, layer_here.in_dim)
-        for name in ("postacts", "postspline", "edge_std", "edge_mean"):
-            got, want = getattr(layer_there, name)(rows.to(HERE)), getattr(layer_here, name)(rows)
-            same(got.detach(), want.detach(), rtol=1e-4, atol=1e-4)
-
-
-def test_edits(networks):
-    there, on_cpu = networks
-    x = data(40, 2)
-    for model in networks:
-        model.expand_width(1, 1)
-        model.remove_edge(0, 1, 0)
-    assert_alike(there, on_cpu, x)
-
-
-def test_plots(networks, problem, tmp_path):
-    pytest.importorskip("matplotlib")
-    there, _ = networks
-    there.get_act(problem["train_input"].to(HERE))
-    there.plot()
-    there.plot_edge(0, 0, 0)
-
-
-def test_as_the_default_device(problem):
-    with HERE:
-        kan, model = KANLinear(3, 4), KAN([2, 3, 1], seed=0, sparse_init=True)
-        assert kan.grid.device == model.device == HERE
-        assert KANLinear(3, 4, device="cpu").grid.dtype == torch.float64
-        assert KAN([2, 1], device="meta").device.type == "meta"
-        kan.update_grid(data(50, 3))
-        model(problem["train_input"].to(HERE))
-        model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False, verbose=False)
-        new = KAN([2, 3, 1])
-        new.load_state_dict(model.state_dict())
-        assert new.symbolic_fun[0].funs_name == model.symbolic_fun[0].funs_name
-    x = problem["train_input"]
-    same(model(x.to(HERE)).detach(), copy.deepcopy(model).to("cpu")(x).detach())
 
 
 # Other libraries' layers

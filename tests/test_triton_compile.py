@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 PRODUCTS = {"kan_out.matrix", "kan_in.matrix", "kan_coef.matrix", "kan_coef.windowed", "edge_moments.grad_coef"}
 KERNELS = {*PRODUCTS, "kan_out.gather", "kan_in.gather", "order.order", "edge_moments.moments", "edge_moments.grad_x"}
 
+WITHOUT_FLOAT64 = ("sm_86", "sm_89", "sm_120")  # Triton has no matrix instructions of float64 there
+
 
 @pytest.fixture(scope="module", params=[20, *long(120)])
 def table(request, tmp_path_factory) -> list[dict[str, str]]:
@@ -48,7 +50,7 @@ def test_every_kernel_stays_within_the_limits_of_every_target(table):
 def test_products_use_matrix_instructions(table):
     """On Hopper and Blackwell those of warpgroups and of tensor memory, where tiles are large enough."""
     for row in table:
-        if row["kernel"] in PRODUCTS:
+        if row["kernel"] in PRODUCTS and (row["kind"] != "fp64" or row["target"] not in WITHOUT_FLOAT64):
             assert int(row["matrix_instructions"]) > 0, row
         own = {"sm_90": "wgmma", "sm_100": "tcgen05"}.get(row["target"])
         usual = row["degree"] == "3" and row["with_s"] == "False" and row["family"] == "bspline"

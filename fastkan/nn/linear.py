@@ -209,9 +209,9 @@ class KANLinear(Module):
     @property
     def exact_knots(self) -> Tensor:
         """The knots in float64, on the host where the layer's device has none."""
-        return self.knots if has_float64(self._buffers["grid"].device) else self.unrounded("grid")
+        return self.knots if has_float64(self._buffers["grid"].device) else self._unrounded("grid")
 
-    def unrounded(self, name: str) -> Tensor:
+    def _unrounded(self, name: str) -> Tensor:
         """The grid in float64, on the host where its device has none; uniform if it is but for rounding to float32."""
         return snapped(exact(self._buffers[name]), *self.grid_range, self.spline_order)
 

@@ -9,12 +9,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import nn
 
 LIBRARY = Path(__file__).parent.parent / "libfastkan_single.so"
 if not LIBRARY.exists():
     pytest.skip(f"{LIBRARY.name} is not built: `make test` builds it", allow_module_level=True)
 
 
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 DEVICE = torch.device("privateuseone", 0)  # the name of "single" until it is registered
 
 
@@ -55,3 +57,26 @@ def _module() -> ModuleType:
 def synchronizations() -> int:
     """How often the host has waited for the device so far: by reading a value, or by a copy to itself."""
     return torch.ops.fastkan_single.synchronizations()
+
+
+def same(there: torch.Tensor, on_cpu: torch.Tensor, **tolerance) -> None:
+    assert there.device == DEVICE and there.dtype == on_cpu.dtype
+    torch.testing.assert_close(there.cpu(), on_cpu, **tolerance or CLOSE)
+
+
+def data(*shape: int, scale: float = 1.2) -> torch.Tensor:
+    return scale * (2 * torch.rand(*shape, generator=torch.Generator().manual_seed(1)) - 1)
+
+
+def derivatives(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Values, slopes, and gradients of a loss of both."""
+    x = x.clone().requires_grad_()
+    y = model(x)
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [y, slope, *torch.autograd.grad(slope.square().mean() + y.mean(), [x, *trained])]
+
+
+def assert_alike(there: nn.Module, on_cpu: nn.Module, x: torch.Tensor) -> None:
+    for got, want in zip(derivatives(there, x.to(DEVICE)), derivatives(on_cpu, x), strict=True):
+        same(got.detach(), want.detach(), rtol=1e-4, atol=1e-5 * max(1.0, float(want.abs().max())))
