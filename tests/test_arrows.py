@@ -59,7 +59,7 @@ ALLOWED = {
         "select",
         "transforms",
     },
-    "science": {"arguments", "nn", "network"},
+    "science": {"arguments", "devices", "nn", "network"},
     "tabular": {"network"},
     "compat": {
         "devices",

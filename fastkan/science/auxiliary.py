@@ -11,6 +11,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from ..devices import exact
 from .derivatives import batch_jacobian, check_points
 from .expressions import columns_of, evaluate
 from .resampling import Resampled
@@ -94,7 +95,7 @@ def suggest_auxiliary(
         used = [i for i, name in enumerate(names) if name in expression.free_symbols]
         if len(used) < 2:
             raise ValueError(f"candidates: {expression} is of {len(used)} variables: expected at least 2 of input_vars")
-        direction = batch_jacobian(partial(_values, expression, names), resampled.x).double() * resampled.scale
+        direction = exact(batch_jacobian(partial(_values, expression, names), resampled.x)) * resampled.scale
         rows = direction.isfinite().all(1)
         score = float(sine(gradient[rows][:, used], direction[rows][:, used]))
         if rows.any() and score <= sym_th:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import integer, number
+from ..devices import HOST
 
 MODES = ("col", "row")
 
@@ -108,10 +109,10 @@ def _limits(ranges: Sequence, n_var: int) -> list[tuple[float, float]]:
     """(low, high) of every input."""
     expected = f"expected a finite (low, high), or a list of {n_var} of them"
     try:
-        table = torch.tensor([[float(v) for v in pair] for pair in ranges], dtype=torch.float64)
+        table = torch.tensor([[float(v) for v in pair] for pair in ranges], dtype=torch.float64, device=HOST)
     except TypeError:
         try:
-            table = torch.tensor([float(v) for v in ranges], dtype=torch.float64)
+            table = torch.tensor([float(v) for v in ranges], dtype=torch.float64, device=HOST)
         except TypeError:
             raise TypeError(f"ranges={ranges!r}: {expected}") from None
     except ValueError:

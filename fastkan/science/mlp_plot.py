@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..arguments import number
+from ..devices import exact
 from ..network.plot.figure import axes_of, check_matplotlib, colours, file_kind, write
 from ..network.plot.layout import fit_texts, texts
 
@@ -66,7 +67,7 @@ def plot(
     ink = colours(axes.figure).ink
     nodes = [[((i + 0.5) / n * width, bottom + l * step) for i in range(n)] for l, n in enumerate(model.width)]
     for l, values in enumerate(getattr(model, METRICS[metric])):
-        values = values.detach().double().cpu()
+        values = exact(values.detach()).cpu()
         opacity = torch.tanh(beta * values.abs()).flatten().tolist()
         lines = [(above, below) for above in nodes[l + 1] for below in nodes[l]]
         signs = [POSITIVE if value > 0 else NEGATIVE for value in values.flatten().tolist()]

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from ..arguments import indices
+from ..devices import exact
 from .derivatives import batch_jacobian, check_points
 
 MAX_ROWS = 4096  # more data are subsampled
 
 
 class Resampled:
-    """A function with one output at the rows of x [N, n], with columns from other rows; results are float64."""
+    """A function with one output at the rows of x [N, n], with columns from other rows; results are float64,
+    on the host where the data's device has none."""
 
     def __init__(self, func: Callable[[Tensor], Tensor], x: Tensor):
         check_points(x)
@@ -28,7 +30,7 @@ class Resampled:
         x = x.detach()
         if len(x) > MAX_ROWS:
             x = x[torch.linspace(0, len(x) - 1, MAX_ROWS, device=x.device).long()]
-        self.func, self.x, self.scale = func, x, x.double().std(0)
+        self.func, self.x, self.scale = func, x, exact(x).std(0)
         generator = torch.Generator("cpu").manual_seed(0)
         order = torch.randperm(len(x), generator=generator)
         partner = torch.empty_like(order)
@@ -52,11 +54,11 @@ class Resampled:
         if not isinstance(y, Tensor) or y.numel() != len(self.x):
             got = f"shape {list(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
             raise ValueError(f"model(x) has {got}: expected one output, [{len(self.x)}, 1]")
-        return finite(y.reshape(-1).double())
+        return finite(exact(y.reshape(-1)))
 
     def gradient(self, columns: Sequence[int] = ()) -> Tensor:
         """The function's derivatives at rows(columns), times the inputs' standard deviations, [N, n]."""
-        return finite(batch_jacobian(self.func, self.rows(columns)).double() * self.scale)
+        return finite(exact(batch_jacobian(self.func, self.rows(columns))) * self.scale)
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import integer, number
+from ..devices import exact
 from .derivatives import batch_hessian, batch_jacobian, check_points
 from .resampling import Resampled, groups_of, ratio
 
@@ -186,11 +187,11 @@ def _interaction(resampled: Resampled, mode: str, bias: float) -> Tensor:
 def _curvature(model: Callable, x: Tensor, mode: str, bias: float) -> Tensor:
     """Scores by second derivatives."""
     if mode == "add":
-        function, unit = model, float(model(x).detach().double().std())
+        function, unit = model, float(exact(model(x).detach()).std())
     else:
         function, unit = lambda at: (model(at) + bias).abs().log(), 1.0
-    std = x.detach().double().std(0)
-    hessian = batch_hessian(function, x).double() * std * std[:, None]
+    std = exact(x.detach()).std(0)
+    hessian = exact(batch_hessian(function, x)) * std * std[:, None]
     finite = hessian.isfinite().flatten(1).all(1)
     if 2 * int(finite.sum()) <= len(x):
         raise ValueError(f"second derivatives are finite at {int(finite.sum())} of {len(x)} rows: expected most")
@@ -213,12 +214,12 @@ def _threshold(name: str, value: float, model: Callable, x: Tensor, y: Tensor | 
     value = number(name, value, 0.0)
     with torch.no_grad():
         f = model(x)
-    std, size = float(f.double().std()), float((f.double() + bias).square().mean().sqrt())
+    std, size = float(exact(f).std()), float((exact(f) + bias).square().mean().sqrt())
     if y is not None and y.shape != f.shape:
         raise ValueError(f"y has shape {list(y.shape)}: expected that of model(x), {list(f.shape)}")
     error = 0.0
     if y is not None:
-        squares = (f - y).double().square()
+        squares = exact(f - y).square()
         error = float(
             (squares.mean() + 3 * squares.std() / len(x) ** 0.5).sqrt()
         )  # upper limit of the mean, at 3 standard errors

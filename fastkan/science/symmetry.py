@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import indices, number
+from ..devices import exact
 from .derivatives import batch_jacobian, check_points
 from .expressions import columns_of, evaluate
 from .resampling import Resampled, finite, ratio
@@ -80,10 +81,10 @@ def get_dependence(model: Callable[[Tensor], Tensor], x: Tensor, group: Sequence
     The median over the rows of |d(grad_A / |grad_A|) / dx_B| std_A std_B. Unlike pykan's, lengths have no 1e-6 added,
     whose effect depends on the units. Rows where the gradient is 0 are ignored.
     """
-    rotation = batch_grad_normgrad(model, x, group).double()
+    rotation = exact(batch_grad_normgrad(model, x, group))
     group, rest = _split(group, x.shape[-1])
-    std = x.detach().double().std(0)
-    nonzero = batch_jacobian(model, x)[:, group].abs().amax(1) > 0
+    std = exact(x.detach()).std(0)
+    nonzero = exact(batch_jacobian(model, x))[:, group].abs().amax(1) > 0
     rotation = rotation[nonzero] * std[group][:, None] * std[rest]
     if not len(rotation):
         return rotation.new_zeros(len(group), len(rest))
@@ -117,7 +118,7 @@ def test_symmetry_var(
     of_model, of_expression = (batch_jacobian(f, x)[:, used] for f in (model, expression))
     cosine = (of_model * of_expression).sum(1).abs() / (of_model.norm(dim=1) * of_expression.norm(dim=1))
     if verbose:
-        share = float((cosine > 0.9).double().mean())
+        share = float(exact(cosine > 0.9).mean())
         print(f"{100 * share:.4g}% of the rows have a cosine similarity above 0.9")
         print("suggesting symmetry" if share > 0.9 else "not suggesting symmetry")
     return cosine

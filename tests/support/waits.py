@@ -1,8 +1,9 @@
 """Count of the operators for which the host waits for a device, as a GPU makes it wait, with the place of each."""
 
+import os
+import sys
 from collections import Counter
 from pathlib import Path
-from traceback import extract_stack
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch._C import DispatchKey
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PACKAGE = Path(__file__).parent.parent.parent / "fastkan"
+import fastkan
+
+PACKAGE = f"{Path(fastkan.__file__).parent}{os.sep}"
 # Operators whose result's size depends on values, or that check values before they return.
 READS = {
     "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "linalg_cholesky", "linalg_inv",
@@ -69,7 +72,9 @@ def _remote(device: torch.device) -> bool:
 
 def _place() -> str:
     """The innermost line of the package on the stack."""
-    for frame in reversed(extract_stack()):
-        if PACKAGE in Path(frame.filename).parents:
-            return f"{Path(frame.filename).relative_to(PACKAGE)}:{frame.lineno}"
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            return f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+        frame = frame.f_back
     return "elsewhere"

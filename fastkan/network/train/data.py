@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from ...devices import HOST
 from ...nn.data_sample import SAMPLE_ROWS, Rows
 
 _EXPECTED = (
@@ -74,9 +75,8 @@ class Data:
             if len(x):
                 yield x, y
             return
-        order = torch.randperm(len(x), generator=self.generator)
+        order = torch.randperm(len(x), generator=self.generator, device=HOST).to(self.device)
         for rows in order[: len(x) // self.batch * self.batch].split(self.batch):
-            rows = rows.to(self.device)
             yield x[rows], y[rows]
 
     def _to_device(self, pair) -> tuple[Tensor, Tensor]:

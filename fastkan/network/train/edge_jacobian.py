@@ -1,5 +1,7 @@
 """Columns of a network's Jacobian for the edges of one layer, and the curvature of the edge-size penalty."""
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,8 @@ class EdgeColumns:
         inside = torch.arange(self.functions, device=mask.device) * layer.out_dim
         at_coef = (edge + self.inputs * (self.functions - 1) * layer.out_dim)[:, None] + inside
         self.at = [at_coef.flatten() if p is linear.coef else edge for p in self.params]  # indices in each parameter
+        sizes = accumulate((p.numel() for p in self.params[:-1]), initial=0)
+        self.within = torch.cat([start + at for start, at in zip(sizes, self.at, strict=True)])  # and in all of them
         self.places = torch.cat([starts[id(p)] + at for p, at in zip(self.params, self.at, strict=True)])
         self.index, self.phi = local_features(layer, x)
         self.sums: Tensor | None = None
@@ -95,7 +99,7 @@ class EdgeColumns:
         of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
         of_sums = place(of_sums, sums.device).to(sums.dtype)
         grads = torch.autograd.grad(sums, self.params, of_sums, retain_graph=True)
-        return torch.cat([exact(g).reshape(-1)[at] for g, at in zip(grads, self.at, strict=True)])
+        return exact(torch.cat([g.reshape(-1) for g in grads]))[self.within]
 
     def _pieces(self, v: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each parameter: indices in it, and the part of v for them."""

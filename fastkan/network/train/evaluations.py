@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checkpoint import State
 from .lm_residuals import NotFinite
-from .objective import Objective, Value
+from .objective import NOTHING, Objective, Value
 from .transfer import finite, on_host
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Evaluations:
     def __init__(self, objective: Objective, optimizer: Any, state: State, x: Tensor, y: Tensor):
         self.objective, self.optimizer, self.state, self.data = objective, optimizer, state, (x, y)
         self.evaluate = objective.step_function()
-        self.value = Value(torch.zeros(()), torch.zeros(()))
+        self.value = NOTHING
         self.count, self.first, self.failed = 0, math.inf, False
 
     def __call__(self) -> Any:  # a tensor; torch declares a float
@@ -88,9 +88,8 @@ class DeferredEvaluations(Evaluations):
         return total
 
     def read(self, end: Value | None, test: Test | None) -> Read:
-        is_finite = finite(list(self.objective.model.parameters()))
-        parts = [self.total, self.right, self.later, is_finite, *self.begun, *(end or ())]
-        total, right, later, is_finite, *values = on_host(*parts, *(() if test is None else (test(),)))
+        parts = [self.total, self.right, self.later, *self.begun, *(end or ())]
+        (total, right, later, *values), read = look(self.objective.model, test, *parts)
         self.value, self.first, self.failed = Value(*values[:2]), float(total), not later
         if not right:
             self.before.restore()
@@ -98,8 +97,15 @@ class DeferredEvaluations(Evaluations):
             check(self.objective.model, self.evaluate(*self.data)[1])
             raise NotFinite("the objective or a gradient is not finite")
         self.state.parameters, self.state.grids = self.before.parameters, self.before.grids
-        tested = None if test is None else values[-1]
-        return Read(None if end is None else Value(*values[2:4]), bool(is_finite), tested)
+        return read if end is None else read._replace(end=Value(*values[2:]))
+
+
+def look(model: "KAN", test: Test | None, *numbers: Tensor) -> tuple[list[Tensor], Read]:
+    """Numbers on the host, and what is known after a step without its end, in one wait."""
+    *read, is_finite, tested = on_host(
+        *numbers, finite(list(model.parameters())), NOTHING.loss if test is None else test()
+    )
+    return read, Read(None, bool(is_finite), None if test is None else tested)
 
 
 def _beyond(size: Any) -> Any:

@@ -7,6 +7,7 @@ gradients for all rows and layers.
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,6 +86,11 @@ class Products:
         self.graph, self.params, self.count = residuals.flatten(), params, sum(p.numel() for p in params)
         self.residuals = exact(self.graph.detach())
         self._transposed = None
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """J^T r [P]."""
+        return self.transposed(self.residuals)
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] or [B, R] -> J^T u [P] or [B, P] in float64."""
@@ -199,6 +205,11 @@ class Structured:
         if self.extra is not None:
             image[self.data : self.alone] = self.extra @ v
         return image.index_copy_(0, self.row, self.factor * v[self.at])
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """J^T r [P]."""
+        return self.transposed(self.residuals)
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] -> J^T u [P]."""

@@ -221,7 +221,7 @@ class _Dense:
         self.linear, self.residuals = linear, linear.residuals
         self.primal = linear.curved or linear.count <= len(self.residuals)
         if self.primal:
-            self.matrix, self.grad = linear.gram(max_bytes), linear.transposed(self.residuals)
+            self.matrix, self.grad = linear.gram(max_bytes), linear.gradient
         else:
             self.jacobian = linear.jacobian(max_bytes)
             self.matrix, self.grad = self.jacobian @ self.jacobian.T, self.jacobian.T @ self.residuals
@@ -245,7 +245,7 @@ class _MatrixFree:
 
     def __init__(self, linear, steps: int, tolerance: float, max_bytes: int):
         self.linear, self.steps, self.tolerance = linear, steps, tolerance
-        self.grad = linear.transposed(linear.residuals)
+        self.grad = linear.gradient
         self.diagonal = linear.diagonal(max_bytes)
         self.norm = float(self.grad.norm())
         along = float(self.grad @ linear.product(self.grad)) / self.norm**2 if self.norm > 0 else 0.0

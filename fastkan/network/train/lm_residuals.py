@@ -12,7 +12,7 @@ from ..layers.numeric import safe_sqrt
 from .gradient import mean_square
 from .jacobian import Residuals
 from .levenberg_marquardt import LevenbergMarquardt
-from .objective import Objective, Value
+from .objective import NOTHING, Objective, Value
 from .penalties import of_sizes, penalty
 from .ridge import Ridge
 from .transfer import on_host
@@ -38,7 +38,7 @@ class ObjectiveResiduals(Residuals):
     def __init__(self, objective: Objective, x: Tensor, y: Tensor, state: State):
         super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
         self.objective, self.state = objective, state
-        self.value = Value(torch.zeros(()), torch.zeros(()))
+        self.value = NOTHING
         self.least: Tensor | None = None
         self.scale = y.numel() * objective.lamb
         self.sizes: list[Tensor] | None = None
@@ -53,14 +53,13 @@ class ObjectiveResiduals(Residuals):
         residuals = torch.cat([residuals, *rows])
         total = exact(residuals.detach()).square().sum()
         if self.least is None or total < self.least:  # the condition by which a step is taken
-            of_penalty = torch.zeros(()) if self.extra is None else self.extra.detach().square().sum() / self.scale
+            of_penalty = NOTHING.penalty if self.extra is None else self.extra.detach().square().sum() / self.scale
             self.least, self.value = total, Value(loss, of_penalty)
         return residuals
 
     def linearised(self, params: list[Tensor]):
         linear = super().linearised(params)
-        gradient = linear.transposed(linear.residuals)
-        right, steep = on_host(linear.residuals.isfinite().all(), gradient.isfinite().all())
+        right, steep = on_host(linear.residuals.isfinite().all(), linear.gradient.isfinite().all())
         if not right:
             raise NotFinite(self.value.failure() or "a residual is not finite")
         if not steep:

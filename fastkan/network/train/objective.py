@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import HOST
 from .data import Data
 from .gradient import Gradient, is_supported, mean_square
 from .penalties import penalty
@@ -33,6 +34,9 @@ class Value(NamedTuple):
         return None
 
 
+NOTHING = Value(torch.zeros((), device=HOST), torch.zeros((), device=HOST))
+
+
 class Objective:
     """loss_fn(model(x), y) + lamb * penalty.
 
@@ -57,7 +61,7 @@ class Objective:
         """The differentiable objective of a batch, and its parts."""
         if not self.lamb:
             loss = self.loss_fn(self.model(x, **self.options), y)
-            return loss, Value(loss.detach(), torch.zeros(()))
+            return loss, Value(loss.detach(), NOTHING.penalty)
         record = self.model.flow(x, **self.options)
         loss = self.loss_fn(record.acts[-1].reshape(*x.shape[:-1], -1), y)
         reg = penalty(self.model, record, self.reg_metric, **self.lambdas)

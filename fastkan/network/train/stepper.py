@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..checkpoint import State, trained
 from .domain import hold, release
-from .evaluations import DeferredEvaluations, Evaluations, Read, Test
+from .evaluations import DeferredEvaluations, Evaluations, Read, Test, look
 from .lbfgs_on_device import lbfgs
 from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
 from .objective import Objective, Value
-from .transfer import finite, on_host
+from .transfer import finite
 
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
 _EXPECTED = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
@@ -82,11 +82,14 @@ class Stepper:
         return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
 
     def _take(self, x: Tensor, y: Tensor, last: bool, test: Test | None) -> tuple[Value, Read]:
+        deferred = self.model.device.type != "cpu"
         if isinstance(self.optimizer, LevenbergMarquardt):
             residuals = ObjectiveResiduals(self.objective, x, y, self.state)
             self.optimizer.step(residuals)
-            return Value(*on_host(*residuals.value)), Read(None)
-        deferred = self.model.device.type != "cpu"
+            if not deferred:
+                return residuals.value, Read(None)
+            value, read = look(self.model, test, *residuals.value)
+            return Value(*value), read
         kind = DeferredEvaluations if deferred else Evaluations
         evaluations = kind(self.objective, self.optimizer, self.state, x, y)
         try:
