@@ -187,9 +187,8 @@ class Dense:
             if with_base:
                 grad_base = _plus_product(grad_base, _base(x_rows, s_rows, spec, order, dtype), u_rows)
         assert grad_coef is not None  # there is at least one block
-        return self._coefficients(grad_coef, functions).to(u.dtype), None if grad_base is None else grad_base.to(
-            u.dtype
-        )
+        grad_base = None if grad_base is None else grad_base.to(u.dtype)
+        return self._coefficients(grad_coef, x.shape[1], functions).to(u.dtype), grad_base
 
     def kan_backward(
         self, x: Tensor, s: Maybe, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int
