@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 
 from ...basis.bspline import OUTSIDE
-from ...spec import Spec
+from ...spec import MAX_DEGREE, Spec
 from ...transforms import by_jit
-from .window import coordinate
+from .window import coordinate, differentiated
 
 # A coordinate at which all functions are zero.
 FAR = -1e6
+
+# Numbers that torch.compile would not compute: (-1)^j C(K+1, j) for every degree K, and (1 / p!)^(1/p).
+_TERMS = [[(-1) ** j * math.comb(k + 1, j) for j in range(k // 2 + 1)] for k in range(MAX_DEGREE + 1)]
+_UNITS = [1.0] + [math.factorial(p) ** (-1 / p) for p in range(1, MAX_DEGREE + 1)]
 
 
 # The most functions for which all of them in closed form are faster than a window.
@@ -50,16 +54,15 @@ def closed_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Te
 def _centred(z: Tensor, centres: Tensor, degree: int, order: int) -> Tensor:
     """d^order/dz^order of the cardinal B-spline about each of the centres. In place where it can be: memory is time."""
     power = degree - order
-    unit = math.factorial(power) ** (-1 / power)  # its power is 1 / p!
+    unit = _UNITS[power]
     t = centres * unit - z * unit
     a = t.abs() if order % 2 else t.abs_()
-    terms = degree // 2 + 1
     y = None
-    for j in range(terms):
+    for j, factor in enumerate(_TERMS[degree]):
         end = unit * ((degree + 1) / 2 - j)
-        r = a.neg_().add_(end) if j == terms - 1 else end - a
+        r = a.neg_().add_(end) if j == degree // 2 else end - a
         r = r.relu_().pow_(power)
-        y = r if y is None else y.add_(r, alpha=(-1) ** j * math.comb(degree + 1, j))
+        y = r if y is None else y.add_(r, alpha=factor)
     assert y is not None
     return y.mul_(t.sign_()) if order % 2 else y
 
@@ -100,8 +103,8 @@ def _selected(piece: Tensor, u: Tensor, pieces: list[list[Tensor]], order: int) 
     y = torch.zeros_like(piece, dtype=u.dtype)
     for k, coefficients in enumerate(pieces):
         value = torch.zeros_like(u[:, None])
-        for p in range(len(coefficients) - 1, order - 1, -1):
-            value = value * u[:, None] + _kept((math.perm(p, order) * coefficients[p]).to(u.dtype))
+        for c in reversed(differentiated(coefficients, order)):
+            value = value * u[:, None] + _kept(c.to(u.dtype))
         y = torch.where(piece == k, value, y)
     return y
 

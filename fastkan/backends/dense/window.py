@@ -5,6 +5,7 @@ difference has the rounding errors of x alone. No tensor larger than the grid ha
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,9 +61,16 @@ def uniform_values(u: Tensor, degree: int, order: int) -> list[Tensor]:
     for k in range(degree + 1):
         piece = min(degree - k, k)
         at, sign = ends[:2] if piece == degree - k else ends[2:]
-        coefficients = [math.perm(p, order) * c * sign for p, c in enumerate(_PIECES[degree][piece])][order:]
-        w.append(_polynomial(coefficients, at))
+        coefficients = differentiated(_PIECES[degree][piece], order)
+        w.append(_polynomial([sign * c for c in coefficients], at))
     return w
+
+
+def differentiated(coefficients: list[Any], order: int) -> list[Any]:
+    """Coefficients of a polynomial's derivative, constant first; numbers or tensors."""
+    for _ in range(order):
+        coefficients = [p * c for p, c in enumerate(coefficients)][1:]
+    return coefficients
 
 
 def _polynomial(coefficients: list[float], u: Tensor) -> Tensor:
