@@ -43,6 +43,14 @@ def _asked(kind: str, index: int | None) -> bool:
     return True
 
 
+def architecture(device: torch.device) -> str:
+    """The name of a GPU's instruction set: 'sm_90', 'gfx942'; '' where torch sees none."""
+    if not torch.cuda.is_available():
+        return ""
+    gpu: Any = torch.cuda.get_device_properties(device)
+    return gpu.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{gpu.major}{gpu.minor}"
+
+
 def widest(device: torch.device) -> torch.dtype:
     """The most precise type of real numbers on that device."""
     return torch.float64 if has_float64(device) else torch.float32

@@ -111,12 +111,7 @@ def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: 
     name = name.removesuffix(_THEN_DENSE)
     if name == "reference":
         return None
-    functions = BACKENDS.get(name) or ALGORITHMS.get(name)
-    if functions is None:
-        return f"this version has no {name}"
-    if not hasattr(functions, "missing"):
-        functions = BACKENDS[name.partition(":")[0]]
-    return functions.missing(device_type, dtypes, 0 if spec is None else spec.family)
+    return functions_of(name).missing(device_type, dtypes, 0 if spec is None else spec.family)
 
 
 # Choice
@@ -136,7 +131,8 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
 def choose_for(x: Tensor, backend: str | None, coef: Tensor, spec: Spec) -> str:
     """As `choose`, for a layer's x and coef; x may be a DTensor."""
     name = choose(backend, x.device, (x.dtype, coef.dtype), spec)
-    return OPERATORS if name == "reference" and hasattr(x, "full_tensor") else name
+    # DTensors do not mix with the tensors that functions in plain PyTorch make.
+    return OPERATORS if name in ("dense", "reference") and hasattr(x, "full_tensor") else name
 
 
 def choose_stack(

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .devices import architecture
+
 FASTER, SLOWER, WRONG = "right and faster", "right but slower", "wrong"
 CRASHED, HUNG, MISSING = "crashed", "hung", "missing"
 VERDICTS = (FASTER, SLOWER, WRONG, CRASHED, HUNG, MISSING)
@@ -168,21 +170,17 @@ def facts(device: torch.device) -> dict[str, str]:
 
 @functools.cache
 def kernels(package: Path = _PACKAGE) -> str:
-    """A hash of the kernels' sources, or of the library that they were compiled to."""
+    """A hash of the kernels' sources, or of the library that they were compiled to.
+
+    dense is among them: triton:features has its contractions.
+    """
     digest = hashlib.sha256()
-    for path in (*sorted((package / "backends" / "triton").rglob("*.py")), package / "lib" / "libfastkan_cuda.so"):
+    sources = sorted(path for name in ("dense", "triton") for path in (package / "backends" / name).rglob("*.py"))
+    for path in (*sources, package / "lib" / "libfastkan_cuda.so"):
         if path.exists():
             digest.update(f"{path.relative_to(package).as_posix()}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def architecture(device: torch.device) -> str:
-    """The name of a GPU's instruction set: 'sm_90', 'gfx942'; '' where torch sees none."""
-    if not torch.cuda.is_available():
-        return ""
-    gpu: Any = torch.cuda.get_device_properties(device)
-    return gpu.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{gpu.major}{gpu.minor}"
 
 
 def _version(package: str) -> str:

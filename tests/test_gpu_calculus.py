@@ -10,6 +10,7 @@ from fastkan import KANLinear, reference, select
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.functional import edge_mean
 from fastkan.testing import KNOTS, Problem
+from support.backends import proven
 from support.calculus import TRANSFORMS, arguments, derivatives, layer, plain, small_problem
 from support.gpu import DEVICE, IS_GPU, each_backend
 
@@ -121,19 +122,17 @@ def test_a_compiled_network_takes_any_batch(backend, fresh_compiler):
 
 
 @each_backend
-def test_the_automatic_choice_takes_what_is_proven_compiled_too(backend, fresh_compiler, monkeypatch):
-    if IS_GPU:
-        monkeypatch.setattr(select, "PROVEN", {(backend, select.architecture(DEVICE)): "this test"})
-    else:
-        monkeypatch.setitem(select.PREFERENCE, "cpu", ((backend,), "this test"))
-    p = small_problem().on(DEVICE)
-    tensors = arguments(p)
-    assert select.choose(None, p.x.device, (p.x.dtype, p.coef.dtype)) == backend
-    run = layer(p, tensors, None)
-    expected = forward_and_backward(run, tensors)
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-    for got, want in zip(forward_and_backward(compiled, tensors), expected, strict=True):
-        close(got, want)
+def test_the_automatic_choice_takes_what_is_proven_compiled_too(backend, fresh_compiler):
+    name = "triton:fused" if backend == "triton" else backend
+    with proven(name, on=DEVICE.type):
+        p = small_problem().on(DEVICE)
+        tensors = arguments(p)
+        assert select.choose(None, p.x.device, (p.x.dtype, p.coef.dtype), p.spec) == f"{name}+dense"
+        run = layer(p, tensors, None)
+        expected = forward_and_backward(run, tensors)
+        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        for got, want in zip(forward_and_backward(compiled, tensors), expected, strict=True):
+            close(got, want)
 
 
 @each_backend

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastkan import kinds, verdicts
+from fastkan import devices, kinds, verdicts
 from fastkan.verdicts import FASTER, WRONG, Verdict
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def gpu(monkeypatch, name: str, hip: str | None = None) -> None:
 @pytest.mark.parametrize(("hip", "name"), [(None, "sm_90"), ("7.0", "gfx942")])
 def test_names_of_architectures(monkeypatch, hip, name):
     gpu(monkeypatch, "X", hip)
-    assert verdicts.architecture(torch.device("cuda", 0)) == name
+    assert devices.architecture(torch.device("cuda", 0)) == name
     assert verdicts.facts(torch.device("cuda", 0))["device"] == f"X, {name}, 132 multiprocessors"
 
 

@@ -69,7 +69,8 @@ inline const char* why_not_matrix(const Problem& p) {
   const Dtype dtype = stored_dtype(p);
   const bool is_f64 = dtype == Dtype::f64;
   if (!is_f64 && p.compute == Dtype::f64) return "they take float64 for coefficients of float64";
-  if (dtype == Dtype::f32 && p.products != Products::tf32) return "they take float32 that may be rounded to tf32, float64 or 16 bits";
+  if (dtype == Dtype::f32 && p.products != Products::tf32)
+    return "they take float32 that may be rounded to tf32, float64 or 16 bits";
   if (!has_vectors(p, dtype)) return "they take outputs in whole 16 bytes";
   if (p.s && p.s.dtype == Dtype::f64 && !is_f64) return "they take weights of at most 32 bits";
   if (p.family != Family::bspline) return "they take B-splines";

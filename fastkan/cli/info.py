@@ -9,6 +9,7 @@ import torch
 
 from .. import __version__, backends, verdicts
 from ..backends import native
+from ..devices import architecture
 from ..measure import provenance
 from ..measure.table import table
 
@@ -44,7 +45,7 @@ def facts() -> dict[str, str]:
         "instruction set": f"{provenance.instruction_set()} (as torch's kernels use it)",
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
-        "gpu": ", ".join(f"{torch.cuda.get_device_name(g)} ({verdicts.architecture(g)})" for g in gpus()) or "none",
+        "gpu": ", ".join(f"{torch.cuda.get_device_name(g)} ({architecture(g)})" for g in gpus()) or "none",
     }
     for device, absent in native.ABSENT.items():
         values[f"compiled library, {device}"] = f"absent: {absent}" if absent else "loaded"

@@ -7,11 +7,15 @@ backend's own contractions take either, by an estimate. Triton itself is importe
 import importlib.util
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ... import ops
-from ...spec import FAMILIES
+from ...basis.bspline import num_functions
+from ...devices import architecture
+from ...spec import FAMILIES, Spec
 from .estimate import apart
 
 _NAMESPACE = "fastkan_triton"
@@ -39,25 +43,21 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
 def _fused_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
     """As `missing`, of the fused kernels: they need matrix instructions that some GPUs lack, on which they crawl."""
     reason = missing(device_type, dtypes, family)
-    architecture = _architecture() if device_type == "cuda" and reason is None else ""
-    if architecture.startswith("gfx") and not architecture.startswith("gfx9"):
-        return f"no fused Triton kernels for {architecture}: expected wavefronts of 64 (gfx9)"
-    if architecture in ("sm_70", "sm_75"):
-        return f"no fused Triton kernels for {architecture}: expected sm_80 or later"
+    name = _current() if device_type == "cuda" and reason is None else ""
+    if name.startswith("gfx") and not name.startswith("gfx9"):
+        return f"no fused Triton kernels for {name}: expected wavefronts of 64 (gfx9)"
+    if name in ("sm_70", "sm_75"):
+        return f"no fused Triton kernels for {name}: expected sm_80 or later"
     return reason
 
 
-def _architecture() -> str:
-    """Of the current GPU; '' where torch sees none."""
-    if not torch.cuda.is_available():
-        return ""
-    from . import plan
-
-    return plan.architecture(torch.device("cuda", torch.cuda.current_device()))
+def _current() -> str:
+    """The architecture of the current GPU; '' where torch sees none."""
+    return architecture(torch.device("cuda"))
 
 
 # torch.compile cannot trace it, and takes its result as a constant.
-_architecture._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+_current._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _implementation(contraction: str):
@@ -74,26 +74,41 @@ for _contraction in ops.CONTRACTIONS:
 
 # The fused kernels as an implementation of their own: triton:fused.
 fused = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
-edge_moments, edge_backward = fused.edge_moments, fused.edge_backward
 
 from . import features  # noqa: E402 - it has the limits of `missing`
 
 
+def _chosen(x: Tensor, weight: Tensor, spec: Spec, functions: int, outputs: int) -> Any:
+    """The algorithm for a contraction: the one that the GPU has, else the faster one by the estimate."""
+    if _fused_missing(x.device.type, (x.dtype, weight.dtype), spec.family):
+        return features
+    return features if apart(x, weight, spec, functions, outputs) else fused
+
+
 def kan_out(x, s, coef, base_weight, bias, grid, spec, order):
-    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    chosen = _chosen(x, coef, spec, *coef.shape[1:])
     return chosen.kan_out(x, s, coef, base_weight, bias, grid, spec, order)
 
 
 def kan_in(x, u, coef, base_weight, grid, spec, order):
-    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
-    return chosen.kan_in(x, u, coef, base_weight, grid, spec, order)
+    return _chosen(x, coef, spec, *coef.shape[1:]).kan_in(x, u, coef, base_weight, grid, spec, order)
 
 
 def kan_coef(x, s, u, grid, spec, order, with_base):
-    chosen = features if apart(x, u, spec, grid.shape[1] - spec.degree - 1, u.shape[1]) else fused
+    chosen = _chosen(x, u, spec, num_functions(grid, spec.degree), u.shape[1])
     return chosen.kan_coef(x, s, u, grid, spec, order, with_base)
 
 
 def kan_backward(x, s, u, coef, base_weight, grid, spec, order):
-    chosen = features if apart(x, coef, spec, *coef.shape[1:]) else fused
+    chosen = _chosen(x, coef, spec, *coef.shape[1:])
     return chosen.kan_backward(x, s, u, coef, base_weight, grid, spec, order)
+
+
+def edge_moments(x, coef, base_weight, grid, spec):
+    chosen = features if _fused_missing(x.device.type, (x.dtype, coef.dtype), spec.family) else fused
+    return chosen.edge_moments(x, coef, base_weight, grid, spec)
+
+
+def edge_backward(x, u, terms, coef, base_weight, grid, spec, with_x):
+    chosen = features if _fused_missing(x.device.type, (x.dtype, coef.dtype), spec.family) else fused
+    return chosen.edge_backward(x, u, terms, coef, base_weight, grid, spec, with_x)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 import triton
 
-from ... import ops
+from ... import devices, ops
 from ...spec import Spec
 from .kernels.family import Family
 
@@ -192,8 +192,7 @@ def architecture(device: torch.device) -> str:
     """The name of a GPU's architecture; in the interpreter, of one whose tiles are small."""
     if device.type != "cuda":
         return "sm_80"
-    gpu = torch.cuda.get_device_properties(device)
-    return gpu.gcnArchName.partition(":")[0] if torch.version.hip else f"sm_{gpu.major}{gpu.minor}"
+    return devices.architecture(device)
 
 
 def splits(device: torch.device, programs: int, steps: int) -> int:
