@@ -215,15 +215,20 @@ class Dense:
         spec = known(spec, grid)
         dtype = accumulator(x.dtype, coef.dtype)
         blocks: list[tuple[int, Tensor, Tensor, Tensor]] = []
+        first = None
         for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
             _, _, values = self._edges(x[rows], coef, base_weight, grid, spec, dtype)
+            # Means are relative to the first row, so that a constant edge has the variance 0.
+            first = values[:1].sum(0) if first is None else first
+            sizes, values = values.abs().sum(0), values - first
             mean = values.mean(0)
-            blocks.append((values.shape[0], values.abs().sum(0), mean, (values - mean).square_().sum(0)))
+            blocks.append((values.shape[0], sizes, mean, (values - mean).square_().sum(0)))
+        assert first is not None  # there is at least one block
         rows = x.shape[0]
         size = total(sizes for _, sizes, _, _ in blocks) / rows
         mean = total(n * mean for n, _, mean, _ in blocks) / rows if len(blocks) > 1 else blocks[0][2]
         squares = total(squares + n * (of_block - mean).square() for n, _, of_block, squares in blocks)
-        return torch.stack([size, mean, squares / rows])
+        return torch.stack([size, first + mean, squares / rows])
 
     def edge_backward(
         self, x: Tensor, u: Maybe, terms: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec,
