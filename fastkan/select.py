@@ -149,7 +149,7 @@ def choose_stack(
 
 def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec) -> str:
     if by_jit() or (torch.compiler.is_exporting() and _to_onnx()):
-        return "reference"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
+        return "dense"  # an ONNX runtime lacks the kernels' operators, and a trace of torch.jit their gradients
     if device.type in UNPROVEN_TYPES:
         name = _proven(device, dtypes, (*spec,), torch.compiler.is_compiling())
         if name != "dense":

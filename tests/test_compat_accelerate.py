@@ -93,14 +93,6 @@ def test_fast_kan(options, backend):
     torch.testing.assert_close(model.layers[0](x, use_layernorm=False), raw, **CLOSE)
 
 
-def test_a_fast_kan_is_left_alone_where_only_the_reference_serves_it():
-    model, _ = fast()
-    message = r"layers\.0, layers\.1 \(FastKANLayer\): for 'rbf' in torch\.float64 on cpu"
-    with fastkan.use_backend("reference"), pytest.warns(UserWarning, match=message):
-        fastkan.accelerate(model)
-    assert not any(isinstance(m, Accelerated) for m in model.modules())
-
-
 def calls(monkeypatch) -> list:
     made, apply = [], functional.apply
     monkeypatch.setattr(functional, "apply", lambda *args: made.append(1) or apply(*args))

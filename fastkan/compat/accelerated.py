@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import functional, select
+from .. import functional
 from ..devices import exact, place, widest
 from ..network.layers.numeric import safe_sqrt
 from ..nn.grid import is_uniform, snapped
@@ -34,12 +34,6 @@ class KernelLayer(nn.Module):
 
     fastkan_backend: str | None = None  # the required backend; None for the automatic choice
     fastkan_knots: Knots | None = None
-
-    def fastkan_choose(self, x: Tensor, coef: Tensor, family: str = "bspline") -> str | None:
-        """The backend for these operands; None if that is the reference and it was not requested."""
-        requested = self.fastkan_backend
-        name = select.choose(requested, x.device, (x.dtype, coef.dtype), select.everyday(family))
-        return None if name == "reference" and requested is None else name
 
     def fastkan_convert(
         self, grid: Tensor, convert: Callable[..., tuple[Tensor | None, bool]], *key

@@ -32,8 +32,7 @@ class FusedKANLinear(Accelerated):
 
     def forward(self, x: Tensor) -> Tensor:
         knots, weight = spline_knots(self, self.grid, self.spline_order), self.spline_weight
-        backend = self.fastkan_choose(x, weight)
-        if knots is None or backend is None:
+        if knots is None:
             return super().forward(x)
         scale = self.spline_scaler.T if self.enable_standalone_scale_spline else None
         coef = weight.permute(1, 2, 0)  # O I F -> I F O

@@ -244,11 +244,10 @@ def _converted(layer: Any, layer_class: Callable[..., Any]) -> nn.Module:
 
 
 def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | None:
-    """spline_linear(rbf(x)); None if no kernel computes it, or none faster than torch."""
+    """spline_linear(rbf(x)); None if no kernel computes it."""
     weight, rbf = layer.spline_linear.weight, layer.rbf
-    backend = layer.fastkan_choose(x, weight, "rbf")
-    knots = None if backend is None else layer.fastkan_convert(rbf.grid, _knots_around, float(rbf.denominator))
-    if backend is None or knots is None:
+    knots = layer.fastkan_convert(rbf.grid, _knots_around, float(rbf.denominator))
+    if knots is None:
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O
     functional.check_input(x, len(coef))

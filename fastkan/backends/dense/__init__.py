@@ -107,9 +107,13 @@ def _scattered(window: Window, s: Maybe, order: int, dtype: torch.dtype) -> Tens
     """Rows of features, zero outside of the window."""
     factor = _times(s, window.factor(order), window.fill.dtype)
     rows, inputs = window.m.shape
-    phi = window.m.new_zeros(rows, inputs * window.functions, dtype=dtype)
+    phi = None
     for place, value in zip(window.places(), window.values(order), strict=True):
-        phi.scatter_(1, place, (value if factor is None else value * factor).to(dtype))
+        value = (value if factor is None else value * factor).to(dtype)
+        if phi is None:  # of a value: under vmap, a batch if that is one
+            phi = value.new_zeros(rows, inputs * window.functions)
+        phi.scatter_(1, place, value)
+    assert phi is not None  # there are degree + 1 values
     return phi
 
 

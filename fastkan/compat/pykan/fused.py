@@ -40,9 +40,8 @@ class FusedKANLayer(Accelerated):
     base_fun: Callable
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        backend = self.fastkan_choose(x, self.coef) if self._fastkan_supports(x) else None
-        knots = None if backend is None else spline_knots(self, self.grid, self.k)
-        if backend is None or knots is None:
+        knots = spline_knots(self, self.grid, self.k) if self._fastkan_supports(x) else None
+        if knots is None:
             return super().forward(x)
         coef = self.coef.transpose(1, 2)  # I O F -> I F O
         base_weight, scale = self.scale_base * self.mask, self.scale_sp * self.mask
