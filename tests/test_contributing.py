@@ -161,3 +161,10 @@ def test_actions_are_pinned_to_commits():
 def test_commands_named_are_targets():
     targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert set(re.findall(r"^    make ([\w-]+)", TEXT, re.MULTILINE)) <= set(targets)
+
+
+@pytest.mark.xdist_group("of_this_test")
+def test_groups_stay_on_one_worker(request):
+    if not getattr(request.config.option, "loadgroup", False):  # set by the workers of --dist loadgroup
+        pytest.skip("tests run in one process")
+    assert request.node.nodeid.endswith("@of_this_test"), "this version of pytest-xdist and pytest splits groups"

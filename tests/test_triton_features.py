@@ -107,6 +107,7 @@ def test_rows_in_blocks(features, monkeypatch):
     p = Problem.random(23, 3, 5, 5, weighted=True)
     made, kernel = [], torch.ops.fastkan_triton.features
     monkeypatch.setattr(dense, "CPU_BLOCK", 10 * 3 * 8)
+    monkeypatch.setattr(dense, "CPU_ROWS", 1)
     monkeypatch.setattr(torch.ops.fastkan_triton, "features", lambda x, *rest: made.append(len(x)) or kernel(x, *rest))
     for contraction in ("kan_out", "kan_coef", "kan_backward"):
         made.clear()

@@ -20,8 +20,8 @@ from .window import Window, known
 
 Maybe = Tensor | None
 
-# Features of a block of rows; on a CPU what its caches hold.
-BLOCK, CPU_BLOCK = 1 << 24, 1 << 21
+# Features of a block of rows; on a CPU what its caches hold, or up to eight times that for rows enough for a product.
+BLOCK, CPU_BLOCK, CPU_ROWS = 1 << 24, 1 << 18, 128
 
 # The most functions for which a compiler, which fuses elementwise operators, evaluates all of them.
 FUSED_TO = 64
@@ -306,7 +306,11 @@ def _rows(x: Tensor, features: int) -> Iterator[slice]:
     if is_traced() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
         yield slice(None)
         return
-    step = max(1, (CPU_BLOCK if x.device.type == "cpu" else BLOCK) // max(1, features))
+    features = max(1, features)
+    step = BLOCK // features
+    if x.device.type == "cpu":
+        step = max(CPU_BLOCK // features, min(CPU_ROWS, 8 * CPU_BLOCK // features))
+    step = max(1, step)
     for start in range(0, max(1, rows), step):
         yield slice(start, min(start + step, rows))
 
