@@ -4,8 +4,10 @@ Only this file uses torch's private functions for them. They are bound to names,
 be a measurable share of a small layer's time.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  # torch's stubs lack it
@@ -16,6 +18,9 @@ by_jit = torch._C._get_tracing_state
 by_func = torch._C._are_functorch_transforms_active
 # Of the vmap inside autograd.grad(is_grads_batched=True).
 add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim  # pyright: ignore[reportPrivateImportUsage]
+_modes, _profiled = torch._C._len_torch_dispatch_stack, torch._C._autograd._profiler_enabled
+_is_batch = _functorch.is_legacy_batchedtensor
+_ORDINARY = (Tensor, nn.Parameter)
 
 
 def is_traced() -> bool:
@@ -26,6 +31,19 @@ def is_traced() -> bool:
 def is_transformed(*tensors: Tensor | None) -> bool:
     """Whether torch.func or forward-mode AD is active, or one of the tensors is a batch of is_grads_batched=True."""
     return by_func() or forward_ad._current_level >= 0 or any(map(is_grad_batch, tensors))
+
+
+def is_plain(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether PyTorch's dispatcher would only call the kernel of the device: then it may be called without.
+
+    Nothing traces, transforms, profiles or intercepts operators, and the tensors are ordinary ones.
+    """
+    if torch.compiler.is_compiling() or by_jit() or by_func() or _modes() or _profiled():
+        return False
+    for t in tensors:
+        if t is not None and (type(t) not in _ORDINARY or t.is_neg() or _is_batch(t)):
+            return False
+    return True
 
 
 def is_grad_batch(value: object) -> bool:

@@ -4,8 +4,11 @@ Two algorithms: `fused` computes features inside of its products, features.py as
 backend's own contractions take either, by an estimate. Triton itself is imported when a kernel is first called.
 """
 
+import functools
+import importlib
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +19,7 @@ from ... import ops
 from ...basis.bspline import num_functions
 from ...devices import architecture
 from ...spec import FAMILIES, Spec
+from ...transforms import is_plain
 from .estimate import apart
 
 _NAMESPACE = "fastkan_triton"
@@ -60,20 +64,45 @@ def _current() -> str:
 _current._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def _implementation(contraction: str):
-    def implementation(*args):
-        from . import launch
+def operator(module: str, name: str, tensors: int) -> Callable[..., Any]:
+    """The implementation of an operator by the function of that name in a module of this package.
 
-        return getattr(launch, contraction)(*args)
+    The operator has the fields of a Spec after the first `tensors` arguments, and empty results in place of None.
+    """
+
+    def implementation(*args):
+        fields = tensors + len(Spec._fields)
+        found = _function(module, name)(*args[:tensors], Spec(*args[tensors:fields]), *args[fields:])
+        if isinstance(found, Tensor) or None not in found:
+            return found
+        return tuple(like if t is None else t for t, like in zip(found, ops.FAKES[name](*args), strict=True))
 
     return implementation
 
 
-for _contraction in ops.CONTRACTIONS:
-    torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
+def called(module: str, name: str, tensors: int, through: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, called directly where PyTorch's dispatcher has nothing to do; else `through` it."""
+
+    def call(*args):
+        return (_function(module, name) if is_plain(args[:tensors]) else through)(*args)
+
+    return call
+
+
+@functools.cache
+def _function(module: str, name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f".{module}", __name__), name)
+
+
+def _fused() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name, through in zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True):
+        tensors = ops.SCHEMAS[name].partition("int degree")[0].count(",")
+        torch.library.impl(f"{_NAMESPACE}::{name}", ("cpu", "cuda"), operator("launch", name, tensors))
+        yield name, called("launch", name, tensors, through)
+
 
 # The fused kernels as an implementation of their own: triton:fused.
-fused = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
+fused = SimpleNamespace(**dict(_fused()), missing=_fused_missing)
 
 from . import features  # noqa: E402 - it has the limits of `missing`
 

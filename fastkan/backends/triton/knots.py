@@ -3,12 +3,14 @@
 Made once for a grid: its storage and version tell whether it has changed since.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from triton import knobs
 
 from ...spec import FAMILIES, Spec
+from .direct import INTERPRETED
 
 _CHEBYSHEV = FAMILIES.index("chebyshev")
 _MOST = 1024  # grids
@@ -24,7 +26,7 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
     """
     if not _keeps(grid):
         return _knots(grid, spec, dtype)
-    stream = torch.cuda.current_stream(grid.device).cuda_stream if grid.is_cuda else 0
+    stream = torch._C._cuda_getCurrentRawStream(grid.device.index) if grid.is_cuda else 0
     key = (
         grid.data_ptr(),
         grid.shape,
@@ -47,9 +49,14 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
     return knots
 
 
+def width_of(grid: Any, spec: Spec) -> int:
+    """The numbers in a row of knots_of."""
+    return 3 if spec.uniform else grid.shape[1]
+
+
 def _keeps(grid: Tensor) -> bool:
     """Whether a result may be kept: a captured graph must make its own, and inference tensors have no version."""
-    if knobs.runtime.interpret or grid.is_meta or grid.is_inference():
+    if INTERPRETED or grid.is_meta or grid.is_inference():
         return False
     return not (grid.is_cuda and torch.cuda.is_current_stream_capturing())
 
