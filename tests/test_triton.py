@@ -43,11 +43,13 @@ def triton(interpreted):
 
 @pytest.fixture
 def plan(triton, monkeypatch):
-    """The tables of the backend, its sorted chunks short enough for the interpreter."""
-    from fastkan.backends.triton import plan
+    """The tables of the backend, its sorted chunks short enough for the interpreter; no plan outlives a test."""
+    from fastkan.backends.triton import launch, plan
 
     monkeypatch.setattr(plan, "CHUNK", 32)
-    return plan
+    launch.made.cache_clear()
+    yield plan
+    launch.made.cache_clear()
 
 
 @pytest.fixture(params=[False, True], ids=["matrix", "gather"])

@@ -8,7 +8,7 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,6 @@ from ... import ops
 from ...basis.bspline import num_functions
 from ...devices import architecture
 from ...spec import FAMILIES, Spec
-from ...transforms import is_plain
 from .estimate import apart
 
 _NAMESPACE = "fastkan_triton"
@@ -64,45 +63,42 @@ def _current() -> str:
 _current._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def operator(module: str, name: str, tensors: int) -> Callable[..., Any]:
-    """The implementation of an operator by the function of that name in a module of this package.
+def operator(file: str, name: str, tensors: int) -> Callable[..., Any]:
+    """The implementation of an operator by the function of that name in a file of this package.
 
     The operator has the fields of a Spec after the first `tensors` arguments, and empty results in place of None.
     """
 
     def implementation(*args):
         fields = tensors + len(Spec._fields)
-        found = _function(module, name)(*args[:tensors], Spec(*args[tensors:fields]), *args[fields:])
-        if isinstance(found, Tensor) or None not in found:
+        found = getattr(module(file), name)(*args[:tensors], Spec(*args[tensors:fields]), *args[fields:])
+        if isinstance(found, Tensor) or not any(t is None for t in found):
             return found
         return tuple(like if t is None else t for t, like in zip(found, ops.FAKES[name](*args), strict=True))
 
     return implementation
 
 
-def called(module: str, name: str, tensors: int, through: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, called directly where PyTorch's dispatcher has nothing to do; else `through` it."""
-
-    def call(*args):
-        return (_function(module, name) if is_plain(args[:tensors]) else through)(*args)
-
-    return call
-
-
 @functools.cache
-def _function(module: str, name: str) -> Callable[..., Any]:
-    return getattr(importlib.import_module(f".{module}", __name__), name)
+def module(name: str) -> Any:
+    """A file of this package, imported when first needed."""
+    return importlib.import_module(f".{name}", __name__)
 
 
-def _fused() -> Iterator[tuple[str, Callable[..., Any]]]:
-    for name, through in zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True):
-        tensors = ops.SCHEMAS[name].partition("int degree")[0].count(",")
-        torch.library.impl(f"{_NAMESPACE}::{name}", ("cpu", "cuda"), operator("launch", name, tensors))
-        yield name, called("launch", name, tensors, through)
+class _Fused(SimpleNamespace):
+    """The fused kernels as an implementation of their own."""
+
+    @functools.cached_property
+    def direct(self) -> Any:
+        """The same without PyTorch's dispatcher."""
+        return module("launch")
 
 
-# The fused kernels as an implementation of their own: triton:fused.
-fused = SimpleNamespace(**dict(_fused()), missing=_fused_missing)
+for _name in ops.CONTRACTIONS:
+    _tensors = ops.SCHEMAS[_name].partition("int degree")[0].count(",")
+    torch.library.impl(f"{_NAMESPACE}::{_name}", ("cpu", "cuda"), operator("launch", _name, _tensors))
+
+fused = _Fused(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
 
 from . import features  # noqa: E402 - it has the limits of `missing`
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...spec import Spec
 from .. import dense
-from . import called, missing, operator  # noqa: F401 - the same limits as the fused kernels
+from . import missing, module, operator  # noqa: F401 - the same limits as the fused kernels
 
 _NAMESPACE = "fastkan_triton"
 _SPEC = "Tensor grid, int degree, int base, int outside, bool uniform, int family, int order, ScalarType dtype"
@@ -34,21 +34,34 @@ for _name, _fake in (("features", _features), ("slopes", _slopes)):
     torch.library.impl(f"{_NAMESPACE}::{_name}", ("cpu", "cuda"), operator("launch_features", _name, 3))
 
 
-def _features_by_operator(x, s, grid, spec, order, dtype) -> Tensor:
-    return torch.ops.fastkan_triton.features(x, s, grid, *spec, order, dtype)
-
-
-def _slopes_by_operator(x, g, grid, spec, order, dtype) -> Tensor:
-    return torch.ops.fastkan_triton.slopes(x, g, grid, *spec, order, dtype)
-
-
 class Maker(dense.Maker):
     """Features of a block of rows, and their products with gradients, by one kernel each."""
 
-    features = staticmethod(called("launch_features", "features", 3, _features_by_operator))
-    slopes = staticmethod(called("launch_features", "slopes", 3, _slopes_by_operator))
+    def features(
+        self, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
+    ) -> Tensor:  # fmt: skip
+        """As dense.Maker.features."""
+        return torch.ops.fastkan_triton.features(x, s, grid, *spec, order, dtype)
+
+    def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As dense.Maker.slopes."""
+        return torch.ops.fastkan_triton.slopes(x, g, grid, *spec, order, dtype)
 
 
-_dense = dense.Dense(Maker())
+class Direct(Maker):
+    """The same without PyTorch's dispatcher."""
+
+    def features(
+        self, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
+    ) -> Tensor:  # fmt: skip
+        """As dense.Maker.features."""
+        return module("launch_features").features(x, s, grid, spec, order, dtype)
+
+    def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As dense.Maker.slopes."""
+        return module("launch_features").slopes(x, g, grid, spec, order, dtype)
+
+
+_dense, direct = dense.Dense(Maker()), dense.Dense(Direct())
 kan_out, kan_in, kan_coef, kan_backward = _dense.kan_out, _dense.kan_in, _dense.kan_coef, _dense.kan_backward
 edge_moments, edge_backward = _dense.edge_moments, _dense.edge_backward

@@ -3,8 +3,6 @@
 Made once for a grid: its storage and version tell whether it has changed since.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -14,6 +12,7 @@ from .direct import INTERPRETED
 
 _CHEBYSHEV = FAMILIES.index("chebyshev")
 _MOST = 1024  # grids
+_expired = torch.UntypedStorage._expired
 # Place of the grid, dtype, family and stream -> storage and version of the grid, and its knots.
 _made: dict[tuple[object, ...], tuple[StorageWeakRef, int, Tensor]] = {}
 
@@ -39,7 +38,7 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
         stream,
     )
     kept = _made.get(key)
-    if kept is not None and kept[1] == grid._version and not kept[0].expired():
+    if kept is not None and kept[1] == grid._version and not _expired(kept[0].cdata):
         return kept[2]
     if len(_made) >= _MOST:
         for old in [k for k, (storage, *_) in _made.items() if storage.expired()] or list(_made):
@@ -49,9 +48,9 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
     return knots
 
 
-def width_of(grid: Any, spec: Spec) -> int:
-    """The numbers in a row of knots_of."""
-    return 3 if spec.uniform else grid.shape[1]
+def width_of(functions: int, spec: Spec) -> int:
+    """The numbers in a row of knots_of, for that many functions."""
+    return 3 if spec.uniform else functions + spec.degree + 1
 
 
 def _keeps(grid: Tensor) -> bool:

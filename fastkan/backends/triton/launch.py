@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...basis.bspline import num_functions
 from ...spec import FAMILIES, Spec
 from . import direct, plan
 from .kernels import edge_moments as edge_kernels
@@ -48,21 +49,20 @@ class Layout(NamedTuple):
     stride: tuple[int, ...] = ()
 
 
-def planned(make: Callable[..., Any], spec: Spec, order: int, tensors: Sequence[Tensor | None], *options: bool) -> Any:
-    """make(spec, order, settings, layouts of the tensors, options), made once; the first tensor tells the device."""
+def planned(plan_of: Callable[..., Any], spec: Spec, order: int, tensors: Sequence[Any], *options: Any) -> Any:
+    """plan_of(spec, order, settings, layouts of the tensors, options), made once; the device is the first tensor's."""
     layouts = tuple([None if t is None else (t.dtype, t.shape, t.stride()) for t in tensors])
-    return _planned(make, spec, order, plan.settings(tensors[0].device), layouts, options)
+    return made(plan_of, spec, order, plan.settings(tensors[0].device), layouts, options)
 
 
 @functools.lru_cache(_PLANS)
-def _planned(
-    make: Callable[..., Any], spec: Spec, order: int, settings: tuple[Any, ...], layouts: tuple[Any, ...],
-    options: tuple[bool, ...],
+def made(
+    plan_of: Callable[..., Any], spec: Spec, order: int, settings: tuple[Any, ...], layouts: tuple[Any, ...],
+    options: tuple[Any, ...],
 ) -> Any:  # fmt: skip
-    if not 0 <= order <= MAX_ORDER:
-        raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
+    """The plan of `planned`."""
     given = [None if t is None else Layout(*t) for t in layouts]
-    return make(spec, order, plan.Settings(*settings), *given, *options)
+    return plan_of(spec, order, plan.Settings(*settings), *given, *options)
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,12 @@ class Contraction:
 
     @classmethod
     def of(
-        cls, spec: Spec, order: int, settings: plan.Settings, grid: Layout, s: Layout | None, *tensors: Layout | None
+        cls, spec: Spec, order: int, settings: plan.Settings, functions: int, s: Layout | None, *tensors: Layout | None
     ) -> "Contraction":
+        check_order(order)
         present = [t for t in (s, *tensors) if t is not None]
         double = any(t.dtype == torch.float64 for t in present)
-        narrow, functions = present[-1].dtype, grid.shape[1] - spec.degree - 1
+        narrow = present[-1].dtype
         # Derivatives may overflow in float16: they have the magnitude of h^-order.
         operand = torch.float64 if double else torch.float32 if order > 0 and narrow == torch.float16 else narrow
         family = FAMILY_OF[FAMILIES[spec.family]]
@@ -111,8 +112,8 @@ class Contraction:
 
     def tiles(self, kernel: str, x: Layout, outputs: int) -> plan.Tiles:
         """Tiles of a matrix product."""
-        of_device = self.settings.architecture, self.settings.processors
-        return plan.matrix(kernel, *of_device, self.operand, self.light, *x.shape, outputs)
+        (rows, inputs), of_device = x.shape, (self.settings.architecture, self.settings.processors)
+        return plan.matrix(kernel, *of_device, self.operand, self.light, rows, inputs, outputs)
 
     def gathered(self, kernel: str, x: Layout, outputs: int) -> plan.Tiles:
         return plan.gathered(kernel, self.accumulator, x.shape[1], outputs)
@@ -121,7 +122,8 @@ class Contraction:
         self, kernel: Any, programs: Callable[[Mapping[str, int]], int], tiles: plan.Tiles, numbers: tuple[int, ...]
     ) -> direct.Launch:
         constants = {**self._constants, **tiles.blocks, "CHUNK": self.settings.chunk, "BUCKET": 0}
-        return direct.Launch(kernel, programs(tiles.blocks), numbers, constants, tiles.options, self.accumulator)
+        device, accumulator = self.settings.device, self.accumulator
+        return direct.Launch(kernel, programs(tiles.blocks), numbers, constants, tiles.options, device, accumulator)
 
     def matrix(
         self, kernel: Any, programs: Callable[[Mapping[str, int]], int], tiles: plan.Tiles, numbers: tuple[int, ...]
@@ -145,6 +147,11 @@ class Contraction:
             "ACCUMULATOR": _TYPES[self.accumulator], "OPERAND": _TYPES[self.operand], "PRECISION": self.precision,
             "ORDER": self.order,
         }  # fmt: skip
+
+
+def check_order(order: int) -> None:
+    if not 0 <= order <= MAX_ORDER:
+        raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
 
 
 def shape_of(spec: Spec, functions: int) -> Shape:
@@ -180,22 +187,22 @@ def kan_out(
     spec: Spec, order: int,
 ) -> Tensor:  # fmt: skip
     y = coef.new_empty(x.shape[0], coef.shape[2])
-    launch = planned(_plan_out, spec, order, (x, s, coef, base_weight, bias, grid))
+    launch = planned(_plan_out, spec, order, (x, s, coef, base_weight, bias))
     if launch is None:
         return y.zero_() if bias is None else y.copy_(bias.expand_as(y))
     direct.run(launch, x, s, coef, base_weight, bias, knots_of(grid, spec, launch.accumulator), y)
     return y
 
 
-def _plan_out(spec, order, settings, x, s, coef, base_weight, bias, grid) -> direct.Launch | None:
+def _plan_out(spec, order, settings, x, s, coef, base_weight, bias) -> direct.Launch | None:
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
     if 0 in (rows, inputs, outputs):
         return None
     y = Layout(coef.dtype, (rows, outputs))
-    c = Contraction.of(spec, order, settings, grid, s, x, base_weight, bias, y, coef)
+    c = Contraction.of(spec, order, settings, functions, s, x, base_weight, bias, y, coef)
     numbers = (
         rows, inputs, outputs, functions, *x.stride, *_strides(s, 2), *coef.stride, *_strides(base_weight, 2),
-        *_strides(bias, 1), width_of(grid, spec),
+        *_strides(bias, 1), width_of(functions, spec),
     )  # fmt: skip
 
     def programs(blocks):
@@ -210,22 +217,22 @@ def kan_in(
     x: Tensor, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec, order: int
 ) -> Tensor:
     grad_x = x.new_empty(*x.shape)
-    launch = planned(_plan_in, spec, order, (x, None, u, coef, base_weight, grid))
+    launch = planned(_plan_in, spec, order, (x, None, u, coef, base_weight))
     if launch is None:
         return grad_x.zero_()
     direct.run(launch, x, None, u, coef, base_weight, knots_of(grid, spec, launch.accumulator), grad_x)
     return grad_x
 
 
-def _plan_in(spec, order, settings, x, s, u, coef, base_weight, grid) -> direct.Launch | None:
+def _plan_in(spec, order, settings, x, s, u, coef, base_weight) -> direct.Launch | None:
     """kan_in, times s."""
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
     if 0 in (rows, inputs, outputs):
         return None
-    c = Contraction.of(spec, order, settings, grid, s, x, base_weight, u, coef)
+    c = Contraction.of(spec, order, settings, functions, s, x, base_weight, u, coef)
     numbers = (
         rows, inputs, outputs, functions, *x.stride, *_strides(s, 2), *u.stride, *coef.stride,
-        *_strides(base_weight, 2), width_of(grid, spec),
+        *_strides(base_weight, 2), width_of(functions, spec),
     )  # fmt: skip
 
     def programs(blocks):
@@ -239,20 +246,20 @@ def _plan_in(spec, order, settings, x, s, u, coef, base_weight, grid) -> direct.
 def kan_coef(
     x: Tensor, s: Tensor | None, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool
 ) -> tuple[Tensor, Tensor | None]:
-    gradients = planned(_plan_coef, spec, order, (x, s, u, grid), with_base)
+    gradients = planned(_plan_coef, spec, order, (x, s, u), num_functions(grid, spec.degree), with_base)
     return gradients(x, s, u, knots_of(grid, spec, gradients.accumulator))
 
 
-def _plan_coef(spec, order, settings, x, s, u, grid, with_base) -> "Gradients":
+def _plan_coef(spec, order, settings, x, s, u, functions, with_base) -> "Gradients":
     base = Layout(u.dtype, (x.shape[1], u.shape[1])) if with_base else None
-    return Gradients(spec, order, settings, x, s, u, grid, base, u.dtype)
+    return Gradients(spec, order, settings, x, s, u, functions, base, u.dtype)
 
 
 def kan_backward(
     x: Tensor, s: Tensor | None, u: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, spec: Spec,
     order: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-    launch, gradients = planned(_plan_backward, spec, order, (x, s, u, coef, base_weight, grid))
+    launch, gradients = planned(_plan_backward, spec, order, (x, s, u, coef, base_weight))
     grad_x = x.new_empty(*x.shape)
     knots = knots_of(grid, spec, gradients.accumulator)
     if launch is None:
@@ -262,9 +269,9 @@ def kan_backward(
     return grad_x, *gradients(x, s, u, knots)
 
 
-def _plan_backward(spec, order, settings, x, s, u, coef, base_weight, grid) -> tuple[Any, "Gradients"]:
-    launch = _plan_in(spec, order + 1, settings, x, s, u, coef, base_weight, grid)
-    return launch, Gradients(spec, order, settings, x, s, u, grid, base_weight, coef.dtype)
+def _plan_backward(spec, order, settings, x, s, u, coef, base_weight) -> tuple[Any, "Gradients"]:
+    launch = _plan_in(spec, order + 1, settings, x, s, u, coef, base_weight)
+    return launch, Gradients(spec, order, settings, x, s, u, coef.shape[1], base_weight, coef.dtype)
 
 
 class Gradients:
@@ -274,15 +281,15 @@ class Gradients:
     """
 
     def __init__(
-        self, spec: Spec, order: int, settings: plan.Settings, x: Layout, s: Layout | None, u: Layout, grid: Layout,
-        base: Layout | None, dtype: torch.dtype,
+        self, spec: Spec, order: int, settings: plan.Settings, x: Layout, s: Layout | None, u: Layout,
+        functions: int, base: Layout | None, dtype: torch.dtype,
     ):  # fmt: skip
-        (rows, inputs), outputs, functions = x.shape, u.shape[1], grid.shape[1] - spec.degree - 1
+        (rows, inputs), outputs = x.shape, u.shape[1]
         self.shape, self.dtype, self.with_base = (inputs, functions, outputs), dtype, base is not None
         self.windowed = self.product = None
         self.splits = 1
-        c = Contraction.of(spec, order, settings, grid, s, x, u, base, Layout(dtype, self.shape))
-        self.accumulator, knots = c.accumulator, width_of(grid, spec)
+        c = Contraction.of(spec, order, settings, functions, s, x, u, base, Layout(dtype, self.shape))
+        self.accumulator, knots = c.accumulator, width_of(functions, spec)
         if 0 in (rows, inputs, outputs):
             return
         if c.gathers:
@@ -352,7 +359,7 @@ def edge_moments(x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tens
     dtype = torch.float64 if torch.float64 in (x.dtype, coef.dtype) else torch.float32
     if 0 in (rows, inputs, outputs):
         return coef.new_full((3, inputs, outputs), torch.nan, dtype=dtype)
-    launch, splits, share = planned(_plan_moments, spec, 0, (x, coef, base_weight, grid))
+    launch, splits, share = planned(_plan_moments, spec, 0, (x, coef, base_weight))
     parts = x.new_empty(splits, 3, inputs, outputs, dtype=dtype)
     direct.run(launch, x, coef, base_weight, knots_of(grid, spec, launch.accumulator), parts)
     counts = (rows - share * torch.arange(splits, device=x.device)).clamp(0, share).to(dtype)[:, None, None]
@@ -361,17 +368,17 @@ def edge_moments(x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tens
     return torch.stack([size.sum(0), mean, (squares + counts * (means - mean).square()).sum(0) / rows])
 
 
-def _plan_moments(spec, order, settings, x, coef, base_weight, grid) -> tuple[direct.Launch, int, int]:
+def _plan_moments(spec, order, settings, x, coef, base_weight) -> tuple[direct.Launch, int, int]:
     """The kernel, the number of splits of the rows, and the rows of each."""
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
-    c = Contraction.of(spec, order, settings, grid, None, x, base_weight, coef)
+    c = Contraction.of(spec, order, settings, functions, None, x, base_weight, coef)
     tiles = c.gathered("moments", x, outputs)
     programs, steps = inputs * plan.cdiv(outputs, tiles.BO), plan.cdiv(rows, tiles.BN)
     splits = plan.splits(settings.processors, programs, steps)
     c = c.reaching(Layout(c.accumulator, (splits, 3, inputs, outputs)))
     numbers = (
         rows, inputs, outputs, functions, splits, *x.stride, *coef.stride, *_strides(base_weight, 2),
-        width_of(grid, spec),
+        width_of(functions, spec),
     )  # fmt: skip
     launch = c.launch(edge_kernels.moments, lambda _: programs * splits, tiles, numbers)
     return launch, splits, plan.cdiv(steps, splits) * tiles.BN
@@ -385,8 +392,9 @@ def edge_backward(
     grad_x, grad_coef = x.new_empty(rows, inputs) if with_x else None, coef.new_empty(*coef.shape)
     grad_base = None if base_weight is None else coef.new_empty(inputs, outputs)
     if 0 in (rows, inputs, outputs):
-        return tuple(None if t is None else t.zero_() for t in (grad_x, grad_coef, grad_base))
-    of_x, of_coef = planned(_plan_edge_backward, spec, 0, (x, u, terms, coef, base_weight, grid))
+        grad_x, grad_base = (None if t is None else t.zero_() for t in (grad_x, grad_base))
+        return grad_x, grad_coef.zero_(), grad_base
+    of_x, of_coef = planned(_plan_edge_backward, spec, 0, (x, u, terms, coef, base_weight))
     read = x, u, terms, coef, base_weight, knots_of(grid, spec, of_x.accumulator)
     if grad_x is not None:
         direct.run(of_x, *read, grad_x)
@@ -394,16 +402,16 @@ def edge_backward(
     return grad_x, grad_coef, grad_base
 
 
-def _plan_edge_backward(spec, order, settings, x, u, terms, coef, base_weight, grid) -> tuple[direct.Launch, ...]:
+def _plan_edge_backward(spec, order, settings, x, u, terms, coef, base_weight) -> tuple[direct.Launch, ...]:
     """The kernels of the gradients by x, and by the coefficients."""
     rows, (inputs, functions, outputs) = x.shape[0], coef.shape
-    c = Contraction.of(spec, order, settings, grid, None, x, base_weight, u, terms, coef)
+    c = Contraction.of(spec, order, settings, functions, None, x, base_weight, u, terms, coef)
     if c.operand.itemsize == 2:  # a cotangent is as small as 1 / N
         precision = plan.precision(torch.float32, settings.architecture)
         c = replace(c, operand=torch.float32, precision=precision)
     numbers = (
         rows, inputs, outputs, functions, *x.stride, *_strides(u, 2), *terms.stride, *coef.stride,
-        *_strides(base_weight, 2), width_of(grid, spec),
+        *_strides(base_weight, 2), width_of(functions, spec),
     )  # fmt: skip
     tiles = c.gathered("grad_x", x, outputs)
     of_x = c.launch(edge_kernels.grad_x, lambda _: inputs * plan.cdiv(rows, tiles.BN), tiles, numbers)
