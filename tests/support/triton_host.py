@@ -2,8 +2,8 @@
 
     python -m support.triton_host BACKEND
 
-Prints JSON: kernels launched, searches of Triton for a compiled kernel, plans that were made, calls of operators in
-Python through PyTorch's dispatcher, and calls of Python functions of a step; and plans of steps after a setting changed.
+Prints JSON: kernels launched, searches of Triton for a compiled kernel, plans that were made, operators called through
+PyTorch's dispatcher, and Python functions called by a step; and the plans of steps after a setting changed.
 """
 
 import json
