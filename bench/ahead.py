@@ -132,7 +132,7 @@ def launches(case: Case, target: str) -> list[Launch]:
     x, u, s = tensor(rows, inputs), tensor(rows, outputs), tensor(rows, inputs) if case.with_s else None
     coef, base_weight, bias = tensor(inputs, functions, outputs), tensor(inputs, outputs), tensor(outputs)
     terms = tensor(3, inputs, outputs, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
-    spec = (tensor(inputs, functions + case.degree + 1, dtype=torch.float64), *case.spec)
+    spec = tensor(inputs, functions + case.degree + 1, dtype=torch.float64), case.spec
     calls: dict[str, Callable[[], object]] = {
         "kan_out": lambda: launch.kan_out(x, s, coef, base_weight, bias, *spec, case.order),
         "kan_in": lambda: launch.kan_in(x, u, coef, base_weight, *spec, case.order),
@@ -141,8 +141,8 @@ def launches(case: Case, target: str) -> list[Launch]:
         "edge_backward": lambda: launch.edge_backward(x, u, terms, coef, base_weight, *spec, True),
     }
 
-    def record(kind, programs, tensors, numbers) -> None:
-        recorded.append(Launch(kind.kernel, (*tensors, *numbers), kind.constants, kind.options))
+    def record(made: launch.direct.Launch, *tensors) -> None:
+        recorded.append(Launch(made.kernel, (*tensors, *made.numbers), made.constants, made.options))
 
     with (
         mock.patch.object(launch.direct, "run", record),

@@ -21,9 +21,18 @@ from torch.autograd import Function
 
 from . import reference
 from .reference import total
-from .select import functions_of
+from .select import direct_functions_of, functions_of
 from .spec import Spec
-from .transforms import add_batch_dim, by_jit, grad_batch_level, is_grad_batch, is_transformed, remove_batch_dim
+from .transforms import (
+    add_batch_dim,
+    by_jit,
+    grad_batch_level,
+    is_dual,
+    is_grad_batch,
+    is_plain,
+    is_transformed,
+    remove_batch_dim,
+)
 
 Maybe = Tensor | None
 
@@ -34,38 +43,44 @@ def kan_out(
 ) -> Tensor:  # fmt: skip
     """reference.kan_out on `backend`, differentiable; with scale [I, O] its coef is coef * scale[:, None]."""
     args = (x, s, coef, scale, base_weight, bias, grid, spec, order, backend)
-    return FirstKanOut.apply(*args) if torch.compiler.is_compiling() else _run(KanOut, FirstKanOut, args)
+    return FirstKanOut.apply(*args) if torch.compiler.is_compiling() else _run(KanOut, FirstKanOut, args, 7)
 
 
 def kan_in(
     x: Tensor, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int, backend: str
 ) -> Tensor:
     """reference.kan_in on `backend`, differentiable."""
-    return _run(KanIn, FirstKanIn, (x, u, coef, base_weight, grid, spec, order, backend))
+    return _run(KanIn, FirstKanIn, (x, u, coef, base_weight, grid, spec, order, backend), 5)
 
 
 def kan_coef(
     x: Tensor, s: Maybe, u: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool, backend: str
 ) -> tuple[Tensor, Maybe]:
     """reference.kan_coef on `backend`, differentiable."""
-    return _run(KanCoef, FirstKanCoef, (x, s, u, grid, spec, order, with_base, backend))
+    return _run(KanCoef, FirstKanCoef, (x, s, u, grid, spec, order, with_base, backend), 4)
 
 
 def kan_backward(
     x: Tensor, s: Maybe, u: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, order: int, backend: str
 ) -> tuple[Tensor, Tensor, Maybe]:
     """reference.kan_backward on `backend`, differentiable."""
-    return _run(KanBackward, FirstKanBackward, (x, s, u, coef, base_weight, grid, spec, order, backend))
+    return _run(KanBackward, FirstKanBackward, (x, s, u, coef, base_weight, grid, spec, order, backend), 6)
 
 
 def edge_moments(x: Tensor, coef: Tensor, base_weight: Maybe, grid: Tensor, spec: Spec, backend: str) -> Tensor:
     """reference.edge_moments on `backend`, differentiable."""
     args = (x, coef, base_weight, grid, spec, backend)
-    return FirstEdgeMoments.apply(*args) if torch.compiler.is_compiling() else _run(EdgeMoments, FirstEdgeMoments, args)
+    if torch.compiler.is_compiling():
+        return FirstEdgeMoments.apply(*args)
+    return _run(EdgeMoments, FirstEdgeMoments, args, 4)
 
 
-def _run(function: type[Function], first_function: type[Function], args: Sequence[Any]) -> Any:
-    """The call in the cheapest form that the active modes of autograd allow."""
+def _run(function: type[Function], first_function: Any, args: Sequence[Any], tensors: int) -> Any:
+    """The call in the cheapest form that the active modes of autograd allow; that many arguments are tensors."""
+    if is_plain(args[:tensors]):
+        if torch.is_grad_enabled():
+            return first_function.at_once(*args)
+        return function.forward(*args[:-1], direct_functions_of(args[-1]))
     if torch.compiler.is_compiling() or by_jit():
         # A compiled backward is not differentiated again, and torch.jit.trace cannot save a Function.
         return function.forward(*args)
@@ -74,39 +89,52 @@ def _run(function: type[Function], first_function: type[Function], args: Sequenc
     if not torch.is_grad_enabled():
         return function.forward(*args)
     if any(map(is_grad_batch, args)):
-        return _one_by_one(function, first_function, args)
+        return _one_by_one(function, first_function, args, tensors)
     return first_function.apply(*args)
 
 
-def _one_by_one(function: type[Function], first_function: type[Function], args: Sequence[Any]) -> Any:
+def _one_by_one(function: type[Function], first_function: Any, args: Sequence[Any], tensors: int) -> Any:
     """One call per member of a batch of autograd.grad(is_grads_batched=True), which loses a Function's graph."""
     level = grad_batch_level()
     batched = [is_grad_batch(arg) for arg in args]
     args = [remove_batch_dim(arg, level, 1, 0) if b else arg for arg, b in zip(args, batched, strict=True)]
     size = next(len(arg) for arg, b in zip(args, batched, strict=True) if b)
     calls = [[arg[n] if b else arg for arg, b in zip(args, batched, strict=True)] for n in range(size)]
-    results = [_run(function, first_function, call) for call in calls]
+    results = [_run(function, first_function, call, tensors) for call in calls]
     if isinstance(results[0], Tensor):
         return add_batch_dim(torch.stack(results), 0, level)
     columns = zip(*results, strict=True)
     return tuple(None if c[0] is None else add_batch_dim(torch.stack(c), 0, level) for c in columns)
 
 
-def first(function: type[Function]) -> type[Function]:
-    """`function` with ctx in forward, for torch.compile and for calls outside of transforms."""
+def first(function: type[Function]) -> Any:
+    """`function` with ctx in forward, for torch.compile; its `at_once` is for plain calls, see transforms.is_plain."""
 
     def forward(ctx, *args):
         output = function.forward(*args)
         function.setup_context(ctx, args, output)
         return output
 
+    def forward_at_once(ctx, *args):
+        *others, backend = args
+        output = function.forward(*others, direct_functions_of(backend))
+        function.setup_context(ctx, args, output)
+        return output
+
+    made, at_once = _with_forward("First", function, forward), _with_forward("Direct", function, forward_at_once)
+    # Function.apply without its care for transforms and for the tensors that they leave, which takes as long again.
+    made.at_once = super(Function, at_once).apply  # pyright: ignore[reportAttributeAccessIssue]
+    return made
+
+
+def _with_forward(prefix: str, function: type[Function], forward: Callable[..., Any]) -> Any:
     methods = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
-    return type("First" + function.__name__, (Function,), methods)
+    return type(prefix + function.__name__, (Function,), methods)
 
 
 def _save(ctx, *tensors: Maybe) -> None:
     ctx.save_for_backward(*tensors)
-    if not torch.compiler.is_compiling():
+    if is_dual() and not torch.compiler.is_compiling():
         ctx.save_for_forward(*tensors)
 
 
@@ -371,7 +399,7 @@ class EdgeMoments(Function):
         size, mean, variance = (grad / x.shape[0]).unbind(0)
         terms = torch.stack([size, mean - 2 * variance * moments[1], 2 * variance])
         args = (x, terms, coef, base_weight, grid, ctx.spec, ctx.needs_input_grad[0], ctx.backend)
-        return *_run(EdgeBackward, FirstEdgeBackward, args), None, None, None
+        return *_run(EdgeBackward, FirstEdgeBackward, args, 5), None, None, None
 
     @staticmethod
     def jvp(ctx, *tangents):

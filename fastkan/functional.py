@@ -12,7 +12,7 @@ from .devices import widest
 from .snapshot import readable
 from .spec import Spec
 from .stack import Layer
-from .transforms import by_jit
+from .transforms import by_jit, is_any_autocast
 
 
 def kan_linear(
@@ -102,7 +102,7 @@ def apply(
     spec: Spec, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """kan_linear after validation: x [..., I], grid [I, M] as _rows returns it."""
-    if is_autocast(x.device):
+    if is_any_autocast() and is_autocast(x.device):
         coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
     backend = select.choose_for(x, backend, coef, spec)
     if x.dim() == 2:

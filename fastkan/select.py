@@ -71,9 +71,24 @@ def _stack_missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: in
     return BACKENDS["native"].missing(device_type, dtypes, family)
 
 
-def _later(name: Callable[[tuple[Any, ...]], str], contraction: str) -> Callable[..., Any]:
+def functions_of(name: Any) -> Any:
+    """The contractions of an implementation, by a result of `choose` or `choose_for`, or a result of this."""
+    if not isinstance(name, str):
+        return name
+    return BACKENDS.get(name) or ALGORITHMS.get(name) or _OTHERS[name]
+
+
+def direct_functions_of(name: str) -> Any:
+    """The same for plain calls, see transforms.is_plain: without PyTorch's dispatcher where the implementation can."""
+    implementation = functions_of(name)
+    return getattr(implementation, "direct", implementation)
+
+
+def _later(
+    name: Callable[[tuple[Any, ...]], str], contraction: str, functions: Callable[[str], Any]
+) -> Callable[..., Any]:
     """A contraction of the implementation that `name` gives for its arguments."""
-    return lambda *args: getattr(functions_of(name(args)), contraction)(*args)
+    return lambda *args: getattr(functions(name(args)), contraction)(*args)
 
 
 # Where the order stands among the arguments; other contractions have none.
@@ -82,16 +97,18 @@ _THEN_DENSE = "+dense"  # after a name: derivatives beyond order 2, which nobody
 
 
 def _then_dense(name: str) -> SimpleNamespace:
-    def of(contraction: str) -> Callable[..., Any]:
+    def of(contraction: str, functions: Callable[[str], Any]) -> Callable[..., Any]:
         at = _ORDER_AT.get(contraction)
-        return _later(lambda args: "dense" if at is not None and args[at] > 2 else name, contraction)
+        return _later(lambda args: "dense" if at is not None and args[at] > 2 else name, contraction, functions)
 
-    return SimpleNamespace(**{contraction: of(contraction) for contraction in ops.CONTRACTIONS})
+    found = (functions_of, direct_functions_of)
+    usual, direct = ({c: of(c, functions) for c in ops.CONTRACTIONS} for functions in found)
+    return SimpleNamespace(**usual, direct=SimpleNamespace(**direct))
 
 
 # Stacks as one call; single contractions, where a stack cannot run so, by dense.
 _stack = SimpleNamespace(
-    **{contraction: _later(lambda args: "dense", contraction) for contraction in ops.CONTRACTIONS},
+    **{contraction: _later(lambda args: "dense", contraction, functions_of) for contraction in ops.CONTRACTIONS},
     stack_out=native.stack_out, stack_backward=native.stack_backward, missing=_stack_missing,
 )  # fmt: skip
 ALGORITHMS: dict[str, Any] = {
@@ -99,11 +116,6 @@ ALGORITHMS: dict[str, Any] = {
     "native:stack": _stack,
 }  # fmt: skip
 _OTHERS = {OPERATORS: REFERENCE_AS_OPERATORS, **{n + _THEN_DENSE: _then_dense(n) for n in PROVABLE}}
-
-
-def functions_of(name: str) -> Any:
-    """The contractions of an implementation, by a result of `choose` or `choose_for`."""
-    return BACKENDS.get(name) or ALGORITHMS.get(name) or _OTHERS[name]
 
 
 def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: Spec | None = None) -> str | None:
@@ -121,11 +133,33 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
     """The name of the implementation for x and coef of these dtypes, as an argument of functions_of."""
     name, by = _requested if backend is None else (backend, "backend")
     if name is not None:
-        reason = missing(_known(name, by), device.type, dtypes, spec)
-        if reason:
+        if not _serves(name, device, dtypes, spec.family):
+            reason = missing(_known(name, by), device.type, dtypes, spec)
             raise BackendError(f"{by}={name!r} cannot run here: {reason}")
         return name
     return _automatic(device, dtypes, spec)
+
+
+# `missing` of an implementation, and the arguments to which it answered None: constant while the process runs.
+_served: set[Any] = set()
+
+
+def _serves(name: str, device: torch.device, dtypes: tuple[torch.dtype, ...], family: int) -> bool:
+    """Whether an implementation can serve that device, those dtypes and that basis family."""
+    asked = getattr(BACKENDS.get(name) or ALGORITHMS.get(name), "missing", None)
+    key = asked, name, device, dtypes, family
+    if key in _served:
+        return True
+    on = torch.cuda.device(device) if device.type == "cuda" and torch.cuda.is_available() else contextlib.nullcontext()
+    with on:
+        served = is_name(name) and missing(name, device.type, dtypes, everyday(FAMILIES[family])) is None
+    if served:
+        _served.add(key)
+    return served
+
+
+# torch.compile does not trace this: it takes the result as a constant.
+_serves._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def choose_for(x: Tensor, backend: str | None, coef: Tensor, spec: Spec) -> str:
@@ -155,7 +189,7 @@ def _automatic(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec
         if name != "dense":
             return name + _THEN_DENSE
     for name in PREFERENCE.get(device.type, _OTHER_DEVICE)[0]:
-        if missing(name, device.type, dtypes, spec) is None:
+        if _serves(name, device, dtypes, spec.family):
             return name
     return "reference"
 
@@ -252,6 +286,7 @@ def backends(
     ones, verdicts may differ: `fastkan info` shows all.
     """
     index_of("family", family, FAMILIES)
+    _served.clear()  # asks again
     spec, dtypes, device = everyday(family), (dtype, dtype), torch.device(device)
     if device == torch.device("cuda") and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())

@@ -1,5 +1,6 @@
 """Spec: degree, base function, extrapolation and basis family of a layer, as integers."""
 
+import functools
 from typing import NamedTuple
 
 from .basis.base import BASES
@@ -40,6 +41,12 @@ class Spec(NamedTuple):
         if kind and not uniform:
             raise ValueError(f"uniform={uniform}: expected True with family={family!r}, whose knots are equidistant")
         return cls(degree, index_of("base", base, BASES), index_of("outside", outside, OUTSIDE), bool(uniform), kind)
+
+
+@functools.cache
+def with_uniform(spec: Spec, uniform: bool) -> Spec:
+    """spec with that promise; there are few, and to make one takes as long as the rest of a layer's checks."""
+    return spec._replace(uniform=uniform)
 
 
 def index_of(argument: str, value: str, names: tuple[str, ...]) -> int:

@@ -4,8 +4,10 @@ Only this file uses torch's private functions for them. They are bound to names,
 be a measurable share of a small layer's time.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]  # torch's stubs lack it
@@ -14,8 +16,12 @@ _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue] 
 by_jit = torch._C._get_tracing_state
 # True inside grad, vmap, jvp, ... of torch.func.
 by_func = torch._C._are_functorch_transforms_active
+# True where autocast is enabled on any type of device.
+is_any_autocast = torch._C._is_any_autocast_enabled
 # Of the vmap inside autograd.grad(is_grads_batched=True).
 add_batch_dim, remove_batch_dim = torch._add_batch_dim, torch._remove_batch_dim  # pyright: ignore[reportPrivateImportUsage]
+_modes, _has_storage = torch._C._len_torch_dispatch_stack, torch._C._has_storage
+_profiled = torch.autograd._profiler_enabled  # pyright: ignore[reportPrivateImportUsage]
 
 
 def is_traced() -> bool:
@@ -23,9 +29,33 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or bool(by_jit())
 
 
+def is_dual() -> bool:
+    """Whether forward-mode AD is active."""
+    return forward_ad._current_level >= 0
+
+
 def is_transformed(*tensors: Tensor | None) -> bool:
     """Whether torch.func or forward-mode AD is active, or one of the tensors is a batch of is_grads_batched=True."""
-    return by_func() or forward_ad._current_level >= 0 or any(map(is_grad_batch, tensors))
+    return by_func() or is_dual() or any(map(is_grad_batch, tensors))
+
+
+def is_plain(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether a call has no other use for PyTorch's dispatcher than to find the kernel of the device.
+
+    Nothing traces, transforms, profiles or intercepts it, and the tensors are ordinary ones.
+    """
+    if torch.compiler.is_compiling() or by_jit() or by_func() or _modes() or _profiled():
+        return False
+    if forward_ad._current_level >= 0:
+        return False
+    for t in tensors:
+        if t is None:
+            continue
+        kind = type(t)
+        # Transforms wrap tensors in others without storage, which may outlive them.
+        if not (kind is Tensor or kind is nn.Parameter) or not _has_storage(t) or t.is_neg():
+            return False
+    return True
 
 
 def is_grad_batch(value: object) -> bool:

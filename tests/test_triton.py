@@ -43,11 +43,13 @@ def triton(interpreted):
 
 @pytest.fixture
 def plan(triton, monkeypatch):
-    """The tables of the backend, its sorted chunks short enough for the interpreter."""
-    from fastkan.backends.triton import plan
+    """The tables of the backend, its sorted chunks short enough for the interpreter; no plan outlives a test."""
+    from fastkan.backends.triton import launch, plan
 
     monkeypatch.setattr(plan, "CHUNK", 32)
-    return plan
+    launch.made.cache_clear()
+    yield plan
+    launch.made.cache_clear()
 
 
 @pytest.fixture(params=[False, True], ids=["matrix", "gather"])
@@ -63,10 +65,10 @@ def launches(triton, monkeypatch) -> list[tuple[str, dict]]:
 
     seen, original = [], launch.direct.run
 
-    def record(kind, *args):
-        function = kind.kernel.fn
-        seen.append((f"{function.__module__.rpartition('.')[2]}.{function.__name__}", kind.constants))
-        original(kind, *args)
+    def record(launch, *tensors):
+        function = launch.kernel.fn
+        seen.append((f"{function.__module__.rpartition('.')[2]}.{function.__name__}", launch.constants))
+        original(launch, *tensors)
 
     monkeypatch.setattr(launch.direct, "run", record)
     return seen
@@ -205,11 +207,10 @@ def test_offsets_past_two_to_the_31(triton, plan, monkeypatch, launches):
     """The type of the indices by the tensors' reach; and all kernels with the wide one."""
     from fastkan.backends.triton import launch
 
-    near = torch.empty(1).expand(2**31 - 1)
-    assert launch.index_type(near) == launch.tl.int32
-    far = torch.empty(1, device="meta").expand(2, 2)
-    for t in (far.as_strided((2, 2), (2**31, 1)), torch.empty(2**16, 2**15, device="meta")):
-        assert launch.index_type(near, t) == launch.tl.int64
+    near = launch.Layout(SINGLE, (2**31 - 1,), (0,))
+    assert launch.index_type(near, None) == launch.tl.int32
+    for shape, stride in (((2, 2), (2**31, 1)), ((2**16, 2**15), (2**15, 1)), ((2**16, 2**15), ())):
+        assert launch.index_type(near, launch.Layout(SINGLE, shape, stride)) == launch.tl.int64
     monkeypatch.setattr(launch, "index_type", lambda *tensors: launch.tl.int64)
     p = Problem.random(40, 3, 5, 5, weighted=True)
     for gather, contraction in itertools.product((False, True), CONTRACTIONS):
@@ -254,7 +255,7 @@ def test_tuning_tries_a_few_tiles_and_all_of_them_are_right(triton, plan, monkey
     autotune = launch.triton.autotune
     monkeypatch.setattr(launch.triton, "autotune", lambda *args, **options: autotune(*args, do_bench=bench, **options))
     monkeypatch.setattr(plan, "tune", True)
-    monkeypatch.setattr(plan, "splits", lambda device, programs, steps: 2)
+    monkeypatch.setattr(plan, "splits", lambda processors, programs, steps: 2)
     launch._tuner.cache_clear()
     for rows in (70, 100):  # one bucket
         assert_matches_reference(triton, contraction, Problem.random(rows, 33, 40, 3, knots="promised"))
@@ -271,9 +272,8 @@ def test_every_shape_has_tiles(plan):
         extents = [extent for tiles in found for extent in tiles.blocks.values()]
         assert all(extent >= 16 and extent & (extent - 1) == 0 for extent in extents)
         assert len({plan.matrix(kernel, gpu, 132, operand, False, rows, size, size) for rows in (1, 10**6)}) == 1
-    device = torch.device("cpu")
-    assert plan.splits(device, 1, 1) == 1 and plan.splits(device, 10**6, 100) == 1
-    assert plan.splits(device, 1, 100) == 2 * plan.PROCESSORS
+    assert plan.splits(8, 1, 1) == 1 and plan.splits(8, 10**6, 100) == 1
+    assert plan.splits(8, 1, 100) == 16
 
 
 @pytest.mark.parametrize("knots", ["promised", *long("uneven")])

@@ -17,7 +17,7 @@ CUBIC = Spec.of(3, "silu", "zero", True)
 @pytest.fixture
 def made(monkeypatch) -> list[torch.Tensor]:
     """The knots that were made and not kept, as outside of Triton's interpreter."""
-    monkeypatch.setattr(knots.knobs.runtime, "interpret", False)
+    monkeypatch.setattr(knots, "INTERPRETED", False)
     monkeypatch.setattr(knots, "_made", {})
     found, original = [], knots._knots
 

@@ -17,7 +17,7 @@ from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..devices import exact, has_float64, home, host, place, widest
 from ..snapshot import Snapshot, readable
-from ..spec import MAX_DEGREE, Spec
+from ..spec import MAX_DEGREE, Spec, with_uniform
 from ..stack import Layer
 from .base_function import Activation, Function, resolve
 from .data_sample import Sample
@@ -221,11 +221,15 @@ class KANLinear(Module):
         grid = self._buffers["grid"]
         if grid.is_cpu or not readable(grid) or grid.is_inference():
             return self._spec  # for any knots: CPU kernels check them themselves
+        return self._promised(grid)
+
+    def _promised(self, grid: Tensor) -> Spec:
+        """spec, uniform where the knots are."""
         if self._evenness is None or not self._evenness[0].holds(grid):
             if grid.is_cuda and torch.cuda.is_current_stream_capturing():
                 return self._spec
             self._evenness = Snapshot(grid), is_uniform(self.exact_knots)
-        return self._spec._replace(uniform=self._evenness[1])
+        return with_uniform(self._spec, self._evenness[1])
 
     @property
     def uniform(self) -> bool:

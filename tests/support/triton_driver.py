@@ -19,9 +19,6 @@ from triton.runtime.jit import JITFunction
 from fastkan import KANLinear
 from fastkan.backends import triton as backend
 from fastkan.backends.triton import plan
-from fastkan.nn.grid import is_uniform
-from fastkan.snapshot import Snapshot
-from fastkan.spec import Spec
 
 TARGETS = {
     **{f"sm_{arch}": GPUTarget("cuda", arch, 32) for arch in (75, 80, 86, 89, 90, 100, 120)},
@@ -87,16 +84,9 @@ class Driver:
         JITFunction._do_compile = do_compile
         backend.missing = backend.features.missing = lambda *_: None
         plan.processors = lambda device: PROCESSORS
-        KANLinear.spec = property(_spec)
+        # As for a layer on a GPU: uniform knots are promised.
+        KANLinear.spec = property(lambda layer: layer._promised(layer._buffers["grid"]))
         return self
-
-
-def _spec(layer: KANLinear) -> Spec:
-    """KANLinear.spec as for a layer on a GPU: uniform knots are promised."""
-    grid = layer._buffers["grid"]
-    if layer._evenness is None or not layer._evenness[0].holds(grid):
-        layer._evenness = Snapshot(grid), is_uniform(grid)
-    return layer._spec._replace(uniform=layer._evenness[1])
 
 
 def front_end(source: compiler.ASTSource, target: GPUTarget, options: Any) -> None:

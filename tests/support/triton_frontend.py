@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from fastkan.backends import triton
-from fastkan.backends.triton import features, plan
+from fastkan.backends.triton import features, launch, plan
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import CONTRACTIONS, Problem, call
@@ -71,6 +71,7 @@ def run(cases: list[Case], contractions: tuple[str, ...]) -> Iterator[str]:
     for case in cases:
         plan.gather = case["algorithm"] == "gather"
         plan.splits = lambda *_, splits=case["splits"]: splits
+        launch.made.cache_clear()
         p = problem_of(case)
         for (name, backend), contraction in itertools.product(BACKENDS.items(), contractions):
             if contraction.startswith("edge") and (case["order"] or case["algorithm"] == "gather"):

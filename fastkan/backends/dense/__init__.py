@@ -152,7 +152,7 @@ class Dense:
         weight = self._matrix(coef).to(dtype)
         blocks: list[Tensor] = []
         for rows in _rows(x, weight.shape[0]):
-            x_rows, s_rows = x[rows], _of(rows, s)
+            x_rows, s_rows = _part(x, rows), _part_of(s, rows)
             phi = self.maker.features(x_rows, s_rows, grid, spec, order, dtype)
             y = phi @ weight if bias is None else torch.addmm(bias.to(dtype), phi, weight)
             if base_weight is not None:
@@ -169,9 +169,9 @@ class Dense:
         weight = self._matrix(coef).to(dtype).T
         blocks: list[Tensor] = []
         for rows in _rows(x, weight.shape[1]):
-            u_rows = u[rows].to(dtype)
-            slopes = self.maker.slopes(x[rows], u_rows @ weight, grid, spec, order, accumulator(dtype))
-            blocks.append(_plus_base(slopes, x[rows], u_rows, base_weight, spec, order))
+            x_rows, u_rows = _part(x, rows), _part(u, rows).to(dtype)
+            slopes = self.maker.slopes(x_rows, u_rows @ weight, grid, spec, order, accumulator(dtype))
+            blocks.append(_plus_base(slopes, x_rows, u_rows, base_weight, spec, order))
         return _joined(blocks).to(x.dtype)
 
     def kan_coef(
@@ -183,7 +183,7 @@ class Dense:
         functions = num_functions(grid, spec.degree)
         grad_coef = grad_base = None
         for rows in _rows(x, x.shape[1] * functions):
-            x_rows, s_rows, u_rows = x[rows], _of(rows, s), u[rows].to(dtype)
+            x_rows, s_rows, u_rows = _part(x, rows), _part_of(s, rows), _part(u, rows).to(dtype)
             phi = self.maker.features(x_rows, s_rows, grid, spec, order, dtype)
             grad_coef = _plus_product(grad_coef, phi, u_rows)
             if with_base:
@@ -202,10 +202,11 @@ class Dense:
         blocks: list[Tensor] = []
         grad_coef = grad_base = None
         for rows in _rows(x, weight.shape[1]):
-            x_rows, s_rows, u_rows = x[rows], _of(rows, s), u[rows].to(dtype)
-            g = u[rows].to(dtype_in) @ weight
+            x_rows, s_rows, u_rows = _part(x, rows), _part_of(s, rows), _part(u, rows)
+            g = u_rows.to(dtype_in) @ weight
             phi, slopes = self.maker.both(x_rows, s_rows, g, grid, spec, order, dtype)
-            slopes = _plus_base(slopes, x_rows, u[rows], base_weight, spec, order + 1)
+            slopes = _plus_base(slopes, x_rows, u_rows, base_weight, spec, order + 1)
+            u_rows = u_rows.to(dtype)
             blocks.append(slopes if s_rows is None else slopes * s_rows)
             grad_coef = _plus_product(grad_coef, phi, u_rows)
             if base_weight is not None:
@@ -221,7 +222,7 @@ class Dense:
         blocks: list[tuple[int, Tensor, Tensor, Tensor]] = []
         first = None
         for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
-            _, _, values = self._edges(x[rows], coef, base_weight, grid, spec, dtype)
+            _, _, values = self._edges(_part(x, rows), coef, base_weight, grid, spec, dtype)
             # Means are relative to the first row, so that a constant edge has the variance 0.
             first = values[:1].sum(0) if first is None else first
             sizes, values = values.abs().sum(0), values - first
@@ -244,18 +245,19 @@ class Dense:
         blocks: list[Tensor] = []
         grad_coef = grad_base = None
         for rows in _rows(x, coef.shape[0] * max(coef.shape[1:])):
-            phi, base, v = self._edges(x[rows], coef, base_weight, grid, spec, dtype)
+            x_rows, u_rows = _part(x, rows), _part_of(u, rows)
+            phi, base, v = self._edges(x_rows, coef, base_weight, grid, spec, dtype)
             v = terms[0] * v.sign() + terms[1] + terms[2] * v
-            v = v if u is None else v + u[rows, None].to(dtype)
+            v = v if u_rows is None else v + u_rows[:, None].to(dtype)
             grad_coef = _plus(grad_coef, torch.einsum("nif,nio->ifo", phi, v))
             if base is not None:
                 grad_base = _plus(grad_base, torch.einsum("ni,nio->io", base, v))
             if with_x:
                 g = torch.einsum("nio,ifo->nfi" if self.maker.functions_first else "nio,ifo->nif", v, coef.to(dtype))
-                slopes = self.maker.slopes(x[rows], _columns(g), grid, spec, 1, dtype)
+                slopes = self.maker.slopes(x_rows, _columns(g), grid, spec, 1, dtype)
                 if base_weight is not None:
                     g_base = torch.einsum("nio,io->ni", v, base_weight.to(dtype))
-                    slopes = slopes + _base(x[rows], None, spec, 1, dtype) * g_base
+                    slopes = slopes + _base(x_rows, None, spec, 1, dtype) * g_base
                 blocks.append(slopes)
         assert grad_coef is not None  # there is at least one block
         grad_base = None if grad_base is None else grad_base.to(coef.dtype)
@@ -300,23 +302,30 @@ def _operand(x: Tensor, coef: Tensor, s: Maybe = None, order: int = 0) -> torch.
     return coef.dtype
 
 
-def _rows(x: Tensor, features: int) -> Iterator[slice]:
-    """The rows of x in blocks of that many features a row."""
+def _rows(x: Tensor, features: int) -> Iterator[slice | None]:
+    """The rows of x in blocks of that many features a row; None for all of them."""
     rows = x.shape[0]
     if is_traced() or isinstance(rows, torch.SymInt):  # a loop over a dynamic batch would pin it
-        yield slice(None)
+        yield None
         return
     features = max(1, features)
     step = BLOCK // features
     if x.device.type == "cpu":
         step = max(CPU_BLOCK // features, min(CPU_ROWS, 8 * CPU_BLOCK // features))
     step = max(1, step)
-    for start in range(0, max(1, rows), step):
+    if rows <= step:
+        yield None
+        return
+    for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
-def _of(rows: slice, s: Maybe) -> Maybe:
-    return None if s is None else s[rows]
+def _part(t: Tensor, rows: slice | None) -> Tensor:
+    return t if rows is None else t[rows]
+
+
+def _part_of(s: Maybe, rows: slice | None) -> Maybe:
+    return None if s is None else _part(s, rows)
 
 
 def _joined(blocks: list[Tensor]) -> Tensor:
@@ -337,8 +346,14 @@ def _plus_product(sum_so_far: Maybe, a: Tensor, b: Tensor) -> Tensor:
 
 def _base(x: Tensor, s: Maybe, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
     """s b^(order)(x) in dtype, computed in its accumulator."""
-    base = base_feature(x.to(accumulator(dtype)), BASES[spec.base], order)
+    x = x.to(accumulator(dtype))
+    base = torch.nn.functional.silu(x) if _is_silu(spec, order, 0) else base_feature(x, BASES[spec.base], order)
     return (base if s is None else base * s.to(base.dtype)).to(dtype)
+
+
+def _is_silu(spec: Spec, order: int, of_torch: int) -> bool:
+    """Whether torch has that derivative of the base function as one operator: of order `of_torch`."""
+    return order == of_torch and BASES[spec.base] == "silu"
 
 
 def _plus_base(slopes: Tensor, x: Tensor, u: Tensor, base_weight: Maybe, spec: Spec, order: int) -> Tensor:
@@ -346,6 +361,8 @@ def _plus_base(slopes: Tensor, x: Tensor, u: Tensor, base_weight: Maybe, spec: S
     if base_weight is None:
         return slopes
     g = (u @ base_weight.to(u.dtype).T).to(slopes.dtype)
+    if _is_silu(spec, order, 1):
+        return slopes + torch.ops.aten.silu_backward(g, x.to(slopes.dtype))
     return torch.addcmul(slopes, _base(x, None, spec, order, slopes.dtype), g)
 
 

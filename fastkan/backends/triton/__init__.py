@@ -4,8 +4,11 @@ Two algorithms: `fused` computes features inside of its products, features.py as
 backend's own contractions take either, by an estimate. Triton itself is imported when a kernel is first called.
 """
 
+import functools
+import importlib
 import importlib.util
 import os
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,20 +63,42 @@ def _current() -> str:
 _current._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def _implementation(contraction: str):
-    def implementation(*args):
-        from . import launch
+def operator(file: str, name: str, tensors: int) -> Callable[..., Any]:
+    """The implementation of an operator by the function of that name in a file of this package.
 
-        return getattr(launch, contraction)(*args)
+    The operator has the fields of a Spec after the first `tensors` arguments, and empty results in place of None.
+    """
+
+    def implementation(*args):
+        fields = tensors + len(Spec._fields)
+        found = getattr(module(file), name)(*args[:tensors], Spec(*args[tensors:fields]), *args[fields:])
+        if isinstance(found, Tensor) or not any(t is None for t in found):
+            return found
+        return tuple(like if t is None else t for t, like in zip(found, ops.FAKES[name](*args), strict=True))
 
     return implementation
 
 
-for _contraction in ops.CONTRACTIONS:
-    torch.library.impl(f"{_NAMESPACE}::{_contraction}", ("cpu", "cuda"), _implementation(_contraction))
+@functools.cache
+def module(name: str) -> Any:
+    """A file of this package, imported when first needed."""
+    return importlib.import_module(f".{name}", __name__)
 
-# The fused kernels as an implementation of their own: triton:fused.
-fused = SimpleNamespace(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
+
+class _Fused(SimpleNamespace):
+    """The fused kernels as an implementation of their own."""
+
+    @functools.cached_property
+    def direct(self) -> Any:
+        """The same without PyTorch's dispatcher."""
+        return module("launch")
+
+
+for _name in ops.CONTRACTIONS:
+    _tensors = ops.SCHEMAS[_name].partition("int degree")[0].count(",")
+    torch.library.impl(f"{_NAMESPACE}::{_name}", ("cpu", "cuda"), operator("launch", _name, _tensors))
+
+fused = _Fused(**dict(zip(ops.CONTRACTIONS, ops.functions(_NAMESPACE), strict=True)), missing=_fused_missing)
 
 from . import features  # noqa: E402 - it has the limits of `missing`
 

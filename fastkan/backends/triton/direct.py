@@ -1,62 +1,79 @@
 """Kernels launched without Triton's own search for the compiled one, which takes the host longer than all else."""
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from triton import knobs
+from triton.runtime import driver as _driver
 
 INTERPRETED = knobs.runtime.interpret
-_MOST = 4096  # compiled kernels, by all that Triton specialises on
+_RUNTIME = knobs.runtime
+driver: Any = _driver  # untyped
 
 
-@dataclass(eq=False)  # hashed by identity: made once for all calls of a kind
-class Kind:
-    """A kernel with the compile-time constants and launch options of one kind of call.
+class Launch:
+    """A kernel with all but its tensors: numbers, compile-time constants, options, and the programs to start.
 
-    The kernel's arguments are tensors, numbers, constants. Constants that it does not have are left out.
+    The kernel's arguments are tensors, numbers, constants. Constants that it does not have are left out. All launches
+    are with tensors of that device and of the same types, which of them are None included. `accumulator`: the type of
+    coordinates and sums. `tuned` launches in place of this kernel, by measurements, where no graph is captured.
     """
 
-    kernel: Any
-    constants: dict[str, Any]
-    options: dict[str, Any]
+    def __init__(
+        self, kernel: Any, programs: int, numbers: tuple[int, ...], constants: Mapping[str, Any],
+        options: Mapping[str, int], device: torch.device, accumulator: torch.dtype,
+        tuned: Callable[..., None] | None = None,
+    ):  # fmt: skip
+        self.kernel, self.programs, self.numbers = kernel, programs, numbers
+        self.constants = {name: constants[name] for name in kernel.arg_names if name in constants}
+        assert tuple(self.constants) == tuple(kernel.arg_names[-len(self.constants) :]), "constants come last"
+        self.options = {} if INTERPRETED else {"enable_fp_fusion": True, **options}
+        self.device, self.accumulator, self.tuned = device, accumulator, tuned
+        self.gpu = device.index if device.type == "cuda" else None
+        self.last = *numbers, *self.constants.values()
+        # Which pointers are no multiples of 16 bytes -> the kernel compiled for that, and what starts it.
+        self.compiled: dict[tuple[bool, ...], tuple[Any, ...]] = {}
 
-    def __post_init__(self):
-        self.constants = {name: self.constants[name] for name in self.kernel.arg_names if name in self.constants}
-        self.last = tuple(self.constants.values())
-        assert tuple(self.constants) == tuple(self.kernel.arg_names[-len(self.last) :]), "constants come last"
-        self.options = {} if INTERPRETED else {"enable_fp_fusion": True, **self.options}
 
-
-_compiled: dict[tuple[object, ...], Any] = {}
-
-
-def run(kind: Kind, programs: int, tensors: tuple[Any, ...], numbers: tuple[int, ...]) -> None:
-    """Launch on the current stream of the device of the first tensor; others may be None."""
-    device = tensors[0].device
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        _run(kind, programs, device.index, tensors, numbers)
+def run(launch: Launch, *tensors: Any) -> None:
+    """Launch on the current stream of the launch's device."""
+    if launch.gpu is None or launch.gpu == torch.cuda.current_device():
+        _run(launch, tensors)
     else:
-        with on(device):
-            _run(kind, programs, device.index, tensors, numbers)
+        with on(launch.device):
+            _run(launch, tensors)
+
+
+def _run(launch: Launch, tensors: tuple[Any, ...]) -> None:
+    if launch.tuned is not None and (launch.gpu is None or not torch.cuda.is_current_stream_capturing()):
+        launch.tuned(*tensors)
+        return
+    if INTERPRETED:
+        launch.kernel[launch.programs,](*tensors, *launch.numbers, **launch.constants)
+        return
+    # As numbers Triton's launcher takes them; of a tensor it asks the driver whether the GPU can access it.
+    pointers, bits = [], 0
+    for t in tensors:
+        if t is None:
+            pointers.append(None)
+        else:
+            pointers.append(pointer := t.data_ptr())
+            bits |= pointer
+    # Triton specialises on pointers that are multiples of 16 bytes.
+    key = tuple([bool((p or 0) & 15) for p in pointers]) if bits & 15 else ()
+    found = launch.compiled.get(key)
+    enter, leave = _RUNTIME.launch_enter_hook, _RUNTIME.launch_exit_hook  # by which profilers see launches
+    if found is None or getattr(enter, "calls", enter) or getattr(leave, "calls", leave):
+        arguments = *tensors, *launch.numbers
+        compiled = launch.kernel[launch.programs,](*arguments, **launch.constants, **launch.options)
+        launch.compiled[key] = compiled, compiled.run, (compiled.function, compiled.packed_metadata, None, None, None)
+        return
+    _, start, middle = found
+    stream = driver.active.get_current_stream(launch.gpu or 0)
+    start(launch.programs, 1, 1, stream, *middle, *pointers, *launch.last)
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-
-
-def _run(kind: Kind, programs: int, device: int | None, tensors: tuple, numbers: tuple[int, ...]) -> None:
-    if INTERPRETED:
-        kind.kernel[programs,](*tensors, *numbers, **kind.constants)
-        return
-    # Triton specialises on types, on pointers that are multiples of 16 bytes, and on properties of the numbers.
-    types = tuple([None if t is None else (t.dtype, t.data_ptr() & 15) for t in tensors])
-    key = (kind, device, types, numbers)
-    compiled = _compiled.get(key)
-    if compiled is not None:
-        compiled[programs, 1, 1](*tensors, *numbers, *kind.last)
-        return
-    if len(_compiled) >= _MOST:
-        _compiled.clear()
-    _compiled[key] = kind.kernel[programs,](*tensors, *numbers, **kind.constants, **kind.options)

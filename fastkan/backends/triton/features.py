@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...spec import Spec
 from .. import dense
-from . import missing  # noqa: F401 - the same limits as the fused kernels
+from . import missing, module, operator  # noqa: F401 - the same limits as the fused kernels
 
 _NAMESPACE = "fastkan_triton"
 _SPEC = "Tensor grid, int degree, int base, int outside, bool uniform, int family, int order, ScalarType dtype"
@@ -18,15 +18,6 @@ _SCHEMAS = {
     "features": f"(Tensor x, Tensor? s, {_SPEC}) -> Tensor",
     "slopes": f"(Tensor x, Tensor g, {_SPEC}) -> Tensor",
 }
-
-
-def _implementation(name: str):
-    def implementation(*args):
-        from . import launch_features
-
-        return getattr(launch_features, name)(*args)
-
-    return implementation
 
 
 def _features(x, s, grid, degree, base, outside, uniform, family, order, dtype):
@@ -40,7 +31,7 @@ def _slopes(x, g, grid, degree, base, outside, uniform, family, order, dtype):
 for _name, _fake in (("features", _features), ("slopes", _slopes)):
     torch.library.define(f"{_NAMESPACE}::{_name}", _SCHEMAS[_name])
     torch.library.register_fake(f"{_NAMESPACE}::{_name}", _fake)
-    torch.library.impl(f"{_NAMESPACE}::{_name}", ("cpu", "cuda"), _implementation(_name))
+    torch.library.impl(f"{_NAMESPACE}::{_name}", ("cpu", "cuda"), operator("launch_features", _name, 3))
 
 
 class Maker(dense.Maker):
@@ -57,6 +48,20 @@ class Maker(dense.Maker):
         return torch.ops.fastkan_triton.slopes(x, g, grid, *spec, order, dtype)
 
 
-_dense = dense.Dense(Maker())
+class Direct(Maker):
+    """The same without PyTorch's dispatcher."""
+
+    def features(
+        self, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype
+    ) -> Tensor:  # fmt: skip
+        """As dense.Maker.features."""
+        return module("launch_features").features(x, s, grid, spec, order, dtype)
+
+    def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+        """As dense.Maker.slopes."""
+        return module("launch_features").slopes(x, g, grid, spec, order, dtype)
+
+
+_dense, direct = dense.Dense(Maker()), dense.Dense(Direct())
 kan_out, kan_in, kan_coef, kan_backward = _dense.kan_out, _dense.kan_in, _dense.kan_coef, _dense.kan_backward
 edge_moments, edge_backward = _dense.edge_moments, _dense.edge_backward

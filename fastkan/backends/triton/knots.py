@@ -6,12 +6,13 @@ Made once for a grid: its storage and version tell whether it has changed since.
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from triton import knobs
 
 from ...spec import FAMILIES, Spec
+from .direct import INTERPRETED
 
 _CHEBYSHEV = FAMILIES.index("chebyshev")
 _MOST = 1024  # grids
+_expired = torch.UntypedStorage._expired
 # Place of the grid, dtype, family and stream -> storage and version of the grid, and its knots.
 _made: dict[tuple[object, ...], tuple[StorageWeakRef, int, Tensor]] = {}
 
@@ -24,7 +25,7 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
     """
     if not _keeps(grid):
         return _knots(grid, spec, dtype)
-    stream = torch.cuda.current_stream(grid.device).cuda_stream if grid.is_cuda else 0
+    stream = torch._C._cuda_getCurrentRawStream(grid.device.index) if grid.is_cuda else 0
     key = (
         grid.data_ptr(),
         grid.shape,
@@ -37,7 +38,7 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
         stream,
     )
     kept = _made.get(key)
-    if kept is not None and kept[1] == grid._version and not kept[0].expired():
+    if kept is not None and kept[1] == grid._version and not _expired(kept[0].cdata):
         return kept[2]
     if len(_made) >= _MOST:
         for old in [k for k, (storage, *_) in _made.items() if storage.expired()] or list(_made):
@@ -47,9 +48,14 @@ def knots_of(grid: Tensor, spec: Spec, dtype: torch.dtype) -> Tensor:
     return knots
 
 
+def width_of(functions: int, spec: Spec) -> int:
+    """The numbers in a row of knots_of, for that many functions."""
+    return 3 if spec.uniform else functions + spec.degree + 1
+
+
 def _keeps(grid: Tensor) -> bool:
     """Whether a result may be kept: a captured graph must make its own, and inference tensors have no version."""
-    if knobs.runtime.interpret or grid.is_meta or grid.is_inference():
+    if INTERPRETED or grid.is_meta or grid.is_inference():
         return False
     return not (grid.is_cuda and torch.cuda.is_current_stream_capturing())
 

@@ -10,71 +10,79 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime import driver
 
+from ...basis.bspline import num_functions
 from ...spec import FAMILIES, Spec
 from .. import dense
-from . import direct, launch, plan
+from . import direct, plan
 from .kernels import features as kernels
-from .kernels.base import MAX_ORDER
-from .knots import knots_of
+from .knots import knots_of, width_of
+from .launch import FAMILY_OF, Layout, check_order, index_type, planned, shape_of
 
 THREADS = 128  # of a program, each with one element of x
 VECTOR = 16  # bytes that a thread stores at once
 
 
-def features(
-    x: Tensor, s: Tensor | None, grid: Tensor, degree: int, base: int, outside: int, uniform: bool, family: int,
-    order: int, dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
-    rows, inputs = x.shape
-    functions = grid.shape[1] - degree - 1
-    phi = x.new_empty(rows, inputs * functions, dtype=dtype)
-    if phi.numel() == 0:
-        return phi
-    spec = Spec(degree, base, outside, uniform, family)
-    knots = knots_of(grid, spec, dense.accumulator(dtype))
-    index = launch.index_type(x, phi) if s is None else launch.index_type(x, s, phi)
-    vector = gcd(functions, VECTOR // dtype.itemsize)
-    kind = _kind(kernels.features, spec, order, functions, inputs, dtype == torch.float64, index, vector)
-    numbers = (rows, inputs, functions // vector, *x.stride(), *((0, 0) if s is None else s.stride()), knots.stride(0))
-    direct.run(kind, _programs(kind, rows, inputs), (x, s, knots, phi), numbers)
+def features(x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+    """As dense.Maker.features."""
+    launch, columns = planned(_plan_features, spec, order, (x, s), num_functions(grid, spec.degree), dtype)
+    phi = x.new_empty(x.shape[0], columns, dtype=dtype)
+    if launch is not None:
+        direct.run(launch, x, s, knots_of(grid, spec, launch.accumulator), phi)
     return phi
 
 
-def slopes(
-    x: Tensor, g: Tensor, grid: Tensor, degree: int, base: int, outside: int, uniform: bool, family: int, order: int,
-    dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
+def _plan_features(spec, order, settings, x, s, functions, dtype) -> tuple[direct.Launch | None, int]:
+    """The kernel and the number of columns."""
     rows, inputs = x.shape
-    out = x.new_empty(rows, inputs, dtype=dense.accumulator(dtype))
-    if out.numel() == 0:
-        return out
-    functions = grid.shape[1] - degree - 1
-    spec, g = Spec(degree, base, outside, uniform, family), g.contiguous()
-    knots = knots_of(grid, spec, out.dtype)
-    kind = _kind(kernels.slopes, spec, order, functions, inputs, dtype == torch.float64, launch.index_type(x, g))
-    numbers = (rows, inputs, functions, *x.stride(), knots.stride(0))
-    direct.run(kind, _programs(kind, rows, inputs), (x, g, knots, out), numbers)
+    columns = inputs * functions
+    if rows * columns == 0:
+        return None, columns
+    vector = gcd(functions, VECTOR // dtype.itemsize)
+    numbers = (
+        rows,
+        inputs,
+        functions // vector,
+        *x.stride,
+        *((0, 0) if s is None else s.stride),
+        width_of(functions, spec),
+    )
+    index = index_type(x, s, Layout(dtype, (rows, columns)))
+    return _launch(kernels.features, spec, order, settings, x, functions, numbers, dtype, index, vector), columns
+
+
+def slopes(x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
+    """As dense.Maker.slopes."""
+    out, g = x.new_empty(*x.shape, dtype=dense.accumulator(dtype)), g.contiguous()
+    launch = planned(_plan_slopes, spec, order, (x, g), num_functions(grid, spec.degree), dtype)
+    if launch is not None:
+        direct.run(launch, x, g, knots_of(grid, spec, out.dtype), out)
     return out
 
 
-@functools.lru_cache(1024)
-def _kind(
-    kernel, spec: Spec, order: int, functions: int, inputs: int, double: bool, index: tl.dtype, vector: int = 0
-) -> direct.Kind:
-    if not 0 <= order <= MAX_ORDER:
-        raise ValueError(f"order={order}: expected 0 to {MAX_ORDER}")
+def _plan_slopes(spec, order, settings, x, g, functions, dtype) -> direct.Launch | None:
+    rows, inputs = x.shape
+    if rows * inputs == 0:
+        return None
+    numbers = rows, inputs, functions, *x.stride, width_of(functions, spec)
+    return _launch(kernels.slopes, spec, order, settings, x, functions, numbers, dtype, index_type(x, g))
+
+
+def _launch(
+    kernel: Any, spec: Spec, order: int, settings: plan.Settings, x: Layout, functions: int, numbers: tuple[int, ...],
+    dtype: torch.dtype, index: tl.dtype, vector: int = 0,
+) -> direct.Launch:  # fmt: skip
+    check_order(order)
+    rows, inputs = x.shape
     columns = min(THREADS, triton.next_power_of_2(inputs))
+    accumulator = dense.accumulator(dtype)
     constants = {
-        "FAMILY": launch.FAMILY_OF[FAMILIES[spec.family]],
-        "SPEC": launch.shape_of(spec, functions),
-        "ORDER": order, "INDEX": index, "COORDINATE": tl.float64 if double else tl.float32,
+        "FAMILY": FAMILY_OF[FAMILIES[spec.family]], "SPEC": shape_of(spec, functions), "ORDER": order, "INDEX": index,
+        "COORDINATE": tl.float64 if accumulator == torch.float64 else tl.float32,
         "VECTOR": vector, "BN": THREADS // columns, "BI": columns,
     }  # fmt: skip
-    return direct.Kind(kernel, constants, {} if direct.INTERPRETED else {"num_warps": _warps()})
-
-
-def _programs(kind: direct.Kind, rows: int, inputs: int) -> int:
-    return plan.cdiv(rows, kind.constants["BN"]) * plan.cdiv(inputs, kind.constants["BI"])
+    options = {} if direct.INTERPRETED else {"num_warps": _warps()}
+    programs = plan.cdiv(rows, THREADS // columns) * plan.cdiv(inputs, columns)
+    return direct.Launch(kernel, programs, numbers, constants, options, settings.device, accumulator)
 
 
 @functools.cache

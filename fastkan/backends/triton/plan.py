@@ -7,6 +7,7 @@ registers and shared memory (bench/ahead.py).
 import functools
 import os
 from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -126,6 +127,23 @@ tune = os.environ.get("FASTKAN_TRITON_TUNE", "0") != "0"
 gather: bool | None = None
 
 
+class Settings(NamedTuple):
+    """What a plan depends on beside its operands."""
+
+    device: torch.device
+    architecture: str
+    processors: int
+    gather: bool | None
+    tune: bool
+    chunk: int
+    tf32: bool
+
+
+def settings(device: torch.device) -> tuple[Any, ...]:
+    """The fields of the present Settings, in half the time."""
+    return device, architecture(device), processors(device), gather, tune, CHUNK, ops.allows_tf32()
+
+
 def cdiv(a: int, b: int) -> int:
     """a / b, rounded up; 100 times as fast as triton.cdiv."""
     return -(-a // b)
@@ -150,7 +168,6 @@ def precision(operand: torch.dtype, architecture: str) -> str:
     return "ieee" if of_amd else "tf32x3"
 
 
-@functools.lru_cache(1024)
 def matrix(
     kernel: str, architecture: str, processors: int, operand: torch.dtype, light: bool, rows: int, inputs: int,
     outputs: int,
@@ -164,7 +181,6 @@ def matrix(
     return _fitted(large if large_fits else table[bits, "small"], inputs, outputs)
 
 
-@functools.lru_cache(1024)
 def gathered(kernel: str, accumulator: torch.dtype, inputs: int, outputs: int) -> Tiles:
     """Tiles of the kernels that read the coefficients of a window, or of one input at a time."""
     return _fitted(GATHERS[kernel][8 * accumulator.itemsize], inputs, outputs)
@@ -195,9 +211,9 @@ def architecture(device: torch.device) -> str:
     return devices.architecture(device)
 
 
-def splits(device: torch.device, programs: int, steps: int) -> int:
+def splits(processors: int, programs: int, steps: int) -> int:
     """Number of splits of the rows (split-K) that occupy all multiprocessors: at most one per step of rows."""
-    wanted = 2 * processors(device)
+    wanted = 2 * processors
     return 1 if programs >= wanted else max(1, min(cdiv(wanted, programs), steps))
 
 
