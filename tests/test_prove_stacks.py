@@ -6,7 +6,7 @@ import torch
 from fastkan import reference, stack
 from fastkan.backends import native
 from fastkan.kinds import ALL, matching
-from fastkan.prove import stacks
+from fastkan.prove import accelerator, stacks
 from fastkan.prove.stack_bounds import apart, bounds
 from fastkan.stack import Layer
 from fastkan.testing import Problem, absolute_errors, call
@@ -80,6 +80,15 @@ def test_nodes_on_knots_are_left_out():
     first = Layer(p.coef, None, None, p.grid[0, 2] - h[0], p.grid, p.spec)
     assert apart(x, (first, first)).tolist() == [False, True]
     assert apart(x, (first,)).tolist() == [True, True]
+
+
+def test_every_stack_fits_a_block_of_a_gpu():
+    """At the highest degree in float64."""
+    largest = matching(["bspline-5-zero-knots-float64"])[0]
+    for widths, rows, tangents, grid_size in (*stacks.SHAPES, (stacks.WIDTHS, accelerator.Cuda.load[0], 0, 5)):
+        layers = stacks.random(largest, widths, 1, tangents, grid_size).layers
+        assert stack.block_bytes(layers, tangents=tangents) <= stack.BLOCK_BYTES, widths
+        assert rows <= stack.GPU_ROWS and tangents <= stack.MAX_GPU_TANGENTS
 
 
 def test_every_result_has_a_bound():

@@ -66,7 +66,7 @@ def _derivatives(values: list[Tensor], e: Tensor) -> list[Tensor]:
 
 
 def _absolute(layer: Layer) -> Layer:
-    return Layer(*(None if t is None else t.double().abs() for t in layer[:4]), layer.grid, layer.spec)
+    return Layer._make((*(None if t is None else t.double().abs() for t in layer[:4]), layer.grid, layer.spec))
 
 
 def _nodes(x: Tensor, layers: Sequence[Layer]) -> Iterator[Tensor]:
