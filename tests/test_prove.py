@@ -15,7 +15,7 @@ import torch
 from fastkan import kinds, select, verdicts
 from fastkan.cli import info
 from fastkan.cli import prove as cli_prove
-from fastkan.prove import child, parent, prove
+from fastkan.prove import checks, child, parent, prove
 from fastkan.verdicts import CRASHED, FASTER, HUNG, MISSING, SLOWER, WRONG, Verdict
 from fastkan_cli import main
 from support import kernels
@@ -77,6 +77,38 @@ def test_wrong_kernels_are_told_apart(judged, name, reason):
 def test_what_cannot_run_is_missing_or_fails_with_the_reason(judged):
     assert judged("absent") == Verdict(MISSING, "this machine has no such thing")
     assert judged("fails") == Verdict(CRASHED, "RuntimeError: out of resource: shared memory")
+
+
+def test_slower_at_one_shape_is_slower(judged, monkeypatch):
+    monkeypatch.setattr(checks, "race", lambda *args: (3.0, 0.9, 2.0))
+    assert judged("right") == Verdict(SLOWER, "", (3.0, 0.9, 2.0))
+
+
+@pytest.mark.parametrize(("tf32", "precision"), [(True, "tf32"), (False, "ieee")])
+def test_tf32_is_allowed_for_its_kinds_alone(judged, monkeypatch, tf32, precision):
+    found = []
+    matmul = torch.backends.cuda.matmul
+    monkeypatch.setattr(matmul, "fp32_precision", matmul.fp32_precision)
+    monkeypatch.setitem(child.PARTS, "parity", lambda *args: found.append(matmul.fp32_precision) or Verdict(FASTER))
+    child.judge("parity", "dense", KIND._replace(tf32=tf32), kernels.HOST(CPU))
+    assert found == [precision]
+
+
+def test_what_is_wrong_is_not_raced(monkeypatch, tmp_path):
+    class Worker:
+        def __init__(self, device, part, module):
+            self.verdict = Verdict(WRONG, "by 1") if part == "parity" else Verdict(FASTER, "", (2.0,))
+
+        def ask(self, *args):
+            return self.verdict
+
+        def stop(self):
+            pass
+
+    monkeypatch.setenv("FASTKAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(parent, "Worker", Worker)
+    assert run("right") == {"right": Verdict(WRONG, "by 1")}
+    assert verdicts.read(CPU)[str(KIND)] == {"right": Verdict(WRONG, "by 1")}
 
 
 # In processes of their own
