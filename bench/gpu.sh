@@ -10,7 +10,7 @@
 set -uo pipefail
 out=${1:?a folder to write to}
 python=${PYTHON:-python3}
-kernels="gather triton matrix stack wgmma tma"
+kernels="features gather fused matrix stack wgmma tma"
 tools="sanitize-memcheck sanitize-racecheck sanitize-initcheck sanitize-synccheck"
 order="build info $kernels tests again alone $tools prove bench"
 kill=10 # seconds from the interrupt to the end
@@ -120,7 +120,7 @@ if wants build; then
 fi
 wants info && part info "$python" -m fastkan info
 
-# The riskiest last among the kernels, all of them before anything else.
+# Among the kernels the riskiest last, all of them before anything else.
 for name in $kernels; do
     wants "$name" || continue
     part "$name" "$python" -m bench.kernels "$name"

@@ -16,8 +16,10 @@ from types import SimpleNamespace
 
 import torch
 
-from fastkan import select, stack
-from fastkan.testing import CONTRACTIONS, TF32, Problem, assert_matches_reference, assert_within, call
+from fastkan import select
+from fastkan.kinds import EVERYDAY
+from fastkan.prove import stacks
+from fastkan.testing import CONTRACTIONS, TF32, Problem, assert_matches_reference, call
 
 ABSENT = 77  # the exit status by which test programs say that they were skipped
 ALGORITHM = "FASTKAN_CUDA_ALGORITHM"
@@ -41,8 +43,11 @@ SPLIT = {"rows": 70, "inputs": 150, "outputs": 136, "grid_size": 9, "per_input":
 FEW = {"rows": 600, "inputs": 2, "outputs": 3, "grid_size": 40}
 ALIGNED = {"rows": 70, "inputs": 19, "outputs": 40, "grid_size": 5, "knots": "promised"}
 PRODUCTS = ({**WHOLE, "dtype": BF16}, {**SPLIT, "dtype": HALF})
+TRITON = ({**ALIGNED, "rows": 33, "dtype": SINGLE}, *PRODUCTS)
 
+# Simplest first.
 KERNELS = {
+    "features": Kernels(TRITON, backend="triton:features"),
     "gather": Kernels(
         (
             ALIGNED,
@@ -54,7 +59,7 @@ KERNELS = {
         CONTRACTIONS,
         algorithm="gather",
     ),
-    "triton": Kernels(({**ALIGNED, "rows": 33, "dtype": SINGLE}, *PRODUCTS), backend="triton"),
+    "fused": Kernels(TRITON, backend="triton:fused"),
     "matrix": Kernels(
         (*PRODUCTS, *({**case, "dtype": dtype} for case in (WHOLE, SPLIT) for dtype in (SINGLE, DOUBLE))),
         algorithm="matrix",
@@ -63,8 +68,12 @@ KERNELS = {
     "wgmma": Kernels(PRODUCTS, ("kan_out",), algorithm="wgmma", hopper=True),
     "tma": Kernels((*PRODUCTS, {**WHOLE, "rows": 1, "dtype": BF16}), ("kan_out",), algorithm="tma", hopper=True),
 }
-# widths, rows, tangents, dtype
-STACKS = (((3, 6, 2), 70, 0, DOUBLE), ((2, 5, 1), 300, 2, DOUBLE), ((3, 6, 4, 2), 300, 1, SINGLE))
+# kind of layers, widths, rows, tangents, grid size
+STACKS = (
+    (EVERYDAY[0]._replace(x=DOUBLE, coef=DOUBLE), (3, 6, 2), 70, 0, 5),
+    (EVERYDAY[0]._replace(x=DOUBLE, coef=DOUBLE), (2, 5, 1), 300, 2, 5),
+    (EVERYDAY[0], (3, 6, 4, 2), 300, 1, 3),
+)
 
 
 def calls(name: str, backend, device: torch.device | str, every: bool = False) -> Iterator[str]:
@@ -104,43 +113,10 @@ def _check_rounding(kernels: Kernels, backend, contraction: str, p: Problem, dev
 
 
 def _stacks(backend, device: torch.device | str, cases: Sequence[tuple]) -> Iterator[str]:
-    for widths, rows, tangents, dtype in cases:
-        yield f"stack of {widths}, {rows} rows, {tangents} tangents, {dtype}"
-        made = [_layer(*io, dtype, seed) for seed, io in enumerate(itertools.pairwise(widths))]
-        generator = torch.Generator().manual_seed(9)
-        x, *along = (
-            _leaf(torch.rand(rows, widths[0], generator=generator, dtype=DOUBLE) * 2.4 - 1.2, dtype)
-            for _ in range(1 + tangents)
-        )
-        u = _leaf(torch.randn(rows, widths[-1], generator=generator, dtype=DOUBLE), dtype)
-        weights, grids, specs = stack.parts(made)
-        by = [t for t in (x, *along, *weights) if t is not None]
-        truth = stack.layered(x, along, made, "reference")
-        truths = [truth, *torch.autograd.grad(truth, by, u, allow_unused=True, materialize_grads=True)]
-
-        def there(t: torch.Tensor | None, dtype=dtype) -> torch.Tensor | None:
-            return None if t is None else t.detach().to(device, dtype)
-
-        operands = [*map(there, weights)], [grid.to(device) for grid in grids], specs
-        inputs = there(x), [*map(there, along)]
-        found = [backend.stack_out(*inputs, *operands)]
-        found += backend.stack_backward(*inputs, there(u), *operands, True, True, True)
-        for k, (got, want) in enumerate(zip(found, truths, strict=True)):
-            share = 1e-9 if dtype == DOUBLE else 3e-3  # a node near a knot may be seen on either side of it
-            allowed = (share * (1 + want.detach().abs().max())).expand(want.shape)
-            assert_within(got.double().cpu(), want.detach(), allowed, f"stack of {widths}, result {k}")
-
-
-def _layer(inputs: int, outputs: int, dtype: torch.dtype, seed: int) -> stack.Layer:
-    p = Problem.random(1, inputs, outputs, 5, knots="promised", dtype=DOUBLE, seed=seed)
-    part = 0.5 / inputs**0.5  # most outputs lie within the next layer's grid
-    weights = (p.coef * part, p.terms[0], p.base_weight * part, p.bias)
-    return stack.Layer(*(_leaf(t, dtype) for t in weights), p.grid, p.spec)
-
-
-def _leaf(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """In float64, its values those of the dtype."""
-    return t.to(dtype).double().requires_grad_()
+    for kind, *shape in cases:
+        case = stacks.Case.of(kind, *shape)
+        yield f"stack of {kind}, {case.label}"
+        case.check(case.run(backend, case.on(torch.device(device))))
 
 
 def absent(name: str, device: torch.device) -> str | None:
@@ -166,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if reason := absent(name, device):
             print(f"no {name} kernels here: {reason}", flush=True)
             continue
-        for what in calls(name, select.BACKENDS[KERNELS[name].backend], device, args.all):
+        for what in calls(name, select.functions_of(KERNELS[name].backend), device, args.all):
             print(what, flush=True)
             count += 1
     torch.cuda.synchronize()

@@ -71,22 +71,27 @@ def layered(x: Tensor, tangents: Sequence[Tensor], layers: Sequence[Layer], back
 
 def _derivative(h: dict[int, Tensor], subset: int, layer: Layer, backend: str) -> Tensor:
     """h'_A of a layer, A = subset."""
+    coef, scale, base_weight, bias, grid, spec = layer
+    bias = None if subset else bias
+    return total(
+        autograd.kan_out(h[0], s, coef, base_weight, bias, grid, spec, order, backend, scale)
+        for order, s in products(h, subset).items()
+    )
 
-    def out(s: Maybe, order: int, bias: Maybe) -> Tensor:
-        coef, scale, base_weight, _, grid, spec = layer
-        return autograd.kan_out(h[0], s, coef, base_weight, bias, grid, spec, order, backend, scale)
 
+def products(h: dict[int, Tensor], subset: int) -> dict[int, Maybe]:
+    """s_{A,d} by d, A = subset; subsets that h lacks count as zero, and None stands for ones."""
     if subset == 0:
-        return out(None, 0, layer.bias)
-    weights: dict[int, Tensor] = {}
+        return {0: None}
+    found: dict[int, Maybe] = {}
     for parts in _partitions(subset):
         if all(part in h for part in parts):
             product = h[parts[0]]
             for part in parts[1:]:
                 product = product * h[part]
             order = len(parts)
-            weights[order] = weights[order] + product if order in weights else product
-    return total(out(s, order, None) for order, s in weights.items())
+            found[order] = _plus(found.get(order), product)
+    return found
 
 
 def _partitions(subset: int) -> Iterator[tuple[int, ...]]:

@@ -250,7 +250,7 @@ def absolute_errors(contraction: str, p: Problem, truth: tuple[Tensor, ...]) -> 
 
 
 def _bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
-    phi = _perturbation(p, p.order, {"kan_out": p.x.shape[1], "kan_in": p.u.shape[1]}.get(contraction, p.x.shape[0]))
+    phi = perturbation(p, p.order, {"kan_out": p.x.shape[1], "kan_in": p.u.shape[1]}.get(contraction, p.x.shape[0]))
     s = torch.ones_like(phi[..., 0]) if p.s is None else p.s.double().abs()
     u, weight = p.u.double().abs(), _weight(p)
     if contraction == "kan_out":
@@ -264,7 +264,7 @@ def _bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
 def _edge_bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
     p = replace(p, order=0)
     rows, weight = p.x.shape[0], _weight(p)
-    value = torch.einsum("nif,ifo->nio", _perturbation(p, 0, rows), weight)
+    value = torch.einsum("nif,ifo->nio", perturbation(p, 0, rows), weight)
     exact = p.to(torch.float64)
     with_base = p.base_weight is not None
     phi, slope = (reference.features(exact.x, p.grid, p.spec, d, with_base) for d in (0, 1))
@@ -278,7 +278,7 @@ def _edge_bands(contraction: str, p: Problem) -> tuple[Tensor, ...]:
     u = exact.u.abs()[:, None] + of_sign + constant + factor * edges.abs()
     off = 2 * of_sign * (edges.abs() <= value)  # rounding decides the sign of an edge that is nearly 0
     off = off + factor * value + 4 * _epsilon(p) * u
-    rounding, rounding_slope = (_perturbation(p, d, rows * p.u.shape[1]) for d in (0, 1))
+    rounding, rounding_slope = (perturbation(p, d, rows * p.u.shape[1]) for d in (0, 1))
     grad_x = torch.einsum("nif,nif->ni", rounding_slope, torch.einsum("ifo,nio->nif", weight, u))
     grad_x = grad_x + torch.einsum("nif,nif->ni", slope.abs(), torch.einsum("ifo,nio->nif", weight, off))
     grads = torch.einsum("nif,nio->ifo", rounding, u) + torch.einsum("nif,nio->ifo", phi.abs(), off)
@@ -303,7 +303,7 @@ def _split(grads: Tensor, p: Problem) -> tuple[Tensor, ...]:
     return (grads[:, :functions], grads[:, functions]) if p.base_weight is not None else (grads,)
 
 
-def _perturbation(p: Problem, order: int, terms: int) -> Tensor:
+def perturbation(p: Problem, order: int, terms: int) -> Tensor:
     """[N, I, F] or [N, I, F + 1]: error bound of a term with weight one, before the result is rounded."""
     eps = _epsilon(p)
     degree = p.spec.degree

@@ -136,7 +136,9 @@ def _prove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda:0", help="the GPU (cuda:0)")
     parser.add_argument("--kinds", nargs="+", default=[], metavar="KIND",
                         help="of calls, such as bspline-3-zero-uniform-float32 or 'rbf-*' (the usual)")  # fmt: skip
-    parser.add_argument("--seconds", type=positive, default=300, help="for everything (300)")
+    parser.add_argument("--seconds", type=positive, default=300, metavar="S", help="for everything (300)")
+    parser.add_argument("--each", type=positive, default=90, metavar="S",
+                        help="for one implementation and kind; one that takes longer hangs (90)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="as JSON, at the end")
 
 

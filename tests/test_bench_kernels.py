@@ -14,8 +14,11 @@ def hopper(monkeypatch):
     monkeypatch.delenv(kernels.ALGORITHM, raising=False)
 
 
+NATIVE = [name for name, of in kernels.KERNELS.items() if of.backend == "native"]
+
+
 def backend(name: str):
-    return select.BACKENDS["triton"] if name == "triton" else BACKEND
+    return BACKEND if name in NATIVE else select.functions_of(kernels.KERNELS[name].backend)
 
 
 @pytest.mark.parametrize("name", kernels.KERNELS)
@@ -25,12 +28,12 @@ def test_right_kernels_pass(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in kernels.KERNELS if name != "triton"])
+@pytest.mark.parametrize("name", NATIVE)
 def test_every_problem_passes(name):
     assert len(list(kernels.calls(name, BACKEND, "cpu", every=True))) > 1
 
 
-@pytest.mark.parametrize("name", [name for name in kernels.KERNELS if name != "triton"])
+@pytest.mark.parametrize("name", NATIVE)
 def test_a_wrong_number_is_found(name, monkeypatch):
     of = "stack_out" if name == "stack" else "kan_out"
     right = getattr(BACKEND, of)
@@ -43,6 +46,14 @@ def test_a_wrong_number_is_found(name, monkeypatch):
     monkeypatch.setattr(BACKEND, of, wrong)
     with pytest.raises(AssertionError, match="1 of .* elements off"):
         list(kernels.calls(name, BACKEND, "cpu"))
+
+
+@pytest.mark.parametrize(("name", "other"), [("features", "fused"), ("fused", "features")])
+def test_each_algorithm_of_triton_by_itself(name, other, monkeypatch):
+    """What would hang must not run in the other's part."""
+    ran = []
+    monkeypatch.setattr(select.ALGORITHMS[f"triton:{other}"], "kan_out", lambda *args: ran.append(args))
+    assert list(kernels.calls(name, backend(name), "cpu")) and not ran
 
 
 def test_another_kernel_than_the_named_one_is_found(monkeypatch):

@@ -84,7 +84,7 @@ def ended(summary: list[str]) -> list[str]:
     return [line.split()[1].rstrip(":,") for line in summary]
 
 
-KERNELS = ["gather", "triton", "matrix", "stack", "wgmma", "tma"]
+KERNELS = ["features", "gather", "fused", "matrix", "stack", "wgmma", "tma"]
 SANITIZERS = [f"sanitize-{tool}" for tool in ("memcheck", "racecheck", "initcheck", "synccheck")]
 
 

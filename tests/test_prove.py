@@ -1,8 +1,12 @@
 """`fastkan prove` on a device that does not exist: every verdict, whatever a kernel does."""
 
+import functools
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ import torch
 from fastkan import kinds, select, verdicts
 from fastkan.cli import info
 from fastkan.cli import prove as cli_prove
-from fastkan.prove import child, parent, prove
+from fastkan.prove import checks, child, parent, prove
 from fastkan.verdicts import CRASHED, FASTER, HUNG, MISSING, SLOWER, WRONG, Verdict
 from fastkan_cli import main
 from support import kernels
@@ -75,6 +79,38 @@ def test_what_cannot_run_is_missing_or_fails_with_the_reason(judged):
     assert judged("fails") == Verdict(CRASHED, "RuntimeError: out of resource: shared memory")
 
 
+def test_slower_at_one_shape_is_slower(judged, monkeypatch):
+    monkeypatch.setattr(checks, "race", lambda *args: (3.0, 0.9, 2.0))
+    assert judged("right") == Verdict(SLOWER, "", (3.0, 0.9, 2.0))
+
+
+@pytest.mark.parametrize(("tf32", "precision"), [(True, "tf32"), (False, "ieee")])
+def test_tf32_is_allowed_for_its_kinds_alone(judged, monkeypatch, tf32, precision):
+    found = []
+    matmul = torch.backends.cuda.matmul
+    monkeypatch.setattr(matmul, "fp32_precision", matmul.fp32_precision)
+    monkeypatch.setitem(child.PARTS, "parity", lambda *args: found.append(matmul.fp32_precision) or Verdict(FASTER))
+    child.judge("parity", "dense", KIND._replace(tf32=tf32), kernels.HOST(CPU))
+    assert found == [precision]
+
+
+def test_what_is_wrong_is_not_raced(monkeypatch, tmp_path):
+    class Worker:
+        def __init__(self, device, part, module):
+            self.verdict = Verdict(WRONG, "by 1") if part == "parity" else Verdict(FASTER, "", (2.0,))
+
+        def ask(self, *args):
+            return self.verdict
+
+        def stop(self):
+            pass
+
+    monkeypatch.setenv("FASTKAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(parent, "Worker", Worker)
+    assert run("right") == {"right": Verdict(WRONG, "by 1")}
+    assert verdicts.read(CPU)[str(KIND)] == {"right": Verdict(WRONG, "by 1")}
+
+
 # In processes of their own
 
 
@@ -101,6 +137,23 @@ def test_a_hang_costs_only_itself():
     """However slow the machine is: the second answers without computing anything."""
     hung = run("hangs", "absent", job_seconds=5.0)
     assert hung["hangs"] == Verdict(HUNG, "no result within 5 s") and hung["absent"].verdict == MISSING
+
+
+def test_what_hangs_is_not_tried_for_other_kinds():
+    two = kinds.EVERYDAY[:2]
+    found = prove(CPU, two, names=("hangs", "absent"), module="support.kernels", job_seconds=5.0)
+    assert found[str(two[0])]["hangs"].verdict == HUNG
+    assert found[str(two[1])].keys() == {"absent"}
+
+
+def test_a_hanging_process_ends_with_the_one_that_asks():
+    command = [sys.executable, "-m", "fastkan.prove.child", "cpu", "parity", "support.kernels"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(json.dumps(["hangs", str(KIND)]).encode() + b"\n")
+        process.stdin.flush()
+        assert any(b"hanging" in line for line in process.stderr)
+        process.stdin.close()
+        assert process.wait(60) == 0
 
 
 def test_what_is_not_reached_has_no_verdict():
@@ -131,7 +184,7 @@ def test_a_process_that_does_not_start_is_an_error():
 def test_the_command_prints_every_verdict(monkeypatch, capsys):
     verdict = Verdict(FASTER, "", (2.0,))
 
-    def prove(device, kinds, seconds, report):
+    def prove(device, kinds, seconds, report, job_seconds):
         report(kinds[0], "triton:fused", verdict)
         return {str(kinds[0]): {"triton:fused": verdict}}
 
@@ -146,12 +199,65 @@ def test_the_command_prints_every_verdict(monkeypatch, capsys):
     assert content == {str(KIND): {"triton:fused": {"verdict": FASTER, "reason": "", "ratios": [2.0]}}}
 
 
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the whole command on the device that does not exist; gives the lines that it printed."""
+
+    def run(*names: str, each: int = 90) -> list[str]:
+        monkeypatch.setattr(cli_prove, "prove", functools.partial(prove, names=names, module="support.kernels"))
+        assert main(["prove", "--device", "cpu", "--kinds", str(KIND), "--each", str(each)]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        return said.out.splitlines()
+
+    return run
+
+
+@pytest.mark.long
+def test_the_command_goes_on_whatever_kernels_do(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTKAN_CACHE", str(tmp_path))
+    assert command("right", "aborts", "absent") == [
+        f"{KIND}  right  right and faster: 2 times as fast as dense",
+        f"{KIND}  aborts  crashed: SIGABRT",
+        f"{KIND}  absent  missing: this machine has no such thing",
+        "",
+        "1 of 1 kinds of calls have kernels that are right and faster: programs take them now.",
+    ]
+    assert command("hangs", "absent", each=5) == [
+        f"{KIND}  hangs  hung: no result within 5 s",
+        f"{KIND}  absent  missing: this machine has no such thing",
+        "",
+        "0 of 1 kinds of calls have kernels that are right and faster: programs keep PyTorch's own operators.",
+    ]
+    kept = {name: verdict.verdict for name, verdict in verdicts.read(CPU)[str(KIND)].items()}
+    assert kept == {"right": FASTER, "aborts": CRASHED, "absent": MISSING, "hangs": HUNG}
+
+
+@pytest.mark.long
+def test_a_command_killed_in_the_middle_keeps_what_it_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTKAN_CACHE", str(tmp_path))
+    code = (
+        "import functools\n"
+        "from fastkan.cli import prove as command\n"
+        "from fastkan_cli import main\n"
+        "command.prove = functools.partial(command.prove, names=('absent', 'hangs'), module='support.kernels')\n"
+        f"main(['prove', '--device', 'cpu', '--kinds', '{KIND}'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == f"{KIND}  absent  missing: this machine has no such thing\n"
+        while not verdicts.path_of(CPU).exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.kill()
+    assert verdicts.read(CPU)[str(KIND)].keys() == {"absent"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--kinds", "cubic"], "kind 'cubic': expected a name such as bspline-3-zero-uniform-float32, or a pattern"),
-        (["--device", "cpu"], "device='cpu': expected a GPU, such as 'cuda:0': other kernels need no proof"),
-        (["--device", "cuda:99"], "torch sees no device 'cuda:99': there are "),
+        (["--device", "cpu"], "device='cpu': expected a GPU, such as 'cuda:0': no other kernels need a proof"),
+        (["--device", "cuda:99"], "torch sees no "),
         (["--device", "gpu"], "device='gpu': expected a GPU, such as 'cuda:0'"),
     ],
 )
@@ -173,6 +279,20 @@ def test_info_shows_verdicts(monkeypatch, capsys):
     assert "wrong: kan_out is off" in capsys.readouterr().out
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdicts"]["cpu"][str(KIND)]["triton:fused"]["verdict"] == WRONG
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (0, "torch sees no GPU here, and only kernels for GPUs need a proof"),
+        (2, "torch sees no device 'cuda:99': expected cuda:0 to cuda:1"),
+    ],
+)
+def test_the_command_says_which_gpus_there_are(count, message, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert main(["prove", "--device", "cuda:99"]) == 1
+    assert capsys.readouterr().err == f"fastkan prove: {message}\n"
 
 
 @pytest.mark.parametrize("rank", [0, 1])

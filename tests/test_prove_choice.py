@@ -74,6 +74,7 @@ def test_a_verdict_is_for_its_kind_alone(gpu):
 
 def test_tf32_is_another_kind(gpu):
     know(gpu, triton_fused=Verdict(FASTER, "", (2.0,)))
+    assert chosen() == "triton:fused+dense"
     gpu.setattr(ops, "allows_tf32", lambda: True)
     assert chosen() == "dense"
     assert chosen(dtypes=(torch.float32, torch.bfloat16)) == "dense"
@@ -215,6 +216,15 @@ def test_nothing_is_read_while_a_graph_is_captured_nor_later(gpu):
     assert chosen(dtypes=(torch.float64,) * 2) == "dense" and not read
 
 
+def test_nothing_is_proven_while_a_compiler_traces(gpu):
+    asked = []
+    gpu.setattr(verdicts, "known", lambda device, may_prove: asked.append(may_prove) or {})
+    for compiling in (True, False):
+        gpu.setattr(select, "_choices", {})
+        select._proven(GPU, SINGLES, (*CUBIC,), compiling)
+    assert asked == [False, True]
+
+
 # The warning
 
 
@@ -244,7 +254,7 @@ def test_no_warning(gpu, why):
         know(gpu, triton_fused=Verdict(SLOWER, "", (0.5,)))
     if why == "no kernels":
         absent = select.BACKENDS["native"]
-        gpu.setattr(select, "ALGORITHMS", {"triton:fused": absent})
+        gpu.setattr(select, "ALGORITHMS", dict.fromkeys(select.ALGORITHMS, absent) | {"native:gather": absent})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert chosen() == "dense"

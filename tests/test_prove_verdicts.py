@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import fastkan
 from fastkan import devices, kinds, verdicts
 from fastkan.verdicts import FASTER, WRONG, Verdict
 
@@ -56,13 +57,17 @@ def test_the_kernels_are_those_of_the_triton_folder_and_the_library(tmp_path, ch
     assert (verdicts.kernels.__wrapped__(tmp_path) == before) == (changed == "dense")
 
 
-@pytest.mark.parametrize("fact", ["kernels", "torch", "switch", "driver", "device"])
+@pytest.mark.parametrize("fact", ["kernels", "torch", "triton", "fastkan", "switch", "driver", "device"])
 def test_other_facts_are_another_file(monkeypatch, fact):
     before = verdicts.path_of(CPU)
     if fact == "kernels":
         monkeypatch.setattr(verdicts, "kernels", lambda: "other sources")
     elif fact == "torch":
         monkeypatch.setattr(torch, "__version__", "9.9")
+    elif fact == "triton":
+        monkeypatch.setattr(verdicts, "_version", lambda package: "9.9")
+    elif fact == "fastkan":
+        monkeypatch.setattr(fastkan, "__version__", "9.9")
     elif fact == "switch":
         monkeypatch.setenv("FASTKAN_CUDA_ALGORITHM", "wgmma")
     else:

@@ -11,14 +11,15 @@ from ..prove import prove
 def run(args: argparse.Namespace) -> int:
     try:
         kinds = matching(args.kinds) if args.kinds else EVERYDAY
-        found = prove(args.device, kinds, args.seconds, report=_silent if args.json else _line)
+        found = prove(args.device, kinds, args.seconds, report=_silent if args.json else _line, job_seconds=args.each)
     except (ValueError, RuntimeError) as error:
         raise BackendError(str(error)) from error
     if args.json:
         print(json.dumps({k: {n: v._asdict() for n, v in of.items()} for k, of in found.items()}, indent=1))
         return 0
     chosen = sum(any(v.verdict == verdicts.FASTER for v in of.values()) for of in found.values())
-    print(f"\n{chosen} of {len(kinds)} kinds of calls have kernels that are right and faster: programs take them now.")
+    then = "programs take them now" if chosen else "programs keep PyTorch's own operators"
+    print(f"\n{chosen} of {len(kinds)} kinds of calls have kernels that are right and faster: {then}.")
     if late := [str(kind) for kind in kinds if str(kind) not in found]:
         print(f"Not reached within {args.seconds} s: {' '.join(late)}: more --seconds, or these --kinds.")
     return 0

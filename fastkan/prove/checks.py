@@ -7,6 +7,7 @@ import torch
 
 from ..kinds import Kind
 from ..measure.timing import time_interleaved
+from ..select import functions_of
 from . import contractions, stacks
 from .accelerator import Host, Results
 
@@ -18,7 +19,7 @@ ROUNDS = 9
 def parity(name: str, kind: Kind, host: Host) -> None:
     """AssertionError at the first result that is farther from the reference's than rounding explains."""
     for case in _of(name).cases(kind):
-        case.check(case.run(name, case.on(host.device)))
+        case.check(case.run(functions_of(name), case.on(host.device)))
 
 
 def steadiness(name: str, kind: Kind, host: Host) -> None:
@@ -27,7 +28,7 @@ def steadiness(name: str, kind: Kind, host: Host) -> None:
     operands = case.on(host.device)
 
     def run() -> Results:
-        return case.run(name, operands)
+        return case.run(functions_of(name), operands)
 
     first = run()
     for n in range(1, REPEATS):

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,8 +37,7 @@ class Case:
     def on(self, device: torch.device) -> Problem:
         return self.problem.on(device)
 
-    def run(self, name: str, operands: Problem) -> Results:
-        functions = functions_of(name)
+    def run(self, functions: Any, operands: Problem) -> Results:
         return tuple(t for contraction in self.contractions for t in call(functions, contraction, operands))
 
     def check(self, results: Results, how: str = "") -> None:

@@ -123,7 +123,7 @@ def prove(
         report: called with each verdict.
         names: of implementations.
         module: for tests, see child.py.
-        job_seconds: for one implementation and kind; one that takes longer hangs.
+        job_seconds: for one implementation and kind; one that takes longer hangs, and is not tried for other kinds.
 
     Returns:
         Verdicts by the name of the kind and of the implementation.
@@ -133,12 +133,13 @@ def prove(
     except RuntimeError as error:
         raise ValueError(f"device={device!r}: expected a GPU, such as 'cuda:0'") from error
     if device.type not in select.UNPROVEN_TYPES and not module:
-        raise ValueError(f"device={str(device)!r}: expected a GPU, such as 'cuda:0': other kernels need no proof")
+        raise ValueError(f"device={str(device)!r}: expected a GPU, such as 'cuda:0': no other kernels need a proof")
     if device.type == "cuda":
-        if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
-            raise select.BackendError(
-                f"torch sees no device {str(device)!r}: there are {torch.cuda.device_count()} GPUs"
-            )
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise select.BackendError("torch sees no GPU here, and only kernels for GPUs need a proof")
+        if (device.index or 0) >= count:
+            raise select.BackendError(f"torch sees no device {str(device)!r}: expected cuda:0 to cuda:{count - 1}")
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
     arguments = device, kinds, seconds, report, names, module, job_seconds
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
@@ -156,15 +157,20 @@ def _prove(
     job_seconds: float,
 ) -> Verdicts:  # fmt: skip
     found: Verdicts = {}
+    hung: set[str] = set()
     end, keep = time.monotonic() + seconds, True
     workers = [Worker(device, part, module) for part in PARTS]
     try:
         for kind in kinds:
             for name in names:
+                if name in hung:
+                    continue  # else it could take the time of all others
                 verdict = Verdict(FASTER)
                 for worker in workers:
                     if verdict.verdict == FASTER:  # right so far
                         verdict = worker.ask(name, kind, end, job_seconds)
+                if verdict.verdict == HUNG:
+                    hung.add(name)
                 found.setdefault(str(kind), {})[name] = verdict
                 report(kind, name, verdict)
                 keep = keep and _kept(device, str(kind), name, verdict)

@@ -5,6 +5,7 @@ Imported by fastkan.prove.child. They are dense, changed; the time that they tak
 
 import ctypes
 import os
+import sys
 import time
 from types import SimpleNamespace
 
@@ -89,6 +90,11 @@ def fails(*args):
     raise RuntimeError("out of resource: shared memory\nand more lines")
 
 
+def hangs(*args):
+    print("hanging", file=sys.stderr, flush=True)
+    time.sleep(1000)
+
+
 def breaks_the_device(*args):
     state["broken"] = True
     raise RuntimeError("an illegal memory access was encountered")
@@ -109,5 +115,5 @@ IMPLEMENTATIONS = {
     "breaks the device": kernels(kan_out=breaks_the_device),
     "aborts": kernels(kan_backward=lambda *args: os.abort()),
     "segfaults": kernels(kan_out=lambda *args: ctypes.string_at(0)),
-    "hangs": kernels(kan_out=lambda *args: time.sleep(1000)),
+    "hangs": kernels(kan_out=hangs),
 }
