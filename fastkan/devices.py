@@ -75,3 +75,19 @@ def place(t: Tensor, device: torch.device) -> Tensor:
     """t on that device, in the widest type there; differentiable."""
     dtype = widest(device)
     return t.to(device).to(dtype) if dtype == torch.float64 else t.to(dtype).to(device)
+
+
+def on_host(*values: Tensor) -> list[Tensor]:
+    """Real tensors on the host: those of a device as copies, all in one transfer."""
+    there = [v.detach() for v in values if not v.is_cpu]
+    if not there:
+        return list(values)
+    dtype = functools.reduce(torch.promote_types, (v.dtype for v in there), torch.float32)
+    flat = torch.cat([v.to(dtype).reshape(-1) for v in there]).cpu()
+    copies = iter(flat.split([v.numel() for v in there]))
+    return [v if v.is_cpu else next(copies).view(v.shape).to(v.dtype) for v in values]
+
+
+def at_home(*values: Tensor) -> list[Tensor]:
+    """Tensors without a graph where float64 can be computed: on their device, or on the host, in one transfer."""
+    return [v.detach() for v in values] if all(has_float64(v.device) for v in values) else on_host(*values)

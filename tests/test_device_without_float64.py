@@ -222,6 +222,10 @@ def test_states(assign, adapted):
     there.load_state_dict(on_cpu.state_dict())
     assert there.grid.dtype == torch.float32
     assert_alike(there, on_cpu, data(20, 3))
+    resized = KANLinear(3, 4, grid_size=2, device=HERE)
+    resized.load_state_dict(on_cpu.state_dict())
+    assert resized.grid.dtype == torch.float32 and resized.grid.device == resized.coef.device == HERE
+    assert_alike(resized, on_cpu, data(20, 3))
     new = KANLinear(3, 4, grid_size=2)
     if assign:  # the layer is then where the state is
         new.load_state_dict(there.state_dict(), assign=True)

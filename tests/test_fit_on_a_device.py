@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from fastkan import KAN, science
+from fastkan.compat.pykan.kan.LBFGS import LBFGS as PykansLBFGS
 from fastkan.network.formulas.edge_fit import fit_symbolic
 from fastkan.network.train.lbfgs import LBFGS
-from fastkan.network.train.lbfgs_on_device import DeviceLBFGS
+from fastkan.network.train.lbfgs import reference as two_loops
+from fastkan.network.train.lbfgs_on_device import DeviceLBFGS, lbfgs
 from support.single import register
 
 DEVICE = register()
@@ -77,6 +79,43 @@ def test_lbfgs_of_devices_takes_the_steps_of_lbfgs(start):
     assert counts[0] == counts[1]
 
 
+def test_a_direction_on_a_device_is_that_of_the_two_loop_recursion():
+    generator = torch.Generator().manual_seed(0)
+    p = torch.zeros(12, dtype=torch.float64, requires_grad=True)
+    optimizer, factor = DeviceLBFGS([p], history=5), torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    for n in range(18):
+        if n == 13:
+            optimizer.forget()
+        step, g = torch.randn(2, 12, dtype=torch.float64, generator=generator)
+        change = factor @ (factor.T @ step) + step
+        optimizer._remember(step, change, float(change @ step), float(change @ change))
+        assert optimizer.changes is not None and len(optimizer.inverse) == min(n + 1 if n < 13 else n - 12, 5)
+        expected = two_loops(g, *optimizer.changes, optimizer.inverse, optimizer.oldest, optimizer.scale)
+        torch.testing.assert_close(optimizer._descent(g), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [3, 3000, 100_000])
+def test_lbfgs_remembers_as_much_on_every_device(size):
+    there, here = (lbfgs([torch.zeros(size, device=place, requires_grad=True)]) for place in (DEVICE, "cpu"))
+    assert type(there) is DeviceLBFGS and type(here) is LBFGS
+    assert there.history == here.history == {3: 100, 3000: 43, 100_000: 10}[size]
+
+
+def test_pykans_lbfgs_on_a_device():
+    p = torch.full((3,), 2.0).to(DEVICE).requires_grad_()
+    optimizer = PykansLBFGS([p], history_size=7, line_search_fn="strong_wolfe")
+
+    def value() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (p - 1).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(value)
+    assert type(optimizer._fast) is DeviceLBFGS and optimizer._fast.history == 7
+    torch.testing.assert_close(p.detach().cpu(), torch.ones(3))
+
+
 def test_lbfgs_of_devices_starts_again_where_the_history_leads_up():
     p = torch.tensor([1.0, 2.0], requires_grad=True)
     optimizer = DeviceLBFGS([p], max_iter=4)
@@ -89,7 +128,8 @@ def test_lbfgs_of_devices_starts_again_where_the_history_leads_up():
 
     optimizer.step(value)
     assert optimizer.inverse
-    optimizer.inverse, optimizer.scale = [-one for one in optimizer.inverse], -1.0
+    optimizer.products[0].neg_()
+    optimizer.scale *= -1
     optimizer._remember = lambda *args: None
     before = value().item()
     optimizer.step(value)

@@ -55,7 +55,7 @@ def test_the_jacobian_and_the_step(n):
     free = module._MatrixFree(Products(r, params), 500, 1e-12, 1 << 14)
     step, promised_free = free.solve(damping)
     torch.testing.assert_close(step, expected, rtol=1e-7, atol=1e-9)
-    assert promised_free == pytest.approx(promised, rel=1e-7)
+    assert promised_free == pytest.approx(float(promised), rel=1e-7)
     rough, gain = module._MatrixFree(Products(r, params), 3, 1e-12, 1 << 14).solve(damping)
     assert gain == pytest.approx(float((r.detach().square() - (r.detach() + j @ rough).square()).sum() / 2), rel=1e-9)
     assert 0 < gain < promised

@@ -119,6 +119,26 @@ def test_files(networks, tmp_path):
     torch.testing.assert_close(new(x), on_cpu(x), **CLOSE)
 
 
+@pytest.mark.parametrize("grid", [2, 5])
+def test_a_state_of_the_cpu_loads_there(networks, grid):
+    """Knots are float32 there, also those of another grid size; with assign=True the network is where the state is."""
+    there, on_cpu = networks
+    x = data(40, 2)
+    on_cpu.update_grid(x)
+    on_cpu.fix_symbolic(0, 1, 0, "sin", fit_params_bool=False)
+    new = KAN([2, [2, 1], 1], grid=grid, device=HERE)
+    new.load_state_dict(copy.deepcopy(on_cpu).double().state_dict())
+    assert {t.device for t in new.state_dict().values()} == {HERE, torch.device("cpu")}  # the names of functions
+    assert all(t.device == HERE for t in [*new.parameters(), *new.buffers()])
+    assert all(layer.grid.dtype == torch.float32 for layer in new.act_fun)
+    same(new(x.to(HERE)).detach(), on_cpu(x).detach(), **CLOSE)
+    assigned = KAN([2, [2, 1], 1], grid=grid)
+    assigned.load_state_dict(new.state_dict(), assign=True)
+    assert all(t.device == HERE for t in [*assigned.parameters(), *assigned.buffers()])
+    assert all(layer.grid.dtype == torch.float32 for layer in assigned.act_fun)
+    same(assigned(x.to(HERE)).detach(), on_cpu(x).detach(), **CLOSE)
+
+
 def test_from_another_network(networks):
     there, on_cpu = networks
     x = data(40, 2, scale=0.9)

@@ -1,11 +1,14 @@
 """How often the host waits for a device: once a training step, a few times a layer in symbolic fits, not in a pass."""
 
+import contextlib
+
 import pytest
 import torch
 
 from fastkan import KAN
 from fastkan.network.train.lbfgs_on_device import DeviceLBFGS
-from support.single import register, synchronizations
+from fastkan.network.train.levenberg_marquardt import LevenbergMarquardt
+from support.single import register, synchronizations, with_float64
 from support.waits import Waits
 
 DEVICE = register()
@@ -108,10 +111,35 @@ def test_a_penalty_in_lbfgs_reads_nothing_more():
     assert train <= made[0].evaluations + 2
 
 
-@pytest.mark.parametrize(("lamb", "most"), [(0.0, 40), (1e-3, 50)])
-def test_waits_of_a_levenberg_marquardt_step(lamb, most):
-    """Where the device has no float64: the columns of every layer are copied to the host."""
-    assert waits_of_a_step(opt="LM", lamb=lamb) <= most
+KINDS = {"sums": [2, 5, 1], "products": [2, [3, 2], 1], "symbolic": [2, 5, 1]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lamb", [0.0, 1e-3])
+@pytest.mark.parametrize("has_float64", [False, True])
+def test_waits_of_a_levenberg_marquardt_step(monkeypatch, kind, lamb, has_float64):
+    """One to begin a step and one for each trial. Without float64 the first copies the parts of the Jacobian to the
+    host, which solves for the step; that is then copied to the device."""
+    trials = []
+    monkeypatch.setattr(LevenbergMarquardt, "_try", lambda *a, own=LevenbergMarquardt._try: trials.append(1) or own(*a))
+
+    def fitted(steps: int) -> tuple[Waits, int]:
+        network = model(*KINDS[kind])
+        if kind == "symbolic":
+            network.fix_symbolic(0, 0, 1, "sin", fit_params_bool=False)
+            network.symbolic_fun[0].mask[2, 0] = 1.0  # a constant, beside the splines
+        trials.clear()
+        with Waits() as waits:
+            options = {"opt": "LM", "reg_metric": "edge_forward_sum", "update_grid": False, "progress": False}
+            results = network.fit(data(), steps=steps, lamb=lamb, **options)
+        assert results["stopped"] is None and len(results["test_loss"]) == steps
+        return waits, len(trials)
+
+    with with_float64() if has_float64 else contextlib.nullcontext():
+        (few, tried), (many, tried_in_all) = fitted(2), fitted(6)
+    of_trials = (tried_in_all - tried) * (1 if has_float64 else 2)
+    assert tried_in_all - tried >= 4
+    assert many.count - few.count == 4 + of_trials
 
 
 @pytest.mark.filterwarnings("ignore:the functions")
@@ -121,16 +149,24 @@ def test_symbolic_fits_run_on_the_host():
     with Waits() as waits:
         report = network.auto_symbolic(verbose=0, lib=["x", "x^2", "sin"], r2_threshold=0.0)
     assert len(report.edges) == 15 and not report.numeric
-    assert waits.count <= 25 * network.depth
+    assert waits.count <= 9 * network.depth + 1
     assert not [place for place in waits.places if "edge_fit" in place and "edge_fit.py" not in place]
 
 
-def test_prune_and_passes():
+def test_scores_prune_and_passes():
     network, (x, _) = model(), data()
-    network.get_act(x)
+    with Waits() as first_pass:  # of a model or a copy: masks, grids and columns are read once
+        network.get_act(x)
+    assert first_pass.count <= 3 * network.depth + 1
     with Waits() as waits:
-        network.prune()
-    assert waits.count <= 20
+        network.get_act(x)
+    assert waits.count == 0
+    with Waits() as waits:
+        network.attribute()
+    assert waits.count <= 2
+    with Waits() as waits:
+        network.prune()  # scores, the nodes' read at once, and the same again of a copy without these nodes
+    assert waits.count <= 2 + 1 + first_pass.count + 2
     network(x).square().mean().backward()
     with Waits() as waits:
         network(x).square().mean().backward()

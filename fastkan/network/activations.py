@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from .layers.numeric import safe_sqrt
+from .layers.numeric import KANLayer, safe_sqrt
+from .layers.symbolic import SymbolicLayer
 
 if TYPE_CHECKING:
     from .model import KAN
@@ -27,10 +28,12 @@ class Activations:
     def __init__(self, model: "KAN", x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0):
         self.options = {"singularity_avoiding": singularity_avoiding, "y_th": y_th}
         self.acts, self.sums, self.acts_premult = [model.rows(x)], [], []
+        # Read as attributes they would lose the check that they are the identity, see stacked.affine.
+        scale, bias = model._modules["subnode_scale"], model._modules["subnode_bias"]
         for l in range(model.depth):
             sums = model.sums(l, self.acts[-1], **self.options)
             self.sums.append(sums)
-            self.acts_premult.append((sums * model.subnode_scale[l] + model.subnode_bias[l]).detach())
+            self.acts_premult.append((sums * scale[l] + bias[l]).detach())
             self.acts.append(model.nodes(l, sums))
 
     def scale_up(self, model: "KAN") -> "Activations":
@@ -78,9 +81,15 @@ def edge_std(model: "KAN", l: int, x: Tensor, options: dict) -> tuple[Tensor, Te
     if not (model.symbolic_enabled and symbolic.active):
         return of_numeric, of_numeric
     outputs, inputs, values = symbolic.edges(x, **options)
-    if bool(numeric.edge_mask[inputs, outputs].any()):
+    if mixed(numeric, symbolic):
         values = values + numeric.edge_values(x, inputs, outputs)
     return of_numeric, of_numeric.index_put((outputs, inputs), std(values).to(of_numeric.dtype))
+
+
+def mixed(numeric: KANLayer, symbolic: SymbolicLayer) -> bool:
+    """Whether any edge is on in both branches of a layer; True where the masks are not readable."""
+    plan, on = numeric.current_plan(), symbolic.on
+    return plan is None or on is None or bool((plan.on.T & on).any())
 
 
 def flow(model: "KAN", x: Tensor, singularity_avoiding: bool = False, y_th: float = 10.0) -> Activations:

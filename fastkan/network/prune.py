@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import indices, integer
+from ..devices import on_host
 from .edit import rearrange
 from .layers.shape import edges_on
 
@@ -40,7 +41,7 @@ def prune_node(
         raise ValueError(f"mode={mode!r}: expected 'auto', or 'manual' with active_neurons_id")
     pruned = _scored_copy(model, x, active_neurons_id is None)
     if active_neurons_id is None:
-        hidden = pruned.node_scores[1:-1]
+        hidden = on_host(*pruned.node_scores[1:-1])
         keep = [_above(score, threshold, count, f"layer {l}") for l, score in enumerate(hidden, 1)]
     else:
         if len(active_neurons_id) != model.depth - 1:
@@ -156,7 +157,7 @@ def _above(score: Tensor, threshold: float, count: int | None, where: str) -> li
     """The indices of the scores above the threshold, or of the `count` highest, ascending."""
     if count is not None:
         return sorted(score.topk(min(integer("count", count, 1), len(score))).indices.tolist())
-    keep = (score > threshold).nonzero().flatten().tolist()
+    keep = [node for node, above in enumerate((score > threshold).tolist()) if above]
     if not keep:
         top = score.max().item()
         raise ValueError(f"threshold={threshold!r}: expected less than the largest score of {where}, {top:.3g}")

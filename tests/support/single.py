@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from fastkan import devices
+
 LIBRARY = Path(__file__).parent.parent / "libfastkan_single.so"
 if not LIBRARY.exists():
     pytest.skip(f"{LIBRARY.name} is not built: `make test` builds it", allow_module_level=True)
@@ -57,6 +59,21 @@ def _module() -> ModuleType:
 def synchronizations() -> int:
     """How often the host has waited for the device so far: by reading a value, or by a copy to itself."""
     return torch.ops.fastkan_single.synchronizations()
+
+
+@contextlib.contextmanager
+def with_float64():
+    """The device has float64 for a while, as a GPU has."""
+    _set_float64(True)
+    try:
+        yield
+    finally:
+        _set_float64(False)
+
+
+def _set_float64(has: bool) -> None:
+    torch.ops.fastkan_single.set_double(has)
+    devices._asked.cache_clear()
 
 
 def same(there: torch.Tensor, on_cpu: torch.Tensor, **tolerance) -> None:

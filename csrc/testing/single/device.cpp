@@ -87,7 +87,11 @@ void wait() {
   if (!within) ++waits;
 }
 
+// Whether it has float64 after all, as a GPU has.
+bool has_double = false;
+
 void refuse_double(at::ScalarType type) {
+  if (has_double) return;
   TORCH_CHECK_TYPE(type != at::kDouble && type != at::kComplexDouble,
                    "Cannot convert a single Tensor to float64 dtype as the device single doesn't support float64. "
                    "Please use float32 instead.");
@@ -174,7 +178,12 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 
 int64_t synchronizations() { return waits; }
 
-TORCH_LIBRARY(fastkan_single, m) { m.def("synchronizations", &synchronizations); }
+void set_double(bool value) { has_double = value; }
+
+TORCH_LIBRARY(fastkan_single, m) {
+  m.def("synchronizations", &synchronizations);
+  m.def("set_double", &set_double);
+}
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_host>()); }
 

@@ -1,6 +1,7 @@
 """KANLayer: the numeric branch of a layer, with pykan's names and shapes, built on KANLinear."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ... import functional
 from ...arguments import integer, number
 from ...basis.base import BASES
+from ...devices import home
 from ...nn.hooks import any_global_hook, hooked
 from ...nn.module import Module
 from ...nn.parametrized import set_computed
@@ -388,18 +390,28 @@ class KANLayer(Module):
 
 
 class Plan:
-    """The parts of a layer that a forward pass needs for a mask. inputs, outputs: the indices of those with an edge, or
-    None if all have one; full: all masks are 1; active: any is not 0."""
+    """The parts of a layer that a forward pass needs for a mask.
+
+    inputs, outputs: the indices of those with an edge, or None if all or none have one; full: all masks are 1; active:
+    any is not 0; on [I, O]: which are not 0, on the host.
+    """
 
     def __init__(self, mask: Tensor):
-        self.mask = Snapshot(mask)
+        self.mask, self.home = Snapshot(mask), home(mask.device)
         values = mask.cpu()  # on a GPU one wait, not four
         self.full = bool((values == 1).all())
-        used = values != 0
-        self.active = bool(used.any())
+        self.on = values != 0
+        self.active = bool(self.on.any())
         self.inputs, self.outputs = (
-            None if bool(u.all()) else u.nonzero().flatten().to(mask.device) for u in (used.any(1), used.any(0))
+            None if bool(u.all()) or not self.active else u.nonzero().flatten().to(mask.device)
+            for u in (self.on.any(1), self.on.any(0))
         )
+
+    @cached_property
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """Inputs and outputs [E] of the edges whose mask is not 0, on the device on which float64 is computed."""
+        inputs, outputs = self.on.nonzero().T.contiguous().to(self.home)
+        return inputs, outputs
 
 
 def _matches(indices: Sequence[int | None], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
 """SymbolicLayer: the symbolic branch of a layer, y = c f(a x + b) + d on its edges, batched by function."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ...devices import HOST
 from ...nn.module import Module
 from ...snapshot import Snapshot, readable
 from . import library
@@ -26,14 +28,17 @@ class Group(NamedTuple):
 class _Plan(NamedTuple):
     """The edges of a forward pass, and the mask and names for which they are valid.
 
-    groups: the edges that are on and have a function; active: any edge is on. mask: None where the mask was not
-    readable; then the groups have all edges with a function, and active is True.
+    groups: the edges that are on and have a function; active: any edge is on; edges [2, E]: outputs and inputs of those
+    that are on; on [O, I]: which are, on the host. mask: None where the mask was not readable; then the groups have all
+    edges with a function, active is True, and edges and on are None.
     """
 
     groups: list[Group]
     active: bool
     mask: Snapshot | None
     names: list[list[str]]
+    edges: Tensor | None = None
+    on: Tensor | None = None
 
     def holds(self, mask: Tensor, names: list[list[str]]) -> bool:
         """Whether the plan is valid for this mask and these names; the names are not compared if all edges are off."""
@@ -129,7 +134,7 @@ class SymbolicLayer(Module):
     def edges(self, x: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
         """The edges that are on: outputs [E], inputs [E] and values [N, E] times the mask; options of forward."""
         plan, (affine, mask) = self._current_plan(), self._wide()
-        outputs, inputs = mask.nonzero().unbind(1)
+        outputs, inputs = mask.nonzero().unbind(1) if plan.edges is None else plan.edges
         values = (mask * affine[..., 3])[outputs, inputs].repeat(x.shape[0], 1)
         position = torch.full_like(mask, -1, dtype=torch.long)
         position[outputs, inputs] = torch.arange(len(outputs), device=x.device)
@@ -175,8 +180,10 @@ class SymbolicLayer(Module):
             inputs, outputs = torch.tensor(list(edges), device=self.affine.device).unbind(1)
             for (i, j), name in zip(edges, names, strict=True):
                 self._names[j][i] = name
-            self.affine[outputs, inputs] = affine.to(self.affine)
-            self.edge_mask[outputs, inputs] = torch.as_tensor(mask).to(self.edge_mask)
+            mask = torch.as_tensor(mask, device=affine.device).expand(len(edges))
+            values = torch.cat([affine, mask[:, None]], 1).to(self.affine.dtype).to(self.affine.device)
+            self.affine[outputs, inputs] = values[:, :4]
+            self.edge_mask[outputs, inputs] = values[:, 4].to(self.edge_mask.dtype)
         self._plan = None
         self._current_plan()
 
@@ -242,6 +249,11 @@ class SymbolicLayer(Module):
         return self._current_plan().groups
 
     @property
+    def on(self) -> Tensor | None:
+        """[O, I], which edges are on, on the host; None where the mask is not readable."""
+        return self._current_plan().on
+
+    @property
     def active(self) -> bool:
         """Whether any edge is on; if not, forward returns zeros. True where the mask is not readable."""
         return self._current_plan().active
@@ -253,16 +265,17 @@ class SymbolicLayer(Module):
         mask = self._buffers.get("edge_mask")  # an attribute takes as long as a small layer
         mask = self.edge_mask if mask is None else mask
         if not readable(mask) or (not mask.is_cpu and mask.is_inference()):
-            return _Plan(self._grouped(None), True, None, [])
+            named = [[j, i] for j, row in enumerate(self._names) for i, name in enumerate(row) if name != "0"]
+            return _Plan(self._grouped(named)[0], True, None, [])
         return self.plan_of(mask)
 
     def plan_of(self, mask: Tensor) -> _Plan:
         """_current_plan for the layer's mask where it is known to be readable."""
         plan = self._plan
         if plan is None or not plan.holds(mask, self._names):
-            on = (mask != 0).tolist()
-            active = any(map(any, on))
-            plan = self._plan = _Plan(self._grouped(on), active, Snapshot(mask), [list(row) for row in self._names])
+            on, names = mask.cpu() != 0, [list(row) for row in self._names]
+            groups, edges = self._grouped(on.nonzero().tolist())
+            plan = self._plan = _Plan(groups, bool(on.any()), Snapshot(mask), names, edges, on)
         if plan.active != self._was_active:
             self._set_trainable(plan.active)
         return plan
@@ -277,18 +290,17 @@ class SymbolicLayer(Module):
         affine.requires_grad_(active and self._trainable)
         self._was_active = active
 
-    def _grouped(self, on: list[list[bool]] | None) -> list[Group]:
-        """The edges that are on, grouped by function; all edges with a function where `on` is None."""
-        edges: dict[str, list] = {}
-        for j, row in enumerate(self._names):
-            for i, name in enumerate(row):
-                if name != "0" and (on is None or on[j][i]):
-                    edges.setdefault(name, []).append((i, j))
-        device = self.affine.device
-        return [
-            Group(library.get_symbolic(name), *torch.tensor(pairs, device=device).T.contiguous())
-            for name, pairs in edges.items()
-        ]
+    def _grouped(self, edges: list[list[int]]) -> tuple[list[Group], Tensor]:
+        """Those of the edges (output, input) that have a function, grouped by it; and all of them, [2, E]."""
+        named: dict[str, list[list[int]]] = {}
+        for j, i in edges:
+            if (name := self._names[j][i]) != "0":
+                named.setdefault(name, []).append([j, i])
+        pairs = torch.tensor([*edges, *itertools.chain(*named.values())], dtype=torch.long, device=HOST).view(-1, 2)
+        pairs = pairs.T.contiguous()
+        pairs = pairs.to(self.affine.device) if edges else torch.zeros_like(pairs, device=self.affine.device)
+        every, *parts = pairs.split([len(edges), *map(len, named.values())], 1)
+        return [Group(library.get_symbolic(name), i, j) for name, (j, i) in zip(named, parts, strict=True)], every
 
     # State
 

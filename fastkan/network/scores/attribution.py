@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ...arguments import index
 from ..activations import Activations, latest
-from ..layers.shape import owners
 from .outliers import Outliers, padded_std
 from .rare_inputs import limit_scores
 
@@ -39,7 +38,8 @@ def scores(model: "KAN", record: Activations, last: int, start: Tensor, rows: bo
     nodes, subnodes, edges = [start], [], []
     outliers = Outliers.of(model, record, last) if rows else None
     for l in reversed(range(last)):
-        subnodes.insert(0, nodes[0][:, owners(model.subnodes(l + 1))])
+        groups = zip(nodes[0].split(1, 1), model.subnodes(l + 1), strict=True)
+        subnodes.insert(0, torch.cat([node.expand(-1, len(group)) for node, group in groups], 1))
         share = record.edge_actscale[l] / padded_std(record.subnode_actscale[l])[:, None]  # O I
         if outliers is not None:
             share = outliers.shares(l, share, subnodes[0].abs().mean(0))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ...devices import exact, home
+from ...devices import at_home, exact, home
 from ..activations import MAX_BYTES, Activations, postacts
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class Outliers:
     @torch.no_grad()
     def of(cls, model: "KAN", record: Activations, last: int) -> "Outliers | None":
         """None where no node before layer `last` has outlier rows."""
-        sums = [exact(s.detach()) for s in record.sums[: last - 1]]
+        sums = [s.double() for s in at_home(*record.sums[: last - 1])]
         outliers = [_find(s) for s in sums]
         any_far = torch.zeros(len(record.acts[0]), dtype=torch.bool, device=home(model.device))
         for far, _, _ in outliers:
             any_far |= far.any(1)
-        if not bool(any_far.any()) or bool(any_far.all()):
+        if int(any_far.sum()) in (0, len(any_far)):
             return None
         most = MAX_BYTES // (8 * max(layer.in_dim * layer.out_dim for layer in model.act_fun))
         usual, few = (_sample(rows, max(MIN_ROWS, min(MAX_ROWS, most))) for rows in (~any_far, any_far))

@@ -32,7 +32,7 @@ def limit_scores(model: "KAN", record: Activations, last: int, start: Tensor, ed
     x = record.acts[0]
     usual = x[:: max(1, len(x) // SAMPLE)].median(0).values  # the most frequent value, if most rows have it
     is_rare = x != usual
-    share = exact(is_rare).mean(0)
+    share = is_rare.sum(0).cpu().double() / len(x)
     columns = ((share > 0) & (share <= 1 - MIN_SHARE)).nonzero().flatten().tolist()
     if not columns:
         return edges

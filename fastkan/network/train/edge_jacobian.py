@@ -1,15 +1,17 @@
 """Columns of a network's Jacobian for the edges of one layer, and the curvature of the edge-size penalty."""
 
+from collections.abc import Container
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ... import functional
 from ...basis.base import BASES
-from ...devices import exact, host, place
+from ...devices import exact, place
 from ..activations import std
-from ..layers.numeric import KANLayer
+from ..layers.numeric import KANLayer, Plan
 
 # Inputs whose basis functions are evaluated in one call.
 INPUTS = 8
@@ -17,34 +19,73 @@ INPUTS = 8
 MIN_STD = 1e-3
 
 
+class EdgeTensors(NamedTuple):
+    """What the columns and the curvature of a layer's edges are computed from, on the layer's device without a graph.
+
+    gradient [N, Q, O]: of the network's outputs by the layer's sums; along: J^T r of the parameters, see
+    EdgeColumns.pull; sizes [3, O, I]: standard deviation, size and weight of the edges, and spread [I]: the standard
+    deviation of the inputs, None without a curvature.
+    """
+
+    x: Tensor
+    gradient: Tensor
+    along: Tensor
+    mask: Tensor
+    coef: Tensor
+    scale: Tensor
+    knots: Tensor
+    phi: Tensor
+    base: Tensor | None
+    sizes: Tensor | None
+    spread: Tensor | None
+
+
 class EdgeColumns:
     """Columns of J for the coefficients, base weights and scales of the edges of a layer whose mask is not 0.
 
     Order: F coefficients of each edge, then base_weight, then spline_scale, as far as they are trained. gradient
-    [N, Q, O]: that of the network's outputs by the layer's sums. `places`: indices of the columns' parameters in the
-    flat vector of all; `start`: the first column. On the host where the layer's device has no float64.
+    [N, Q, O]: that of the network's outputs by the layer's sums. `tensors` are on the layer's device; `arrange` takes
+    them where float64 can be computed. Then there are `places`, indices of the columns' parameters in the flat vector
+    of all; `start`, the first column; and `along`, J^T r.
     """
 
-    def __init__(self, layer: KANLayer, x: Tensor, gradient: Tensor, starts: dict[int, int], start: int):
-        linear, mask = layer.linear, exact(layer.edge_mask)
-        self.layer, self.x, self.gradient, self.start = layer, x, host(gradient), start
-        self.inputs, self.outputs = mask.nonzero().unbind(1)
-        self.mask = mask[self.inputs, self.outputs]
-        self.scale = exact(linear.spline_scale.detach())[self.inputs, self.outputs] * self.mask  # E
-        self.functions = linear.coef.shape[1]
+    def __init__(
+        self, layer: KANLayer, x: Tensor, gradient: Tensor, r: Tensor, trained: Container[int],
+        curve: tuple[Tensor, Tensor] | None,
+    ):  # fmt: skip
+        linear = layer.linear
+        self.layer, self.x, self.gradient, self.functions = layer, x, gradient, linear.coef.shape[1]
         every = linear.coef, linear.base_weight, linear.spline_scale
-        self.params = [p for p in every if p is not None and id(p) in starts]
+        self.params = [p for p in every if p is not None and id(p) in trained]
+        self.sums: Tensor | None = None
+        base = None if linear.base_weight is None else linear.base_activation
+        if all(p is linear.spline_scale for p in self.params):
+            curve = None
+        with torch.no_grad():
+            self.tensors = EdgeTensors(
+                x, gradient, self.pull(r), layer.edge_mask, linear.coef, linear.spline_scale, linear.knots,
+                local_features(layer, x), None if base is None else base(x),
+                None if curve is None else torch.stack([layer.edge_std(x), *curve]),
+                None if curve is None else std(x),
+            )  # fmt: skip
+
+    def arrange(self, tensors: EdgeTensors, starts: dict[int, int], start: int) -> None:
+        """Take copies of `tensors` where float64 can be computed, and the first column."""
+        layer, linear, self.tensors, self.start = self.layer, self.layer.linear, tensors, start
+        self.inputs, self.outputs = (layer.current_plan() or Plan(layer.edge_mask)).edges
+        self.mask = tensors.mask[self.inputs, self.outputs].double()
+        self.scale = tensors.scale.double()[self.inputs, self.outputs] * self.mask  # E
         edge = self.inputs * layer.out_dim + self.outputs
-        inside = torch.arange(self.functions, device=mask.device) * layer.out_dim
+        inside = torch.arange(self.functions, device=edge.device) * layer.out_dim
         at_coef = (edge + self.inputs * (self.functions - 1) * layer.out_dim)[:, None] + inside
         self.at = [at_coef.flatten() if p is linear.coef else edge for p in self.params]  # indices in each parameter
         sizes = accumulate((p.numel() for p in self.params[:-1]), initial=0)
         self.within = torch.cat([start + at for start, at in zip(sizes, self.at, strict=True)])  # and in all of them
         self.places = torch.cat([starts[id(p)] + at for p, at in zip(self.params, self.at, strict=True)])
-        self.index, self.phi = local_features(layer, x)
-        self.sums: Tensor | None = None
-        base = None if linear.base_weight is None else linear.base_activation
-        self.base = None if base is None else exact(base(x))
+        self.along = tensors.along.double()[self.within]
+        self.phi = tensors.phi.double()
+        self.index = _indices(layer, tensors.knots.double(), tensors.x.double())
+        self.base = None if tensors.base is None else tensors.base.double()
 
     @property
     def width(self) -> int:
@@ -53,8 +94,8 @@ class EdgeColumns:
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Columns and values [rows Q, width] of the structural non-zeros of these rows of the data."""
-        linear, inputs, coef = self.layer.linear, self.inputs, host(self.layer.linear.coef.detach())
-        gradient = self.gradient[rows].double()[:, :, self.outputs]  # N Q E
+        linear, inputs, coef = self.layer.linear, self.inputs, self.tensors.coef
+        gradient = self.tensors.gradient[rows].double()[:, :, self.outputs]  # N Q E
         count, q, edges = gradient.shape
         phi, index = self.phi[rows][:, inputs], self.index[rows][:, inputs]  # N E K+1
         number, start, columns, values = torch.arange(edges, device=phi.device), self.start, [], []
@@ -87,19 +128,22 @@ class EdgeColumns:
             else:
                 coef += linear.coef * (tangent * mask)[:, None]
         with torch.no_grad():
-            sums = host(linear.evaluate(self.x, coef, linear.knots, base, None, None))
-        return torch.einsum("nqo,no->nq", self.gradient, sums.to(self.gradient.dtype)).flatten().double()
+            sums = linear.evaluate(self.x, coef, linear.knots, base, None, None)
+        return exact(torch.einsum("nqo,no->nq", self.gradient, sums.to(self.gradient.dtype)).flatten())
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] -> J^T u [columns of the layer], by one backward pass of the fused layer."""
+        return exact(self.pull(place(u, self.x.device)))[self.within]
+
+    def pull(self, u: Tensor) -> Tensor:
+        """u [R] on the layer's device -> J^T u of all elements of the parameters there."""
         sums = self.sums
         if sums is None:
             with torch.enable_grad():
                 sums = self.sums = self.layer(self.x)
         of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
-        of_sums = place(of_sums, sums.device).to(sums.dtype)
-        grads = torch.autograd.grad(sums, self.params, of_sums, retain_graph=True)
-        return exact(torch.cat([g.reshape(-1) for g in grads]))[self.within]
+        grads = torch.autograd.grad(sums, self.params, of_sums.to(sums.dtype), retain_graph=True)
+        return torch.cat([g.reshape(-1) for g in grads])
 
     def _pieces(self, v: Tensor) -> list[tuple[Tensor, Tensor]]:
         """For each parameter: indices in it, and the part of v for them."""
@@ -107,11 +151,11 @@ class EdgeColumns:
         return list(zip(self.at, parts, strict=True))
 
 
-def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices and values [N, I, K + 1] of the B-splines on the knot span of x [N, I].
+def local_features(layer: KANLayer, x: Tensor) -> Tensor:
+    """Values [N, I, K + 1] of the B-splines on the knot span of x [N, I], in the order of _indices.
 
     By the fused operator, with coefficients that sum all functions f of equal f mod K + 1: one of each such class is on
-    a knot span. Values are float64, and as accurate as the layer's.
+    a knot span. As accurate as the layer's.
     """
     linear, order, functions = layer.linear, layer.k + 1, layer.num + layer.k
     spec = linear.spec._replace(base=BASES.index("zero"))
@@ -122,11 +166,16 @@ def local_features(layer: KANLayer, x: Tensor) -> tuple[Tensor, Tensor]:
         apart = torch.einsum("ij,fk->ifjk", torch.eye(len(grid), device=x.device, dtype=dtype), own).flatten(2)
         y = functional.apply(part, apart, grid, None, None, None, spec, linear.backend)
         parts.append(y.view(len(x), len(grid), order))
-    knots, phi = exact(linear.knots).contiguous(), exact(torch.cat(parts, 1))
-    first = torch.searchsorted(knots, exact(x).T.contiguous(), right=True).T - 1 - layer.k
+    return torch.cat(parts, 1)
+
+
+def _indices(layer: KANLayer, knots: Tensor, x: Tensor) -> Tensor:
+    """Indices [N, I, K + 1] of the B-splines on the knot span of x [N, I]."""
+    order = layer.k + 1
+    first = torch.searchsorted(knots.contiguous(), x.T.contiguous(), right=True).T - 1 - layer.k
     first = first.clamp(0, layer.num - 1)[..., None]
-    number = torch.arange(order, device=phi.device)
-    return first + (number - first) % order, phi
+    number = torch.arange(order, device=x.device)
+    return first + (number - first) % order
 
 
 class EdgeCurvature:
@@ -139,7 +188,7 @@ class EdgeCurvature:
     size, weight: [O, I]. Source: iteratively reweighted least squares, Chartrand and Yin, ICASSP 2008.
     """
 
-    def __init__(self, part: EdgeColumns, size: Tensor, weight: Tensor):
+    def __init__(self, part: EdgeColumns):
         linear, inputs, outputs = part.layer.linear, part.inputs, part.outputs
         scale, mask = part.scale[:, None], part.mask[:, None]  # E 1
         factors, columns, start = [], [], part.start
@@ -152,9 +201,9 @@ class EdgeCurvature:
             start += len(inputs) * width
         self.columns = torch.cat(columns, 1)  # E C
         factor = torch.cat(factors, 1)
-        with torch.no_grad():
-            spread, room = part.layer.edge_std(part.x), exact(std(part.x))[inputs] + 0.1
-        spread, size, weight = (exact(t.detach())[outputs, inputs] for t in (spread, size, weight))
+        assert part.tensors.sizes is not None and part.tensors.spread is not None
+        room = part.tensors.spread.double()[inputs] + 0.1
+        spread, size, weight = part.tensors.sizes.double()[:, outputs, inputs]
         share = torch.where(spread > 0, size / spread, 1 / room)
         curve = weight.clamp_min(0.0) * share / torch.maximum(spread, MIN_STD * room)
         self.blocks = curve[:, None, None] * _covariance(part)[inputs] * factor[:, :, None] * factor[:, None]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...devices import on_host
 from ..checkpoint import State
 from .lm_residuals import NotFinite
 from .objective import NOTHING, Objective, Value
-from .transfer import finite, on_host
+from .transfer import finite
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -102,10 +103,18 @@ class DeferredEvaluations(Evaluations):
 
 def look(model: "KAN", test: Test | None, *numbers: Tensor) -> tuple[list[Tensor], Read]:
     """Numbers on the host, and what is known after a step without its end, in one wait."""
-    *read, is_finite, tested = on_host(
-        *numbers, finite(list(model.parameters())), NOTHING.loss if test is None else test()
-    )
-    return read, Read(None, bool(is_finite), None if test is None else tested)
+    read = on_host(*numbers, *(check() for check in checks(model, test)))
+    return read[: len(numbers)], known(read[len(numbers) :])
+
+
+def checks(model: "KAN", test: Test | None) -> list[Test]:
+    """Functions that give what is to be known after a step: whether all parameters are finite, and the test loss."""
+    return [lambda: finite(list(model.parameters())), *([] if test is None else [test])]
+
+
+def known(results: list[Tensor]) -> Read:
+    """Read of the results of checks, on the host."""
+    return Read(None, bool(results[0]), results[1] if len(results) > 1 else None)
 
 
 def _beyond(size: Any) -> Any:

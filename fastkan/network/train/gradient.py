@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ... import functional, select, stack
 from ...nn.hooks import altered
+from ..activations import mixed
 from ..layers.numeric import KANLayer
 from ..layers.symbolic import SymbolicLayer
 from ..stacked import IDENTITY, STEPS, has_own_steps, nodes_are_sums
@@ -149,12 +150,11 @@ RELATIVE = {"edge_forward_spline_n": True, "edge_forward_sum": True, "edge_forwa
 OF_BOTH = ("edge_forward_sum", "edge_forward_spline_u")
 
 
-def is_supported(model: "KAN", lamb: float, metric: str, kept: Kept | None = None) -> bool:
-    """Whether Gradient can be used for this model; otherwise autograd is. kept: results of earlier calls."""
-    kept = kept or Kept()
+def is_supported(model: "KAN", lamb: float, metric: str) -> bool:
+    """Whether Gradient can be used for this model; otherwise autograd is."""
     if functional.is_autocast(model.device) or (lamb and metric not in RELATIVE):
         return False
-    if lamb and metric in OF_BOTH and any(_mixed(model, l, kept) for l in range(model.depth)):
+    if lamb and metric in OF_BOTH and any(_mixed(model, l) for l in range(model.depth)):
         return False
     return (
         has_own_steps(model, ("forward", *STEPS))
@@ -169,12 +169,10 @@ def _numeric(layer: nn.Module) -> bool:
     return layer.current_plan() is not None
 
 
-def _mixed(model: "KAN", l: int, kept: Kept) -> bool:
+def _mixed(model: "KAN", l: int) -> bool:
     """Whether an edge of layer l is active in both branches: the variance of the sum is then not that of either."""
-    if (symbolic := _symbolic(model, l)) is None:
-        return False
-    masks = model.act_fun[l].edge_mask, symbolic.edge_mask
-    return kept(("mixed", l), masks, lambda: bool((masks[0].T * masks[1]).any()))
+    symbolic = _symbolic(model, l)
+    return symbolic is not None and mixed(model.act_fun[l], symbolic)
 
 
 def _sums(model: "KAN", l: int, kept: Kept) -> bool:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...devices import exact, place
+from ...devices import at_home, exact, place, widest
 from ...nn.hooks import altered
 from ..activations import Activations
-from .edge_jacobian import EdgeColumns, EdgeCurvature
+from .edge_jacobian import EdgeColumns, EdgeCurvature, EdgeTensors
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -45,6 +45,16 @@ class Residuals:
     def roots(self) -> list[tuple[Tensor, Tensor]]:
         """Parameters p and factors f of the same shape: the last residuals are the entries of f p."""
         return []
+
+    def begun(self, loss: float, slope: float) -> None:
+        """Called in a step before any parameter changes, with half the sum of squares and |J^T r|."""
+
+    def numbers(self) -> list[Tensor]:
+        """Numbers of the last call, on any device, that `taken` gets on the host."""
+        return []
+
+    def taken(self, numbers: list[Tensor]) -> None:
+        """Called at the end of a step that changes the parameters, with the numbers there."""
 
     def __init__(self, model: "KAN", x: Tensor, y: Tensor, penalty: Callable | None = None, **options):
         self.model, self.x, self.y, self.penalty, self.options = model, x, y, penalty, options
@@ -77,15 +87,19 @@ class Residuals:
 class Products:
     """Products with the Jacobian of any residuals, by autograd: J v is the gradient of (J^T u) v by u.
 
-    Vectors and matrices are float64: on the host where the residuals' device has none.
+    Vectors and matrices are float64, on the host where the residuals' device has none, but for those of push.
     """
 
     curved = False  # gram is J^T J alone
 
     def __init__(self, residuals: Tensor, params: list[Tensor]):
         self.graph, self.params, self.count = residuals.flatten(), params, sum(p.numel() for p in params)
-        self.residuals = exact(self.graph.detach())
         self._transposed = None
+
+    @cached_property
+    def residuals(self) -> Tensor:
+        """[R]."""
+        return exact(self.graph.detach())
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -93,22 +107,26 @@ class Products:
         return self.transposed(self.residuals)
 
     def transposed(self, u: Tensor) -> Tensor:
-        """u [R] or [B, R] -> J^T u [P] or [B, P] in float64."""
+        """u [R] or [B, R] -> J^T u [P] or [B, P]."""
         grads = torch.autograd.grad(
             self.graph, self.params, _like(self.graph, u), retain_graph=True, allow_unused=True,
             is_grads_batched=u.dim() == 2,
         )  # fmt: skip
-        return _flat(grads, self.params, u.shape[:-1])
+        return exact(_flat(grads, self.params, u.shape[:-1]))
 
     def forward(self, v: Tensor) -> Tensor:
-        """v [P] or [B, P] -> J v [R] or [B, R] in float64."""
+        """v [P] or [B, P] -> J v [R] or [B, R]."""
+        return exact(self.push(place(v, self.graph.device)))
+
+    def push(self, v: Tensor) -> Tensor:
+        """forward on the residuals' device, in their type."""
         if self._transposed is None:
             with torch.enable_grad():
                 self._dual = torch.zeros_like(self.graph).requires_grad_()
                 grads = torch.autograd.grad(self.graph, self.params, self._dual, create_graph=True, allow_unused=True)
                 self._transposed = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
         if not self._transposed:
-            return v.new_zeros(*v.shape[:-1], len(self.graph))
+            return self.graph.new_zeros(*v.shape[:-1], len(self.graph))
         pieces = v.split([p.numel() for p in self.params], -1)
         shapes = [(*v.shape[:-1], *self.params[i].shape) for i, _ in self._transposed]
         parts = zip(self._transposed, shapes, strict=True)
@@ -116,7 +134,7 @@ class Products:
         (out,) = torch.autograd.grad(
             [g for _, g in self._transposed], self._dual, tangents, retain_graph=True, is_grads_batched=v.dim() == 2
         )
-        return exact(out)
+        return out
 
     def jacobian(self, max_bytes: int) -> Tensor:
         """J [R, P], by columns where the parameters are fewer than the residuals, and by rows otherwise."""
@@ -157,43 +175,55 @@ class Structured:
     """
 
     def __init__(self, closure: Residuals, residuals: Tensor, params: list[Tensor]):
-        self.residuals, self.total = exact(residuals.detach()), sum(p.numel() for p in params)
-        outputs, home = closure.record.acts[-1], self.residuals.device
+        record, weights = closure.record, closure.weights()
+        outputs, self.total = record.acts[-1], sum(p.numel() for p in params)
         self.outputs, self.data = outputs.shape[1], outputs.numel()
+        self.alone = self.data + (0 if closure.extra is None else len(closure.extra))
         starts = dict(zip(map(id, params), _starts(params), strict=True))
-        gradients = _gradients(outputs, closure.record.sums)
-        weights = closure.weights()
-        self.layers, self.curvatures, places, self.count = [], [], [], 0
-        for l, layer in enumerate(closure.model.act_fun):
-            if layer.active and any(id(p) in starts for p in layer.linear.parameters()):
-                part = EdgeColumns(layer, closure.record.acts[l].detach(), gradients[l], starts, self.count)
-                self.layers, self.count = [*self.layers, part], self.count + len(part.places)
-                places.append(part.places)
-                if weights is not None and any(p is not layer.linear.spline_scale for p in part.params):
-                    self.curvatures.append(EdgeCurvature(part, *weights[l]))
-        self.curved = bool(self.curvatures)
-        self.edges = self.count
+        gradients, data = _gradients(outputs, record.sums), residuals[: self.data]
+        self.layers = [
+            EdgeColumns(
+                layer, record.acts[l].detach(), gradients[l], data.detach(), starts,
+                None if weights is None else weights[l],
+            )
+            for l, layer in enumerate(closure.model.act_fun)
+            if layer.active and any(id(p) in starts for p in layer.linear.parameters())
+        ]  # fmt: skip
         of_edges = {id(p) for layer in closure.model.act_fun for p in layer.linear.parameters()}
         rest = [p for p in params if id(p) not in of_edges]
-        places += [starts[id(p)] + torch.arange(p.numel(), device=home) for p in rest]
-        self.places = torch.cat(places)
-        self.count = len(self.places)
-        self.rest = _columns(residuals[: self.data], rest)
-        self.extra, self.alone = None, self.data
-        if closure.extra is not None:  # residuals of the penalty: dense rows
-            self.alone += len(closure.extra)
-            self.extra = _rows(residuals[self.data : self.alone], params)[:, self.places]
-        # Residuals that are a parameter times a factor, from row `alone` on: column, factor and row of each.
-        factor = self.residuals.new_zeros(self.total)
-        row = torch.zeros(self.total, dtype=torch.long, device=home)
-        count = self.alone
-        for p, f in closure.roots():
+        extra = () if closure.extra is None else (_rows(residuals[self.data : self.alone], params),)
+        roots = closure.roots()
+        self.residuals, self.rest, *copies = at_home(
+            residuals, _columns(data, rest), *extra, *(factor for _, factor in roots),
+            *(t for layer in self.layers for t in layer.tensors if t is not None),
+        )  # fmt: skip
+        self.residuals, self.rest, take = self.residuals.double(), self.rest.double(), iter(copies)
+        self.extra = next(take).double() if extra else None
+        # Residuals that are a parameter times a factor, from row `alone` on: the factor and the row of each parameter.
+        self.factor = self.residuals.new_zeros(self.total)
+        self.row = torch.zeros(self.total, dtype=torch.long, device=self.factor.device)
+        row = self.alone
+        for p, factor in zip((p for p, _ in roots), take, strict=False):
             if id(p) in starts:
                 own = slice(starts[id(p)], starts[id(p)] + p.numel())
-                factor[own], row[own] = exact(f.flatten()), torch.arange(count, count + p.numel(), device=home)
-            count += p.numel()
-        self.at = factor[self.places].nonzero()[:, 0]
-        self.factor, self.row = factor[self.places][self.at], row[self.places][self.at]
+                self.factor[own] = factor.flatten()
+                self.row[own] = torch.arange(row, row + p.numel(), device=self.row.device)
+            row += p.numel()
+        self.curvatures: list[EdgeCurvature] = []
+        self.edges = 0
+        for layer in self.layers:
+            arrived = EdgeTensors._make(t if t is None else next(take) for t in layer.tensors)
+            layer.arrange(arrived, starts, self.edges)
+            self.edges += len(layer.places)
+            if layer.tensors.sizes is not None:
+                self.curvatures.append(EdgeCurvature(layer))
+        self.curved = bool(self.curvatures)
+        of_rest = (starts[id(p)] + torch.arange(p.numel(), device=self.row.device) for p in rest)
+        self.places = torch.cat([*(layer.places for layer in self.layers), *of_rest])
+        self.count = len(self.places)
+        self.factor, self.row = self.factor[self.places], self.row[self.places]
+        self.extra = None if self.extra is None else self.extra[:, self.places]
+        self.gradient = self._transposed([layer.along for layer in self.layers], self.residuals)
 
     def forward(self, v: Tensor) -> Tensor:
         """v [P] -> J v [R]."""
@@ -204,18 +234,15 @@ class Structured:
             data += layer.forward(v)
         if self.extra is not None:
             image[self.data : self.alone] = self.extra @ v
-        return image.index_copy_(0, self.row, self.factor * v[self.at])
-
-    @cached_property
-    def gradient(self) -> Tensor:
-        """J^T r [P]."""
-        return self.transposed(self.residuals)
+        return image.index_add_(0, self.row, self.factor * v)
 
     def transposed(self, u: Tensor) -> Tensor:
         """u [R] -> J^T u [P]."""
-        data = u[: self.data]
-        image = torch.cat([layer.transposed(data) for layer in self.layers] + [self.rest.T @ data])
-        image.index_add_(0, self.at, self.factor * u[self.row])
+        return self._transposed([layer.transposed(u[: self.data]) for layer in self.layers], u)
+
+    def _transposed(self, of_edges: list[Tensor], u: Tensor) -> Tensor:
+        """transposed, from the parts of the edges of every layer."""
+        image = torch.cat([*of_edges, self.rest.T @ u[: self.data]]).add_(self.factor * u[self.row])
         return image if self.extra is None else image + self.extra.T @ u[self.data : self.alone]
 
     def product(self, v: Tensor) -> Tensor:
@@ -248,8 +275,7 @@ class Structured:
             full[rows.start * self.outputs :][: len(values)].scatter_(1, columns, values)
         if self.extra is not None:
             full[self.data : self.alone] = self.extra
-        full[self.row, self.at] = self.factor
-        return full
+        return full.index_put_((self.row, torch.arange(self.count, device=full.device)), self.factor, accumulate=True)
 
     @property
     def width(self) -> int:
@@ -275,7 +301,7 @@ class Structured:
             gram = gram.triu() + gram.triu(1).T
         for curvature in self.curvatures:
             curvature.add_to(gram)
-        gram.diagonal().index_add_(0, self.at, self.factor.square())
+        gram.diagonal().add_(self.factor.square())
         return gram if self.extra is None or self.curved else gram.addmm_(self.extra.T, self.extra)
 
     def bytes_of(self, gram: bool) -> int:
@@ -290,7 +316,7 @@ class Structured:
             diagonal.index_add_(0, columns.flatten(), values.square().flatten())
         for curvature in self.curvatures:
             diagonal += curvature.diagonal(self.count)
-        diagonal.index_add_(0, self.at, self.factor.square())
+        diagonal += self.factor.square()
         return diagonal if self.extra is None or self.curved else diagonal + self.extra.square().sum(0)
 
     def expanded(self, step: Tensor) -> Tensor:
@@ -313,15 +339,15 @@ def _gradients(outputs: Tensor, sums: list[Tensor]) -> list[Tensor]:
 
 
 def _columns(residuals: Tensor, params: list[Tensor]) -> Tensor:
-    """J [R, P] by a few parameters, by forward products."""
+    """J [R, P] by a few parameters, by forward products; on the residuals' device."""
     products = Products(residuals, params)
     if not products.count:
-        return products.residuals.new_zeros(len(residuals), 0)
-    return products.forward(torch.eye(products.count, dtype=torch.float64, device=products.residuals.device)).T
+        return residuals.new_zeros(len(residuals), 0)
+    return products.push(torch.eye(products.count, dtype=widest(residuals.device), device=residuals.device)).T
 
 
 def _rows(residuals: Tensor, params: list[Tensor]) -> Tensor:
-    """J [R, P] of a few residuals, by backward passes."""
+    """J [R, P] of a few residuals, by backward passes; on the residuals' device."""
     return torch.stack(
         [_flat(torch.autograd.grad(r, params, retain_graph=True, allow_unused=True), params) for r in residuals]
     )
@@ -332,7 +358,7 @@ def _flat(grads, params: list[Tensor], batch: tuple[int, ...] = ()) -> Tensor:
         p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, p.numel())
         for p, g in zip(params, grads, strict=True)
     ]
-    return exact(torch.cat(parts, -1))
+    return torch.cat(parts, -1)
 
 
 def _like(t: Tensor, u: Tensor) -> Tensor:

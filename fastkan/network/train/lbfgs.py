@@ -19,8 +19,9 @@ DECREASE, CURVATURE = 1e-4, 0.9
 BRACKET = 1e-9
 # Changes, slopes and curvatures below this count as zero.
 TINY = 1e-32
-# History length: MAX_HISTORY, reduced to at least MIN_HISTORY if the steps would exceed HISTORY_ELEMENTS numbers: all
-# are read for every direction, which takes longer than a small network's gradient once they outgrow the L2 cache.
+# History length: MAX_HISTORY, torch's, reduced to at least MIN_HISTORY, pykan's, if the steps would exceed
+# HISTORY_ELEMENTS numbers: all are read for every direction, which takes longer than a small network's gradient once
+# they outgrow the L2 cache. The same on every device, so that trainings take the same steps.
 MIN_HISTORY, MAX_HISTORY, HISTORY_ELEMENTS = 10, 100, 1 << 17
 
 
@@ -121,8 +122,6 @@ class LBFGS:
         return value, self._flat([p.grad for p in self.params])
 
     def _history_length(self) -> int:
-        if not all(p.is_cpu for p in self.params):  # there the two-loop recursion is many small calls
-            return MIN_HISTORY
         return max(MIN_HISTORY, min(MAX_HISTORY, HISTORY_ELEMENTS // max(1, sum(self.sizes))))
 
     def _flat(self, tensors: Sequence[Tensor | None]) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...devices import on_host
 from .lbfgs import LBFGS, TINY, Point, strong_wolfe
-from .transfer import on_host
 
 
 class DeviceLBFGS(LBFGS):
@@ -15,7 +15,38 @@ class DeviceLBFGS(LBFGS):
 
     The first trial on a direction is evaluated before its slope at the start is known, which is read with it: in vain
     where the direction turns out not to lead down.
+
+    A direction is a few products with matrices, as many for a history of any length: the two-loop recursion is four
+    small calls for every change that is remembered. Source: Byrd, Nocedal and Schnabel, Mathematical Programming 63
+    (1994), equation 3.13.
     """
+
+    products: tuple[Tensor, Tensor] | None = None  # of changes: s[i] y[j], where j is not older than i, and y[i] y[j]
+
+    def _append(self, s: Tensor, y: Tensor) -> None:
+        super()._append(s, y)
+        assert self.changes is not None
+        if self.products is None:
+            self.products = s.new_zeros(self.history, self.history), s.new_zeros(self.history, self.history)
+        row = (self.oldest + len(self.inverse)) % self.history
+        by_step, by_change = (rows @ y for rows in self.changes)
+        self.products[0][:, row] = by_step
+        self.products[1][:, row] = self.products[1][row] = by_change
+
+    def _descent(self, g: Tensor) -> Tensor:
+        if not self.inverse or self.changes is None or self.products is None:
+            return super()._descent(g)
+        count, first = len(self.inverse), self.oldest
+        s, y = (rows[:count] for rows in self.changes)
+        # Oldest first.
+        steps, squares = (m[:count, :count].roll((-first, -first), (0, 1)) for m in self.products)
+        of_s, of_y = ((rows @ g).roll(-first)[:, None] for rows in (s, y))
+        steps = steps.triu()
+        p = torch.linalg.solve_triangular(steps, of_s, upper=True)
+        q = steps.diagonal()[:, None] * p + self.scale * (squares @ p - of_y)
+        q = torch.linalg.solve_triangular(steps.T, q, upper=False)
+        p, q = (v[:, 0].roll(first) for v in (p, q))
+        return (y.T @ p - g).mul_(self.scale).sub_(s.T @ q)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor | float]) -> Tensor | float:

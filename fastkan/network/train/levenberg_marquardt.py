@@ -11,9 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...devices import exact, place
-from .jacobian import Products
-from .transfer import on_host
+from ...devices import at_home, on_host, place
+from .jacobian import Products, Residuals
 
 SOLVERS = ("auto", "dense", "cg")
 DAMPING_RANGE = 1e-14, 1e14  # relative to the largest curvature
@@ -91,16 +90,17 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         params = [p for p in group["params"] if p.requires_grad]
         if not params:
             raise ValueError("params: expected at least one tensor with requires_grad")
-        system = _linearised(closure, params)
-        residuals = system.residuals
+        system = _choose_solver(_linearised(closure, params), group)
+        residuals = system.linear.residuals
         value = residuals.square().mean().to(params[0].dtype)
-        loss = 0.5 * float(residuals.square().sum())
+        loss, norm, curvature = map(float, on_host(0.5 * residuals.square().sum(), *system.scales))
+        if isinstance(closure, Residuals):
+            closure.begun(loss, norm)
         if not math.isfinite(loss):
             return value
         state = self.state[group["params"][0]]
-        system = _choose_solver(system, group)
-        if system.norm > 0:
-            self._descend(closure, params, system, loss, state, group)
+        if norm > 0:
+            self._descend(closure, params, system, loss, max(curvature, 1e-300), state, group)
         state["steps"] = state.get("steps", 0) + 1
         return value
 
@@ -112,11 +112,11 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if state:
             self.state[group["params"][0]] = state
 
-    def _descend(self, closure, params, system, loss: float, state: dict, group: dict) -> None:
+    def _descend(self, closure, params, system, loss: float, curvature: float, state: dict, group: dict) -> None:
         """Trials with increasing damping until one is better; on the first step then with smaller ones."""
-        low, high = (bound * system.curvature for bound in DAMPING_RANGE)
+        low, high = (bound * curvature for bound in DAMPING_RANGE)
         start = "damping" not in state
-        damping, growth = state.get("damping", group["damping"] * system.curvature), 2.0
+        damping, growth = state.get("damping", group["damping"] * curvature), 2.0
         if state.get("failed") == loss:  # the same step again
             damping, growth = state["trial"]
         before = [p.detach().clone() for p in params]
@@ -138,27 +138,36 @@ class LevenbergMarquardt(torch.optim.Optimizer):
                 _move(params, before, system.linear.expanded(best.step))
                 break
             best = trial
+        if isinstance(closure, Residuals):
+            closure.taken(best.numbers)
         ratio = best.gain / best.predicted
         state["damping"] = best.damping * max(1 / 5, 1 - (2 * min(ratio, 2.0) - 1) ** 3)
 
     def _try(self, closure, params, before, system, loss: float, damping: float) -> "_Trial":
-        """A step with this damping, applied to the parameters if its predicted gain exceeds rounding."""
+        """A step with this damping, and its gain where the predicted one exceeds rounding; the parameters are then
+        moved, and else in vain where only the device knows the prediction: all numbers are read in one wait."""
         step, predicted = system.solve(damping)
-        gain = -math.inf
-        if math.isfinite(predicted) and predicted > _rounding(params, loss):
-            _move(params, before, system.linear.expanded(step))
-            with torch.enable_grad():
-                gain = loss - _loss(closure().detach())
-        return _Trial(damping, step, predicted, gain)
+        if predicted.is_cpu and not _is_gain(float(predicted), params, loss):
+            return _Trial(damping, step, float(predicted), -math.inf, [])
+        _move(params, before, system.linear.expanded(step))
+        with torch.enable_grad():
+            residuals = closure().detach()
+        numbers = closure.numbers() if isinstance(closure, Residuals) else ()
+        residuals, *numbers = at_home(residuals, *numbers)
+        after, predicted, *numbers = on_host(0.5 * residuals.double().square().sum(), predicted, *numbers)
+        gain = loss - float(after) if _is_gain(float(predicted), params, loss) else -math.inf
+        return _Trial(damping, step, float(predicted), gain, numbers)
 
 
 class _Trial(NamedTuple):
-    """A step, its predicted gain and its actual gain, -inf if it was not applied or is not finite."""
+    """A step, its predicted gain, its actual gain, -inf if that was not looked for or is not finite, and the closure's
+    numbers there."""
 
     damping: float
     step: Tensor
     predicted: float
     gain: float
+    numbers: list[Tensor]
 
 
 def _check_residuals(residuals: Tensor) -> None:
@@ -173,9 +182,8 @@ def _rounding(params: list[Tensor], loss: float) -> float:
     return torch.finfo(params[0].dtype).eps * loss
 
 
-def _loss(residuals: Tensor) -> float:
-    """Half of the sum of squares, not finite where a residual is not."""
-    return 0.5 * float(exact(residuals.detach()).square().sum())
+def _is_gain(predicted: float, params: list[Tensor], loss: float) -> bool:
+    return math.isfinite(predicted) and predicted > _rounding(params, loss)
 
 
 def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> None:
@@ -191,7 +199,7 @@ def _move(params: list[Tensor], before: list[Tensor], step: Tensor | None) -> No
 
 def _linearised(closure, params: list[Tensor]):
     """Residuals and their Jacobian, with the methods of jacobian.Products."""
-    if hasattr(closure, "linearised"):
+    if isinstance(closure, Residuals):
         return closure.linearised(params)
     with torch.enable_grad():
         residuals = closure()
@@ -212,7 +220,7 @@ def _choose_solver(linear, group: dict):
 
 
 class _Dense:
-    """Cholesky factors of J^T J or of J J^T, whichever is smaller.
+    """Cholesky factors of J^T J or of J J^T, whichever is smaller. scales: |J^T r| and the largest curvature.
 
     (J^T J + d)^-1 J^T = J^T (J J^T + d)^-1.
     """
@@ -225,33 +233,32 @@ class _Dense:
         else:
             self.jacobian = linear.jacobian(max_bytes)
             self.matrix, self.grad = self.jacobian @ self.jacobian.T, self.jacobian.T @ self.residuals
-        norm, curvature = on_host(self.grad.norm(), self.matrix.diagonal().max())
-        self.norm, self.curvature = float(norm), max(float(curvature), 1e-300)
+        self.scales = self.grad.norm(), self.matrix.diagonal().max()
 
-    def solve(self, damping: float) -> tuple[Tensor, float]:
-        """The step and its predicted gain."""
+    def solve(self, damping: float) -> tuple[Tensor, Tensor]:
+        """The step and its predicted gain, NaN where there is none."""
         damped = self.matrix.clone()
         damped.diagonal().add_(damping)
         factor, failed = torch.linalg.cholesky_ex(damped)
         side = self.grad if self.primal else self.residuals
         solution = torch.cholesky_solve(side[:, None], factor)[:, 0]
         step = -solution if self.primal else -(self.jacobian.T @ solution)
-        failed, gain = on_host(failed, step @ (damping * step - self.grad))
-        return step, math.nan if failed else 0.5 * float(gain)
+        gain = 0.5 * (step @ (damping * step - self.grad))
+        return step, torch.where(failed == 0, gain, math.nan)
 
 
 class _MatrixFree:
-    """Conjugate gradients on the normal equations, from products with J and J^T."""
+    """Conjugate gradients on the normal equations, from products with J and J^T. scales: |J^T r| and the curvature
+    along the gradient, NaN where that is 0."""
 
     def __init__(self, linear, steps: int, tolerance: float, max_bytes: int):
         self.linear, self.steps, self.tolerance = linear, steps, tolerance
         self.grad = linear.gradient
         self.diagonal = linear.diagonal(max_bytes)
-        self.norm = float(self.grad.norm())
-        along = float(self.grad @ linear.product(self.grad)) / self.norm**2 if self.norm > 0 else 0.0
-        self.curvature = max(along, 1e-300)
+        norm = self.grad.norm()
+        self.scales = norm, (self.grad @ linear.product(self.grad)) / norm.square()
 
-    def solve(self, damping: float) -> tuple[Tensor, float]:
+    def solve(self, damping: float) -> tuple[Tensor, Tensor]:
         """As _Dense.solve, to the tolerance. Each iterate is a descent direction."""
         inverse = 1.0 if self.diagonal is None else 1.0 / (self.diagonal + damping)
         step = torch.zeros_like(self.grad)
@@ -273,5 +280,4 @@ class _MatrixFree:
                 break
             direction = preconditioned + (size / last) * direction
         # gain = -grad.step - 1/2 step.A step, and A step = -grad - rest - damping step
-        predicted = 0.5 * float(step @ (damping * step - self.grad + rest))
-        return step, predicted
+        return step, 0.5 * (step @ (damping * step - self.grad + rest))

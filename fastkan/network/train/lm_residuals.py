@@ -1,12 +1,12 @@
 """Residual form of the training objective, for Levenberg-Marquardt."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ...devices import exact
 from ..checkpoint import State
 from ..layers.numeric import safe_sqrt
 from .gradient import mean_square
@@ -15,7 +15,6 @@ from .levenberg_marquardt import LevenbergMarquardt
 from .objective import NOTHING, Objective, Value
 from .penalties import of_sizes, penalty
 from .ridge import Ridge
-from .transfer import on_host
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -31,15 +30,20 @@ class ObjectiveResiduals(Residuals):
     """Residuals of a batch, the penalty and the ridge: R errors whose squares, with the others, sum to R * objective.
 
     The penalty is one residual, sqrt(R lamb penalty), whose gradient a step uses; its curvature is that of the edges'
-    sizes. A negative penalty counts as 0. Saves the model in `state` before a step. `value` is the objective's Value at
-    the best parameters so far. Raises NotFinite where the objective or its gradient is not finite at the start.
+    sizes. A negative penalty counts as 0. Saves the model in `state` before a step. Raises NotFinite where the
+    objective or its gradient is not finite at the start.
+
+    value: the objective where a step began, and after it where it ended; further: functions of more numbers, of which
+    `read` has the results after a step, on the host, if it has changed the parameters.
     """
 
-    def __init__(self, objective: Objective, x: Tensor, y: Tensor, state: State):
+    def __init__(
+        self, objective: Objective, x: Tensor, y: Tensor, state: State, further: Sequence[Callable[[], Tensor]] = ()
+    ):
         super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
-        self.objective, self.state = objective, state
-        self.value = NOTHING
-        self.least: Tensor | None = None
+        self.objective, self.state, self.further = objective, state, further
+        self.value = self.last = NOTHING
+        self.read: list[Tensor] = []
         self.scale = y.numel() * objective.lamb
         self.sizes: list[Tensor] | None = None
         self.of_sizes: Tensor | None = None
@@ -50,22 +54,23 @@ class ObjectiveResiduals(Residuals):
         loss = (self.prediction - self.y).square().mean()
         self.ridge.set_scale(loss, self.y)
         rows = [(root * w).flatten() for w, root in self.roots()]
-        residuals = torch.cat([residuals, *rows])
-        total = exact(residuals.detach()).square().sum()
-        if self.least is None or total < self.least:  # the condition by which a step is taken
-            of_penalty = NOTHING.penalty if self.extra is None else self.extra.detach().square().sum() / self.scale
-            self.least, self.value = total, Value(loss, of_penalty)
-        return residuals
+        of_penalty = NOTHING.penalty if self.extra is None else self.extra.detach().square().sum() / self.scale
+        self.last = Value(loss, of_penalty)
+        return torch.cat([residuals, *rows])
 
-    def linearised(self, params: list[Tensor]):
-        linear = super().linearised(params)
-        right, steep = on_host(linear.residuals.isfinite().all(), linear.gradient.isfinite().all())
-        if not right:
+    def begun(self, loss: float, slope: float) -> None:
+        self.value = self.last
+        if not math.isfinite(loss):
             raise NotFinite(self.value.failure() or "a residual is not finite")
-        if not steep:
+        if not math.isfinite(slope):
             raise NotFinite("the gradient is not finite")
         self.state.keep()
-        return linear
+
+    def numbers(self) -> list[Tensor]:
+        return [*self.last, *(function() for function in self.further)]
+
+    def taken(self, numbers: list[Tensor]) -> None:
+        self.value, self.read = Value(*numbers[:2]), numbers[2:]
 
     def roots(self) -> list[tuple[Tensor, Tensor]]:
         """Base weights and the factors that make the ridge's residuals of them, one for each weight."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ...arguments import integer
+from ...devices import on_host
 from ..checkpoint import State
 from .objective import Objective, Value
-from .transfer import on_host
 
 if TYPE_CHECKING:
     from ..model import KAN

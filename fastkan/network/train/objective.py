@@ -82,7 +82,7 @@ class Objective:
         For one optimizer step, in which nothing but parameters changes: the ridge is scaled by the first loss.
         """
         ridge, dtype = Ridge(self.model, self.lamb_base), None
-        if is_supported(self.model, self.lamb, self.reg_metric, self.kept):
+        if is_supported(self.model, self.lamb, self.reg_metric):
             dtype = self.model.act_fun[0].linear.coef.dtype
             fused = Gradient(
                 self.model, self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options, self.kept

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..checkpoint import State, trained
 from .domain import hold, release
-from .evaluations import DeferredEvaluations, Evaluations, Read, Test, look
+from .evaluations import DeferredEvaluations, Evaluations, Read, Test, checks, known, look
 from .lbfgs_on_device import lbfgs
 from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
@@ -84,10 +84,13 @@ class Stepper:
     def _take(self, x: Tensor, y: Tensor, last: bool, test: Test | None) -> tuple[Value, Read]:
         deferred = self.model.device.type != "cpu"
         if isinstance(self.optimizer, LevenbergMarquardt):
-            residuals = ObjectiveResiduals(self.objective, x, y, self.state)
+            further = checks(self.model, test) if deferred else []
+            residuals = ObjectiveResiduals(self.objective, x, y, self.state, further)
             self.optimizer.step(residuals)
             if not deferred:
                 return residuals.value, Read(None)
+            if residuals.read:
+                return residuals.value, known(residuals.read)
             value, read = look(self.model, test, *residuals.value)
             return Value(*value), read
         kind = DeferredEvaluations if deferred else Evaluations

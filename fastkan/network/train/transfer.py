@@ -1,23 +1,12 @@
-"""What fit reads from a device: numbers together, in one wait, and again only where tensors have changed."""
+"""What fit reads from a device: in few waits, and again only where tensors have changed."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...snapshot import Snapshot
-
-
-def on_host(*values: Tensor) -> list[Tensor]:
-    """Numbers on the host: those of a device as copies, all in one transfer."""
-    there = [v.detach() for v in values if not v.is_cpu]
-    if not there:
-        return list(values)
-    dtype = reduce(torch.promote_types, (v.dtype for v in there), torch.float32)
-    copies = iter(torch.stack([v.to(dtype).reshape(()) for v in there]).cpu())
-    return [v if v.is_cpu else next(copies).to(v.dtype) for v in values]
 
 
 def finite(tensors: Sequence[Tensor]) -> Tensor:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from ....network.train import lbfgs
+from ....network.train.lbfgs import LBFGS as Fast
+from ....network.train.lbfgs_on_device import lbfgs
 
 __all__ = ["LBFGS"]
 
@@ -21,7 +22,7 @@ class LBFGS(torch.optim.LBFGS):
         line_search_fn: str | None = None,
     ):  # fmt: skip
         super().__init__(params, lr, max_iter, max_eval, tolerance_grad, tolerance_change, history_size, line_search_fn)
-        self._fast: lbfgs.LBFGS | None = None
+        self._fast: Fast | None = None
 
     def step(self, closure: Callable):
         """Up to max_iter iterations; closure sets .grad and returns the loss. Returns the first loss."""
@@ -30,7 +31,7 @@ class LBFGS(torch.optim.LBFGS):
             return super().step(closure)
         parameters = [p for p in self._params if p.requires_grad]
         if self._fast is None or list(map(id, parameters)) != list(map(id, self._fast.params)):
-            self._fast = lbfgs.LBFGS(parameters, history=group["history_size"])
+            self._fast = lbfgs(parameters, history=group["history_size"])
         fast = self._fast
         for name in ("lr", "max_iter", "max_eval", "tolerance_grad", "tolerance_change"):
             setattr(fast, name, group[name])
