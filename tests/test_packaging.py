@@ -141,7 +141,7 @@ def test_without_a_compiler(pure):
     assert "Tag: py3-none-any" in next(pure.glob("fastkan-*.dist-info/WHEEL")).read_text()
     state = json.loads(python(STATE, pure))
     assert state["native"].startswith("missing: libfastkan_cpu.so was not built: CMake failed")
-    assert state["reference"].startswith("chosen")
+    assert state["dense"].startswith("chosen")
     python(FORWARD, pure)
 
 
@@ -210,7 +210,7 @@ def test_library_that_does_not_load(pure, tmp_path):
     (tmp_path / LIBRARY).write_text("not a library")
     state = json.loads(python(STATE, tmp_path))
     assert state["native"].startswith("missing: libfastkan_cpu.so does not load: ")
-    assert state["reference"].startswith("chosen")
+    assert state["dense"].startswith("chosen")
 
 
 def test_imports_with_torch_alone(pure):

@@ -35,6 +35,24 @@ def coordinate(x: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     return (x - high).sub_(low).mul_(over_h), over_h
 
 
+def fraction(x: Tensor, m: Tensor, grid: Tensor) -> Tensor:
+    """(x - t_m) / h [N, I] on equidistant knots, to rounding: x near t_m, m [N, I], grid [I, M].
+
+    t_m = t_0 + m h, where t_0 and h are sums of two numbers, h's first with half of the digits, so that m times it is
+    exact. The error of x - t_0 is computed too. Source: Dekker 1971, Knuth's sum of two numbers.
+    """
+    first, intervals = grid[:, 0], grid.shape[1] - 1
+    h = (grid[:, -1] - first) / intervals
+    high, h_high = first.to(x.dtype), h.to(x.dtype)
+    split = h_high * _SPLIT[x.dtype]
+    h_high = split - (split - h_high)
+    low, h_low = (first - high.to(grid.dtype)).to(x.dtype), (h - h_high.to(grid.dtype)).to(x.dtype)
+    m, from_first = m.to(x.dtype), x - high
+    part = from_first - x
+    error = (x - (from_first - part)) - (high + part)
+    return ((from_first - m * h_high) + (error - low - m * h_low)) * (1 / h).to(x.dtype)
+
+
 def _pieces(degree: int) -> list[list[float]]:
     """The first half of the pieces of a cardinal B-spline on [j, j + 1], as coefficients of u^0, ..., u^K, u = x - j.
 
@@ -51,6 +69,8 @@ def _pieces(degree: int) -> list[list[float]]:
     ]
 
 
+# 2^s + 1: multiples of it cut s binary digits off, half of them all.
+_SPLIT = {torch.float32: 2.0**12 + 1, torch.float64: 2.0**27 + 1}
 _PIECES = [_pieces(degree) for degree in range(MAX_DEGREE + 1)]
 
 
@@ -131,6 +151,7 @@ class Window:
             at_end, inside = self.end == self.functions, (z >= 0) & (z < last)
             m = torch.where(x.isnan(), 0.0, self.end).clamp(0, last - 1).long()
             m = torch.where(at_end, self.functions - 1, m)
+            self.u = torch.where(z == self.end, fraction(x, m, grid), self.end - m)
         else:
             self.knots, z, self.scale, t = grid, x, None, grid.to(x.dtype)
             low, high = t[:, degree], t[:, self.functions]
@@ -177,5 +198,5 @@ class Window:
 
     def _within(self, order: int) -> list[Tensor]:
         if self.knots is None:
-            return uniform_values(self.end - self.m, self.degree, order)
+            return uniform_values(self.u, self.degree, order)
         return any_values(self.end, self.m, self.knots, self.degree, order)
