@@ -27,3 +27,10 @@ def test_a_step_makes_no_plan_and_passes_by_the_dispatcher(report):
 def test_what_a_plan_depends_on_makes_new_ones(report, what):
     assert report["changed"][what] > 0
     assert report["changed"]["nothing"] == 0
+
+
+def test_a_tensor_on_another_device_is_an_error(report):
+    """Kernels get pointers, which Triton does not look at."""
+    assert "meta" in report["elsewhere"]
+    if report["backend"] == "triton:fused":  # the other one multiplies by torch
+        assert report["elsewhere"] == "a tensor is on meta: expected all on cpu, the device of x"

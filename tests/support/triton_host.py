@@ -3,7 +3,8 @@
     python -m support.triton_host BACKEND
 
 Prints JSON: kernels launched, searches of Triton for a compiled kernel, plans that were made, operators called through
-PyTorch's dispatcher, and Python functions called by a step; and the plans of steps after a setting changed.
+PyTorch's dispatcher, and Python functions called by a step; the plans of steps after a setting changed; and the error
+where a tensor is on another device.
 """
 
 import json
@@ -56,6 +57,11 @@ def main() -> None:
     x = x.detach().t().contiguous().t().requires_grad_()
     changed["strides"] = plans_of_a_step()
     changed["nothing"] = plans_of_a_step()
+    model.base_weight = torch.nn.Parameter(model.base_weight.detach().to("meta"))
+    try:
+        step()
+    except RuntimeError as error:
+        report["elsewhere"] = str(error)
     print(json.dumps(report))
 
 

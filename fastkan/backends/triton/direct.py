@@ -59,6 +59,8 @@ def _run(launch: Launch, tensors: tuple[Any, ...]) -> None:
         if t is None:
             pointers.append(None)
         else:
+            if t.device != launch.device:
+                raise RuntimeError(f"a tensor is on {t.device}: expected all on {launch.device}, the device of x")
             pointers.append(pointer := t.data_ptr())
             bits |= pointer
     # Triton specialises on pointers that are multiples of 16 bytes.
