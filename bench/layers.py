@@ -12,7 +12,7 @@ from fastkan.measure.timing import csv_rows, measure
 from . import cases
 from .peers import PEERS, versions
 
-FULL, TINY = cases.LAYERS, cases.TINY
+FULL, TINY = (*cases.LAYERS, *cases.NARROW), cases.TINY
 
 
 def rows(which: Sequence[Case], rounds: int, peers: Sequence[str] = tuple(PEERS)) -> list[dict[str, object]]:

@@ -15,6 +15,8 @@ Rows = list[dict[str, str]]
 STYLES = {
     "native": ("#d62728", "D"),
     "triton": ("#b2182b", "*"),
+    "dense": ("#17becf", "D"),
+    "dense-compiled": ("#17becf", "s"),
     "linear": ("#444444", "|"),
     "linear-same-shape": ("#999999", "|"),
     "efficient-kan": ("#1f77b4", "o"),
@@ -30,7 +32,7 @@ STYLES = {
     "reference": ("#d6a0a0", "D"),
 }
 LEFT_OUT = ("reference",)
-OURS = ("native", "triton")
+OURS = ("native", "triton", "dense", "dense-compiled")
 
 
 def layers(rows: Rows, labels: dict[str, str], path: Path) -> None:

@@ -68,6 +68,14 @@ def layers(rows: Rows, where: str = "") -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def by_dtype(rows: Rows) -> str:
+    """`layers` of every dtype."""
+    dtypes = list(dict.fromkeys(r["dtype"] for r in rows))
+    return "\n\n".join(
+        layers([r for r in rows if r["dtype"] == dtype], "" if dtype == "float32" else f", {dtype}") for dtype in dtypes
+    )
+
+
 def _ratio(row: dict[str, str]) -> str:
     return digits(float(row["ratio"])) if row["ratio"] else "-"
 
@@ -251,7 +259,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 SECTIONS: dict[str, Callable[[Rows], str]] = {
-    "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
+    "layers": by_dtype, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
     "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials, "rbf": rbf,
 }  # fmt: skip
 

@@ -420,7 +420,7 @@ class EdgeBackward(Function):
 
     @staticmethod
     def forward(x, terms, coef, base_weight, grid, spec, with_x, backend):
-        return functions_of(backend).edge_backward(x, None, terms, coef, base_weight, grid, spec, with_x)
+        return _contiguous(functions_of(backend).edge_backward(x, None, terms, coef, base_weight, grid, spec, with_x))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -437,7 +437,7 @@ class EdgeBackward(Function):
     @staticmethod
     def jvp(ctx, *tangents):
         gradients, tensors = EdgeBackward.on_reference(ctx)
-        results = _tangents(gradients, tensors, tangents)
+        results = _contiguous(_tangents(gradients, tensors, tangents))
         results = results if ctx.with_x else (None, *results)
         return *results, *(None,) * (3 - len(results))
 
@@ -458,6 +458,11 @@ class EdgeBackward(Function):
             return EdgeBackward.apply(*one)
 
         return _loop(apply, info, in_dims, args)
+
+
+def _contiguous(tensors: Iterable[Maybe]) -> tuple[Maybe, ...]:
+    """Of results that may be views: forward mode wants tangents with the strides of their primals."""
+    return tuple(None if t is None else t.contiguous() for t in tensors)
 
 
 def _present(tensors: Iterable[Maybe]) -> list[Tensor]:
