@@ -159,6 +159,6 @@ def test_the_automatic_choice_passes_over_backends_without_the_family(calls, mon
     p = family_problem("rbf")
     monkeypatch.setattr(select.BACKENDS["native"], "missing", lambda *args: "no Gaussians")
     kan_linear(p.x, p.coef, p.grid, degree=0, uniform=True, family="rbf")
-    assert calls["reference"] and not calls["native"]
+    assert calls["dense"] and not calls["native"]
     with pytest.raises(BackendError, match="backend='native' cannot run here: no Gaussians"):
         kan_linear(p.x, p.coef, p.grid, degree=0, uniform=True, family="rbf", backend="native")
