@@ -81,7 +81,7 @@ def functions_of(name: Any) -> Any:
 def direct_functions_of(name: str) -> Any:
     """The same for plain calls, see transforms.is_plain: without PyTorch's dispatcher where the implementation can."""
     implementation = functions_of(name)
-    return getattr(implementation, "direct", implementation)
+    return getattr(implementation, "undispatched", implementation)
 
 
 def _later(
@@ -103,7 +103,7 @@ def _then_dense(name: str) -> SimpleNamespace:
 
     found = (functions_of, direct_functions_of)
     usual, direct = ({c: of(c, functions) for c in ops.CONTRACTIONS} for functions in found)
-    return SimpleNamespace(**usual, direct=SimpleNamespace(**direct))
+    return SimpleNamespace(**usual, undispatched=SimpleNamespace(**direct))
 
 
 # Stacks as one call; single contractions, where a stack cannot run so, by dense.

@@ -89,7 +89,7 @@ class _Fused(SimpleNamespace):
     """The fused kernels as an implementation of their own."""
 
     @functools.cached_property
-    def direct(self) -> Any:
+    def undispatched(self) -> Any:
         """The same without PyTorch's dispatcher."""
         return module("launch")
 

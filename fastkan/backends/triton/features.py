@@ -62,6 +62,6 @@ class Direct(Maker):
         return module("launch_features").slopes(x, g, grid, spec, order, dtype)
 
 
-_dense, direct = dense.Dense(Maker()), dense.Dense(Direct())
+_dense, undispatched = dense.Dense(Maker()), dense.Dense(Direct())
 kan_out, kan_in, kan_coef, kan_backward = _dense.kan_out, _dense.kan_in, _dense.kan_coef, _dense.kan_backward
 edge_moments, edge_backward = _dense.edge_moments, _dense.edge_backward
