@@ -150,8 +150,8 @@ def _serves(name: str, device: torch.device, dtypes: tuple[torch.dtype, ...], fa
     key = asked, name, device, dtypes, family
     if key in _served:
         return True
-    on = torch.cuda.device(device) if device.type == "cuda" and torch.cuda.is_available() else contextlib.nullcontext()
-    with on:
+    has_gpu = device.type == "cuda" and torch.backends.cuda.is_built() and torch.cuda.is_available()
+    with torch.cuda.device(device) if has_gpu else contextlib.nullcontext():
         served = is_name(name) and missing(name, device.type, dtypes, everyday(FAMILIES[family])) is None
     if served:
         _served.add(key)
