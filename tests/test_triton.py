@@ -353,7 +353,7 @@ def test_gpus_that_the_fused_kernels_refuse(triton, monkeypatch):
         ("sm_75", HALF, "sm_75: expected sm_80 or later"),
         ("gfx1100", SINGLE, "gfx1100: expected wavefronts of 64 (gfx9)"),
     ):  # fmt: skip
-        monkeypatch.setattr(triton, "_architecture", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(triton, "_current", lambda gpu=gpu: gpu)
         reason = triton.fused.missing("cuda", (dtype,))
         assert reason == (words and f"no fused Triton kernels for {words}")
 

@@ -9,6 +9,6 @@ from support.triton_process import report_of
 @pytest.mark.parametrize("arguments", [(), *long(("--all",))], ids=str)
 def test_triton_accepts_every_kernel(arguments):
     report = report_of("triton_frontend", *arguments)
-    assert report["cases"] > (300 if arguments else 30)
+    assert report["cases"] > (200 if arguments else 30)
     assert set(report["kernels"]) >= {"matrix", "gather", "order", "moments", "features", "slopes"}
     assert not report["refused"], "\n".join(report["refused"])
