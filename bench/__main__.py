@@ -27,11 +27,13 @@ from . import (
     symbolic,
     tutorials,
 )
+from .peers import PEERS
 
 WHAT = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
     "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials, "rbf": rbf,
 }  # fmt: skip
+
 RESULTS = Path(__file__).parent / "results" / "cpu"
 
 
@@ -43,13 +45,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=positive, default=21, help="samples of each candidate (21)")
     parser.add_argument("--threads", type=positive, default=2, help="number of torch threads (2)")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="(bench/results/cpu)")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), help="of layers (all)")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes: to test the benchmarks, not to measure")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name, module in WHAT.items():
         if name in args.what or "all" in args.what:
             which = module.TINY if args.tiny else module.FULL
-            write_csv(args.out / f"{name}.csv", module.rows(which, args.rounds))
+            peers = (args.peers,) if name == "layers" else ()
+            write_csv(args.out / f"{name}.csv", module.rows(which, args.rounds, *peers))
             print(args.out / f"{name}.csv")
     for path in report.write(args.out):
         print(path)
