@@ -122,7 +122,7 @@ def first(function: type[Function]) -> Any:
         return output
 
     made, at_once = _with_forward("First", function, forward), _with_forward("Direct", function, forward_at_once)
-    # Function.apply without its care for transforms and for the tensors that they leave, which takes as long again.
+    # Function.apply without its Python, which looks for transforms and for the tensors that they leave.
     made.at_once = super(Function, at_once).apply  # pyright: ignore[reportAttributeAccessIssue]
     return made
 

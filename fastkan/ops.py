@@ -49,8 +49,8 @@ GPU_SCHEMAS = {f"{name}{form}": SCHEMAS[name] for form in (TF32, GATHER) for nam
 def allows_tf32() -> bool:
     """Whether products of float32 on a GPU may use tf32: torch's setting for its own products.
 
-    Read as torch.backends.cuda.matmul.fp32_precision, in a sixth of the time: all of torch's settings write it, and the
-    older ones raise once a newer one was used.
+    The value of torch.backends.cuda.matmul.fp32_precision, without its Python: all of torch's settings write it, and
+    the older ones raise once a newer one was used.
     """
     return torch._C._get_fp32_precision_getter("cuda", "matmul") == "tf32"
 

@@ -45,7 +45,7 @@ class Spec(NamedTuple):
 
 @functools.cache
 def with_uniform(spec: Spec, uniform: bool) -> Spec:
-    """spec with that promise; there are few, and to make one takes as long as the rest of a layer's checks."""
+    """spec with that promise about its knots: made once, since a layer asks for it in every call."""
     return spec._replace(uniform=uniform)
 
 

@@ -224,7 +224,7 @@ class KANLinear(Module):
         return self._promised(grid)
 
     def _promised(self, grid: Tensor) -> Spec:
-        """spec, uniform where the knots are."""
+        """`spec` on a device whose kernels do not check the knots themselves: uniform where these are."""
         if self._evenness is None or not self._evenness[0].holds(grid):
             if grid.is_cuda and torch.cuda.is_current_stream_capturing():
                 return self._spec

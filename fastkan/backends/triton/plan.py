@@ -140,12 +140,12 @@ class Settings(NamedTuple):
 
 
 def settings(device: torch.device) -> tuple[Any, ...]:
-    """The fields of the present Settings, in half the time."""
+    """The fields of the present Settings, as a plain tuple: every call makes one."""
     return device, architecture(device), processors(device), gather, tune, CHUNK, ops.allows_tf32()
 
 
 def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up; 100 times as fast as triton.cdiv."""
+    """a / b, rounded up."""
     return -(-a // b)
 
 
