@@ -15,7 +15,8 @@ from ...basis.bspline import num_functions
 from ...reference import FEATURES, total
 from ...spec import FAMILIES, Spec
 from ...transforms import is_traced
-from .features import closed_features, is_closed, piecewise_features
+from .closed import closed_features, is_closed
+from .recursion import Recursion
 from .window import Window, known
 
 Maybe = Tensor | None
@@ -23,8 +24,8 @@ Maybe = Tensor | None
 # Features of a block of rows; on a CPU what its caches hold, or up to eight times that for rows enough for a product.
 BLOCK, CPU_BLOCK, CPU_ROWS = 1 << 24, 1 << 18, 128
 
-# The most functions for which a compiler, which fuses elementwise operators, evaluates all of them.
-FUSED_TO = 64
+# The most functions that are evaluated one by one in a trace: code, and the time of compiling it, grow with them.
+UNROLLED_TO = 24
 
 
 class Maker:
@@ -59,6 +60,9 @@ class Elementwise(Maker):
     def features(self, x: Tensor, s: Maybe, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
         """As Maker.features."""
         x = x.to(accumulator(dtype))
+        if _is_unrolled(grid, spec, order):
+            values = Recursion(x, grid, spec).values(order)
+            return torch.cat([(y if s is None else y * s.to(y.dtype)).to(dtype) for y in values], 1)
         if _is_windowed(grid, spec, order):
             return _scattered(Window(x, grid, spec), s, order, dtype)
         phi, factor = _all_features(x, grid, spec, order)
@@ -68,6 +72,11 @@ class Elementwise(Maker):
     def slopes(self, x: Tensor, g: Tensor, grid: Tensor, spec: Spec, order: int, dtype: torch.dtype) -> Tensor:
         """As Maker.slopes."""
         x = x.to(accumulator(dtype))
+        if _is_unrolled(grid, spec, order):
+            values = Recursion(x, grid, spec).values(order)
+            return total(
+                y * part for y, part in zip(values, g.view(len(x), len(values), x.shape[1]).unbind(1), strict=True)
+            )
         if _is_windowed(grid, spec, order):
             return _gathered(Window(x, grid, spec), g, order)
         phi, factor = _all_features(x, grid, spec, order)
@@ -84,12 +93,19 @@ class Elementwise(Maker):
         return super().both(x, s, g, grid, spec, order, dtype)
 
 
+def _is_unrolled(grid: Tensor, spec: Spec, order: int) -> bool:
+    """Whether to evaluate all functions one by one."""
+    return is_traced() and num_functions(grid, spec.degree) <= UNROLLED_TO and _is_local(grid, spec, order)
+
+
 def _is_windowed(grid: Tensor, spec: Spec, order: int) -> bool:
     """Whether to evaluate the K + 1 functions around x, not all functions."""
-    functions = num_functions(grid, spec.degree)
-    if FAMILIES[spec.family] != "bspline" or is_closed(spec, order, functions):
-        return False
-    return not is_traced() or (functions > FUSED_TO and torch.compiler.is_compiling())
+    return _is_local(grid, spec, order) and not _is_unrolled(grid, spec, order)
+
+
+def _is_local(grid: Tensor, spec: Spec, order: int) -> bool:
+    """Whether the functions are B-splines without a closed form."""
+    return FAMILIES[spec.family] == "bspline" and not is_closed(spec, order, num_functions(grid, spec.degree))
 
 
 def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tensor, Maybe]:
@@ -98,22 +114,22 @@ def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tens
     if family != "bspline":
         phi = FEATURES[family](x, grid.to(x.dtype), spec, order)
         return phi.transpose(1, 2), None
-    if is_closed(spec, order, num_functions(grid, spec.degree)):
-        return closed_features(x, grid, spec, order)
-    return piecewise_features(x, grid, spec, order), None
+    return closed_features(x, grid, spec, order)
 
 
 def _scattered(window: Window, s: Maybe, order: int, dtype: torch.dtype) -> Tensor:
     """Rows of features, zero outside of the window."""
     factor = _times(s, window.factor(order), window.fill.dtype)
     rows, inputs = window.m.shape
-    phi = None
-    for place, value in zip(window.places(), window.values(order), strict=True):
-        value = (value if factor is None else value * factor).to(dtype)
-        if phi is None:  # of a value: under vmap, a batch if that is one
-            phi = value.new_zeros(rows, inputs * window.functions)
+    places, values = window.places(), window.values(order)
+    values = [(value if factor is None else value * factor).to(dtype) for value in values]
+    width = inputs * window.functions
+    if is_traced() and inputs:  # in one scatter, since each copies; zeros by m, since constants are kept for a backward
+        zeros = torch.where(window.m[:, :1] < 0, 1.0, 0.0).to(dtype).expand(rows, width)
+        return zeros.scatter(1, torch.cat(places, 1), torch.cat(values, 1))
+    phi = values[0].new_zeros(rows, width)  # of a value: under vmap, a batch if that is one
+    for place, value in zip(places, values, strict=True):
         phi.scatter_(1, place, value)
-    assert phi is not None  # there are degree + 1 values
     return phi
 
 
@@ -165,7 +181,7 @@ class Dense:
     ) -> Tensor:
         """As reference.kan_in."""
         spec = known(spec, grid)
-        dtype = _operand(x, coef)
+        x, dtype = _recomputed(x, u), _operand(x, coef)
         weight = self._matrix(coef).to(dtype).T
         blocks: list[Tensor] = []
         for rows in _rows(x, weight.shape[1]):
@@ -179,7 +195,7 @@ class Dense:
     ) -> tuple[Tensor, Maybe]:
         """As reference.kan_coef."""
         spec = known(spec, grid)
-        dtype = _operand(x, u, s, order)
+        x, dtype = _recomputed(x, u), _operand(x, u, s, order)
         functions = num_functions(grid, spec.degree)
         grad_coef = grad_base = None
         for rows in _rows(x, x.shape[1] * functions):
@@ -197,7 +213,7 @@ class Dense:
     ) -> tuple[Tensor, Tensor, Maybe]:
         """As reference.kan_backward."""
         spec = known(spec, grid)
-        dtype, dtype_in = _operand(x, coef, s, order), _operand(x, coef)
+        x, dtype, dtype_in = _recomputed(x, u), _operand(x, coef, s, order), _operand(x, coef)
         weight = self._matrix(coef).to(dtype_in).T
         blocks: list[Tensor] = []
         grad_coef = grad_base = None
@@ -300,6 +316,17 @@ def _operand(x: Tensor, coef: Tensor, s: Maybe = None, order: int = 0) -> torch.
     if x.dtype == torch.float64 or (coef.dtype == torch.float16 and (order > 0 or s is not None)):
         return accumulator(x.dtype)
     return coef.dtype
+
+
+def _recomputed(x: Tensor, u: Tensor) -> Tensor:
+    """x, as a value that torch.compile takes for known only when u is: x [N, I], u [N, O], the gradient of a result.
+
+    Otherwise it would keep features of the forward for the backward, which costs more time and memory than to make them
+    again.
+    """
+    if not torch.compiler.is_compiling() or u.shape[1] == 0:
+        return x
+    return torch.where(u[:, :1] == 0, x, torch.maximum(x, x))
 
 
 def _rows(x: Tensor, features: int) -> Iterator[slice | None]:
