@@ -30,6 +30,7 @@ from .transforms import (
     is_dual,
     is_grad_batch,
     is_plain,
+    is_third_forward,
     is_transformed,
     remove_batch_dim,
 )
@@ -85,7 +86,7 @@ def _run(function: type[Function], first_function: Any, args: Sequence[Any], ten
         # A compiled backward is not differentiated again, and torch.jit.trace cannot save a Function.
         return function.forward(*args)
     if is_transformed():
-        return function.apply(*args)
+        return function.forward(*args[:-1], "reference") if is_third_forward() else function.apply(*args)
     if not torch.is_grad_enabled():
         return function.forward(*args)
     if any(map(is_grad_batch, args)):

@@ -112,6 +112,15 @@ def apply(
     return y.view(*lead, coef.shape[2])
 
 
+def apply_derivative(
+    x: Tensor, s: Tensor, coef: Tensor, grid: Tensor, base_weight: Tensor | None, scale: Tensor | None, spec: Spec,
+    order: int, backend: str | None,
+) -> Tensor:  # fmt: skip
+    """sum_i s[n,i] phi[i,o]^(order)(x[n,i]) after validation: x, s [N, I] -> [N, O], differentiable by all of them."""
+    backend = select.choose_for(x, backend, coef, spec)
+    return autograd.kan_out(x, s, coef, base_weight, None, grid, spec, order, backend, scale)
+
+
 def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tensor:
     """Consecutive layers, x [..., I] -> [..., O]: as one fused call where that is faster; equal up to rounding."""
     if (chosen := stack_backend(x, layers, backend)) is None:

@@ -39,6 +39,14 @@ def is_transformed(*tensors: Tensor | None) -> bool:
     return by_func() or is_dual() or any(map(is_grad_batch, tensors))
 
 
+def is_third_forward() -> bool:
+    """Whether a third forward mode of torch.func is active inside two others: there Functions lose derivatives."""
+    if not by_func():
+        return False
+    jvp = torch._C._functorch.TransformType.Jvp  # pyright: ignore[reportAttributeAccessIssue]
+    return sum(interpreter.key() == jvp for interpreter in _functorch.get_interpreter_stack() or ()) > 2
+
+
 def is_plain(tensors: Iterable[Tensor | None]) -> bool:
     """Whether a call has no other use for PyTorch's dispatcher than to find the kernel of the device.
 

@@ -8,7 +8,7 @@ from scipy.interpolate import BSpline
 from torch import func
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from fastkan import autograd, reference
+from fastkan import KANLinear, autograd, reference
 from fastkan.basis.bspline import OUTSIDE, uniform_knots
 from fastkan.functional import edge_mean, kan_linear
 from fastkan.testing import CONTRACTIONS, KNOTS, Problem
@@ -432,3 +432,18 @@ def test_a_vectorized_hessian_can_be_differentiated(backend):
 
     for found, expected in zip(hessian(True), hessian(False), strict=True):
         same(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["native", "dense", "reference"])
+def test_forward_modes_nest_through_compositions(backend):
+    """PyTorch loses derivatives of a third forward mode through torch.autograd.Function, without an error."""
+    first, last = (KANLinear(2, 2, 4, 5, backend=backend, dtype=torch.float64, bias=True) for _ in range(2))
+    x = torch.tensor([0.3, -0.4], dtype=torch.float64)
+
+    def forward(x):
+        return last(first(x.sin()[None]))[0]
+
+    found = expected = forward
+    for _ in range(4):
+        found, expected = torch.func.jacfwd(found), torch.func.jacrev(expected)
+        torch.testing.assert_close(found(x), expected(x))

@@ -5,5 +5,6 @@ from .history import History
 from .layers.library import add_symbolic
 from .model import KAN
 from .plot.training_curves import plot_training
+from .train.levenberg_marquardt import LevenbergMarquardt
 
-__all__ = ["KAN", "plot_training", "History", "add_symbolic", "kanpiler"]
+__all__ = ["KAN", "plot_training", "History", "LevenbergMarquardt", "add_symbolic", "kanpiler"]

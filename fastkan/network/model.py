@@ -27,7 +27,7 @@ from .plot import diagram, page
 from .plot import edge as plot_edge
 from .scores import attribution
 from .train import fit as training
-from .train import penalties
+from .train import penalties, taylor
 
 T = TypeVar("T")
 
@@ -371,6 +371,7 @@ class KAN(Module):
     reg_metrics, reg_sizes = penalties.METRICS, penalties.sizes
     evaluate = penalties.evaluate
     fit = training.fit
+    derivatives = taylor.derivatives
 
     # Pictures
 

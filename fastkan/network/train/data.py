@@ -88,6 +88,20 @@ class Data:
         return x, y
 
 
+class NoData:
+    """The batches of a training without data."""
+
+    train = seen = None
+
+    def trained_on(self, x: None) -> None:
+        """Nothing to remember."""
+
+    def batches(self) -> Iterator[tuple[None, None]]:
+        """Batches without rows."""
+        while True:
+            yield None, None
+
+
 def _split(dataset):
     """Training and test set: a pair of tensors or a loader each."""
     if isinstance(dataset, dict):

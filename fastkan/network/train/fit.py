@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ...arguments import integer, number
 from ..layers.shape import per_layer
-from .data import Data
+from .data import Data, NoData
 from .lm_residuals import NotFinite
 from .log import EarlyStopping, Log
 from .objective import Objective
+from .pointwise import PointwiseObjective, Terms
 from .stepper import Stepper
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def fit(
     model: "KAN",
-    dataset,
+    dataset=None,
     opt: str | type | Callable = "LBFGS",
     steps: int = 100,
     log: int = 1,
@@ -56,6 +57,7 @@ def fit(
     keep_best: bool = False,
     seed: int = 0,
     progress: bool = True,
+    residuals: Terms | None = None,
 ) -> dict[str, Any]:
     """Train the model in place; arguments and result as in pykan.
 
@@ -88,6 +90,11 @@ def fit(
         keep_best: restore the model of the least test loss at the end.
         seed: of the order of batches. Training is bitwise reproducible on a CPU.
         progress: show a progress bar, where tqdm is installed.
+        residuals: function of the model, such as of a differential equation, that returns a tensor or a list of them;
+            their mean squares add to the loss, which is reported as its root. A weight is a factor of a tensor. The
+            function calls model(x) and model.derivatives(x, order). Then dataset may be None, and the grids follow the
+            points of these calls. LM has their Jacobian in closed form where row n of a tensor depends on row n of the
+            points, which it checks; else by autograd, which takes longer. Not with loss_fn, and not with lamb and "LM".
 
     Returns:
         A dictionary. train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid
@@ -107,10 +114,11 @@ def fit(
     }  # fmt: skip
     y_th = number("y_th", y_th, 0.0)
     options = {"singularity_avoiding": True, "y_th": y_th} if singularity_avoiding else {}
-    data = Data(dataset, integer("batch", batch, -1), integer("seed", seed, 0), model.device)
-    objective = Objective(
-        model, loss_fn, number("lamb", lamb, 0.0), reg_metric, lambdas, options, number("lamb_base", lamb_base, 0.0)
-    )
+    data: Any = NoData()
+    if dataset is not None or residuals is None:
+        data = Data(dataset, integer("batch", batch, -1), integer("seed", seed, 0), model.device)
+    weights = number("lamb", lamb, 0.0), reg_metric, lambdas, options, number("lamb_base", lamb_base, 0.0)
+    objective = _objective(model, loss_fn, residuals, weights)
     inwards = number("inwards", inwards, 0.0, 1.0)
     every = max(1, stop_grid_update_step // integer("grid_update_num", grid_update_num, 1))
     sizes = [per_layer("grid_sizes", size, model.depth, 1) for size in grid_sizes or ()]
@@ -126,7 +134,7 @@ def fit(
                 stepper.extend_grids(sizes[step * len(sizes) // steps])
             try:
                 if update_grid and step % every == 0 and start_grid_update_step <= step < stop_grid_update_step:
-                    _update_grid(model, x, inwards)
+                    _update_grid(model, objective.points(x, y), inwards)
                 test = partial(objective.test, data) if training_log.tests(step) else None
                 value, tested = stepper.step(x, y, step == steps - 1, test)
             except NotFinite as error:
@@ -148,10 +156,21 @@ def fit(
         raise
     finally:
         training_log.close()
-        model.cache_data = data.seen
+        model.cache_data = data.seen if data.seen is not None else getattr(objective, "seen", None)
         model.zero_grad(set_to_none=True)
     early_stopping.restore()
     return results
+
+
+def _objective(model: "KAN", loss_fn: Callable | None, residuals: Terms | None, weights: tuple) -> Objective:
+    """The objective of the data, or of the residuals."""
+    if residuals is None:
+        return Objective(model, loss_fn, *weights)
+    if not callable(residuals):
+        raise TypeError(f"residuals={residuals!r}: expected a function of the model that returns tensors")
+    if loss_fn is not None:
+        raise ValueError(f"loss_fn={loss_fn!r}: expected None with residuals, whose mean squares are the loss")
+    return PointwiseObjective(model, residuals, *weights)
 
 
 def _update_grid(model: "KAN", x: Tensor, inwards: float) -> None:

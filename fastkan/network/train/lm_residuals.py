@@ -26,37 +26,23 @@ class NotFinite(Exception):
     """The objective or a gradient is not finite; the message says which."""
 
 
-class ObjectiveResiduals(Residuals):
-    """Residuals of a batch, the penalty and the ridge: R errors whose squares, with the others, sum to R * objective.
-
-    The penalty is one residual, sqrt(R lamb penalty), whose gradient a step uses; its curvature is that of the edges'
-    sizes. A negative penalty counts as 0. Saves the model in `state` before a step. Raises NotFinite where the
-    objective or its gradient is not finite at the start.
+class WatchedResiduals(Residuals):
+    """Residuals of an objective, with what a step has to know of it. Saves the model in `state` before a step. Raises
+    NotFinite where the objective or its gradient is not finite at the start.
 
     value: the objective where a step began, and after it where it ended; further: functions of more numbers, of which
     `read` has the results after a step, on the host, if it has changed the parameters.
     """
 
     def __init__(
-        self, objective: Objective, x: Tensor, y: Tensor, state: State, further: Sequence[Callable[[], Tensor]] = ()
-    ):
-        super().__init__(objective.model, x, y, self._penalty if objective.lamb else None, **objective.options)
+        self, objective: Objective, x: Tensor, y: Tensor, state: State, further: Sequence[Callable[[], Tensor]] = (),
+        penalty: Callable | None = None,
+    ):  # fmt: skip
+        super().__init__(objective.model, x, y, penalty, **objective.options)
         self.objective, self.state, self.further = objective, state, further
         self.value = self.last = NOTHING
         self.read: list[Tensor] = []
-        self.scale = y.numel() * objective.lamb
-        self.sizes: list[Tensor] | None = None
-        self.of_sizes: Tensor | None = None
         self.ridge = Ridge(objective.model, objective.lamb_base)
-
-    def __call__(self) -> Tensor:
-        residuals = super().__call__()
-        loss = (self.prediction - self.y).square().mean()
-        self.ridge.set_scale(loss, self.y)
-        rows = [(root * w).flatten() for w, root in self.roots()]
-        of_penalty = NOTHING.penalty if self.extra is None else self.extra.detach().square().sum() / self.scale
-        self.last = Value(loss, of_penalty)
-        return torch.cat([residuals, *rows])
 
     def begun(self, loss: float, slope: float) -> None:
         self.value = self.last
@@ -71,6 +57,31 @@ class ObjectiveResiduals(Residuals):
 
     def taken(self, numbers: list[Tensor]) -> None:
         self.value, self.read = Value(*numbers[:2]), numbers[2:]
+
+
+class ObjectiveResiduals(WatchedResiduals):
+    """Residuals of a batch, the penalty and the ridge: R errors whose squares, with the others, sum to R * objective.
+
+    The penalty is one residual, sqrt(R lamb penalty), whose gradient a step uses; its curvature is that of the edges'
+    sizes. A negative penalty counts as 0.
+    """
+
+    def __init__(
+        self, objective: Objective, x: Tensor, y: Tensor, state: State, further: Sequence[Callable[[], Tensor]] = ()
+    ):
+        super().__init__(objective, x, y, state, further, self._penalty if objective.lamb else None)
+        self.scale = y.numel() * objective.lamb
+        self.sizes: list[Tensor] | None = None
+        self.of_sizes: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        residuals = super().__call__()
+        loss = (self.prediction - self.y).square().mean()
+        self.ridge.set_scale(loss, self.y)
+        rows = [(root * w).flatten() for w, root in self.roots()]
+        of_penalty = NOTHING.penalty if self.extra is None else self.extra.detach().square().sum() / self.scale
+        self.last = Value(loss, of_penalty)
+        return torch.cat([residuals, *rows])
 
     def roots(self) -> list[tuple[Tensor, Tensor]]:
         """Base weights and the factors that make the ridge's residuals of them, one for each weight."""

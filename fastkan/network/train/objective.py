@@ -81,15 +81,11 @@ class Objective:
 
         For one optimizer step, in which nothing but parameters changes: the ridge is scaled by the first loss.
         """
-        ridge, dtype = Ridge(self.model, self.lamb_base), None
-        if is_supported(self.model, self.lamb, self.reg_metric):
-            dtype = self.model.act_fun[0].linear.coef.dtype
-            fused = Gradient(
-                self.model, self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options, self.kept
-            )
+        ridge, fused = Ridge(self.model, self.lamb_base), self.fused()
+        dtype = self.model.act_fun[0].linear.coef.dtype if fused else None
 
         def evaluate(x: Tensor, y: Tensor) -> tuple[Tensor, Value]:
-            if x.dtype == dtype:
+            if fused and x.dtype == dtype:
                 value = Value(*fused(x, y))
                 total = self.total(value)
             else:
@@ -100,6 +96,16 @@ class Objective:
             return total + ridge.add(), value
 
         return evaluate
+
+    def fused(self) -> Gradient | None:
+        """The objective with its gradients in fused calls; None where it has other parts."""
+        if not is_supported(self.model, self.lamb, self.reg_metric):
+            return None
+        return Gradient(self.model, self.loss_fn, self.lamb, self.reg_metric, self.lambdas, self.options, self.kept)
+
+    def points(self, x: Tensor, y: Tensor) -> Tensor:
+        """The inputs of the model in an evaluation."""
+        return x
 
     @torch.no_grad()
     def test(self, data: Data) -> Tensor:

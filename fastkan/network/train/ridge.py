@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 class Ridge:
     """share * loss * sum (w / size)^2 over the base weights w of all active edges, added to the loss in training.
 
-    loss is that at the start of a step, size the root mean square of the labels. Inside the grid range splines equal
-    SiLU up to 1e-4 on 3 intervals, 1e-9 on 50. Without the ridge the minimum of the loss may use that difference, with
-    a weight of 1e5 and coefficients that cancel it inside the range, but not outside. In proportion to the loss the
-    ridge does not hinder an exact fit: it is a prior on the weights beside noise of unknown variance.
+    loss is that at the start of a step, size the root mean square of the labels, 1 without any. Inside the grid range
+    splines equal SiLU up to 1e-4 on 3 intervals, 1e-9 on 50. Without the ridge the minimum of the loss may use that
+    difference, with a weight of 1e5 and coefficients that cancel it inside the range, but not outside. In proportion to
+    the loss the ridge does not hinder an exact fit: it is a prior on the weights beside noise of unknown variance.
     """
 
     def __init__(self, model: "KAN", share: float):
@@ -30,10 +30,10 @@ class Ridge:
         self.curves: list[Tensor] = []
 
     @torch.no_grad()
-    def set_scale(self, loss: Tensor, y: Tensor) -> None:
+    def set_scale(self, loss: Tensor, y: Tensor | None) -> None:
         """Set the curvature by every weight, [I, O] a layer, from the first loss of a step; the first call counts."""
         if self.weights and not self.curves:
-            square = y.square().mean() if y.is_floating_point() else torch.ones_like(loss)
+            square = y.square().mean() if y is not None and y.is_floating_point() else torch.ones_like(loss)
             curve = 2 * self.share * loss.detach().abs() / torch.where(square > 0, square, 1.0)
             self.curves = [curve.to(mask) * mask for mask in self.masks]
 

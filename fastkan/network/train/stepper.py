@@ -13,6 +13,7 @@ from .lbfgs_on_device import lbfgs
 from .levenberg_marquardt import LevenbergMarquardt
 from .lm_residuals import NotFinite, ObjectiveResiduals, check_squares, without_scales
 from .objective import Objective, Value
+from .pointwise import PointwiseObjective, PointwiseResiduals
 from .transfer import finite
 
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
@@ -85,7 +86,8 @@ class Stepper:
         deferred = self.model.device.type != "cpu"
         if isinstance(self.optimizer, LevenbergMarquardt):
             further = checks(self.model, test) if deferred else []
-            residuals = ObjectiveResiduals(self.objective, x, y, self.state, further)
+            kind = PointwiseResiduals if isinstance(self.objective, PointwiseObjective) else ObjectiveResiduals
+            residuals = kind(self.objective, x, y, self.state, further)
             self.optimizer.step(residuals)
             if not deferred:
                 return residuals.value, Read(None)
