@@ -9,7 +9,7 @@ INSTALL = $(BIN)/python -m pip install -q --no-compile
 SOURCES := $(shell find csrc -type f)
 FORMATTED := $(filter %.h %.cpp %.cu %.cuh,$(SOURCES))
 
-.PHONY: build demo test test-all docs bench gpu lint format clean
+.PHONY: build demo test test-all docs papers bench gpu lint format clean
 
 build: .venv/installed
 
@@ -24,6 +24,9 @@ test test-all: build .venv/requirements .venv/testing
 docs: .venv/docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
 	@echo "The documentation is in build/site/index.html."
+
+papers: build .venv/requirements
+	$(BIN)/python -m examples.papers
 
 bench: build .venv/requirements
 	$(BIN)/python -m bench $(WHAT)

@@ -1,0 +1,168 @@
+"""Poisson's equation: u_xx + u_yy = f on [-1, 1]^2 with u = sin(pi x) sin(pi y^2) on its edge."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import kan as pykan
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from fastkan import KAN
+from fastkan.science.derivatives import batch_hessian
+
+from .experiment import Experiment, Rows
+
+PI = math.pi
+# Of the equation beside the edge's values: f is of size 50, so that errors of 0.01 in both weigh about as much.
+WEIGHT = 0.01
+
+
+def solution(p: Tensor) -> Tensor:
+    return torch.sin(PI * p[:, :1]) * torch.sin(PI * p[:, 1:] ** 2)
+
+
+def source(p: Tensor) -> Tensor:
+    """f, the Laplacian of the solution."""
+    x, y = p[:, :1], p[:, 1:]
+    of_y = 2 * PI * torch.cos(PI * y**2) - PI**2 * (1 + 4 * y**2) * torch.sin(PI * y**2)
+    return torch.sin(PI * x) * of_y
+
+
+def points(n: int) -> tuple[Tensor, Tensor]:
+    """(n - 2)^2 points inside of the square, and 4 n on its edge, both on a lattice."""
+    t = torch.linspace(-1, 1, n, dtype=torch.float64)
+    one = torch.ones_like(t)
+    edge = torch.cat([torch.stack(p, 1) for p in ((t, -one), (t, one), (-one, t), (one, t))])
+    return torch.cartesian_prod(t[1:-1], t[1:-1]), edge
+
+
+def residuals(n: int) -> Callable[[KAN], list[Tensor]]:
+    inside, edge = points(n)
+    f, values = source(inside), solution(edge)
+
+    def of(model: KAN) -> list[Tensor]:
+        second = model.derivatives(inside, 2)[2]
+        return [WEIGHT * (second.sum(-1) - f), model(edge) - values]
+
+    return of
+
+
+def by_hessian(model: Callable[[Tensor], Tensor], inside: Tensor, edge: Tensor) -> Tensor:
+    """The same loss for any network."""
+    laplacian = batch_hessian(model, inside, create_graph=True).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return (WEIGHT * (laplacian[:, None] - source(inside))).square().mean() + (
+        model(edge) - solution(edge)
+    ).square().mean()
+
+
+def error(model: Callable[[Tensor], Tensor]) -> float:
+    """Mean square error at 5000 random points."""
+    p = 2 * torch.rand(5000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 1
+    with torch.no_grad():
+        return (model(p) - solution(p)).square().mean().item()
+
+
+def sums(quick: bool) -> tuple[KAN, int]:
+    """[2, 10, 1]: summing nodes alone, as in the paper; finer and finer grids."""
+    model = KAN([2, 10, 1], grid=5, k=5, seed=0, sp_trainable=False, dtype=torch.float64)
+    steps, sizes, n = (6, [5], 15) if quick else (60, [5, 10, 20], 51)
+    model.fit(residuals=residuals(n), opt="LM", steps=steps, grid_sizes=sizes, update_grid=False, progress=False)
+    return model, steps
+
+
+def product(quick: bool) -> tuple[KAN, int]:
+    """[2, [0, 1], 1]: one product of two sums. Its two needless edges are pruned, the others refined."""
+    model = KAN([2, [0, 1], 1], grid=3, k=5, seed=0, sp_trainable=False, base_fun="zero", dtype=torch.float64)
+    options: dict[str, Any] = {"opt": "LM", "update_grid": False, "progress": False}
+    steps, n, sizes = (30, 21, ()) if quick else (60, 31, (14, 28))
+    model.fit(residuals=residuals(n), steps=steps, grid_sizes=[3, 6, 9], **options)
+    model.get_act(points(n)[0])
+    model.prune_edge(threshold=0.01)
+    for size in sizes:
+        model = model.refine(size)
+        model.fit(residuals=residuals(61), steps=20, **options)
+    return model, steps + 20 * len(sizes)
+
+
+def parameters(model: KAN) -> int:
+    """Trained numbers of the edges that are on."""
+    count = 0
+    for layer in model.act_fun:
+        of_an_edge = layer.num + layer.k + (layer.linear.base_weight is not None)
+        count += int((layer.mask != 0).sum()) * of_an_edge
+    return count
+
+
+def by_lbfgs(model: nn.Module, steps: int, n: int) -> None:
+    """L-BFGS with autograd, for networks that are not fastkan's."""
+    inside, edge = points(n)
+    optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe", history_size=50)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = by_hessian(model, inside, edge)
+        loss.backward()
+        return loss
+
+    for _ in range(steps):
+        optimizer.step(closure)  # type: ignore[arg-type]
+
+
+def run(quick: bool) -> Rows:
+    rows: Rows = [
+        {"network": "paper's KAN [2, 10, 1]", "mean square error": 1e-7, "parameters": 100},
+        {"network": "paper's MLP, 4 layers of 100", "mean square error": 1e-5, "parameters": 10000},
+    ]
+    for name, train in (("fastkan [2, 10, 1], LM", sums), ("fastkan [2, [0, 1], 1], LM", product)):
+        start = time.perf_counter()
+        model, steps = train(quick)
+        rows.append(_row(name, model, parameters(model), steps, time.perf_counter() - start))
+    torch.manual_seed(0)
+    layers = [nn.Linear(2, 18), nn.Tanh(), nn.Linear(18, 18), nn.Tanh(), nn.Linear(18, 18), nn.Tanh(), nn.Linear(18, 1)]
+    mlp = nn.Sequential(*layers).double()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    other = pykan.KAN(width=[2, 10, 1], grid=5, k=3, seed=0, auto_save=False).speed()
+    torch.set_default_dtype(before)
+    for name, model, steps in (("tanh MLP, L-BFGS", mlp, 150), ("pykan [2, 10, 1], L-BFGS", other, 20)):
+        steps, n = (1, 11) if quick else (steps, 31)
+        start = time.perf_counter()
+        by_lbfgs(model, steps, n)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        rows.append(_row(name, model, trained, steps, time.perf_counter() - start))
+    return [{"network": r["network"], **{c: r.get(c) for c in COLUMNS}} for r in rows]
+
+
+COLUMNS = "mean square error", "parameters", "steps", "seconds", "seconds a step"
+
+
+def _row(name: str, model: Callable[[Tensor], Tensor], count: int, steps: int, seconds: float) -> dict[str, Any]:
+    numbers = error(model), count, steps, round(seconds, 1), round(seconds / steps, 3)
+    return {"network": name, **dict(zip(COLUMNS, numbers, strict=True))}
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Error against parameters, as in figure 3.4 of the paper."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        at = float(row["parameters"]), float(row["mean square error"])
+        axes.loglog(*at, "o" if "fastkan" in row["network"] else "s")
+        axes.annotate(row["network"], at, textcoords="offset points", xytext=(6, 6), fontsize=8)
+    axes.set(xlabel="parameters", ylabel="mean square error of u", title="Poisson's equation")
+    axes.margins(0.3)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    "Poisson's equation",
+    "Liu et al., KAN (arXiv 2404.19756), section 3.4",
+    "The networks see the equation inside of the square and the values on its edge, here on a lattice. fastkan's are "
+    "trained by `fit(residuals=...)`, Levenberg-Marquardt on finer and finer grids, with `k=5`; the others by L-BFGS "
+    "through autograd on the same loss. One multiplication node is enough for this solution, without two of its edges.",
+    run,
+    draw,
+)

@@ -1,0 +1,31 @@
+"""The papers' experiments: each runs quickly, and the page of the documentation is that of the committed results."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastkan.measure.provenance import read_csv
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from examples.papers import __main__ as papers  # noqa: E402
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", papers.NAMES)
+def test_an_experiment_runs(name, tmp_path):
+    rows = papers.experiment(name).save(name, quick=True, folder=tmp_path)
+    committed = read_csv(ROOT / "docs" / "papers" / f"{name}.csv")
+    assert papers.columns(rows) == papers.columns(committed) and len(rows) == len(committed)
+    assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_page_is_that_of_the_results():
+    assert (ROOT / "docs" / "papers.md").read_text() == papers.page()
+
+
+def test_poisson_within_what_was_claimed():
+    rows = {row["network"]: float(row["mean square error"]) for row in read_csv(ROOT / "docs/papers/poisson.csv")}
+    assert rows["fastkan [2, 10, 1], LM"] < 1e-8 and rows["fastkan [2, [0, 1], 1], LM"] < 1e-11
