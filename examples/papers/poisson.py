@@ -127,7 +127,7 @@ def run(quick: bool) -> Rows:
     torch.set_default_dtype(torch.float64)
     other = pykan.KAN(width=[2, 10, 1], grid=5, k=3, seed=0, auto_save=False).speed()
     torch.set_default_dtype(before)
-    for name, model, steps in (("tanh MLP, L-BFGS", mlp, 150), ("pykan [2, 10, 1], L-BFGS", other, 20)):
+    for name, model, steps in (("tanh MLP, L-BFGS", mlp, 60), ("pykan [2, 10, 1], L-BFGS", other, 10)):
         steps, n = (1, 11) if quick else (steps, 31)
         start = time.perf_counter()
         by_lbfgs(model, steps, n)
