@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all")
     parser.add_argument("--quick", action="store_true", help="fewer steps and points: to see that it runs")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    parser.add_argument("--page", action="store_true", help="write docs/papers.md from the committed results only")
+    parser.add_argument("--page", action="store_true", help="only the figures and the page, from the committed results")
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in NAMES:
@@ -55,6 +55,8 @@ def main() -> None:
         start = time.perf_counter()
         rows = experiment(name).save(name, arguments.quick, arguments.out)
         print(f"{name}: {time.perf_counter() - start:.0f} s\n{markdown(rows, columns(rows))}\n")
+    for name in NAMES if arguments.page else ():
+        experiment(name).picture(name, read_csv(FOLDER / f"{name}.csv"))
     if arguments.out == FOLDER:
         (FOLDER.parent / "papers.md").write_text(page())
 

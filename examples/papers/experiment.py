@@ -29,8 +29,12 @@ class Experiment:
         rows = self.run(quick)
         folder.mkdir(parents=True, exist_ok=True)
         write_csv(folder / f"{name}.csv", rows)
-        self.draw(rows).savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
+        self.picture(name, rows, folder)
         return rows
+
+    def picture(self, name: str, rows: Sequence[dict[str, Any]], folder: Path = FOLDER) -> None:
+        """Write NAME.png."""
+        self.draw(rows).savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
 
 
 def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
