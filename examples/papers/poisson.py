@@ -134,8 +134,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
         at = float(row["parameters"]), float(row["mean square error"])
         axes.loglog(*at, "o" if "fastkan" in row["network"] else "s")
         axes.annotate(row["network"], at, textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8)
-    axes.set(xlabel="parameters", ylabel="mean square error of u", title="Poisson's equation")
-    axes.margins(x=0.35, y=0.2)
+    axes.set(
+        xlabel="parameters", ylabel="mean square error of u", title="Poisson's equation", xmargin=0.35, ymargin=0.2
+    )
     return figure
 
 
@@ -144,8 +145,7 @@ EXPERIMENT = Experiment(
     "Liu et al., KAN (arXiv 2404.19756), section 3.4",
     "The networks see the equation inside of the square and the values on its edge, here on a lattice. fastkan's are "
     "trained by `fit(residuals=...)`, Levenberg-Marquardt on finer and finer grids, with `k=5`; the others by L-BFGS "
-    "through autograd on the same loss, for about as long. One multiplication node is enough for this solution, "
-    "without two of its edges.",
+    "through autograd on the same loss, for about as long. One product of two functions is enough for this solution.",
     run,
     draw,
 )
