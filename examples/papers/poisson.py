@@ -9,8 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fastkan import KAN
-from fastkan.science.derivatives import batch_hessian
+from fastkan import KAN, science
 
 from .experiment import Experiment, Rows
 
@@ -88,7 +87,7 @@ def by_lbfgs(model: nn.Module, steps: int, n: int) -> tuple[nn.Module, int]:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        laplacian = batch_hessian(model, inside, create_graph=True).diagonal(dim1=-2, dim2=-1).sum(-1)
+        laplacian = science.batch_hessian(model, inside, create_graph=True).diagonal(dim1=-2, dim2=-1).sum(-1)
         of_edge = (model(edge) - solution(edge)).square().mean()
         loss = (WEIGHT * (laplacian[:, None] - source(inside))).square().mean() + of_edge
         loss.backward()
