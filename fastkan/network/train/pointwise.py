@@ -54,8 +54,7 @@ class Recorder:
         if not self._layered:
             return derivatives(self._model, x, order, directions)
         self.passes.append(Propagation(self._model, x, order, directions))
-        out = self.passes[-1].acts[-1]
-        return [out.value, *(c.permute(1, 2, 0) for c in out.derivatives)]
+        return self.passes[-1].results()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -116,10 +115,6 @@ class PointwiseObjective(Objective):
         """The inputs of the model in the terms."""
         self.recorded(x, y)
         return self.seen
-
-    def shown(self, loss: Tensor) -> float:
-        """The root of the loss."""
-        return loss.sqrt().item()
 
 
 class PointwiseResiduals(WatchedResiduals):

@@ -53,6 +53,10 @@ class Propagation:
             self.sums.append(_through_edges(layer, self.acts[-1]))
             self.acts.append(_through_nodes(model, l, self.sums[-1]))
 
+    def results(self) -> list[Tensor]:
+        """The outputs [N, O] and their derivatives, [N, O, D] each."""
+        return [self.acts[-1].value, *(c.permute(1, 2, 0) for c in self.acts[-1].derivatives)]
+
 
 def derivatives(model: "KAN", x: Tensor, order: int = 2, directions: Tensor | None = None) -> list[Tensor]:
     """The network's outputs and their derivatives by its inputs: [u, u_1, ..., u_order], differentiable.
@@ -70,8 +74,7 @@ def derivatives(model: "KAN", x: Tensor, order: int = 2, directions: Tensor | No
     """
     order, directions = check(model, x, order, directions)
     if is_layered(model):
-        out = Propagation(model, x, order, directions).acts[-1]
-        return [out.value, *(c.permute(1, 2, 0) for c in out.derivatives)]
+        return Propagation(model, x, order, directions).results()
     return _by_autograd(model, x, order, directions)
 
 
