@@ -46,7 +46,7 @@ def test_by_itself_with_names_and_two_outputs(capsys):
     found = KAN.discover({"train_input": x, "train_label": y}, var=["p", "q"])
     p, q = sympy.symbols("p q")
     assert found.formulas == [2 * p - q / 2 + 3, q**2] and found.exact
-    assert capsys.readouterr().out.startswith("[2, 2]: relative error ")
+    assert "s, relative error" in capsys.readouterr().out
     assert not KAN([2, 2]).symbolic_fun[0].active
 
 
@@ -59,8 +59,7 @@ def test_noise_is_not_explained():
     assert not found.exact and 0.5 * 0.02 / spread < found.error < 2 * 0.02 / spread
     assert found.model.width == [[2, 0], [1, 0]]
     truth = 3 * X + sympy.sin(sympy.pi * X.func("x_2"))
-    difference = sympy.lambdify((X, Y), found.formulas[0] - truth)(*x.numpy().T)
-    assert abs(difference).max() < 0.02
+    assert sympy.simplify(found.formulas[0] - truth) == 0
 
 
 def test_constant_labels():

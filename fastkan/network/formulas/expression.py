@@ -60,7 +60,7 @@ def symbolic_formula(
     tolerance = number("snap", TOLERANCE if snap is True else float(snap), 0.0)
     if numeric == "error":
         _check_symbolic(model)
-    inputs = _inputs(sympy, model, var)
+    inputs = named_inputs(var, [model.in_features, model.width_in[0]])
     acts, _, back = _node_values(sympy, model, inputs, normalizer, output_normalizer)
     values = [sympy.sympify(value) for value in acts[-1]]
     if tolerance:
@@ -84,7 +84,9 @@ def node_formulas(
     """
     sympy = import_sympy()
     _check_symbolic(model)
-    *parts, back = _node_values(sympy, model, _inputs(sympy, model, var), normalizer, output_normalizer)
+    *parts, back = _node_values(
+        sympy, model, named_inputs(var, [model.in_features, model.width_in[0]]), normalizer, output_normalizer
+    )
     acts, premult = ([[substitute(sympy.sympify(v), back) for v in layer] for layer in part] for part in parts)
     return acts, premult
 
@@ -153,13 +155,15 @@ def _linear(sympy, x, a: float, b: float):
     return scaled + sympy.Float(b) if b else scaled
 
 
-def _inputs(sympy, model: "KAN", var: Sequence | None) -> list:
+def named_inputs(var: Sequence | None, widths: Sequence[int]) -> list:
+    """The symbols of the inputs: x_1, x_2, ... for the first width, or var, which is as long as one of the widths."""
+    sympy = import_sympy()
     if var is None:
-        return [sympy.Symbol(f"x_{column + 1}") for column in range(model.in_features)]
+        return [sympy.Symbol(f"x_{column + 1}") for column in range(widths[0])]
     names = list(var)
-    if len(names) not in (model.in_features, model.width_in[0]):
-        allowed = sorted({model.in_features, model.width_in[0]}, reverse=True)
-        raise ValueError(f"var={var!r}: expected {' or '.join(map(str, allowed))} variables, one for each input")
+    if len(names) not in widths:
+        allowed = " or ".join(map(str, sorted(set(widths), reverse=True)))
+        raise ValueError(f"var={var!r}: expected {allowed} variables, one for each input")
     for name in names:
         if not isinstance(name, str | sympy.Expr):
             raise TypeError(f"var has {name!r}: expected names or SymPy expressions")

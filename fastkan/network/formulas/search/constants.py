@@ -1,0 +1,172 @@
+"""Formulas with constants: fitted by least squares, rounded to simple numbers, and compared by description length."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Nats that describe an operation or a symbol, and a constant. A term more, which the search takes from a million, costs
+# about as much as the best of a million gains by chance.
+OPERATION, NUMBER = 3.3, 5.0
+SMALLEST = 1e-24  # squared relative error that is as good as none
+STEPS = 10
+DENOMINATORS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+
+
+class Table(NamedTuple):
+    """x [rows, inputs], y [rows]; unit: the sum of squares in which errors are measured; symbols of the inputs."""
+
+    x: Tensor
+    y: Tensor
+    unit: float
+    symbols: list
+
+
+class Formula(NamedTuple):
+    """expression in the symbols of the inputs and of constants, their values, and the squared relative error."""
+
+    expression: Any
+    constants: tuple
+    values: tuple
+    error: float
+
+    @property
+    def filled(self):
+        """The expression with numbers for constants."""
+        import sympy
+
+        numbers = {
+            c: v if isinstance(v, sympy.Expr) else sympy.Float(v)
+            for c, v in zip(self.constants, self.values, strict=True)
+        }
+        return self.expression.subs(numbers)  # type: ignore[attr-defined]
+
+
+def length(expression) -> float:
+    """Nats that describe an expression."""
+    import sympy
+
+    leaves = sum(not part.args and not part.is_number for part in sympy.preorder_traversal(expression))
+    floats = len(expression.atoms(sympy.Float))
+    return OPERATION * (int(sympy.count_ops(expression)) + leaves) + NUMBER * floats
+
+
+def merit(formula: Formula, rows: int) -> float:
+    """Description length of the data and the formula, times two; the lower, the better."""
+    return rows * math.log(formula.error + SMALLEST) + 2 * (
+        length(formula.expression) + NUMBER * len(formula.constants)
+    )
+
+
+def evaluator(arguments: Sequence, expressions: Sequence) -> Callable[..., Tensor]:
+    """A function of x and constants: the values of the expressions, [rows, expressions]; NaN where not real."""
+    import numpy as np
+    import sympy
+
+    compiled = sympy.lambdify(arguments, expressions, "numpy")
+
+    def evaluate(x: Tensor, *numbers: float) -> Tensor:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results = compiled(*x.numpy().T, *numbers)
+        columns = x.new_full((len(x), len(results)), math.nan)
+        for n, result in enumerate(map(np.asarray, results)):
+            if result.dtype.kind in "iufb":
+                columns[:, n] = torch.as_tensor(result.astype(float))
+        return columns
+
+    return evaluate
+
+
+def measured(formula: Formula, table: Table) -> Formula:
+    """The formula with its error on the table, inf where it is not finite."""
+    evaluate = evaluator([*table.symbols, *formula.constants], [formula.expression])
+    values = evaluate(table.x, *map(float, formula.values))[:, 0]
+    error = float((values - table.y).square().sum()) / table.unit
+    return formula._replace(error=error if math.isfinite(error) else math.inf)
+
+
+def fitted(formula: Formula, table: Table) -> tuple[Formula, Tensor]:
+    """The formula with the constants of least squares, by Levenberg-Marquardt, and their covariance / variance of y."""
+    import sympy
+
+    count = len(formula.constants)
+    if not count:
+        return formula, torch.zeros(0, 0)
+    derivatives = [sympy.diff(formula.expression, c) for c in formula.constants]
+    evaluate = evaluator([*table.symbols, *formula.constants], [formula.expression, *derivatives])
+    point, damping = table.x.new_tensor([float(v) for v in formula.values]), 1e-9
+    values = evaluate(table.x, *point.tolist())
+    error, inverse = float((values[:, 0] - table.y).square().sum()), table.x.new_full((count, count), math.inf)
+    for _ in range(STEPS):
+        if not bool(values.isfinite().all()):
+            return formula, inverse
+        jacobian, rest, before = values[:, 1:], table.y - values[:, 0], error
+        size = jacobian.norm(dim=0).clamp_min(1e-300)
+        scaled = jacobian / size
+        normal = scaled.T @ scaled
+        inverse = torch.linalg.pinv(normal, hermitian=True) / torch.outer(size, size)
+        for _ in range(5):
+            damped = normal + damping * torch.eye(count, dtype=normal.dtype)
+            trial = point + torch.linalg.lstsq(damped, scaled.T @ rest, driver="gelsd").solution / size
+            trial_values = evaluate(table.x, *trial.tolist())
+            trial_error = float((trial_values[:, 0] - table.y).square().sum())
+            if trial_error < error:
+                point, values, error, damping = trial, trial_values, trial_error, max(damping / 10, 1e-14)
+                break
+            damping *= 100
+        if not error < before * (1 - 1e-6):
+            break
+    return formula._replace(values=tuple(point.tolist()), error=error / table.unit), inverse
+
+
+def rounded(formula: Formula, table: Table) -> Formula:
+    """The formula with simple numbers for constants, where the errors of the data allow them.
+
+    A number is taken if it lies within three standard errors, if it is unlikely that a random one does, and if the
+    other constants, fitted again, leave a description that is not longer.
+    """
+    formula, inverse = fitted(formula, table)
+    rows, tried = len(table.y), set()
+    while formula.constants:
+        variance = formula.error * table.unit / max(rows - len(formula.constants), 1)
+        errors = (inverse.diagonal() * variance).clamp_min(0).sqrt().tolist()
+        options = []
+        for n, (constant, value, error) in enumerate(zip(formula.constants, formula.values, errors, strict=True)):
+            within = 3 * error + 1e-9 * abs(value)
+            number = simple_number(float(value), within) if constant not in tried else None
+            if number is not None:
+                options.append((float(length(number)), n, number))
+        if not options:
+            break
+        _, n, number = min(options, key=lambda option: option[:2])
+        tried.add(formula.constants[n])
+        rest = Formula(
+            formula.expression.subs(formula.constants[n], number),
+            formula.constants[:n] + formula.constants[n + 1 :],
+            formula.values[:n] + formula.values[n + 1 :],
+            math.inf,
+        )
+        rest, inverse_rest = fitted(measured(rest, table), table)
+        if merit(rest, rows) <= merit(formula, rows) or rest.error <= SMALLEST:
+            formula, inverse = rest, inverse_rest
+    return formula
+
+
+def simple_number(value: float, tolerance: float):
+    """The simplest fraction, or fraction times pi or over pi, within the tolerance; None if chance would find one."""
+    import sympy
+
+    if abs(value) <= tolerance:
+        return None
+    for factor, size in ((sympy.Integer(1), 1.0), (sympy.pi, math.pi), (1 / sympy.pi, 1 / math.pi)):
+        for denominator in DENOMINATORS if size == 1 else DENOMINATORS[:4]:
+            numerator = round(value / size * denominator)
+            dense = 2 * tolerance / size * denominator * (1 if size == 1 else 3)
+            near = numerator and abs(numerator * size / denominator - value) <= tolerance
+            if near and dense < 0.4 and abs(numerator) <= 1000:
+                return sympy.Rational(numerator, denominator) * factor
+    return None

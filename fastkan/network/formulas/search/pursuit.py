@@ -1,0 +1,140 @@
+"""Sparse regression: the few of many columns whose weighted combination explains a target."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PENALTY = 1.0  # of a unit of cost, where the logarithm of the squared error counts once a row
+SMALLEST = 1e-22  # squared relative error that is as good as none
+LEADERS = 400  # columns whose pairs with all columns are tried: so many of the best, and of the cheapest
+BEAM = 100
+KEPT = 16  # results of every number of columns
+ALIKE = 1e-4  # 1 - r^2 of two columns below which they are not combined
+
+
+class Found(NamedTuple):
+    """Columns, and the merit of their combination: the lower, the better."""
+
+    merit: float
+    columns: tuple[int, ...]
+
+
+class _State(NamedTuple):
+    """Columns of a combination, the rest of the target, and an orthonormal basis of the columns."""
+
+    columns: tuple[int, ...]
+    rest: Tensor
+    basis: Tensor
+
+
+def pursue(
+    values: Tensor, costs: Tensor, target: Tensor, weights: Tensor, basis: Tensor, most: int, unit: float
+) -> list[Found]:
+    """The best combinations of up to `most` columns, with the columns of the basis, which are always in.
+
+    values [rows, C], costs [C], target [rows], weights [rows] of squared errors, basis [rows, b]; unit: the sum of
+    weighted squares in which errors are measured. All single columns and all pairs of a leading column with another
+    are tried; then columns are added to the best combinations, one at a time.
+    """
+    rows, root = len(target), weights.sqrt()
+    q = torch.linalg.qr(basis * root[:, None])[0]
+    rest = _without(target * root, q)
+    found = [Found(_merit(rest, unit, 0.0), ())]
+    if not most:
+        return found
+    a = values * root[:, None]
+    size = a.norm(dim=0)
+    a -= q @ (q.T @ a)
+    norm = a.norm(dim=0)
+    a *= torch.where(norm > 1e-6 * size, 1 / norm, 0.0)
+    total, along = float(rest @ rest), a.T @ rest
+    merit = rows * ((total - along**2).clamp_min(0) / unit + SMALLEST).log() + PENALTY * costs
+    found += [Found(float(merit[c]), (c,)) for c in _lowest(merit, KEPT)]
+    if most == 1:
+        return sorted(found)
+    leaders = torch.cat([torch.tensor(_lowest(merit, LEADERS)), costs.argsort(stable=True)[:LEADERS]]).unique()
+    states = _ordered(_pairs(a, along, costs, leaders, rest, unit), costs, unit)
+    found += [Found(_merit(s.rest, unit, float(costs[list(s.columns)].sum())), s.columns) for s in states[:KEPT]]
+    for _ in range(2, most):
+        if not states:
+            break
+        states = _ordered(_grown(a, costs, states, unit), costs, unit)
+        found += [Found(_merit(s.rest, unit, float(costs[list(s.columns)].sum())), s.columns) for s in states[:KEPT]]
+    return sorted(found)
+
+
+def _merit(rest: Tensor, unit: float, cost: float) -> float:
+    return len(rest) * math.log(float(rest @ rest) / unit + SMALLEST) + PENALTY * cost
+
+
+def _lowest(values: Tensor, count: int) -> list[int]:
+    return torch.topk(values.flatten(), min(count, values.numel()), largest=False).indices.tolist()
+
+
+def _without(vector: Tensor, basis: Tensor) -> Tensor:
+    """The vector without its part in the span of the orthonormal basis."""
+    for _ in range(2):
+        vector = vector - basis @ (basis.T @ vector)
+    return vector
+
+
+def _extended(a: Tensor, state: _State, c: int) -> _State | None:
+    """The state with a column more, None if it is in the span of the others."""
+    q = _without(a[:, c], state.basis)
+    norm = float(q.norm())
+    if norm < ALIKE:
+        return None
+    q = q / norm
+    return _State((*state.columns, c), state.rest - q * (q @ state.rest), torch.cat([state.basis, q[:, None]], 1))
+
+
+def _ordered(states: list[_State], costs: Tensor, unit: float) -> list[_State]:
+    """The best states, without repetitions."""
+    once = {tuple(sorted(s.columns)): s for s in states}
+    return sorted(once.values(), key=lambda s: _merit(s.rest, unit, float(costs[list(s.columns)].sum())))[:BEAM]
+
+
+def _pairs(a: Tensor, along: Tensor, costs: Tensor, leaders: Tensor, rest: Tensor, unit: float) -> list[_State]:
+    """Pairs of a leader and any other column. Found in single precision, computed in double."""
+    rows, total = a.shape[0], float(rest @ rest)
+    single, toward, cost = a.float(), along.float(), PENALTY * costs.float()
+    best = []
+    for part in leaders.split(max(1, (1 << 22) // len(costs))):
+        cosine = single[:, part].T @ single
+        apart = 1 - cosine * cosine
+        gain = (toward - toward[part][:, None] * cosine).square_().div_(apart).masked_fill_(apart < ALIKE, 0.0)
+        left = (total - toward[part].square())[:, None] - gain
+        merit = left.div_(unit).clamp_min_(1e-8).log_().mul_(rows).add_(cost[part][:, None]).add_(cost)
+        chosen = _lowest(merit, 3 * BEAM // 2)
+        flat = merit.flatten()
+        best += [(float(flat[n]), int(part[n // len(costs)]), n % len(costs)) for n in chosen]
+    empty = _State((), rest, a.new_empty(rows, 0))
+    states, seen = [], set()
+    for _, i, j in sorted(best):
+        if i == j or (min(i, j), max(i, j)) in seen:
+            continue
+        seen.add((min(i, j), max(i, j)))
+        first = _extended(a, empty, i)
+        second = None if first is None else _extended(a, first, j)
+        states += [second] if second is not None else []
+        if len(states) == 2 * BEAM:
+            break
+    return states
+
+
+def _grown(a: Tensor, costs: Tensor, states: list[_State], unit: float) -> list[_State]:
+    """The best states with one column more."""
+    rests = torch.stack([s.rest for s in states], 1)
+    apart = torch.stack([1 - (a.T @ s.basis).square().sum(1) for s in states], 1)
+    gain = torch.where(apart > ALIKE, (a.T @ rests).square() / apart, 0.0)
+    cost = torch.stack([costs[list(s.columns)].sum() for s in states])
+    left = (rests.square().sum(0) - gain).clamp_min(0) / unit + SMALLEST
+    merit = len(rests) * left.log() + PENALTY * (costs[:, None] + cost)
+    grown = []
+    for n in _lowest(merit, 3 * BEAM):
+        c, s = divmod(n, len(states))
+        new = None if c in states[s].columns else _extended(a, states[s], c)
+        grown += [new] if new is not None else []
+    return grown

@@ -1,0 +1,342 @@
+"""Search: formulas y = p g(z) for one output, p a product of powers, g an outer function, z a sum or a product.
+
+The logarithm of a product is a sum, so that both are found by sparse regression (pursuit.py) on the columns of the
+vocabulary, on a part of the rows. The few best are then fitted on all rows, and compared by description length.
+
+Sources: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481), for outer functions and factors; Brunton et al., SINDy
+(arXiv 1509.03580), for sparse regression on a vocabulary.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .columns import Columns, exact, expression, products_of_powers
+from .constants import Formula, Table, evaluator, fitted, length, measured, merit, rounded
+from .outer import IDENTITY, Outer, outer_functions
+from .pursuit import pursue
+from .vocabulary import factors, logarithms, summands
+
+ROWS = 200  # of the regressions
+EXACT = 1e-18  # squared relative error of an exact formula
+FITTED = 12  # candidates of every number of columns in every stage
+ROUNDED = 4  # of a level
+NEAR = 60.0  # difference of merits within which constants are fitted
+SIGNIFICANT = 12.0  # chi^2 beyond what the best of many columns has by chance
+LARGEST_POWER = 8
+
+
+class Factor(NamedTuple):
+    """A product of powers of inputs that y may have as a factor: values, SymPy expression, and the other inputs."""
+
+    values: Tensor
+    expression: Any
+    columns: list[int]
+
+
+class Scan(NamedTuple):
+    """One regression: z (of y = factor * g(z) at the scanned rows), root of the weights, and how to write a result."""
+
+    outer: Outer
+    factor: Factor
+    offset: int
+    target: Tensor
+    root: Tensor
+    columns: Columns
+    logs: Tensor | None
+
+
+class Search:
+    """Formulas of one output y [N] of x [N, inputs], float64. formulas: the found ones, by their expressions.
+
+    time_left: seconds that remain; report: called with every new best Formula.
+    """
+
+    def __init__(
+        self, x: Tensor, y: Tensor, symbols: list, seed: int, time_left: Callable[[], float], report: Callable
+    ):
+        self.x, self.y, self.time_left, self.report = x, y, time_left, report
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        self.rows = order[:ROWS]
+        self.row_unit = _unit(y[self.rows])
+        self.table = Table(x, y, _unit(y), symbols)
+        self.formulas: dict[str, Formula] = {}
+        self.best: Formula | None = None
+
+    def run(self) -> bool:
+        """Search until a formula is exact, or leaves nothing to explain (True), or until the time is over (False)."""
+        import sympy
+
+        constant = sympy.Symbol("c_0", real=True)
+        self._consider(Formula(constant, (constant,), (float(self.y.mean()),), 1.0))
+        parts = self._factors()
+        for level in range(3):
+            for factor in parts:
+                for scans in (self._product_scans, self._sum_scans):
+                    self._try(scans(factor, level))
+                    if self._is_exact or self.time_left() < 0:
+                        self._round()
+                        return self._is_exact
+            self._round()
+            if self._explains_all():
+                return True
+        return False
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.best is not None and self.best.error < EXACT
+
+    def _try(self, scans: Iterator[tuple[Scan, int]]) -> None:
+        """Fit the best results of some regressions."""
+        found = []
+        for scan, most in scans:
+            if self.time_left() < 0:
+                return
+            basis = logarithms(self.x[self.rows])[1] if scan.logs is not None else self.x.new_ones(len(self.rows), 1)
+            values = scan.columns.values if scan.logs is None else scan.logs
+            results = pursue(values, scan.columns.costs, scan.target, scan.root**2, basis, most, self.row_unit)
+            found += [(result.merit, len(found) + n, scan, result.columns) for n, result in enumerate(results)]
+        found.sort(key=lambda entry: entry[:2])
+        by_size = [[entry for entry in found if len(entry[3]) == size][:FITTED] for size in range(6)]
+        for _, _, scan, columns in sorted(itertools.chain(*by_size), key=lambda entry: entry[:2]):
+            if self._is_exact or self.time_left() < 0:
+                return
+            formula = self._as_sum(scan, columns) if scan.logs is None else self._as_product(scan, columns)
+            if formula is not None:
+                self._consider(formula)
+
+    def _consider(self, formula: Formula) -> None:
+        """Measure a formula, fit its constants if it is near the best, and keep it."""
+        key, rows = str(formula.expression), len(self.y)
+        if key in self.formulas:
+            return
+        formula = measured(formula, self.table)
+        least = merit(self.best, rows) if self.best else math.inf
+        if EXACT < formula.error < math.inf and (
+            merit(formula, rows) < least + NEAR or (self.best and formula.error < 3 * self.best.error)
+        ):
+            formula, _ = fitted(formula, self.table)
+        self.formulas[key] = formula
+        if merit(formula, rows) < least:
+            self.best = formula
+            self.report(formula)
+
+    def _round(self) -> None:
+        """Round the constants of the best formulas."""
+        rows = len(self.y)
+        for key, formula in sorted(self.formulas.items(), key=lambda item: merit(item[1], rows))[:ROUNDED]:
+            self.formulas[key] = better = rounded(formula, self.table)
+            if self.best is None or merit(better, rows) < merit(self.best, rows):
+                self.best = better
+                self.report(better)
+
+    def _explains_all(self) -> bool:
+        """Whether no column correlates with what the best formula leaves, beyond chance."""
+        assert self.best is not None
+        rest = self.y - evaluator(self.table.symbols, [self.best.filled])(self.x)[:, 0]
+        rest = rest - rest.mean()
+        columns = summands(self.x, list(range(self.x.shape[1])), 0)
+        centred = columns.values - columns.values.mean(0)
+        squares = (centred.T @ rest).square() / centred.square().sum(0) / rest.square().sum()
+        return float(squares.max()) * len(rest) < 2 * math.log(len(columns)) + SIGNIFICANT
+
+    def _factors(self) -> list[Factor]:
+        """Products of powers that y may have as a factor, from log |y| ~ p log |x_i| + a polynomial of the others."""
+        import sympy
+
+        likely = power_estimates(self.x, self.y)
+        found, taken = [], []
+        for accept in (lambda e: e.rest < 3, lambda e: True):
+            chosen = [(e.column, e.power) for e in likely if accept(e)]
+            if not chosen or chosen in taken:
+                continue
+            taken.append(chosen)
+            exponents = self.x.new_zeros(1, self.x.shape[1])
+            for i, p in chosen:
+                exponents[0, i] = p
+            values = products_of_powers(self.x[self.rows], exponents)[:, 0]
+            if not bool((values.isfinite() & (values != 0)).all()):
+                continue
+            form = sympy.Mul(*(self.table.symbols[i] ** exact(p) for i, p in chosen))
+            others = [i for i in range(self.x.shape[1]) if i not in dict(chosen)]
+            if others:
+                found.append(Factor(values, form, others))
+        return [*found, Factor(torch.ones_like(self.y[self.rows]), sympy.Integer(1), list(range(self.x.shape[1])))]
+
+    def _product_scans(self, factor: Factor, level: int) -> Iterator[tuple[Scan, int]]:
+        """z = offset + c prod x^p prod f^q."""
+        v = self.y[self.rows] / factor.values
+        if not bool(v.isfinite().all()):
+            return
+        columns, logs = factors(self.x[self.rows], factor.columns, level)
+        for outer in outer_functions(v, powers=True):
+            z = outer.inverse(v)
+            is_power = outer in outer_functions(v, powers=True) and outer not in outer_functions(v, powers=False)
+            for offset in (0, 1, -1):
+                plain = offset == 0
+                if (is_power and plain) or (not plain and level == 2):
+                    continue  # powers of a product are products
+                deep = outer is IDENTITY or (plain and outer.form != "tanh(z)")
+                most = (1, 2 if deep else 1, 3 if deep else 1)[level]
+                target = torch.where(z == offset, 1e-300, z - offset)
+                root = _root(factor.values * target / outer.slope(v))
+                yield Scan(outer, factor, offset, target.abs().log(), root, columns, logs), most
+
+    def _sum_scans(self, factor: Factor, level: int) -> Iterator[tuple[Scan, int]]:
+        """z = c_0 + c_1 f_1 + ..."""
+        v = self.y[self.rows] / factor.values
+        if not bool(v.isfinite().all()):
+            return
+        columns = summands(self.x[self.rows], factor.columns, level)
+        for outer in outer_functions(v, powers=True):
+            root = _root(factor.values / outer.slope(v))
+            yield Scan(outer, factor, 0, outer.inverse(v), root, columns, None), level + 2
+
+    def _as_sum(self, scan: Scan, chosen: tuple[int, ...]) -> Formula | None:
+        """The formula of a sum of columns, with constants from the regression."""
+        import sympy
+
+        columns = torch.cat([self.x.new_ones(len(self.rows), 1), scan.columns.values[:, list(chosen)]], 1)
+        solution, errors = _regression(columns * scan.root[:, None], scan.target * scan.root)
+        total, constants, values = sympy.Integer(0), [], []
+        for n, (value, error) in enumerate(zip(solution.tolist(), errors.tolist(), strict=True)):
+            if n == 0 and abs(value) <= max(3.5 * error, 1e-9 * float(scan.target.abs().max())):
+                continue
+            constants.append(sympy.Symbol(f"c_{n}", real=True))
+            values.append(value)
+            part = sympy.Integer(1) if n == 0 else expression(scan.columns.describe(chosen[n - 1]), self.table.symbols)
+            total += constants[-1] * part
+        return self._formula(scan, total, constants, values) if constants else None
+
+    def _as_product(self, scan: Scan, chosen: tuple[int, ...]) -> Formula | None:
+        """The formula of a product, with powers rounded to halves; None if they are not near to halves."""
+        import sympy
+
+        assert scan.logs is not None
+        x = self.x[self.rows]
+        bases, logs = logarithms(x)
+        columns = torch.cat([logs, scan.logs[:, list(chosen)]], 1)
+        solution, errors = _regression(columns * scan.root[:, None], scan.target * scan.root)
+        estimates = list(zip(solution.tolist(), errors.tolist(), strict=True))
+        terms = [(self.table.symbols[i], x[:, i], estimate) for i, estimate in zip(bases, estimates[1:], strict=False)]
+        product, constants, values, sign = sympy.Integer(1), [], [], torch.ones_like(scan.root)
+        for c, estimate in zip(chosen, estimates[1 + len(bases) :], strict=True):
+            description = scan.columns.describe(c)
+            if description[0] == "exp(z)":
+                constants.append(sympy.Symbol(f"c_{len(constants) + 1}", real=True))
+                values.append(estimate[0])
+                product *= sympy.exp(constants[-1] * expression(description[1], self.table.symbols))
+            else:
+                terms.append((expression(description, self.table.symbols), scan.columns.values[:, c], estimate))
+        for form, base, (power, error) in terms:
+            power = half(power, error)
+            if power is None:
+                return None
+            if power % 1 and bool((base < 0).any()):
+                if not bool((base <= 0).all()):
+                    return None
+                form = -form
+            elif power % 2 == 1:
+                sign = sign * base.sign()
+            product *= form ** exact(power)
+        target = scan.outer.inverse(self.y[self.rows] / scan.factor.values) - scan.offset
+        agreement = float((sign * target.sign() * scan.root**2).sum() / scan.root.square().sum())
+        if abs(agreement) < 0.8:
+            return None
+        constants.append(sympy.Symbol("c_0", real=True))
+        values.append(math.copysign(math.exp(estimates[0][0]), agreement))
+        return self._formula(scan, constants[-1] * product + scan.offset, constants, values)
+
+    def _formula(self, scan: Scan, z: Any, constants: list, values: list[float]) -> Formula:
+        """factor * g(z)."""
+        import sympy
+
+        symbol = sympy.Symbol("z", real=True)
+        outer: Any = sympy.sympify(scan.outer.form, locals={"z": symbol})  # type: ignore[call-overload]
+        outer = outer.subs(symbol, z)
+        return Formula(scan.factor.expression * outer, tuple(constants), tuple(values), math.inf)
+
+
+class Estimate(NamedTuple):
+    """y is about x_column^power times a function of the others; rest: F statistic of what contradicts it."""
+
+    column: int
+    power: float
+    rest: float
+
+
+def power_estimates(x: Tensor, y: Tensor) -> list[Estimate]:
+    """The inputs of which y is a power times a function of the others, as far as a regression of log |y| shows it."""
+    largest = float(y.abs().max())
+    if largest == 0:
+        return []
+    target = y.abs().clamp_min(1e-12 * largest).log()
+    root = (y.abs() / y.abs().median().clamp_min(1e-12 * largest)).clamp_max(3.0)[:, None]
+    scaled = (x - x.mean(0)) / x.std(0).clamp_min(1e-300)
+    columns, logs = logarithms(x)
+    inputs, found = range(x.shape[1]), []
+    for n, i in enumerate(columns):
+        others = [j for j in inputs if j != i]
+        mixed = [scaled[:, j] * scaled[:, k] for j in others for k in others if k >= j]
+        known = [logs[:, [0, 1 + n]], logs[:, [1 + m for m, j in enumerate(columns) if j != i]]]
+        known += [scaled[:, others], scaled[:, others] ** 3, *(m[:, None] for m in mixed)]
+        a, b = torch.cat(known, 1) * root, target * root[:, 0]
+        if a.shape[1] >= len(x) // 2:
+            continue
+        solution, errors = _regression(a, b)
+        rest = b - a @ solution
+        variance = float(rest @ rest) / (len(x) - a.shape[1])
+        more = torch.stack([scaled[:, i] ** p for p in (1, 2, 3)] + [scaled[:, i] * scaled[:, j] for j in others], 1)
+        more = more * root
+        more = more - a @ torch.linalg.lstsq(a, more, driver="gelsd").solution
+        gain = more @ torch.linalg.lstsq(more, rest[:, None], driver="gelsd").solution
+        power, error = float(solution[1]), float(errors[1])
+        nearest = round(2 * power) / 2
+        if nearest and abs(power - nearest) < max(4 * error, 0.02) and error < 0.2:
+            found.append(Estimate(i, nearest, float(gain.square().sum()) / max(variance, 1e-300) / more.shape[1]))
+    return found
+
+
+def half(power: float, error: float) -> float | None:
+    """The multiple of a half within the error of a power, None if there is none."""
+    nearest = round(2 * power) / 2
+    near = abs(power - nearest) <= max(3.5 * error, 1e-6) and error < 0.25
+    return nearest if near and abs(nearest) <= LARGEST_POWER else None
+
+
+def pareto(formulas: list[Formula]) -> list[Formula]:
+    """Those that no other beats in both length and error, from the shortest on."""
+    front, least = [], math.inf
+    for formula in sorted(formulas, key=lambda f: (length(f.filled), f.error)):
+        if formula.error < least * 0.99:
+            front.append(formula)
+            least = formula.error
+    return front
+
+
+def _regression(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Least squares: the solution and its standard errors."""
+    size = a.norm(dim=0).clamp_min(1e-300)
+    scaled = a / size
+    solution = torch.linalg.lstsq(scaled, b[:, None], driver="gelsd").solution[:, 0]
+    rest = b - scaled @ solution
+    variance = float(rest @ rest) / max(len(b) - a.shape[1], 1)
+    spread = torch.linalg.pinv(scaled.T @ scaled, hermitian=True).diagonal().clamp_min(0)
+    return solution / size, (spread * variance).sqrt() / size
+
+
+def _root(slope: Tensor) -> Tensor:
+    """Roots of weights: |dy / dz|, within limits."""
+    root = slope.abs()
+    root = root.clamp_max(10 * float(root.median()))
+    return root.clamp_min(1e-6 * float(root.max())).clamp_min(1e-150)
+
+
+def _unit(y: Tensor) -> float:
+    """The sum of squares in which errors are measured."""
+    spread, size = float((y - y.mean()).square().sum()), float(y.square().sum())
+    return spread if spread > 1e-24 * size else size or 1.0
