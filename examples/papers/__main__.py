@@ -12,7 +12,7 @@ from fastkan.measure.provenance import environment, read_csv
 
 from .experiment import FOLDER, Experiment, markdown
 
-NAMES = ("special", "toys", "poisson")
+NAMES = ("special", "poisson")
 
 
 def experiment(name: str) -> Experiment:
