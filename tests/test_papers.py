@@ -29,3 +29,8 @@ def test_the_page_is_that_of_the_results():
 def test_poisson_within_what_was_claimed():
     rows = {row["network"]: float(row["mean square error"]) for row in read_csv(ROOT / "docs/papers/poisson.csv")}
     assert rows["fastkan [2, 10, 1], LM"] < 1e-8 and rows["fastkan [2, [0, 1], 1], LM"] < 1e-11
+
+
+def test_special_functions_within_what_was_claimed():
+    rows = read_csv(ROOT / "docs/papers/special.csv")
+    assert len(rows) == 15 and all(float(row["fastkan's RMSE"]) < float(row["paper's KAN"]) for row in rows)
