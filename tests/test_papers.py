@@ -34,3 +34,10 @@ def test_poisson_within_what_was_claimed():
 def test_special_functions_within_what_was_claimed():
     rows = read_csv(ROOT / "docs/papers/special.csv")
     assert len(rows) == 15 and all(float(row["fastkan's RMSE"]) < float(row["paper's KAN"]) for row in rows)
+
+
+def test_toy_functions_within_what_was_claimed():
+    rows = [row for row in read_csv(ROOT / "docs/papers/toys.csv") if row["network"].startswith("fastkan")]
+    least = [min(map(float, row["RMSE"].split())) for row in rows]
+    assert all(error < bound for error, bound in zip(least, (1e-9, 1e-9, 1e-9, 1e-6, 1e-4), strict=True))
+    assert all(float(row["slope"]) < -3.7 for row in rows[:3])
