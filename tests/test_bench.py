@@ -165,6 +165,8 @@ def test_records_come_back_as_they_were_written(tmp_path):
     assert all(row["torch"] == torch.__version__ and set(now) < set(row) for row in found)
     with pytest.raises(ValueError, match="rows is empty"):
         write_csv(tmp_path / "y.csv", [])
+    with pytest.raises(ValueError, match=r"rows have cpu, fastkan: expected other names"):
+        write_csv(tmp_path / "y.csv", [{"fastkan": 1.0, "cpu": 2}])
 
 
 @pytest.fixture

@@ -29,3 +29,15 @@ def test_the_page_is_that_of_the_results():
 def test_poisson_within_what_was_claimed():
     rows = {row["network"]: float(row["mean square error"]) for row in read_csv(ROOT / "docs/papers/poisson.csv")}
     assert rows["fastkan [2, 10, 1], LM"] < 1e-8 and rows["fastkan [2, [0, 1], 1], LM"] < 1e-11
+
+
+def test_special_functions_within_what_was_claimed():
+    rows = read_csv(ROOT / "docs/papers/special.csv")
+    assert len(rows) == 15 and all(float(row["fastkan's RMSE"]) < float(row["paper's KAN"]) for row in rows)
+
+
+def test_toy_functions_within_what_was_claimed():
+    rows = [row for row in read_csv(ROOT / "docs/papers/toys.csv") if row["network"].startswith("fastkan")]
+    least = [min(map(float, row["RMSE"].split())) for row in rows]
+    assert all(error < bound for error, bound in zip(least, (1e-9, 1e-9, 1e-9, 1e-6, 1e-4), strict=True))
+    assert all(float(row["slope"]) < -3.7 for row in rows[:3])

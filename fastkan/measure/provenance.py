@@ -98,6 +98,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     if not rows:
         raise ValueError("rows is empty: expected at least one measurement")
     columns = environment()
+    if taken := columns.keys() & rows[0].keys():
+        raise ValueError(f"rows have {', '.join(sorted(taken))}: expected other names, these are of environment()")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *columns], lineterminator="\n")
