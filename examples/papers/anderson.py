@@ -10,39 +10,15 @@ import kan as pykan
 import sympy
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from fastkan import KAN
 from fastkan.network.layers.library import SYMBOLIC_LIB, add_symbolic
 
-from .chains import CHAINS, SITES, Chain, states
+from .chains import CHAINS, SITES, Chain, Task, accuracy, states
 from .experiment import Experiment, Rows
 
-
-def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    with torch.no_grad():
-        return ((model(x) > 0) == (y > 0.5)).double().mean().item()
-
-
-class Task:
-    """Chains to train on, to choose by and to test on: whether each state is extended."""
-
-    def __init__(self, chain: Chain, quick: bool):
-        x, dimension = states(chain, 16 if quick else 400)
-        self.theory = lambda x: chain.edge(x[:, :1], x[:, 1:2], x[:, -1:])
-        x, y, n = x[..., : len(chain.names)], (dimension > 0.5).double(), len(x)
-        parts = slice(0, n * 5 // 8), slice(n * 5 // 8, n * 3 // 4), slice(n * 3 // 4, n)
-        (self.x, self.y), self.valid, self.test = ((x[part].flatten(0, 1), y[part].flatten(0, 1)) for part in parts)
-        self.steps, self.starts = (2, 1) if quick else (15, 2)
-
-    def fit(self, model: KAN) -> KAN:
-        """By L-BFGS; the output is the logarithm of the odds that the state is extended."""
-        data, loss = (self.x, self.y, *self.valid), nn.functional.binary_cross_entropy_with_logits
-        model.fit(data, steps=self.steps, loss_fn=loss, keep_best=True, progress=False)
-        return model
-
-    def best(self, models: Sequence[KAN]) -> KAN:
-        return max(models, key=lambda model: accuracy(model, *self.valid))
+COLUMNS = ("model", "network", "accuracy", "parameters", "seconds", "edge, positive where extended")
 
 
 def automatic(model: KAN, task: Task) -> KAN:
@@ -65,8 +41,8 @@ def by_hand(chain: Chain, task: Task, seed: int) -> KAN:
             model.fix_symbolic(0, i, j, functions[i, j], fit_params_bool=False, random=True)
         else:
             model.remove_edge(0, i, j)
-    for i in range(2):
-        model.fix_symbolic(1, i, 0, "x", fit_params_bool=False)
+    model.fix_symbolic(1, 0, 0, "x", fit_params_bool=False)
+    model.fix_symbolic(1, 1, 0, "x", fit_params_bool=False)
     return task.fit(model)
 
 
@@ -74,9 +50,8 @@ def formula(model: KAN, chain: Chain, task: Task) -> str:
     """Of the model, divided by the number that makes it closest to the known edge."""
     (found,), _ = model.symbolic_formula(var=chain.names)
     known = task.theory(task.x)
-    with torch.no_grad():
-        scale = float((model(task.x) * known).sum() / known.square().sum())
-    found = sympy.expand(found / scale)
+    scale = (model(task.x).detach() * known).sum() / known.square().sum()
+    found = sympy.expand(found / scale.item())
     return str(found.xreplace({number: sympy.Float(round(number, 2), 3) for number in found.atoms(sympy.Float)}))
 
 
@@ -88,21 +63,29 @@ def train_pykan(width: Sequence, task: Task) -> nn.Module:
     return model
 
 
+def parameters(model: nn.Module) -> int:
+    """Trained numbers; of a KAN of fastkan those of the edges that are on, four of a function."""
+    if not isinstance(model, KAN):
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    splines = sum(int((a.mask != 0).sum()) * (a.num + a.k + 1) for a in model.act_fun)
+    return splines + 4 * sum(int((f.mask != 0).sum()) for f in model.symbolic_fun)
+
+
 def run(quick: bool) -> Rows:
     return [row for name, chain in CHAINS.items() for row in rows_of(name, chain, Task(chain, quick))]
 
 
 def rows_of(name: str, chain: Chain, task: Task) -> Rows:
-    width, options = [len(chain.names), [1, 1], 1], {"sp_trainable": False, "dtype": torch.float64}
+    width: list = [len(chain.names), [1, 1], 1]
+    options: dict[str, Any] = {"sp_trainable": False, "dtype": torch.float64}
     rows: Rows = [_row(name, "known edge", accuracy(task.theory, *task.test), edge=chain.formula)]
     rows += [_row(name, f"paper's KAN, {kind}", right) for kind, right in chain.papers.items()]
 
     def add(network: str, train: Callable[[], list], edge: bool = False) -> list:
         start, models = time.perf_counter(), train()
         best, seconds = task.best(models), round(time.perf_counter() - start, 1)
-        count = sum(p.numel() for p in best.parameters() if p.requires_grad)
         found = formula(best, chain, task) if edge else None
-        rows.append(_row(name, network, accuracy(best, *task.test), count, seconds, found))
+        rows.append(_row(name, network, accuracy(best, *task.test), parameters(best), seconds, found))
         return models
 
     seeds = range(task.starts)
@@ -116,8 +99,7 @@ def rows_of(name: str, chain: Chain, task: Task) -> Rows:
 
 
 def _row(model: str, network: str, right: float, count=None, seconds=None, edge=None) -> dict[str, Any]:
-    values = {"model": model, "network": network, "accuracy": right, "parameters": count, "seconds": seconds}
-    return {**values, "edge, positive where extended": edge}
+    return dict(zip(COLUMNS, (model, network, right, count, seconds, edge), strict=True))
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -126,17 +108,14 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     x, dimension = (t.flatten(0, 1) for t in states(CHAINS["Mosaic"], 40))
     points = left.scatter(x[:, 0], x[:, 1], c=dimension[:, 0], s=5, cmap="viridis")
     energy = torch.linspace(0.3, 4, 100)
-    left.plot(torch.cat([-energy.flip(0), energy]), 2 / torch.cat([energy.flip(0), energy]), "r", label="2 / |E|")
-    left.set(xlabel="E", ylabel="lambda", ylim=(0.5, 5.5), xlim=(-5, 5), title="Mosaic")
-    left.legend(loc="upper right")
+    left.plot(torch.cat([-energy.flip(0), energy]), 2 / torch.cat([energy.flip(0), energy]), "r")
+    left.set(xlabel="E", ylabel="lambda", ylim=(0.5, 5.5), xlim=(-5, 5), title="Mosaic, with lambda = 2 / |E|")
     figure.colorbar(points, ax=left, label="fractal dimension")
     kinds = list(dict.fromkeys(row["network"] for row in rows))
     for place, kind in enumerate(kinds):
-        found = [
-            (i, row) for i, name in enumerate(CHAINS) for row in rows if (row["model"], row["network"]) == (name, kind)
-        ]
-        at = [i + (place - len(kinds) / 2) * 0.1 for i, _ in found]
-        right.bar(at, [100 * float(row["accuracy"]) for _, row in found], 0.1, label=kind)
+        found = [row for row in rows if row["network"] == kind]
+        at = [list(CHAINS).index(row["model"]) + (place - len(kinds) / 2) * 0.1 for row in found]
+        right.bar(at, [100 * float(row["accuracy"]) for row in found], 0.1, label=kind)
     right.set_xticks(range(len(CHAINS)), list(CHAINS))
     right.set(ylabel="accuracy in %", ylim=(94, 100))
     right.legend(fontsize=7, ncols=2, loc="upper center")

@@ -1,11 +1,13 @@
 """Quasiperiodic tight-binding chains with a mobility edge: Mosaic, generalised and modified Aubry-Andre models."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fastkan import KAN
 
 GOLDEN = (1 + 5**0.5) / 2
 SITES = 377
@@ -49,7 +51,7 @@ CHAINS = {
 
 
 def states(chain: Chain, count: int) -> tuple[Tensor, Tensor]:
-    """Energy and parameters [count, STATES, 3] and fractal dimension of STATES states of each of `count` random chains."""
+    """Energy, parameters [count, STATES, 3] and fractal dimension of STATES states of each of `count` random chains."""
     generator, found = torch.Generator().manual_seed(0), []
     distance = (SITE[:, None] - SITE).abs()
     for u in torch.rand(count, 3, dtype=torch.float64, generator=generator):
@@ -62,3 +64,29 @@ def states(chain: Chain, count: int) -> tuple[Tensor, Tensor]:
         found.append(torch.stack([energies, a.expand(SITES), b.expand(SITES), dimension], 1)[some])
     x = torch.stack(found)
     return x[..., :3], x[..., 3:]
+
+
+def accuracy(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return ((model(x) > 0) == (y > 0.5)).double().mean().item()
+
+
+class Task:
+    """Chains to train on, to choose by and to test on: whether each state is extended."""
+
+    def __init__(self, chain: Chain, quick: bool):
+        x, dimension = states(chain, 16 if quick else 400)
+        self.theory = lambda x: chain.edge(x[:, :1], x[:, 1:2], x[:, -1:])
+        x, y, n = x[..., : len(chain.names)], (dimension > 0.5).double(), len(x)
+        parts = slice(0, n * 5 // 8), slice(n * 5 // 8, n * 3 // 4), slice(n * 3 // 4, n)
+        (self.x, self.y), self.valid, self.test = ((x[part].flatten(0, 1), y[part].flatten(0, 1)) for part in parts)
+        self.steps, self.starts = (2, 1) if quick else (12, 2)
+
+    def fit(self, model: KAN) -> KAN:
+        """By L-BFGS; the output is the logarithm of the odds that the state is extended."""
+        data, loss = (self.x, self.y, *self.valid), nn.functional.binary_cross_entropy_with_logits
+        model.fit(data, steps=self.steps, loss_fn=loss, keep_best=True, progress=False)
+        return model
+
+    def best(self, models: Sequence) -> Any:
+        return max(models, key=lambda model: accuracy(model, *self.valid))

@@ -52,10 +52,10 @@ class Fold:
         self.test = scaled[order[number::FOLDS]], y[order[number::FOLDS]]
 
 
-def cusp_expressions() -> tuple[list[sympy.Symbol], dict[sympy.Expr, str]]:
+def cusp_expressions() -> tuple[list[sympy.Symbol], dict[object, str]]:
     """Symbols for CUSP, and Re and Im of products of powers of lambda and mu in them, with their names."""
     real, imag, length = symbols = sympy.symbols("x y lambda", real=True)
-    found = {}
+    found: dict[object, str] = {}
     for m, n in itertools.product((1, 2), (-2, -1, 1, 2)):
         parts = (length**m * (real + sympy.I * imag) ** n).as_real_imag()
         found |= {part: f"{of}(lambda^{m} mu^{n})" for of, part in zip(("Re", "Im"), parts, strict=True)}

@@ -59,11 +59,10 @@ def train_pykan(width: Sequence[int], fold: Fold, quick: bool) -> nn.Module:
 def compared(name: str, train: Callable, width: Sequence, quick: bool, inputs: Sequence[str] = NAMES) -> dict[str, Any]:
     """A row: trained and tested in every fold."""
     folds, start = 1 if quick else FOLDS, time.perf_counter()
-    right, model = 0.0, None
-    for fold in (Fold(number, inputs) for number in range(folds)):
-        model = train(width, fold, quick)
-        right += accuracy(model, *fold.test) / folds
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parts = [Fold(number, inputs) for number in range(folds)]
+    models = [train(width, fold, quick) for fold in parts]
+    right = sum(accuracy(model, *fold.test) for model, fold in zip(models, parts, strict=True)) / folds
+    count = sum(p.numel() for p in models[0].parameters() if p.requires_grad)
     return _row(f"{name} {width}", len(inputs), right, count, round((time.perf_counter() - start) / folds, 1))
 
 
@@ -72,13 +71,11 @@ def slope(quick: bool) -> str:
     fold = Fold(0, CUSP)
     model = train_kan([3, [1, 1], 1], fold, quick)
     symbols, names = cusp_expressions()
-    scores = science.suggest_auxiliary(
-        lambda x: model((x - fold.mean) / fold.std), fold.x, symbols, list(names), sym_th=1.0
-    )
-    return names[scores[0][0]]
+    scaled = lambda x: model((x - fold.mean) / fold.std)  # noqa: E731
+    return names[science.suggest_auxiliary(scaled, fold.x, symbols, list(names), sym_th=1.0)[0][0]]
 
 
-def relation(quick: bool) -> tuple[str, float]:
+def relation(quick: bool) -> str:
     """A relation among the invariants: as in the paper, a network tells knots from rows whose columns are shuffled. Its
     three inputs with the highest scores, and the formula of the last of them with its relative error."""
     x, y = knots()
@@ -95,7 +92,7 @@ def relation(quick: bool) -> tuple[str, float]:
     *others, last = sorted(model.feature_score.topk(3).indices.tolist())
     data, var = (x[:200, others], x[:200, [last]]), [names[i] for i in others]
     found = KAN.discover(data, [[2, [0, 1], 1]], 1 if quick else 3, var=var, verbose=False)
-    return f"{names[last]} = {found.formulas[0]}", found.error
+    return f"{names[last]} = {found.formulas[0]}, relative error {found.error:.0e}"
 
 
 def run(quick: bool) -> Rows:
@@ -112,15 +109,12 @@ def run(quick: bool) -> Rows:
         compared("MLP", train_mlp, [3, 12, 10, 1], quick, CUSP),
     ]
     rows.append({**_row("fastkan [3, [1, 1], 1], gradients", 3), "found": slope(quick)})
-    formula, error = relation(quick)
-    rows.append({**_row("fastkan without supervision", 10), "found": f"{formula}, relative error {error:.0e}"})
-    return rows
+    return [*rows, {**_row("fastkan without supervision", 10), "found": relation(quick)}]
 
 
 def _row(name: str, inputs: int, right: float | None = None, count: int | None = None, seconds: float | None = None):
-    return {
-        "network": name, "inputs": inputs, "accuracy": right, "parameters": count, "seconds": seconds, "found": None
-    }  # fmt: skip
+    values = {"network": name, "inputs": inputs, "accuracy": right, "parameters": count}
+    return {**values, "seconds": seconds, "found": None}
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:

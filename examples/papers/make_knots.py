@@ -11,8 +11,8 @@ import random
 from typing import Any
 
 import numpy as np
-import snappy
-from database_knotinfo import link_list
+import snappy  # pyright: ignore[reportMissingImports]
+from database_knotinfo import link_list  # pyright: ignore[reportMissingImports]
 
 OF_13 = 900  # knots with 13 crossings
 # Lengths up to which geodesics are listed: the list grows exponentially, and the shortest is mostly short.
