@@ -118,7 +118,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
         right.bar(at, [100 * float(row["accuracy"]) for row in found], 0.1, label=kind)
     right.set_xticks(range(len(CHAINS)), list(CHAINS))
     right.set(ylabel="accuracy in %", ylim=(94, 100))
-    right.legend(fontsize=7, ncols=2, loc="upper center")
+    right.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

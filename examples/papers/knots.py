@@ -123,9 +123,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     for row in rows:
         if row["accuracy"] and row["parameters"]:
             at = float(row["parameters"]), float(row["accuracy"])
-            left.semilogx(*at, "o" if "fastkan" in row["network"] else "s")
-            left.annotate(row["network"], at, textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
-    left.set(xlabel="parameters", ylabel="accuracy of the signature", xmargin=0.25, ymargin=0.1)
+            left.semilogx(*at, "o" if "fastkan" in row["network"] else "s", label=row["network"])
+    left.set(xlabel="parameters", ylabel="accuracy of the signature")
+    left.legend(fontsize=8, loc="center right")
     x, y = knots()
     real, imag, length = (x[:, NAMES.index(name)] for name in CUSP)
     right.plot(length * real / (real**2 + imag**2), y[:, 0], ".", markersize=2)
