@@ -34,7 +34,7 @@ SITE = torch.arange(SITES, dtype=torch.float64)
 CHAINS = {
     "Mosaic": Chain(
         ["E", "lambda"], ((0.5, 5.5), (0.0, 1.0)), lambda c, a, b: a * c * (SITE % 2 == 0), False,
-        lambda e, a, b: 2 - a * e.abs(), "2 - lambda |E|", ((0, 1, "abs"), (1, 2, "x")), {},
+        lambda e, a, b: 2 - a * e.abs(), "2 - lambda Abs(E)", ((0, 1, "abs"), (1, 2, "x")), {},
     ),
     "GAAM": Chain(
         ["E", "lambda", "alpha"], ((0.2, 1.8), (0.0, 0.9)), lambda c, a, b: 2 * a * c / (1 - b * c), False,
