@@ -12,7 +12,7 @@ from fastkan.measure.provenance import environment, read_csv
 
 from .experiment import FOLDER, Experiment, markdown
 
-NAMES = ("toys", "special", "poisson")
+NAMES = ("toys", "special", "poisson", "knots", "anderson")
 
 
 def experiment(name: str) -> Experiment:
