@@ -29,3 +29,18 @@ def test_the_page_is_that_of_the_results():
 def test_poisson_within_what_was_claimed():
     rows = {row["network"]: float(row["mean square error"]) for row in read_csv(ROOT / "docs/papers/poisson.csv")}
     assert rows["fastkan [2, 10, 1], LM"] < 1e-8 and rows["fastkan [2, [0, 1], 1], LM"] < 1e-11
+
+
+def test_differential_equations_below_the_published_networks():
+    for name in ("pdes", "fronts"):
+        rows = read_csv(ROOT / "docs" / "papers" / f"{name}.csv")
+        for equation in {row["equation"] for row in rows}:
+            found = [row for row in rows if row["equation"] == equation]
+            ours = [row for row in found if "fastkan" in row["network"]]
+            published = [row for row in found if "paper's" in row["network"]]
+            assert ours and all(
+                float(our["relative L2 error"]) < 0.05 * float(other["relative L2 error"])
+                and int(our["parameters"]) < int(other["parameters"])
+                for our in ours
+                for other in published
+            )

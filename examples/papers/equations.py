@@ -1,10 +1,12 @@
 """What the experiments on differential equations share: points, L-BFGS for other networks, the table, the figure."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor, nn
 
 from fastkan import science
@@ -79,6 +81,9 @@ def figure(parts: Sequence[tuple[str, tuple[str, str], Any, Any, Any]], rows: Se
             if row["equation"] == name:
                 at = float(row["parameters"]), float(row["relative L2 error"])
                 right.loglog(*at, "o" if "fastkan" in row["network"] else "s", label=row["network"])
-        right.set(xlabel="parameters", ylabel="relative L2 error", xmargin=0.1, ymargin=0.2)
+        counts = [math.log10(float(row["parameters"])) for row in rows if row["equation"] == name]
+        right.set(xlim=(10 ** math.floor(min(counts)), 10 ** math.ceil(max(counts))), ymargin=0.3)
+        right.set(xlabel="parameters", ylabel="relative L2 error", title=f"{name}: errors")
+        right.xaxis.set_minor_formatter(NullFormatter())
         right.legend(fontsize=7)
     return whole
