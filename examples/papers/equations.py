@@ -77,13 +77,17 @@ def figure(parts: Sequence[tuple[str, tuple[str, str], Any, Any, Any]], rows: Se
         picture = left.pcolormesh(first, second, solution.T, cmap="RdBu_r", shading="gouraud")
         whole.colorbar(picture, ax=left)
         left.set(xlabel=labels[0], ylabel=labels[1], title=f"{name}: solution")
-        for row in rows:
-            if row["equation"] == name:
-                at = float(row["parameters"]), float(row["relative L2 error"])
-                right.loglog(*at, "o" if "fastkan" in row["network"] else "s", label=row["network"])
-        counts = [math.log10(float(row["parameters"])) for row in rows if row["equation"] == name]
-        right.set(xlim=(10 ** math.floor(min(counts)), 10 ** math.ceil(max(counts))), ymargin=0.3)
-        right.set(xlabel="parameters", ylabel="relative L2 error", title=f"{name}: errors")
+        shown = [row for row in rows if row["equation"] == name]
+        counts, errors = ([float(row[c]) for row in shown] for c in ("parameters", "relative L2 error"))
+        for row, count, error in zip(shown, counts, errors, strict=True):
+            right.loglog(count, error, "o" if "fastkan" in row["network"] else "s", label=row["network"])
+        right.set(xlim=decades(counts), ylim=decades(errors, below=2), title=f"{name}: errors")
+        right.set(xlabel="parameters", ylabel="relative L2 error")
         right.xaxis.set_minor_formatter(NullFormatter())
         right.legend(fontsize=7)
     return whole
+
+
+def decades(values: Sequence[float], below: int = 0) -> tuple[float, float]:
+    """The powers of ten around the values; below: further ones under them, with room for a legend."""
+    return 10.0 ** (math.floor(math.log10(min(values))) - below), 10.0 ** math.ceil(math.log10(max(values)))

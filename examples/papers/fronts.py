@@ -26,7 +26,7 @@ STAGES += [(20, 1.0, 20), ([30, 20, 20], 1.0, 20)]
 
 class Equation(NamedTuple):
     """equation(u, first, second): what is 0, with the derivatives [N, 2] by t and x; weight(t): its weight; place: x of
-    half of the points, moved to where fronts are; start: u at t = 0; of_start: its weight; ends(model, left, right):
+    two thirds of the points, moved to where fronts are; start: u at t = 0; of_start: its weight; ends(model, left, right):
     residuals at x = 0 and 1; reference(): t, x, and u there, of 0 <= t, x <= 1."""
 
     name: str
@@ -88,7 +88,7 @@ ALLEN_CAHN = Equation(
 def terms(of: Equation, until: float, n: int, stage: int) -> Callable[[Any], list[Tensor]]:
     """The residuals at n points, other ones in each stage."""
     at = points(n, 0.0, seed=stage) * torch.tensor([until, 1.0])
-    at[n // 2 :, 1:] = of.place(at[n // 2 :, 1:])
+    at[n // 3 :, 1:] = of.place(at[n // 3 :, 1:])
     x, t, weight = points(300, 0.0, 1), until * points(100, 0.0, 1), of.weight(at[:, :1])
     start = torch.cat([torch.zeros_like(x), x], 1)
     left, right = torch.cat([t, torch.zeros_like(t)], 1), torch.cat([t, torch.ones_like(t)], 1)
@@ -143,8 +143,8 @@ EXPERIMENT = Experiment(
     "u_t = 0.0001 u_xx + 5 (u - u^3), u = x^2 cos(pi x) at the start and -1 at x = -1 and 1",
     "Burgers' solution is odd in x and Allen-Cahn's even, so the networks see 0 <= x <= 1. `fit(residuals=...)` with "
     "Levenberg-Marquardt is called for longer and longer times: with the whole time at once, it would end with fronts "
-    "at wrong places, where the equation holds nearly everywhere too. Every call has other points, half of them close "
-    "to the fronts.",
+    "at wrong places, where the equation holds nearly everywhere too. Every call has other points, two thirds of "
+    "them close to the fronts.",
     run,
     draw,
 )
