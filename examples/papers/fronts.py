@@ -26,8 +26,8 @@ STAGES += [(20, 1.0, 20), ([30, 20, 20], 1.0, 20)]
 
 class Equation(NamedTuple):
     """equation(u, first, second): what is 0, with the derivatives [N, 2] by t and x; weight(t): its weight; place: x of
-    two thirds of the points, moved to where fronts are; start: u at t = 0; of_start: its weight; ends(model, left, right):
-    residuals at x = 0 and 1; reference(): t, x, and u there, of 0 <= t, x <= 1."""
+    two thirds of the points, moved to where fronts are; start: u at t = 0; of_start: its weight; ends(model, left,
+    right): residuals at x = 0 and 1; reference(): t, x, and u there, of 0 <= t, x <= 1."""
 
     name: str
     equation: Callable[[Tensor, Tensor, Tensor], Tensor]
