@@ -1,5 +1,7 @@
 """fit(refine_to=): finer and finer grids, until the loss is low enough or no longer falls."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -72,7 +74,8 @@ def test_a_wrong_target(refine_to):
 
 def test_no_optimizer_made_before_and_no_training_without_steps():
     model = network()
+    optimizer: Any = torch.optim.Adam(model.parameters())
     with pytest.raises(ValueError, match="opt is an optimizer.*refine_to"):
-        model.fit(data(), opt=torch.optim.Adam(model.parameters()), refine_to=1e-3, progress=False)
+        model.fit(data(), opt=optimizer, refine_to=1e-3, progress=False)
     with pytest.raises(ValueError, match="steps=0"):
         model.fit(data(), steps=0, refine_to=1e-3, progress=False)

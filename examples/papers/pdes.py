@@ -124,8 +124,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """The solutions, and the errors against the numbers of parameters."""
     parts = []
     for equation in (HELMHOLTZ, WAVE):
-        t = lattice(equation.low, 101, 101)
-        parts.append((equation.name, equation.axes, t[::101, 0], t[:101, 1], equation.solution(t).view(101, 101)))
+        p = lattice(equation.low, 101, 101)
+        first, second, u = p[::101, 0].numpy(), p[:101, 1].numpy(), equation.solution(p).view(101, 101).numpy()
+        parts.append((equation.name, equation.axes, first, second, u))
     return figure(parts, rows)
 
 
