@@ -41,3 +41,16 @@ def test_toy_functions_within_what_was_claimed():
     least = [min(map(float, row["RMSE"].split())) for row in rows]
     assert all(error < bound for error, bound in zip(least, (1e-9, 1e-9, 1e-9, 1e-6, 1e-4), strict=True))
     assert all(float(row["slope"]) < -3.7 for row in rows[:3])
+def test_differential_equations_below_the_published_networks():
+    for name in ("pdes", "fronts"):
+        rows = read_csv(ROOT / "docs" / "papers" / f"{name}.csv")
+        for equation in {row["equation"] for row in rows}:
+            found = [row for row in rows if row["equation"] == equation]
+            ours = [row for row in found if "fastkan" in row["network"]]
+            published = [row for row in found if "paper's" in row["network"]]
+            assert ours and all(
+                float(our["relative L2 error"]) < float(other["relative L2 error"])
+                and int(our["parameters"]) < int(other["parameters"])
+                for our in ours
+                for other in published
+            )

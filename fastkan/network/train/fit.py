@@ -19,6 +19,7 @@ from .lm_residuals import NotFinite
 from .log import EarlyStopping, Log
 from .objective import Objective
 from .pointwise import PointwiseObjective, Terms
+from .refinement import refined
 from .stepper import Stepper
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     residuals: Terms | None = None,
+    refine_to: float | None = None,
 ) -> dict[str, Any]:
     """Train the model in place; arguments and result as in pykan.
 
@@ -95,6 +97,11 @@ def fit(
             function calls model(x) and model.derivatives(x, order). Then dataset may be None, and the grids follow the
             points of these calls. LM has their Jacobian in closed form where row n of a tensor depends on row n of the
             points, which it checks; else by autograd, which takes longer. Not with loss_fn, and not with lamb and "LM".
+        refine_to: the loss to reach, as reported, on the test set where there is one. After `steps`, the numbers of
+            grid intervals are doubled, the function is kept, and as many steps follow, again and again, until the loss
+            is reached, a refinement no longer lowers it by a tenth (one that does not lower it is undone), an interval
+            would have fewer than two rows, or a training ends early; "stopped" says why. Without a test set, splines
+            that follow noise count as better. Not with an optimizer made before.
 
     Returns:
         A dictionary. train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid
@@ -107,6 +114,8 @@ def fit(
     ends with a warning, and the model is that of the last finite loss; so it is after an interruption. Raises TypeError
     or ValueError for a wrong argument.
     """
+    if refine_to is not None:
+        return refined(fit, **locals())
     steps = integer("steps", steps, 0)
     lambdas = {
         "lamb_l1": number("lamb_l1", lamb_l1), "lamb_entropy": number("lamb_entropy", lamb_entropy),
