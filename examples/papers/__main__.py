@@ -12,7 +12,7 @@ from fastkan.measure.provenance import environment, read_csv
 
 from .experiment import FOLDER, Experiment, markdown
 
-NAMES = ("poisson",)
+NAMES = ("continual", "poisson")
 
 
 def experiment(name: str) -> Experiment:
