@@ -42,7 +42,7 @@ def by_pykan(rows: int, seed: int) -> list[tuple[int, ...]]:
     model.fit(data, opt="LBFGS", steps=20, lamb=0.002, lamb_entropy=10.0, lamb_coef=1.0, log=20)
     if ((model(x_test) > 0.5) == (y_test > 0.5)).double().mean() < 0.9:
         return []
-    score = model.feature_score
+    score = torch.as_tensor(model.feature_score)
     return [tuple((score > 0.1 * score.max()).nonzero().flatten().tolist())]
 
 
