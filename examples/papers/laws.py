@@ -85,10 +85,10 @@ EXPERIMENT = Experiment(
     "Hidden symmetry, constitutive laws, compiled formulas",
     "Liu et al., KAN 2.0 (arXiv 2408.10205), section 5; it reports formulas and no errors",
     "The time t + f(r) makes the space around a black hole flat, which its coordinates hide (Painleve and Gullstrand): "
-    "f is trained until the metric is flat; what is left of the metric is the velocity of space that falls in. The stress of a "
-    "neo-Hookean material is found from deformation gradients F: P11 by a sum of functions, with the determinant D as "
-    "another input, P12 by multiplication nodes. `kanpiler` makes a network of a formula. Errors are relative to the "
-    "standard deviation.",
+    "f is trained until the metric is flat; its mixed term then is the velocity of the space that falls in. The "
+    "stress of a neo-Hookean material is found from deformation gradients F: P11 by a sum of functions, with the "
+    "determinant D as another input, P12 by multiplication nodes. `kanpiler` makes a network of a formula. Errors are "
+    "relative to the standard deviation.",
     lambda quick: solved(PROBLEMS, quick),
     draw,
 )
