@@ -12,7 +12,7 @@ from fastkan.measure.provenance import environment, read_csv
 
 from .experiment import FOLDER, Experiment, markdown
 
-NAMES = ("continual", "formulas", "laws", "physics", "poisson", "unsupervised")
+NAMES = ("continual", "laws", "physics", "poisson", "unsupervised")
 
 
 def experiment(name: str) -> Experiment:
