@@ -40,7 +40,7 @@ class Toy:
     low: float
     high: float
     shape: Sequence
-    seeds: int = 2
+    seeds: int = 20
 
     def data(self, seed: int, rows: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -54,18 +54,16 @@ TOYS = {
     "x / y": Toy(lambda x, y: x / y, 2, 0.5, 2, [2, [0, 1], 1]),
     "exp(sin(pi x) + y^2)": Toy(lambda x, y: torch.exp(torch.sin(torch.pi * x) + y**2), 2, -1, 1, [2, 1, 1]),
     "(1 + sin(4 pi x)) / 2": Toy(lambda x: (1 + torch.sin(4 * torch.pi * x)) / 2, 1, 0, 1, [1, 1]),
-    "tanh(5 (x^4 + y^4 + z^4 - 1))": Toy(
-        lambda x, y, z: torch.tanh(5 * (x**4 + y**4 + z**4 - 1)), 3, -1, 1, [3, 1, 1]
-    ),
+    "tanh(5 (x^4 + y^4 + z^4 - 1))": Toy(lambda *x: torch.tanh(5 * sum(v**4 for v in x) - 5), 3, -1, 1, [3, 1, 1]),
 }  # fmt: skip
 # With functions that need finer grids, or more layers, than discover tries: grids and library are given.
 DEEP = {
     "exp(J0(20 x) + y^2)": (
-        Toy(lambda x, y: torch.exp(torch.special.bessel_j0(20 * x) + y**2), 2, -1, 1, [2, 1, 1], 1),
+        Toy(lambda x, y: torch.exp(torch.special.bessel_j0(20 * x) + y**2), 2, -1, 1, [2, 1, 1], 5),
         [5, 10, 20, 40], (*LIBRARY, J0),
     ),
     "sqrt((x - y)^2 + (z - w)^2)": (
-        Toy(lambda x, y, z, w: torch.hypot(x - y, z - w), 4, -1, 1, [4, 2, 1, 1], 1), [3, 5, 10], LIBRARY,
+        Toy(lambda x, y, z, w: torch.hypot(x - y, z - w), 4, -1, 1, [4, 2, 1, 1], 5), [3, 5, 10], LIBRARY,
     ),
 }  # fmt: skip
 
@@ -124,12 +122,8 @@ def measured(name: str, method: str, toy: Toy, find: Callable[[int], sympy.Expr]
 
 def run(quick: bool) -> Rows:
     rows = [measured(n, "discover", t, lambda seed, t=t: discovered(t, seed, quick), quick) for n, t in TOYS.items()]
-    for name, (toy, grids, lib) in DEEP.items():
-        rows.append(
-            measured(
-                name, "fit, auto_symbolic", toy, lambda seed, of=(toy, grids, lib): by_hand(*of, seed, quick), quick
-            )
-        )
+    for n, of in DEEP.items():
+        rows.append(measured(n, "fit, auto_symbolic", of[0], lambda seed, of=of: by_hand(*of, seed, quick), quick))
     return rows
 
 
