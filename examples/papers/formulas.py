@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -54,7 +55,7 @@ TOYS = {
     "x / y": Toy(lambda x, y: x / y, 2, 0.5, 2, [2, [0, 1], 1]),
     "exp(sin(pi x) + y^2)": Toy(lambda x, y: torch.exp(torch.sin(torch.pi * x) + y**2), 2, -1, 1, [2, 1, 1]),
     "(1 + sin(4 pi x)) / 2": Toy(lambda x: (1 + torch.sin(4 * torch.pi * x)) / 2, 1, 0, 1, [1, 1]),
-    "tanh(5 (x^4 + y^4 + z^4 - 1))": Toy(lambda *x: torch.tanh(5 * sum(v**4 for v in x) - 5), 3, -1, 1, [3, 1, 1]),
+    "tanh(5 (x^4 + y^4 + z^4 - 1))": Toy(lambda *x: torch.tanh(5 * (torch.stack(x) ** 4).sum(0) - 5), 3, -1, 1, [3, 1, 1]),
 }  # fmt: skip
 # With functions that need finer grids, or more layers, than discover tries: grids and library are given.
 DEEP = {
@@ -69,7 +70,6 @@ DEEP = {
 
 
 def discovered(toy: Toy, seed: int, quick: bool) -> sympy.Expr:
-    """One call."""
     data = toy.data(seed, 80 if quick else ROWS)
     starts, lib = (3, ("x", "x^2", "x^4", "1/x", "exp", "sin", "tanh")) if quick else (10, None)
     options: dict[str, Any] = {"seed": seed, "var": SYMBOLS[: toy.inputs], "simplify": 2.0, "verbose": False}
@@ -122,8 +122,8 @@ def measured(name: str, method: str, toy: Toy, find: Callable[[int], sympy.Expr]
 
 def run(quick: bool) -> Rows:
     rows = [measured(n, "discover", t, lambda seed, t=t: discovered(t, seed, quick), quick) for n, t in TOYS.items()]
-    for n, of in DEEP.items():
-        rows.append(measured(n, "fit, auto_symbolic", of[0], lambda seed, of=of: by_hand(*of, seed, quick), quick))
+    for n, (t, *more) in DEEP.items():
+        rows.append(measured(n, "fit, auto_symbolic", t, partial(by_hand, t, *more, quick=quick), quick))
     return rows
 
 
