@@ -55,7 +55,7 @@ TOYS = {
     "x / y": Toy(lambda x, y: x / y, 2, 0.5, 2, [2, [0, 1], 1]),
     "exp(sin(pi x) + y^2)": Toy(lambda x, y: torch.exp(torch.sin(torch.pi * x) + y**2), 2, -1, 1, [2, 1, 1]),
     "(1 + sin(4 pi x)) / 2": Toy(lambda x: (1 + torch.sin(4 * torch.pi * x)) / 2, 1, 0, 1, [1, 1]),
-    "tanh(5 (x^4 + y^4 + z^4 - 1))": Toy(lambda *x: torch.tanh(5 * (torch.stack(x) ** 4).sum(0) - 5), 3, -1, 1, [3, 1, 1]),
+    "tanh(5 (x^4 + y^4 + z^4 - 1))": Toy(lambda *x: (5 * (torch.stack(x) ** 4).sum(0) - 5).tanh(), 3, -1, 1, [3, 1, 1]),
 }  # fmt: skip
 # With functions that need finer grids, or more layers, than discover tries: grids and library are given.
 DEEP = {
