@@ -9,6 +9,7 @@ from .derivatives import batch_hessian, batch_jacobian
 from .feynman import feynman_names, get_feynman_dataset
 from .mlp import MLP
 from .molecule import get_molecule, get_tree_node
+from .relations import Relation, relations
 from .separability import (
     detect_separability,
     general_separability_score,
@@ -20,8 +21,8 @@ from .symmetry import get_dependence, symmetry_score, test_symmetry, test_symmet
 from .tree import plot_tree
 
 __all__ = [
-    "MLP", "augment_input", "batch_hessian", "batch_jacobian", "create_dataset", "create_dataset_from_data",
+    "MLP", "Relation", "augment_input", "batch_hessian", "batch_jacobian", "create_dataset", "create_dataset_from_data",
     "detect_separability", "feynman_names", "general_separability_score", "get_dependence", "get_feynman_dataset",
-    "get_molecule", "get_tree_node", "plot_tree", "separability_scores", "suggest_auxiliary", "symmetry_score",
-    "test_general_separability", "test_separability", "test_symmetry", "test_symmetry_var",
+    "get_molecule", "get_tree_node", "plot_tree", "relations", "separability_scores", "suggest_auxiliary",
+    "symmetry_score", "test_general_separability", "test_separability", "test_symmetry", "test_symmetry_var",
 ]  # fmt: skip
