@@ -41,6 +41,8 @@ def test_toy_functions_within_what_was_claimed():
     least = [min(map(float, row["RMSE"].split())) for row in rows]
     assert all(error < bound for error, bound in zip(least, (1e-9, 1e-9, 1e-9, 1e-6, 1e-4), strict=True))
     assert all(float(row["slope"]) < -3.7 for row in rows[:3])
+
+
 def test_differential_equations_below_the_published_networks():
     for name in ("pdes", "fronts"):
         rows = read_csv(ROOT / "docs" / "papers" / f"{name}.csv")

@@ -12,7 +12,19 @@ from fastkan.measure.provenance import environment, read_csv
 
 from .experiment import FOLDER, Experiment, markdown
 
-NAMES = ("toys", "special", "poisson", "knots", "anderson", "pdes", "fronts", "continual", "laws", "physics", "unsupervised")
+NAMES = (
+    "toys",
+    "special",
+    "poisson",
+    "knots",
+    "anderson",
+    "pdes",
+    "fronts",
+    "continual",
+    "laws",
+    "physics",
+    "unsupervised",
+)
 
 
 def experiment(name: str) -> Experiment:
