@@ -153,7 +153,14 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "Abs(z)": (torch.abs, 1.5),
 }
 SHIFTS = ("1 + z", "1 - z", "z + 2", "z - 2")
-SMOOTH = tuple(name for name in FUNCTIONS if name not in (*SHIFTS, "Abs(z)"))
+# Waves of more frequencies, for single inputs; those between are found from these by least squares.
+FREQUENCIES = ("3*z", "4*z", "5*z", "6*z", "8*z", "2*pi*z", "3*pi*z", "4*pi*z", "5*pi*z")
+for _argument in FREQUENCIES:
+    _factor = math.prod(math.pi if part == "pi" else float(part) for part in _argument.split("*")[:-1])
+    FUNCTIONS[f"cos({_argument})"] = (lambda z, k=_factor: (k * z).cos(), 2.5)
+    FUNCTIONS[f"sin({_argument})"] = (lambda z, k=_factor: (k * z).sin(), 2.5)
+WAVES = tuple(name for name in FUNCTIONS if name[:4] in ("cos(", "sin("))
+SMOOTH = tuple(name for name in FUNCTIONS if name not in (*SHIFTS, *WAVES[6:], "Abs(z)"))
 
 
 def functions(names: Sequence[str], of: Columns) -> Columns:

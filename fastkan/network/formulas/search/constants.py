@@ -123,6 +123,34 @@ def fitted(formula: Formula, table: Table) -> tuple[Formula, Tensor]:
     return formula._replace(values=tuple(point.tolist()), error=error / table.unit), inverse
 
 
+def loosened(formula: Formula) -> Formula | None:
+    """The formula with scaled arguments of its functions, and shifted ones of its waves; None without such functions.
+
+    exp(z) becomes exp(c z), and cos(z) becomes cos(c z + d), unless there is a constant in z.
+    """
+    import sympy
+
+    kinds = (sympy.sin, sympy.cos, sympy.exp, sympy.tanh, sympy.atan)
+    known, table, constants, values = set(formula.constants), {}, [], []
+    for part in formula.expression.atoms(*kinds):
+        if known & part.free_symbols:
+            continue
+        scale, argument = part.args[0].as_coeff_Mul()
+        scale, argument = (scale * sympy.pi, argument / sympy.pi) if argument.has(sympy.pi) else (scale, argument)
+        constants.append(sympy.Symbol(f"k_{len(constants)}", real=True))
+        values.append(float(scale))
+        inner = constants[-1] * argument
+        if part.func in (sympy.sin, sympy.cos):
+            constants.append(sympy.Symbol(f"k_{len(constants)}", real=True))
+            values.append(0.0)
+            inner += constants[-1]
+        table[part] = part.func(inner)
+    if not table:
+        return None
+    expression = formula.expression.xreplace(table)
+    return Formula(expression, (*formula.constants, *constants), (*formula.values, *values), math.inf)
+
+
 def rounded(formula: Formula, table: Table) -> Formula:
     """The formula with simple numbers for constants, where the errors of the data allow them.
 

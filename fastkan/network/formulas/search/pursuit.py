@@ -10,6 +10,7 @@ PENALTY = 1.0  # of a unit of cost, where the logarithm of the squared error cou
 SMALLEST = 1e-22  # squared relative error that is as good as none
 LEADERS = 400  # columns whose pairs with all columns are tried: so many of the best, and of the cheapest
 BEAM = 100
+CHEAPEST, CHEAP = 60, 500  # numbers of the columns whose pairs, and with which all their triples, are tried
 KEPT = 16  # results of every number of columns
 ALIKE = 1e-4  # 1 - r^2 of two columns below which they are not combined
 
@@ -57,10 +58,9 @@ def pursue(
     leaders = torch.cat([torch.tensor(_lowest(merit, LEADERS)), costs.argsort(stable=True)[:LEADERS]]).unique()
     states = _ordered(_pairs(a, along, costs, leaders, rest, unit), costs, unit)
     found += [Found(_merit(s.rest, unit, float(costs[list(s.columns)].sum())), s.columns) for s in states[:KEPT]]
-    for _ in range(2, most):
-        if not states:
-            break
-        states = _ordered(_grown(a, costs, states, unit), costs, unit)
+    for count in range(3, most + 1):
+        more = _grown(a, costs, states, unit) if states else []
+        states = _ordered(more + (_cheap_triples(a, along, costs, rest, unit) if count == 3 else []), costs, unit)
         found += [Found(_merit(s.rest, unit, float(costs[list(s.columns)].sum())), s.columns) for s in states[:KEPT]]
     return sorted(found)
 
@@ -124,10 +124,34 @@ def _pairs(a: Tensor, along: Tensor, costs: Tensor, leaders: Tensor, rest: Tenso
     return states
 
 
+def _cheap_triples(a: Tensor, along: Tensor, costs: Tensor, rest: Tensor, unit: float) -> list[_State]:
+    """The best triples of two of the cheapest columns and one more: a sum is found of which no part is near to it."""
+    order = costs.argsort(stable=True)[:CHEAP]
+    i, j = torch.triu_indices(min(CHEAPEST, len(order)), min(CHEAPEST, len(order)), 1)
+    cosines, toward = a[:, order].T @ a[:, order], along[order]
+    apart = (1 - cosines[i, j].square()).clamp_min(ALIKE).sqrt()
+    second = (cosines[j] - cosines[i, j][:, None] * cosines[i]) / apart[:, None]  # with j, made orthogonal to i
+    onto = (toward[j] - cosines[i, j] * toward[i]) / apart
+    free = 1 - cosines[i].square() - second.square()
+    gain = (toward - cosines[i] * toward[i][:, None] - second * onto[:, None]).square() / free
+    gain = torch.where(free > ALIKE, gain, 0.0)
+    left = (float(rest @ rest) - toward[i].square() - onto.square())[:, None] - gain
+    cost = costs[order][i][:, None] + costs[order][j][:, None] + costs[order]
+    merit = len(rest) * (left.clamp_min(0) / unit + SMALLEST).log() + PENALTY * cost
+    states = []
+    for n in _lowest(merit, 2 * BEAM):
+        pair, c = divmod(n, len(order))
+        state: _State | None = _State((), rest, a.new_empty(len(rest), 0))
+        for column in {int(order[i[pair]]), int(order[j[pair]]), int(order[c])}:
+            state = state and _extended(a, state, column)
+        states += [state] if state is not None and len(state.columns) == 3 else []
+    return states
+
+
 def _grown(a: Tensor, costs: Tensor, states: list[_State], unit: float) -> list[_State]:
     """The best states with one column more."""
-    rests = torch.stack([s.rest for s in states], 1)
-    apart = torch.stack([1 - (a.T @ s.basis).square().sum(1) for s in states], 1)
+    rests, size = torch.stack([s.rest for s in states], 1), states[0].basis.shape[1]
+    apart = 1 - (a.T @ torch.cat([s.basis for s in states], 1)).square_().view(len(costs), len(states), size).sum(2)
     gain = torch.where(apart > ALIKE, (a.T @ rests).square() / apart, 0.0)
     cost = torch.stack([costs[list(s.columns)].sum() for s in states])
     left = (rests.square().sum(0) - gain).clamp_min(0) / unit + SMALLEST

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .columns import Columns, exact, expression, products_of_powers
-from .constants import Formula, Table, evaluator, fitted, length, measured, merit, rounded
+from .constants import Formula, Table, evaluator, fitted, length, loosened, measured, merit, rounded
 from .outer import IDENTITY, Outer, outer_functions
 from .pursuit import pursue
 from .vocabulary import factors, logarithms, summands
@@ -25,6 +25,7 @@ ROWS = 200  # of the regressions
 EXACT = 1e-18  # squared relative error of an exact formula
 FITTED = 12  # candidates of every number of columns in every stage
 ROUNDED = 4  # of a level
+LOOSENED = 8  # of a stage
 NEAR = 60.0  # difference of merits within which constants are fitted
 SIGNIFICANT = 12.0  # chi^2 beyond what the best of many columns has by chance
 LARGEST_POWER = 8
@@ -108,6 +109,12 @@ class Search:
             formula = self._as_sum(scan, columns) if scan.logs is None else self._as_product(scan, columns)
             if formula is not None:
                 self._consider(formula)
+        rows = len(self.y)
+        for formula in sorted(self.formulas.values(), key=lambda f: merit(f, rows))[:LOOSENED]:
+            if self._is_exact or self.time_left() < 0:
+                return
+            if loose := loosened(formula):
+                self._consider(loose)
 
     def _consider(self, formula: Formula) -> None:
         """Measure a formula, fit its constants if it is near the best, and keep it."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from .columns import (
     SHIFTS,
     SMOOTH,
+    WAVES,
     Columns,
     distinct,
     functions,
@@ -32,7 +33,6 @@ class Size(NamedTuple):
 SUMMANDS = Size(150, 60, 500), Size(500, 100, 1500), Size(2000, 250, 3500)
 FACTORS = Size(150, 60, 500), Size(400, 200, 1500), Size(1500, 500, 3000)
 OF_SUMS = ("cos(z)", "sin(z)", "exp(z)", "log(z)", "Abs(z)", "1 - cos(z)", "tanh(z)", "1 + z", "1 - z")
-WAVES = ("cos(z)", "sin(z)")
 
 
 def summands(x: Tensor, columns: Sequence[int], level: int) -> Columns:
@@ -74,6 +74,7 @@ def factors(x: Tensor, columns: Sequence[int], level: int) -> tuple[Columns, Ten
     wave = _waves(x, columns)
     waves = join([wave, products(wave, monomial.first(size.arguments)).cheapest(size.kind)])
     parts = [
+        wave,
         functions(SHIFTS[:2], monomial),
         functions([name for name in (*SMOOTH, *SHIFTS[2:]) if name != "exp(z)"], monomial.first(size.arguments)),
         functions(("cos(z)", "sin(z)", "1 - cos(z)", "1 + cos(z)", "exp(z) - 1", "tanh(z)", "log(z)"), total),
@@ -111,5 +112,5 @@ def _waves(x: Tensor, columns: Sequence[int]) -> Columns:
     single = inputs(x, columns)
     parts = [functions(WAVES, single)]
     if len(columns) > 1:
-        parts.append(functions(WAVES, sums(single).cheapest(60)))
+        parts.append(functions(WAVES[:2], sums(single).cheapest(60)))
     return join(parts).cheapest()
