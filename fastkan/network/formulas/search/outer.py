@@ -7,37 +7,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NEARLY = 0.9  # share
+
 
 class Outer(NamedTuple):
-    """y = g(z). form: g as SymPy reads it; inverse(y): z; slope(y): |dz / dy|; applies(y): whether z is defined."""
+    """y = g(z). form: g as SymPy reads it; inverse(y): z; slope(y): |dz / dy|; defined(y): where z is a number."""
 
     form: str
     inverse: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
-    applies: Callable[[Tensor], bool]
+    defined: Callable[[Tensor], Tensor]
 
 
-def _positive(y: Tensor) -> bool:
-    return bool((y > 0).all())
+def _within(low: float, high: float) -> Callable[[Tensor], Tensor]:
+    return lambda y: (y >= low) & (y <= high)
 
 
-def _not_negative(y: Tensor) -> bool:
-    return bool((y >= 0).all())
+def _positive(y: Tensor) -> Tensor:
+    return y > 1e-6 * y.abs().max()
 
 
-def _within(low: float, high: float) -> Callable[[Tensor], bool]:
-    return lambda y: bool(((y >= low) & (y <= high)).all())
+def _nonzero(y: Tensor) -> Tensor:
+    return y.abs() > 1e-6 * y.abs().max()
 
 
-def _nonzero(y: Tensor) -> bool:
-    return float(y.abs().min()) > 1e-6 * float(y.abs().max())
-
-
-IDENTITY = Outer("z", lambda y: y, torch.ones_like, lambda y: True)
+IDENTITY = Outer("z", lambda y: y, torch.ones_like, lambda y: y == y)
 # A product of powers is one under these powers as well; a sum is not.
 POWERS = (
     Outer("1/z", lambda y: 1 / y, lambda y: y**-2, _nonzero),
-    Outer("sqrt(z)", lambda y: y**2, lambda y: 2 * y, _not_negative),
+    Outer("sqrt(z)", lambda y: y**2, lambda y: 2 * y, _within(0, math.inf)),
     Outer("1/sqrt(z)", lambda y: y**-2, lambda y: 2 * y**-3, _positive),
     Outer("z**2", torch.sqrt, lambda y: 0.5 * y**-0.5, _positive),
 )
@@ -51,6 +49,7 @@ OTHERS = (
 )
 
 
-def outer_functions(y: Tensor, powers: bool) -> list[Outer]:
-    """Those that have the values y, with or without the powers."""
-    return [outer for outer in (IDENTITY, *(POWERS if powers else ()), *OTHERS) if outer.applies(y)]
+def outer_functions(y: Tensor) -> list[Outer]:
+    """Those that have nearly all of the values y: noise may move some of them out of the range."""
+    everywhere = [IDENTITY, *POWERS, *OTHERS]
+    return [outer for outer in everywhere if float(outer.defined(y).double().mean()) > NEARLY]

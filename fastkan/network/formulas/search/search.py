@@ -17,18 +17,19 @@ from torch import Tensor
 
 from .columns import Columns, exact, expression, products_of_powers
 from .constants import Formula, Table, evaluator, fitted, length, loosened, measured, merit, rounded
-from .outer import IDENTITY, Outer, outer_functions
+from .outer import IDENTITY, POWERS, Outer, outer_functions
 from .pursuit import pursue
 from .vocabulary import factors, logarithms, summands
 
 ROWS = 200  # of the regressions
 EXACT = 1e-18  # squared relative error of an exact formula
-FITTED = 12  # candidates of every number of columns in every stage
+PLAIN, TRIED = 8, 3  # formulas of every regression and number of columns, without and with an outer function
 ROUNDED = 4  # of a level
 LOOSENED = 8  # of a stage
 NEAR = 60.0  # difference of merits within which constants are fitted
 SIGNIFICANT = 12.0  # chi^2 beyond what the best of many columns has by chance
 LARGEST_POWER = 8
+HALF = 0.5  # squared relative error of a formula that may be all there is
 
 
 class Factor(NamedTuple):
@@ -100,10 +101,10 @@ class Search:
             basis = logarithms(self.x[self.rows])[1] if scan.logs is not None else self.x.new_ones(len(self.rows), 1)
             values = scan.columns.values if scan.logs is None else scan.logs
             results = pursue(values, scan.columns.costs, scan.target, scan.root**2, basis, most, self.row_unit)
-            found += [(result.merit, len(found) + n, scan, result.columns) for n, result in enumerate(results)]
-        found.sort(key=lambda entry: entry[:2])
-        by_size = [[entry for entry in found if len(entry[3]) == size][:FITTED] for size in range(6)]
-        for _, _, scan, columns in sorted(itertools.chain(*by_size), key=lambda entry: entry[:2]):
+            kept = PLAIN if scan.outer is IDENTITY and not scan.offset else TRIED
+            by_size = [[r for r in results if len(r.columns) == size][:kept] for size in range(most + 1)]
+            found += [(r.merit, len(found) + n, scan, r.columns) for n, r in enumerate(itertools.chain(*by_size))]
+        for _, _, scan, columns in sorted(found, key=lambda entry: entry[:2]):
             if self._is_exact or self.time_left() < 0:
                 return
             formula = self._as_sum(scan, columns) if scan.logs is None else self._as_product(scan, columns)
@@ -144,6 +145,8 @@ class Search:
     def _explains_all(self) -> bool:
         """Whether no column correlates with what the best formula leaves, beyond chance."""
         assert self.best is not None
+        if self.best.error > HALF:
+            return False
         rest = self.y - evaluator(self.table.symbols, [self.best.filled])(self.x)[:, 0]
         rest = rest - rest.mean()
         columns = summands(self.x, list(range(self.x.shape[1])), 0)
@@ -180,17 +183,16 @@ class Search:
         if not bool(v.isfinite().all()):
             return
         columns, logs = factors(self.x[self.rows], factor.columns, level)
-        for outer in outer_functions(v, powers=True):
-            z = outer.inverse(v)
-            is_power = outer in outer_functions(v, powers=True) and outer not in outer_functions(v, powers=False)
+        for outer in outer_functions(v):
+            z, slope, defined = _inverse(outer, v)
             for offset in (0, 1, -1):
                 plain = offset == 0
-                if (is_power and plain) or (not plain and level == 2):
+                if (outer in POWERS and plain) or (not plain and level == 2):
                     continue  # powers of a product are products
                 deep = outer is IDENTITY or (plain and outer.form != "tanh(z)")
                 most = (1, 2 if deep else 1, 3 if deep else 1)[level]
                 target = torch.where(z == offset, 1e-300, z - offset)
-                root = _root(factor.values * target / outer.slope(v))
+                root = _root(factor.values * target / slope) * defined
                 yield Scan(outer, factor, offset, target.abs().log(), root, columns, logs), most
 
     def _sum_scans(self, factor: Factor, level: int) -> Iterator[tuple[Scan, int]]:
@@ -199,9 +201,9 @@ class Search:
         if not bool(v.isfinite().all()):
             return
         columns = summands(self.x[self.rows], factor.columns, level)
-        for outer in outer_functions(v, powers=True):
-            root = _root(factor.values / outer.slope(v))
-            yield Scan(outer, factor, 0, outer.inverse(v), root, columns, None), level + 2
+        for outer in outer_functions(v):
+            z, slope, defined = _inverse(outer, v)
+            yield Scan(outer, factor, 0, z, _root(factor.values / slope) * defined, columns, None), level + 2
 
     def _as_sum(self, scan: Scan, chosen: tuple[int, ...]) -> Formula | None:
         """The formula of a sum of columns, with constants from the regression."""
@@ -220,27 +222,26 @@ class Search:
         return self._formula(scan, total, constants, values) if constants else None
 
     def _as_product(self, scan: Scan, chosen: tuple[int, ...]) -> Formula | None:
-        """The formula of a product, with powers rounded to halves; None if they are not near to halves."""
+        """The formula of a product, with powers rounded to halves; None if it is not real or has the wrong signs."""
         import sympy
 
         assert scan.logs is not None
         x = self.x[self.rows]
         bases, logs = logarithms(x)
         columns = torch.cat([logs, scan.logs[:, list(chosen)]], 1)
-        solution, errors = _regression(columns * scan.root[:, None], scan.target * scan.root)
-        estimates = list(zip(solution.tolist(), errors.tolist(), strict=True))
+        estimates = _regression(columns * scan.root[:, None], scan.target * scan.root)[0].tolist()
         terms = [(self.table.symbols[i], x[:, i], estimate) for i, estimate in zip(bases, estimates[1:], strict=False)]
         product, constants, values, sign = sympy.Integer(1), [], [], torch.ones_like(scan.root)
         for c, estimate in zip(chosen, estimates[1 + len(bases) :], strict=True):
             description = scan.columns.describe(c)
             if description[0] == "exp(z)":
                 constants.append(sympy.Symbol(f"c_{len(constants) + 1}", real=True))
-                values.append(estimate[0])
+                values.append(estimate)
                 product *= sympy.exp(constants[-1] * expression(description[1], self.table.symbols))
             else:
                 terms.append((expression(description, self.table.symbols), scan.columns.values[:, c], estimate))
-        for form, base, (power, error) in terms:
-            power = half(power, error)
+        for form, base, power in terms:
+            power = half(power)
             if power is None:
                 return None
             if power % 1 and bool((base < 0).any()):
@@ -250,12 +251,12 @@ class Search:
             elif power % 2 == 1:
                 sign = sign * base.sign()
             product *= form ** exact(power)
-        target = scan.outer.inverse(self.y[self.rows] / scan.factor.values) - scan.offset
+        target = _inverse(scan.outer, self.y[self.rows] / scan.factor.values)[0] - scan.offset
         agreement = float((sign * target.sign() * scan.root**2).sum() / scan.root.square().sum())
         if abs(agreement) < 0.8:
             return None
         constants.append(sympy.Symbol("c_0", real=True))
-        values.append(math.copysign(math.exp(estimates[0][0]), agreement))
+        values.append(math.copysign(math.exp(estimates[0]), agreement))
         return self._formula(scan, constants[-1] * product + scan.offset, constants, values)
 
     def _formula(self, scan: Scan, z: Any, constants: list, values: list[float]) -> Formula:
@@ -308,11 +309,10 @@ def power_estimates(x: Tensor, y: Tensor) -> list[Estimate]:
     return found
 
 
-def half(power: float, error: float) -> float | None:
-    """The multiple of a half within the error of a power, None if there is none."""
+def half(power: float) -> float | None:
+    """The nearest multiple of a half, None if it is large."""
     nearest = round(2 * power) / 2
-    near = abs(power - nearest) <= max(3.5 * error, 1e-6) and error < 0.25
-    return nearest if near and abs(nearest) <= LARGEST_POWER else None
+    return nearest if abs(nearest) <= LARGEST_POWER else None
 
 
 def pareto(formulas: list[Formula]) -> list[Formula]:
@@ -334,6 +334,13 @@ def _regression(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     variance = float(rest @ rest) / max(len(b) - a.shape[1], 1)
     spread = torch.linalg.pinv(scaled.T @ scaled, hermitian=True).diagonal().clamp_min(0)
     return solution / size, (spread * variance).sqrt() / size
+
+
+def _inverse(outer: Outer, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z, |dz / dv| and where they are defined; elsewhere those of another row."""
+    defined = outer.defined(v)
+    v = torch.where(defined, v, v[defined][0])
+    return outer.inverse(v), outer.slope(v), defined
 
 
 def _root(slope: Tensor) -> Tensor:
