@@ -13,21 +13,9 @@ from fastkan.measure.provenance import environment, read_csv
 from .experiment import FOLDER, Experiment, markdown
 
 NAMES = (
-    "toys", "special", "feynman", "formulas", "poisson", "pdes", "fronts", "continual", "unsupervised", "knots", "anderson",
-    "physics", "laws",
+    "toys", "special", "feynman", "formulas", "poisson", "pdes", "fronts", "continual", "unsupervised", "knots",
+    "anderson", "physics", "laws",
 )  # fmt: skip
-    "toys",
-    "special",
-    "poisson",
-    "knots",
-    "anderson",
-    "pdes",
-    "fronts",
-    "continual",
-    "laws",
-    "physics",
-    "unsupervised",
-)
 
 
 def experiment(name: str) -> Experiment:
