@@ -52,7 +52,9 @@ def pursue(
     a *= torch.where(norm > 1e-6 * size, 1 / norm, 0.0)
     total, along = float(rest @ rest), a.T @ rest
     merit = rows * ((total - along**2).clamp_min(0) / unit + SMALLEST).log() + PENALTY * costs
-    found += [Found(float(merit[c]), (c,)) for c in _lowest(merit, KEPT)]
+    empty = _State((), rest, a.new_empty(rows, 0))
+    single = [state for c in _lowest(merit, KEPT) if (state := _extended(a, empty, c))]
+    found += [Found(_merit(s.rest, unit, float(costs[list(s.columns)].sum())), s.columns) for s in single]
     if most == 1:
         return sorted(found)
     leaders = torch.cat([torch.tensor(_lowest(merit, LEADERS)), costs.argsort(stable=True)[:LEADERS]]).unique()

@@ -23,7 +23,7 @@ from .vocabulary import factors, logarithms, summands
 
 ROWS = 200  # of the regressions
 EXACT = 1e-18  # squared relative error of an exact formula
-PLAIN, TRIED = 8, 3  # formulas of every regression and number of columns, without and with an outer function
+PLAIN, TRIED = 6, 2  # formulas of every regression and number of columns, without and with an outer function
 ROUNDED = 4  # of a level
 LOOSENED = 8  # of a stage
 NEAR = 60.0  # difference of merits within which constants are fitted
@@ -190,7 +190,7 @@ class Search:
                 if (outer in POWERS and plain) or (not plain and level == 2):
                     continue  # powers of a product are products
                 deep = outer is IDENTITY or (plain and outer.form != "tanh(z)")
-                most = (1, 2 if deep else 1, 3 if deep else 1)[level]
+                most = (2 if outer is IDENTITY and plain else 1, 2 if deep else 1, 3 if deep else 1)[level]
                 target = torch.where(z == offset, 1e-300, z - offset)
                 root = _root(factor.values * target / slope) * defined
                 yield Scan(outer, factor, offset, target.abs().log(), root, columns, logs), most
@@ -203,7 +203,7 @@ class Search:
         columns = summands(self.x[self.rows], factor.columns, level)
         for outer in outer_functions(v):
             z, slope, defined = _inverse(outer, v)
-            yield Scan(outer, factor, 0, z, _root(factor.values / slope) * defined, columns, None), level + 2
+            yield Scan(outer, factor, 0, z, _root(factor.values / slope) * defined, columns, None), max(level + 2, 3)
 
     def _as_sum(self, scan: Scan, chosen: tuple[int, ...]) -> Formula | None:
         """The formula of a sum of columns, with constants from the regression."""
