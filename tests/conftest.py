@@ -3,7 +3,7 @@
 import ctypes
 import os
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from types import ModuleType
 
@@ -21,17 +21,24 @@ if not torch.cuda.is_available():  # read when a kernel is first called
 
 # glibc's mallopt fills allocated memory with the complement of this byte: 0x7f7f7f7f, 3.4e38 as a float32.
 M_PERTURB, PERTURB = -6, 0x80
+SWEEP = 12
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark two thirds of a sweep as long; start groups, which take minutes on one worker, first.
 
+    A sweep is a test with that marker, or with a dozen cases or more of which none is marked as long.
     FASTKAN_LONG=2/5 leaves out the long tests, or groups of them, but for the third of five shares.
     """
+    cases = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sweep") and zlib.crc32(item.name.encode()) % 3:
-            item.add_marker(pytest.mark.long)
+        cases[item.nodeid.partition("[")[0]].append(item)
+    for same in cases.values():
+        many = len(same) >= SWEEP and not any(item.get_closest_marker("long") for item in same)
+        for item in same:
+            if (many or item.get_closest_marker("sweep")) and zlib.crc32(item.name.encode()) % 3:
+                item.add_marker(pytest.mark.long)
     if share := os.environ.get("FASTKAN_LONG"):
         number, shares = map(int, share.split("/"))
         kept = [item for item in items if not item.get_closest_marker("long") or of_share(item, shares) == number]

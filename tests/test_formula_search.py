@@ -8,7 +8,8 @@ import torch
 
 from fastkan import KAN
 from fastkan.network.formulas.search import columns, constants, outer, pursuit, vocabulary
-from fastkan.network.formulas.search.search import Search, pareto, power_estimates
+from fastkan.network.formulas.search.power_factors import power_estimates
+from fastkan.network.formulas.search.search import Search, pareto
 
 sympy = pytest.importorskip("sympy")
 SYMBOLS = list(sympy.symbols("x_1 x_2 x_3", real=True))

@@ -138,12 +138,13 @@ EXPERIMENT = Experiment(
     "Liu et al., KAN (arXiv 2404.19756), section 4.3; data: [KnotInfo](https://knotinfo.org) and SnapPy, see "
     "`examples/papers/data/README.md`",
     "Signatures are even numbers: the networks give a number, which is rounded. The inputs are the paper's, without "
-    "two that are multiples of others; these knots have at most 13 crossings, the paper's more, so that its accuracies "
-    "are for other data. A knot also serves as its mirror image, and is tested on once, in five folds; shapes and the "
-    "end of training are chosen on other rows. fastkan's have quadratic splines and no base function, and are trained "
-    "by Levenberg-Marquardt, MLPs by Adam, pykan's by L-BFGS. The three inputs are those of the cusp: the translations "
-    "mu and lambda. Gradients: of Re and Im of lambda^m mu^n the one whose gradient is nearest to the network's. "
-    "Without supervision: which columns are related, as in the paper, and how, by `KAN.discover`.",
+    "two that are multiples of others; these knots have at most 13 crossings, the paper's more, so that its "
+    "accuracies are for other data. A knot also serves as its mirror image, and is tested on once, in five folds; the"
+    " end of training is chosen on other rows, and the shapes are given. fastkan's have quadratic splines and no base"
+    " function, and are trained by Levenberg-Marquardt, MLPs by Adam, pykan's by L-BFGS. The three inputs are those "
+    "of the cusp: the translations mu and lambda. Gradients: of Re and Im of lambda^m mu^n the one whose gradient is "
+    "nearest to the network's. Without supervision: which columns are related, as in the paper, and how, by "
+    "`KAN.discover`.",
     run,
     draw,
 )

@@ -83,7 +83,7 @@ PROBLEMS: Problems = {
 }
 EXPERIMENT = Experiment(
     "Hidden symmetry, constitutive laws, compiled formulas",
-    "Liu et al., KAN 2.0 (arXiv 2408.10205), section 5; it reports formulas and no errors",
+    "Liu et al., KAN 2.0 (arXiv 2408.10205), section 5",
     "The time t + f(r) makes the space around a black hole flat, which its coordinates hide (Painleve and Gullstrand): "
     "f is trained until the metric is flat; its mixed term then is the velocity of the space that falls in. The "
     "stress of a neo-Hookean material is found from deformation gradients F: P11 by a sum of functions, with the "

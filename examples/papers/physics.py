@@ -139,7 +139,7 @@ PROBLEMS: Problems = {
 }  # fmt: skip
 EXPERIMENT = Experiment(
     "Conserved quantities and Lagrangians",
-    "Liu et al., KAN 2.0 (arXiv 2408.10205), section 5; it reports formulas and no errors",
+    "Liu et al., KAN 2.0 (arXiv 2408.10205), section 5",
     "A conserved quantity does not change along the flow, a Lagrangian gives the measured accelerations by the "
     "Euler-Lagrange equation: `fit(residuals=...)` has both as they are written, with first and second derivatives "
     "of the network. Functions of the library on the edges then give the formula. That of a Lagrangian is compiled "

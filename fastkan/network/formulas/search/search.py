@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .columns import Columns, exact, expression, products_of_powers
+from .columns import Columns, exact, expression
 from .constants import Formula, Table, evaluator, fitted, length, loosened, measured, merit, rounded
 from .outer import IDENTITY, POWERS, Outer, outer_functions
+from .power_factors import Factor, power_factors, regression
 from .pursuit import pursue
 from .vocabulary import factors, logarithms, summands
 
@@ -26,18 +27,11 @@ EXACT = 1e-18  # squared relative error of an exact formula
 PLAIN, TRIED = 6, 2  # formulas of every regression and number of columns, without and with an outer function
 ROUNDED = 4  # of a level
 LOOSENED = 8  # of a stage
+MORE = 10  # formulas that are tried after an exact one, since one of them may be shorter
 NEAR = 60.0  # difference of merits within which constants are fitted
 SIGNIFICANT = 12.0  # chi^2 beyond what the best of many columns has by chance
 LARGEST_POWER = 8
 HALF = 0.5  # squared relative error of a formula that may be all there is
-
-
-class Factor(NamedTuple):
-    """A product of powers of inputs that y may have as a factor: values, SymPy expression, and the other inputs."""
-
-    values: Tensor
-    expression: Any
-    columns: list[int]
 
 
 class Scan(NamedTuple):
@@ -75,7 +69,7 @@ class Search:
 
         constant = sympy.Symbol("c_0", real=True)
         self._consider(Formula(constant, (constant,), (float(self.y.mean()),), 1.0))
-        parts = self._factors()
+        parts = power_factors(self.x, self.y, self.rows, self.table.symbols)
         for level in range(3):
             for factor in parts:
                 for scans in (self._product_scans, self._sum_scans):
@@ -104,9 +98,11 @@ class Search:
             kept = PLAIN if scan.outer is IDENTITY and not scan.offset else TRIED
             by_size = [[r for r in results if len(r.columns) == size][:kept] for size in range(most + 1)]
             found += [(r.merit, len(found) + n, scan, r.columns) for n, r in enumerate(itertools.chain(*by_size))]
+        more = MORE
         for _, _, scan, columns in sorted(found, key=lambda entry: entry[:2]):
-            if self._is_exact or self.time_left() < 0:
-                return
+            more -= self._is_exact
+            if not more or self.time_left() < 0:
+                break
             formula = self._as_sum(scan, columns) if scan.logs is None else self._as_product(scan, columns)
             if formula is not None:
                 self._consider(formula)
@@ -154,29 +150,6 @@ class Search:
         squares = (centred.T @ rest).square() / centred.square().sum(0) / rest.square().sum()
         return float(squares.max()) * len(rest) < 2 * math.log(len(columns)) + SIGNIFICANT
 
-    def _factors(self) -> list[Factor]:
-        """Products of powers that y may have as a factor, from log |y| ~ p log |x_i| + a polynomial of the others."""
-        import sympy
-
-        likely = power_estimates(self.x, self.y)
-        found, taken = [], []
-        for accept in (lambda e: e.rest < 3, lambda e: True):
-            chosen = [(e.column, e.power) for e in likely if accept(e)]
-            if not chosen or chosen in taken:
-                continue
-            taken.append(chosen)
-            exponents = self.x.new_zeros(1, self.x.shape[1])
-            for i, p in chosen:
-                exponents[0, i] = p
-            values = products_of_powers(self.x[self.rows], exponents)[:, 0]
-            if not bool((values.isfinite() & (values != 0)).all()):
-                continue
-            form = sympy.Mul(*(self.table.symbols[i] ** exact(p) for i, p in chosen))
-            others = [i for i in range(self.x.shape[1]) if i not in dict(chosen)]
-            if others:
-                found.append(Factor(values, form, others))
-        return [*found, Factor(torch.ones_like(self.y[self.rows]), sympy.Integer(1), list(range(self.x.shape[1])))]
-
     def _product_scans(self, factor: Factor, level: int) -> Iterator[tuple[Scan, int]]:
         """z = offset + c prod x^p prod f^q."""
         v = self.y[self.rows] / factor.values
@@ -210,7 +183,7 @@ class Search:
         import sympy
 
         columns = torch.cat([self.x.new_ones(len(self.rows), 1), scan.columns.values[:, list(chosen)]], 1)
-        solution, errors = _regression(columns * scan.root[:, None], scan.target * scan.root)
+        solution, errors = regression(columns * scan.root[:, None], scan.target * scan.root)
         total, constants, values = sympy.Integer(0), [], []
         for n, (value, error) in enumerate(zip(solution.tolist(), errors.tolist(), strict=True)):
             if n == 0 and abs(value) <= max(3.5 * error, 1e-9 * float(scan.target.abs().max())):
@@ -229,7 +202,7 @@ class Search:
         x = self.x[self.rows]
         bases, logs = logarithms(x)
         columns = torch.cat([logs, scan.logs[:, list(chosen)]], 1)
-        estimates = _regression(columns * scan.root[:, None], scan.target * scan.root)[0].tolist()
+        estimates = regression(columns * scan.root[:, None], scan.target * scan.root)[0].tolist()
         terms = [(self.table.symbols[i], x[:, i], estimate) for i, estimate in zip(bases, estimates[1:], strict=False)]
         product, constants, values, sign = sympy.Integer(1), [], [], torch.ones_like(scan.root)
         for c, estimate in zip(chosen, estimates[1 + len(bases) :], strict=True):
@@ -240,6 +213,8 @@ class Search:
                 product *= sympy.exp(constants[-1] * expression(description[1], self.table.symbols))
             else:
                 terms.append((expression(description, self.table.symbols), scan.columns.values[:, c], estimate))
+        target = _inverse(scan.outer, self.y[self.rows] / scan.factor.values)[0] - scan.offset
+        one_sign = bool((target > 0).all()) or bool((target < 0).all())
         for form, base, power in terms:
             power = half(power)
             if power is None:
@@ -248,10 +223,11 @@ class Search:
                 if not bool((base <= 0).all()):
                     return None
                 form = -form
+            elif power % 2 == 1 and one_sign and bool((base < 0).any()) and bool((base > 0).any()):
+                form = sympy.Abs(form)
             elif power % 2 == 1:
                 sign = sign * base.sign()
             product *= form ** exact(power)
-        target = _inverse(scan.outer, self.y[self.rows] / scan.factor.values)[0] - scan.offset
         agreement = float((sign * target.sign() * scan.root**2).sum() / scan.root.square().sum())
         if abs(agreement) < 0.8:
             return None
@@ -269,46 +245,6 @@ class Search:
         return Formula(scan.factor.expression * outer, tuple(constants), tuple(values), math.inf)
 
 
-class Estimate(NamedTuple):
-    """y is about x_column^power times a function of the others; rest: F statistic of what contradicts it."""
-
-    column: int
-    power: float
-    rest: float
-
-
-def power_estimates(x: Tensor, y: Tensor) -> list[Estimate]:
-    """The inputs of which y is a power times a function of the others, as far as a regression of log |y| shows it."""
-    largest = float(y.abs().max())
-    if largest == 0:
-        return []
-    target = y.abs().clamp_min(1e-12 * largest).log()
-    root = (y.abs() / y.abs().median().clamp_min(1e-12 * largest)).clamp_max(3.0)[:, None]
-    scaled = (x - x.mean(0)) / x.std(0).clamp_min(1e-300)
-    columns, logs = logarithms(x)
-    inputs, found = range(x.shape[1]), []
-    for n, i in enumerate(columns):
-        others = [j for j in inputs if j != i]
-        mixed = [scaled[:, j] * scaled[:, k] for j in others for k in others if k >= j]
-        known = [logs[:, [0, 1 + n]], logs[:, [1 + m for m, j in enumerate(columns) if j != i]]]
-        known += [scaled[:, others], scaled[:, others] ** 3, *(m[:, None] for m in mixed)]
-        a, b = torch.cat(known, 1) * root, target * root[:, 0]
-        if a.shape[1] >= len(x) // 2:
-            continue
-        solution, errors = _regression(a, b)
-        rest = b - a @ solution
-        variance = float(rest @ rest) / (len(x) - a.shape[1])
-        more = torch.stack([scaled[:, i] ** p for p in (1, 2, 3)] + [scaled[:, i] * scaled[:, j] for j in others], 1)
-        more = more * root
-        more = more - a @ torch.linalg.lstsq(a, more, driver="gelsd").solution
-        gain = more @ torch.linalg.lstsq(more, rest[:, None], driver="gelsd").solution
-        power, error = float(solution[1]), float(errors[1])
-        nearest = round(2 * power) / 2
-        if nearest and abs(power - nearest) < max(4 * error, 0.02) and error < 0.2:
-            found.append(Estimate(i, nearest, float(gain.square().sum()) / max(variance, 1e-300) / more.shape[1]))
-    return found
-
-
 def half(power: float) -> float | None:
     """The nearest multiple of a half, None if it is large."""
     nearest = round(2 * power) / 2
@@ -323,17 +259,6 @@ def pareto(formulas: list[Formula]) -> list[Formula]:
             front.append(formula)
             least = formula.error
     return front
-
-
-def _regression(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Least squares: the solution and its standard errors."""
-    size = a.norm(dim=0).clamp_min(1e-300)
-    scaled = a / size
-    solution = torch.linalg.lstsq(scaled, b[:, None], driver="gelsd").solution[:, 0]
-    rest = b - scaled @ solution
-    variance = float(rest @ rest) / max(len(b) - a.shape[1], 1)
-    spread = torch.linalg.pinv(scaled.T @ scaled, hermitian=True).diagonal().clamp_min(0)
-    return solution / size, (spread * variance).sqrt() / size
 
 
 def _inverse(outer: Outer, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
