@@ -14,7 +14,7 @@ from .experiment import FOLDER, Experiment, markdown
 
 NAMES = (
     "toys", "special", "feynman", "formulas", "poisson", "pdes", "fronts", "continual", "unsupervised", "knots",
-    "anderson", "physics", "laws",
+    "anderson", "physics", "laws", "tabular",
 )  # fmt: skip
 
 

@@ -104,7 +104,8 @@ def _cheapest_choices(options: list[list[tuple[float, float]]], count: int) -> l
     """(cost, exponents) of `count` monomials in the order of their costs."""
     start: tuple[int, ...] = (0,) * len(options)
     queue: list[tuple[float, tuple[int, ...]]] = [(0.0, start)]
-    seen, found = {start}, []
+    seen: set[tuple[int, ...]] = {start}
+    found = []
     while queue and len(found) <= count:
         cost, choice = heapq.heappop(queue)
         found.append((cost, tuple(options[i][n][1] for i, n in enumerate(choice))))
