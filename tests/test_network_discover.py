@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastkan import KAN
-from fastkan.network.formulas import discover as module
+from fastkan.network.formulas import networks
 from support.tiers import long
 
 sympy = pytest.importorskip("sympy")
@@ -102,7 +102,7 @@ def test_errors():
 
 def test_best_first_orders_all_choices():
     costs = [[0.0, 1.0, 5.0], [0.5, 0.6], [2.0, 2.5]]
-    choices = list(module._best_first(costs))
+    choices = list(networks._best_first(costs))
     sums = [sum(cost[at] for cost, at in zip(costs, choice, strict=True)) for choice in choices]
     assert len(set(choices)) == 12 and sums == sorted(sums)
 
