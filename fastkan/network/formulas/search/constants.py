@@ -1,5 +1,6 @@
 """Formulas with constants: fitted by least squares, rounded to simple numbers, and compared by description length."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -83,6 +84,10 @@ def evaluator(arguments: Sequence, expressions: Sequence) -> Callable[..., Tenso
 
 def measured(formula: Formula, table: Table) -> Formula:
     """The formula with its error on the table, inf where it is not finite."""
+    import sympy
+
+    if formula.expression.has(sympy.zoo, sympy.nan, sympy.oo):
+        return formula._replace(error=math.inf)
     evaluate = evaluator([*table.symbols, *formula.constants], [formula.expression])
     values = evaluate(table.x, *map(float, formula.values))[:, 0]
     error = float((values - table.y).square().sum()) / table.unit
@@ -132,16 +137,17 @@ def loosened(formula: Formula) -> Formula | None:
 
     kinds = (sympy.sin, sympy.cos, sympy.exp, sympy.tanh, sympy.atan)
     known, table, constants, values = set(formula.constants), {}, [], []
+    number = itertools.count(len(known))
     for part in formula.expression.atoms(*kinds):
         if known & part.free_symbols:
             continue
         scale, argument = part.args[0].as_coeff_Mul()
         scale, argument = (scale * sympy.pi, argument / sympy.pi) if argument.has(sympy.pi) else (scale, argument)
-        constants.append(sympy.Symbol(f"k_{len(constants)}", real=True))
+        constants.append(sympy.Symbol(f"k_{next(number)}", real=True))
         values.append(float(scale))
         inner = constants[-1] * argument
         if part.func in (sympy.sin, sympy.cos):
-            constants.append(sympy.Symbol(f"k_{len(constants)}", real=True))
+            constants.append(sympy.Symbol(f"k_{next(number)}", real=True))
             values.append(0.0)
             inner += constants[-1]
         table[part] = part.func(inner)
