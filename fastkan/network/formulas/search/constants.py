@@ -137,17 +137,17 @@ def loosened(formula: Formula) -> Formula | None:
 
     kinds = (sympy.sin, sympy.cos, sympy.exp, sympy.tanh, sympy.atan)
     known, table, constants, values = set(formula.constants), {}, [], []
-    number = itertools.count(len(known))
+    free = (f"k_{n}" for n in itertools.count() if f"k_{n}" not in {c.name for c in known})
     for part in formula.expression.atoms(*kinds):
         if known & part.free_symbols:
             continue
         scale, argument = part.args[0].as_coeff_Mul()
         scale, argument = (scale * sympy.pi, argument / sympy.pi) if argument.has(sympy.pi) else (scale, argument)
-        constants.append(sympy.Symbol(f"k_{next(number)}", real=True))
+        constants.append(sympy.Symbol(next(free), real=True))
         values.append(float(scale))
         inner = constants[-1] * argument
         if part.func in (sympy.sin, sympy.cos):
-            constants.append(sympy.Symbol(f"k_{next(number)}", real=True))
+            constants.append(sympy.Symbol(next(free), real=True))
             values.append(0.0)
             inner += constants[-1]
         table[part] = part.func(inner)
