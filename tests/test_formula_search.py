@@ -110,8 +110,9 @@ def test_scales_inside_of_functions_are_freed():
     loose = constants.loosened(formula)
     assert loose is not None and sorted(map(float, loose.values)) == [0.0, 1.0, 2.0]
     assert sympy.simplify(loose.filled - formula.expression).subs(x, 0.3).evalf() == pytest.approx(0, abs=1e-12)
-    both = constants.loosened(loose._replace(expression=loose.expression + sympy.tanh(x)))
-    assert both is not None and len(set(both.constants)) == 4
+    k, other = sympy.symbols("k_1 k_3", real=True)  # left of a formula whose other constants were rounded
+    again = constants.loosened(constants.Formula(sympy.exp(k * x) + other * sympy.cos(x), (k, other), (1.0, 2.0), 1.0))
+    assert again is not None and len(set(again.constants)) == 4
     assert constants.loosened(constants.Formula(x**2, (), (), math.inf)) is None
 
 
