@@ -124,11 +124,13 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
 EXPERIMENT = Experiment(
     "Tables of scikit-learn",
     "scikit-learn's data sets, which come with it; no paper",
-    "A fair comparison where KANs have no advantage: tables with many inputs and few rows, and labels that are nearly "
-    "linear in them. All networks have the same training, AdamW with early stopping on a fifth of the rows, and are "
-    "tested on another, in five folds. The MLP has one hidden layer and as many parameters as the first KAN. Splines "
-    "of five intervals give every input eight numbers per node; of one interval and degree 2, three, so that twice as "
-    "many nodes fit. With so few rows the smoother functions, and the linear ones, are as good or better.",
+    "Tables with many inputs and few rows, and labels that are nearly linear in them: no place where KANs have an "
+    "advantage. All networks have the same training, AdamW with early stopping on a fifth of the rows, and are tested"
+    " on another, in five folds. The MLP has one hidden layer and as many parameters as the first KAN. Splines of "
+    "five intervals have nine numbers an edge, those of one interval and degree 2 four, so that twice as many nodes "
+    "fit. On three tables all networks, and the linear model, are within the deviation of the folds. On digits the "
+    "MLP is ahead: it spends its parameters on nine times as many hidden nodes, and 64 pixels need many sums more "
+    "than they need functions of one pixel.",
     run,
     draw,
 )
