@@ -56,3 +56,9 @@ def test_differential_equations_below_the_published_networks():
                 for our in ours
                 for other in published
             )
+
+
+def test_feynmans_equations_within_what_was_claimed():
+    for row, share in zip(read_csv(ROOT / "docs/papers/feynman.csv"), (0.75, 0.6, 0.4), strict=True):
+        assert int(row["found"]) >= share * int(row["equations"]) and int(row["wrongly called exact"]) == 0
+        assert float(row["median seconds"]) <= 20
