@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fastkan import KANLinear
 
+from .baselines import trainable
 from .experiment import Experiment, Rows
 
 FOLDS = 5
@@ -41,10 +42,6 @@ def kan(inputs: int, hidden: int, outputs: int, **options: Any) -> nn.Sequential
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
 
 
 def trained(model: nn.Module, data: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor], loss: Callable, epochs: int):
@@ -78,7 +75,7 @@ def run(quick: bool) -> Rows:
     for name, (_, is_class, hidden) in TABLES.items():
         x, y = table(name)
         outputs = int(y.max()) + 1 if is_class else 1
-        size = parameters(kan(x.shape[1], hidden, outputs))
+        size = trainable(kan(x.shape[1], hidden, outputs))
         equal = round((size - outputs) / (x.shape[1] + outputs + 1))
         loss = F.cross_entropy if is_class else F.mse_loss
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -102,7 +99,7 @@ def run(quick: bool) -> Rows:
             rows.append({
                 "table": name, "score": "accuracy" if is_class else "R^2", "network": kind,
                 "mean of folds": mean(scores), "deviation": stdev(scores) if len(scores) > 1 else None,
-                "parameters": parameters(make()), "seconds": round(time.perf_counter() - start, 1),
+                "parameters": trainable(make()), "seconds": round(time.perf_counter() - start, 1),
             })  # fmt: skip
     return rows
 

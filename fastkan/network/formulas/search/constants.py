@@ -4,6 +4,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,7 @@ class Formula(NamedTuple):
         return self.expression.subs(numbers)  # type: ignore[attr-defined]
 
 
+@lru_cache(maxsize=4096)  # formulas are sorted again and again
 def length(expression) -> float:
     """Nats that describe an expression."""
     import sympy
