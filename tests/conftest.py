@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fastkan import select
+from fastkan.network.layers.library import SYMBOLIC_LIB
 from support.backends import Recorder, skip_if_missing
 
 # Makes cuBLAS deterministic; read at the first product.
@@ -69,6 +70,16 @@ def poison():
         mallopt(M_PERTURB, 0)
     torch.utils.deterministic.fill_uninitialized_memory = fill
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture(autouse=True)
+def library_of_functions():
+    """The library of symbolic functions as it was, after a test that adds to it."""
+    before = dict(SYMBOLIC_LIB)
+    yield
+    if SYMBOLIC_LIB != before:
+        SYMBOLIC_LIB.clear()
+        SYMBOLIC_LIB.update(before)
 
 
 @pytest.fixture(autouse=True, scope="session")

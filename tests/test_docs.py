@@ -101,8 +101,6 @@ def test_a_page_runs(page, tmp_path, monkeypatch):
         pytest.skip(f"{', '.join(extras)} not installed: {error}")
     finally:
         torch.set_default_dtype(torch.float32)
-        if library := sys.modules.get("fastkan.network.layers.library"):
-            library.SYMBOLIC_LIB.pop("softsign", None)  # that a page adds
         if "fastkan.compat.pykan" in sys.modules:
             sys.modules["fastkan.compat.pykan"].uninstall()
 

@@ -345,15 +345,13 @@ def test_base_functions_and_library_of_files(tmp_path):
 
     model = KAN([2, 1], base_fun=torch.tanh)
     library.add_symbolic("cube", lambda x: x**3)
-    try:
-        model.symbolic_fun[0].set_edge(0, 0, "cube")
-        model.save(tmp_path / "model.pt")
-        with pytest.raises(ValueError, match="base_fun=None"):
-            KAN.load(tmp_path / "model.pt")
-        loaded = KAN.load(tmp_path / "model.pt", base_fun=torch.tanh)
-        assert torch.equal(loaded(X[:, :2].float()), model(X[:, :2].float()))
-    finally:
-        del library.SYMBOLIC_LIB["cube"]
+    model.symbolic_fun[0].set_edge(0, 0, "cube")
+    model.save(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="base_fun=None"):
+        KAN.load(tmp_path / "model.pt")
+    loaded = KAN.load(tmp_path / "model.pt", base_fun=torch.tanh)
+    assert torch.equal(loaded(X[:, :2].float()), model(X[:, :2].float()))
+    del library.SYMBOLIC_LIB["cube"]
     with pytest.raises(KeyError, match="cube"):
         KAN.load(tmp_path / "model.pt", base_fun=torch.tanh)
 

@@ -20,15 +20,6 @@ def with_function(fun, k: int = 3, grid: int = 40) -> KAN:
     return after_forward(model)
 
 
-@pytest.fixture
-def own_library(monkeypatch):
-    monkeypatch.setattr(library, "SYMBOLIC_LIB", SYMBOLIC_LIB)
-    before = dict(SYMBOLIC_LIB)
-    yield SYMBOLIC_LIB
-    SYMBOLIC_LIB.clear()
-    SYMBOLIC_LIB.update(before)
-
-
 # fix_symbolic
 
 
@@ -95,7 +86,7 @@ def cubic(x):
     return x**3 - x
 
 
-def test_fix_takes_functions(own_library):
+def test_fix_takes_functions():
     model = with_function(lambda x: 2 * cubic(x) + 1)
     assert model.fix_symbolic(0, 0, 0, cubic, verbose=False).item() > 1 - 1e-8
     assert model.symbolic_fun[0].funs_name == [["cubic"]] and get_symbolic("cubic").torch_fn is cubic
@@ -260,7 +251,7 @@ def test_auto_fits_a_layer_on_the_formulas_before_it():
     torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_auto_that_fails_in_the_second_layer_leaves_the_model(own_library):
+def test_auto_that_fails_in_the_second_layer_leaves_the_model():
     library.add_symbolic("blows up", lambda x: torch.where(x.abs() < 1e9, x, x) * 1e200 * 1e200 if len(x) > 50 else x)
     model = after_forward(kan((1, 1, 1)))
     model.fix_symbolic(0, 0, 0, "blows up", fit_params_bool=False, verbose=False)

@@ -22,15 +22,6 @@ COMPLEXITIES = {
 POINTS = (-2.5, -1.0, -0.7, -0.31, 0.0, 0.2, 0.55, 0.99, 1.0, 1.4, 3.3)
 
 
-@pytest.fixture
-def restored():
-    """The library as it was, after a test that adds to it."""
-    before = dict(SYMBOLIC_LIB)
-    yield
-    SYMBOLIC_LIB.clear()
-    SYMBOLIC_LIB.update(before)
-
-
 def test_names_and_complexities():
     assert {name: f.complexity for name, f in SYMBOLIC_LIB.items()} == COMPLEXITIES
     assert all(f.name == name for name, f in SYMBOLIC_LIB.items())
@@ -147,7 +138,7 @@ def test_lookups():
         (torch.nn.functional.silu, lambda x: x / (1 + sympy.exp(-x))),
     ],
 )
-def test_added_functions_have_their_sympy_form(restored, fun, form):
+def test_added_functions_have_their_sympy_form(fun, form):
     added = add_symbolic("mine", fun, c=4)
     assert SYMBOLIC_LIB["mine"] is added and added.complexity == 4
     x = sympy.Symbol("x", real=True)
@@ -158,12 +149,12 @@ def test_added_functions_have_their_sympy_form(restored, fun, form):
 
 
 @pytest.mark.parametrize("fun", [lambda x: torch.where(x > 0, x, 2 * x), lambda x: x if x.sum() > 0 else -x])
-def test_an_unknown_form_is_a_named_function(restored, fun):
+def test_an_unknown_form_is_a_named_function(fun):
     x = sympy.Symbol("x")
     assert str(add_symbolic("my edge", fun).sympy_fn(2 * x)) == "my_edge(2*x)"
 
 
-def test_added_singular_form_matches_pykan(restored):
+def test_added_singular_form_matches_pykan():
     added = add_symbolic("inv", lambda x: 1 / x, 2, lambda x, y_th: ((), torch.clamp(1 / x, -y_th, y_th)))
     assert added.singular_torch_fn(torch.tensor([0.01, 2.0]), 10.0).tolist() == [10.0, 0.5]
 
@@ -179,13 +170,13 @@ def test_added_singular_form_matches_pykan(restored):
         (("f", torch.sum), "expected an elementwise function"),
     ],
 )
-def test_wrong_additions(restored, arguments, message):
+def test_wrong_additions(arguments, message):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         add_symbolic(*arguments)
     assert "f" not in SYMBOLIC_LIB
 
 
-def test_a_pickle_of_an_unknown_function_says_so(restored):
+def test_a_pickle_of_an_unknown_function_says_so():
     data = pickle.dumps(add_symbolic("mine", torch.cosh))
     del SYMBOLIC_LIB["mine"]
     with pytest.raises(KeyError, match="name='mine': expected one of .* or a function added by add_symbolic"):
@@ -231,7 +222,7 @@ def test_gradients_are_finite_at_the_edge_of_a_domain_to_the_last_bit(name, dtyp
     assert slope.isfinite().all() and (slope[-40:] != 0).all()
 
 
-def test_torchs_functions_are_the_librarys(restored):
+def test_torchs_functions_are_the_librarys():
     assert (
         library.in_library(torch.sqrt) is SYMBOLIC_LIB["sqrt"] and library.in_library(torch.log) is SYMBOLIC_LIB["log"]
     )
