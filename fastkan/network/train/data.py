@@ -37,6 +37,11 @@ class Data:
             self.test = self._to_device(self.test)
 
     @property
+    def at_once(self) -> bool:
+        """Whether every batch has all rows."""
+        return isinstance(self.train, tuple) and self.batch == len(self.train[0])
+
+    @property
     def seen(self) -> Tensor | None:
         if isinstance(self.train, tuple):
             return self.train[0]
@@ -92,6 +97,7 @@ class NoData:
     """The batches of a training without data."""
 
     train = seen = None
+    at_once = True
 
     def trained_on(self, x: None) -> None:
         """Nothing to remember."""

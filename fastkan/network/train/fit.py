@@ -13,18 +13,21 @@ import torch
 from torch import Tensor
 
 from ...arguments import integer, number
+from ..checkpoint import trained
 from ..layers.shape import per_layer
 from .data import Data, NoData
-from .lm_residuals import NotFinite
+from .lm_residuals import NotFinite, is_squares
 from .log import EarlyStopping, Log
 from .objective import Objective
 from .pointwise import PointwiseObjective, Terms
 from .refinement import refined
+from .starts import best_start
 from .stepper import Stepper
 
 if TYPE_CHECKING:
     from ..model import KAN
 
+MOST_BY_LM = 3000  # parameters, beyond which a step of Levenberg-Marquardt takes too long
 
 def fit(
     model: "KAN",
@@ -60,16 +63,18 @@ def fit(
     progress: bool = True,
     residuals: Terms | None = None,
     refine_to: float | None = None,
+    starts: int = 1,
 ) -> dict[str, Any]:
     """Train the model in place; arguments and result as in pykan.
 
     Args:
         dataset: pykan's dictionary, tensors, or loaders, see train.data.Data. Moved to the model's device.
         opt: "LBFGS" (strong Wolfe line search, up to 20 iterations a step), "Adam", "LM" (Levenberg-Marquardt), an
-            optimizer class that takes lr, an optimizer, or a function of the parameters that returns one. "LM" is for
-            the mean square error, ignores lr and does not train scale_sp, which is redundant. It reaches far lower
-            losses than the others once it is in a good basin, which coarse grids lead to (grid_sizes). With lamb it
-            mostly ends below LBFGS after as many evaluations, but each takes longer, and not from every start.
+            optimizer class that takes lr, an optimizer, a function of the parameters that returns one, or "auto": "LM"
+            for a mean square of all rows, without a penalty, of up to 3000 parameters, else "LBFGS". "LM" is for the
+            mean square error, ignores lr and does not train scale_sp, which is redundant. It reaches far lower losses
+            than the others once it is in a good basin, which coarse grids lead to (grid_sizes). With lamb it mostly
+            ends below LBFGS after as many evaluations, but each takes longer, and not from every start.
         steps: number of optimizer steps, one batch each.
         log: evaluate the test set and show the progress every `log` steps.
         lamb: weight of the penalty reg(reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff).
@@ -102,6 +107,10 @@ def fit(
             is reached, a refinement no longer lowers it by a tenth (one that does not lower it is undone), an interval
             would have fewer than two rows, or a training ends early; "stopped" says why. Without a test set, splines
             that follow noise count as better. Not with an optimizer made before.
+        starts: number of trainings, the first from the model as it is, the others from its reset_parameters with the
+            next seeds. The model is then that of the least last loss, on the test set where there is one, and the
+            result is of its training, with the losses of all under "starts". refine_to refines the best. Not with an
+            optimizer made before, nor with pruned or symbolic edges.
 
     Returns:
         A dictionary. train_loss, test_loss, reg and the metrics: lists with a number for every step; "grid": the grid
@@ -116,6 +125,8 @@ def fit(
     """
     if refine_to is not None:
         return refined(fit, **locals())
+    if integer("starts", starts, 1) > 1:
+        return best_start(fit, **locals())
     steps = integer("steps", steps, 0)
     lambdas = {
         "lamb_l1": number("lamb_l1", lamb_l1), "lamb_entropy": number("lamb_entropy", lamb_entropy),
@@ -131,6 +142,7 @@ def fit(
     inwards = number("inwards", inwards, 0.0, 1.0)
     every = max(1, stop_grid_update_step // integer("grid_update_num", grid_update_num, 1))
     sizes = [per_layer("grid_sizes", size, model.depth, 1) for size in grid_sizes or ()]
+    opt = _chosen(objective, data) if isinstance(opt, str) and opt == "auto" else opt
     stepper = Stepper(opt, number("lr", lr), objective, fixed=not sizes)
     training_log = Log(objective, metrics or (), display_metrics, log, steps, progress)
     early_stopping = EarlyStopping(model, patience, keep_best)
@@ -180,6 +192,15 @@ def _objective(model: "KAN", loss_fn: Callable | None, residuals: Terms | None, 
     if loss_fn is not None:
         raise ValueError(f"loss_fn={loss_fn!r}: expected None with residuals, whose mean squares are the loss")
     return PointwiseObjective(model, residuals, *weights)
+
+
+def _chosen(objective: Objective, data: Any) -> str:
+    """"LM" where it serves: squares of few parameters, all rows at once, without a penalty or 16-bit numbers."""
+    parameters = trained(objective.model)
+    few = sum(p.numel() for p in parameters) <= MOST_BY_LM
+    exact = all(p.dtype in (torch.float32, torch.float64) for p in parameters)
+    serves = few and exact and data.at_once and is_squares(objective.loss_fn) and not objective.lamb
+    return "LM" if serves else "LBFGS"
 
 
 def _update_grid(model: "KAN", x: Tensor, inwards: float) -> None:

@@ -119,9 +119,14 @@ def without_scales(model: "KAN", params: Sequence[Tensor]) -> list[Tensor]:
     return [p for p in params if id(p) not in redundant]
 
 
+def is_squares(loss_fn: object) -> bool:
+    """Whether the loss is the mean square error."""
+    return loss_fn in _SQUARES
+
+
 def check_squares(optimizer: object, loss_fn: object) -> None:
     """Raises ValueError where Levenberg-Marquardt is asked to minimise another loss than the mean square error."""
-    if isinstance(optimizer, LevenbergMarquardt) and loss_fn not in _SQUARES:
+    if isinstance(optimizer, LevenbergMarquardt) and not is_squares(loss_fn):
         raise ValueError(
             f"loss_fn={loss_fn!r}: expected None, the mean square error, with Levenberg-Marquardt, which minimises "
             "sums of squares; 'LBFGS' and 'Adam' take any loss"

@@ -31,7 +31,7 @@ def refined(
             return _stopped(results, f"finer grids would have fewer than {ROWS} rows an interval")
         before = State(model)
         of_all = None if callback is None else partial(_of_all, callback, results)
-        options |= {"grid_sizes": [sizes], "update_grid": False}
+        options |= {"grid_sizes": [sizes], "update_grid": False, "starts": 1}
         results = _joined(results, fit(model, opt=opt, steps=steps, callback=of_all, **options))
         if results["stopped"] is None and not (reached := results["test_loss"][-1]) < max(GAIN * loss, target):
             if not reached < loss:
@@ -57,4 +57,4 @@ def _joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     reason = second["stopped"] and re.sub(
         r"at step (\d+)", lambda m: f"at step {before + int(m[1])}", second["stopped"]
     )
-    return joined | {"stopped": reason}
+    return first | joined | {"stopped": reason}

@@ -17,7 +17,7 @@ from .pointwise import PointwiseObjective, PointwiseResiduals
 from .transfer import finite
 
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
-_EXPECTED = "'LBFGS', 'Adam', 'LM', an optimizer, its class or a function making one"
+_EXPECTED = "'LBFGS', 'Adam', 'LM', 'auto', an optimizer, its class or a function making one"
 
 
 class Stepper:

@@ -154,6 +154,11 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "Abs(z)": (torch.abs, 1.5),
 }
 SHIFTS = ("1 + z", "1 - z", "z + 2", "z - 2")
+# Shifts of single inputs; those between are found from these by least squares.
+MORE_SHIFTS = tuple(f"z {sign} {c}" for c in ("1/3", "1/2", "2/3", "3/2", "3", "4", "6", "10") for sign in "+-")
+for _form in MORE_SHIFTS:
+    _sign, _constant = (1 if "+" in _form else -1), float(Fraction(_form.split()[-1]))
+    FUNCTIONS[_form] = (lambda z, c=_sign * _constant: z + c, 2.5)
 # Waves of more frequencies, for single inputs; those between are found from these by least squares.
 FREQUENCIES = ("3*z", "4*z", "5*z", "6*z", "8*z", "2*pi*z", "3*pi*z", "4*pi*z", "5*pi*z")
 for _argument in FREQUENCIES:
@@ -161,7 +166,7 @@ for _argument in FREQUENCIES:
     FUNCTIONS[f"cos({_argument})"] = (lambda z, k=_factor: (k * z).cos(), 2.5)
     FUNCTIONS[f"sin({_argument})"] = (lambda z, k=_factor: (k * z).sin(), 2.5)
 WAVES = tuple(name for name in FUNCTIONS if name[:4] in ("cos(", "sin("))
-SMOOTH = tuple(name for name in FUNCTIONS if name not in (*SHIFTS, *WAVES[6:], "Abs(z)"))
+SMOOTH = tuple(name for name in FUNCTIONS if name not in (*SHIFTS, *MORE_SHIFTS, *WAVES[6:], "Abs(z)"))
 
 
 def functions(names: Sequence[str], of: Columns) -> Columns:

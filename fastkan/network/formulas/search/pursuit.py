@@ -10,8 +10,9 @@ PENALTY = 1.0  # of a unit of cost, where the logarithm of the squared error cou
 SMALLEST = 1e-22  # squared relative error that is as good as none
 LEADERS = 400  # columns whose pairs with all columns are tried: so many of the best, and of the cheapest
 BEAM = 100
-CHEAPEST, CHEAP = 60, 500  # numbers of the columns whose pairs, and with which all their triples, are tried
+CHEAPEST, CHEAP = 80, 2000  # numbers of the columns whose pairs, and with which all their triples, are tried
 KEPT = 16  # results of every number of columns
+GROUP = 64  # values of which the least is computed first
 ALIKE = 1e-4  # 1 - r^2 of two columns below which they are not combined
 
 
@@ -72,7 +73,17 @@ def _merit(rest: Tensor, unit: float, cost: float) -> float:
 
 
 def _lowest(values: Tensor, count: int) -> list[int]:
-    return torch.topk(values.flatten(), min(count, values.numel()), largest=False).indices.tolist()
+    """Indices of the `count` lowest of all values, in ascending order of these."""
+    flat, count = values.flatten(), min(count, values.numel())
+    groups = flat.numel() // GROUP
+    if groups <= count:
+        return torch.topk(flat, count, largest=False).indices.tolist()
+    # They are in the groups of the lowest minima, or among the few that are in no group.
+    least = flat[: groups * GROUP].view(GROUP, groups).amin(0)
+    kept = torch.topk(least, count, largest=False, sorted=False).indices
+    rows = torch.arange(GROUP)[:, None] * groups
+    candidates = torch.cat([(rows + kept).flatten(), torch.arange(groups * GROUP, flat.numel())])
+    return candidates[torch.topk(flat[candidates], count, largest=False).indices].tolist()
 
 
 def _without(vector: Tensor, basis: Tensor) -> Tensor:
@@ -101,14 +112,14 @@ def _ordered(states: list[_State], costs: Tensor, unit: float) -> list[_State]:
 def _pairs(a: Tensor, along: Tensor, costs: Tensor, leaders: Tensor, rest: Tensor, unit: float) -> list[_State]:
     """Pairs of a leader and any other column. Found in single precision, computed in double."""
     rows, total = a.shape[0], float(rest @ rest)
-    single, toward, cost = a.float(), along.float(), PENALTY * costs.float()
+    single, toward, share = a.float(), along.float(), (PENALTY / rows * costs.float()).exp()  # exp(merit / rows)
     best = []
     for part in leaders.split(max(1, (1 << 22) // len(costs))):
         cosine = single[:, part].T @ single
         apart = 1 - cosine * cosine
         gain = (toward - toward[part][:, None] * cosine).square_().div_(apart).masked_fill_(apart < ALIKE, 0.0)
         left = (total - toward[part].square())[:, None] - gain
-        merit = left.div_(unit).clamp_min_(1e-8).log_().mul_(rows).add_(cost[part][:, None]).add_(cost)
+        merit = left.div_(unit).clamp_min_(1e-8).mul_(share[part][:, None]).mul_(share)
         chosen = _lowest(merit, 3 * BEAM // 2)
         flat = merit.flatten()
         best += [(float(flat[n]), int(part[n // len(costs)]), n % len(costs)) for n in chosen]
@@ -127,24 +138,33 @@ def _pairs(a: Tensor, along: Tensor, costs: Tensor, leaders: Tensor, rest: Tenso
 
 
 def _cheap_triples(a: Tensor, along: Tensor, costs: Tensor, rest: Tensor, unit: float) -> list[_State]:
-    """The best triples of two of the cheapest columns and one more: a sum is found of which no part is near to it."""
+    """The best triples of two of the cheapest columns and one more: a sum is found of which no part is near to it.
+
+    Found in single precision, computed in double.
+    """
     order = costs.argsort(stable=True)[:CHEAP]
-    i, j = torch.triu_indices(min(CHEAPEST, len(order)), min(CHEAPEST, len(order)), 1)
-    cosines, toward = a[:, order].T @ a[:, order], along[order]
-    apart = (1 - cosines[i, j].square()).clamp_min(ALIKE).sqrt()
-    second = (cosines[j] - cosines[i, j][:, None] * cosines[i]) / apart[:, None]  # with j, made orthogonal to i
-    onto = (toward[j] - cosines[i, j] * toward[i]) / apart
-    free = 1 - cosines[i].square() - second.square()
-    gain = (toward - cosines[i] * toward[i][:, None] - second * onto[:, None]).square() / free
-    gain = torch.where(free > ALIKE, gain, 0.0)
-    left = (float(rest @ rest) - toward[i].square() - onto.square())[:, None] - gain
-    cost = costs[order][i][:, None] + costs[order][j][:, None] + costs[order]
-    merit = len(rest) * (left.clamp_min(0) / unit + SMALLEST).log() + PENALTY * cost
+    some, toward = a[:, order].float(), along[order].float()
+    share = (PENALTY / len(rest) * costs[order].float()).exp()  # exp(merit / rows)
+    cosines, total = some[:, :CHEAPEST].T @ some, float(rest @ rest)
+    pairs = torch.triu_indices(len(cosines), len(cosines), 1)
+    best = []
+    for i, j in zip(*(part.split(max(1, (1 << 20) // len(order))) for part in pairs), strict=True):
+        apart = (1 - cosines[i, j].square()).clamp_min(ALIKE).sqrt()
+        second = (cosines[j] - cosines[i, j][:, None] * cosines[i]) / apart[:, None]  # with j, made orthogonal to i
+        onto = (toward[j] - cosines[i, j] * toward[i]) / apart
+        free = 1 - cosines[i].square() - second.square()
+        gain = (toward - cosines[i] * toward[i][:, None] - second * onto[:, None]).square_().div_(free)
+        left = (total - toward[i].square() - onto.square())[:, None] - gain.masked_fill_(free < ALIKE, 0.0)
+        merit = left.div_(unit).clamp_min_(1e-8).mul_((share[i] * share[j])[:, None]).mul_(share)
+        flat = merit.flatten()
+        best += [
+            (float(flat[n]), int(i[n // len(order)]), int(j[n // len(order)]), n % len(order))
+            for n in _lowest(merit, BEAM)
+        ]
     states = []
-    for n in _lowest(merit, 2 * BEAM):
-        pair, c = divmod(n, len(order))
+    for _, *triple in sorted(best)[: 2 * BEAM]:
         state: _State | None = _State((), rest, a.new_empty(len(rest), 0))
-        for column in {int(order[i[pair]]), int(order[j[pair]]), int(order[c])}:
+        for column in {int(order[c]) for c in triple}:
             state = state and _extended(a, state, column)
         states += [state] if state is not None and len(state.columns) == 3 else []
     return states

@@ -9,28 +9,33 @@ Sources: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481), for outer functions
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .columns import Columns, exact, expression
+from .composition import Composition, Group, compositions
 from .constants import Formula, Table, evaluator, fitted, length, loosened, measured, merit, rounded
+from .oscillations import oscillations
 from .outer import IDENTITY, POWERS, Outer, outer_functions
 from .power_factors import Factor, power_factors, regression
 from .pursuit import pursue
-from .vocabulary import factors, logarithms, summands
+from .vocabulary import alike, factors, logarithms, summands
 
 ROWS = 200  # of the regressions
 EXACT = 1e-18  # squared relative error of an exact formula
 PLAIN, TRIED = 6, 2  # formulas of every regression and number of columns, without and with an outer function
 ROUNDED = 4  # of a level
+FITTED = 50  # results of the regressions of one kind
 LOOSENED = 8  # of a stage
 MORE = 10  # formulas that are tried after an exact one, since one of them may be shorter
 NEAR = 60.0  # difference of merits within which constants are fitted
 SIGNIFICANT = 12.0  # chi^2 beyond what the best of many columns has by chance
+NEIGHBOURS, DEVIATIONS = 1000, 4.0  # rows, and standard deviations of their correlation by chance
 LARGEST_POWER = 8
+ALIKE = 5  # terms of the same kind
 HALF = 0.5  # squared relative error of a formula that may be all there is
 
 
@@ -55,7 +60,7 @@ class Search:
     def __init__(
         self, x: Tensor, y: Tensor, symbols: list, seed: int, time_left: Callable[[], float], report: Callable
     ):
-        self.x, self.y, self.time_left, self.report = x, y, time_left, report
+        self.x, self.y, self.seed, self.time_left, self.report = x, y, seed, time_left, report
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self.rows = order[:ROWS]
         self.row_unit = _unit(y[self.rows])
@@ -71,16 +76,65 @@ class Search:
         self._consider(Formula(constant, (constant,), (float(self.y.mean()),), 1.0))
         parts = power_factors(self.x, self.y, self.rows, self.table.symbols)
         for level in range(3):
-            for factor in parts:
-                for scans in (self._product_scans, self._sum_scans):
-                    self._try(scans(factor, level))
-                    if self._is_exact or self.time_left() < 0:
-                        self._round()
-                        return self._is_exact
+            self._scan(parts, level, (self._product_scans,))
+            if level == 0 and not self._is_exact:
+                for found in compositions(self.x, self.y):
+                    self._of_groups(found)
+            self._scan(parts, level, (self._sum_scans,))
             self._round()
+            if self._is_exact or self.time_left() < 0:
+                return self._is_exact
             if self._explains_all():
                 return True
         return False
+
+    def _scan(self, parts: list[Factor], level: int, kinds: Sequence[Callable]) -> None:
+        """The regressions of some kinds on a level."""
+        for factor, scans in itertools.product(parts, kinds):
+            if self._is_exact or self.time_left() < 0:
+                return
+            self._try(scans(factor, level))
+            if level == 0 and scans == self._sum_scans:
+                self._oscillations(factor)
+
+    def _oscillations(self, factor: Factor) -> None:
+        """Damped oscillations of every single input."""
+        import sympy
+
+        a, w, phase, size, c = sympy.symbols("c_0:5", real=True)
+        v = self.y[self.rows] / factor.values
+        for i in factor.columns:
+            t = self.table.symbols[i]
+            wave = size * sympy.cos(w * t + phase)
+            forms = [wave, wave + c, sympy.exp(a * t) * wave, sympy.exp(a * t) * wave + c]
+            for values in oscillations(self.x[self.rows, i], v, factor.values**2):
+                if self._is_exact or self.time_left() < 0:
+                    return
+                for form in forms:
+                    table = {n: v for n, v in zip((a, w, phase, size, c), values, strict=True) if form.has(n)}
+                    formula = Formula(factor.expression * form, tuple(table), tuple(table.values()), math.inf)
+                    self._keep(fitted(measured(formula, self.table), self.table)[0])
+
+    def _of_groups(self, found: Composition) -> None:
+        """Search a function of groups of inputs, of which few are left."""
+        import sympy
+
+        groups = [Group(found.powers, False), *found.groups] if found.powers else found.groups
+        symbols = [sympy.Symbol(f"z_{n}", real=True) for n in range(len(groups))]
+        table = {z: group.expression(self.table.symbols) for z, group in zip(symbols, groups, strict=True)}
+        z = torch.stack([group.value(self.x) for group in groups], 1)
+
+        def adopt(formula: Formula) -> None:
+            self._keep(formula._replace(expression=formula.expression.xreplace(table)))
+
+        inner = Search(z, self.y, symbols, self.seed, self.time_left, adopt)
+        one, rest = z.new_ones(len(self.rows)), range(1, len(groups))
+        parts = [Factor(one, sympy.Integer(1), list(range(len(groups))))]
+        if found.powers:
+            parts.insert(0, Factor(z[self.rows, 0], symbols[0], list(rest)))
+        for level in range(2):
+            inner._scan(parts, level, (inner._product_scans, inner._sum_scans))
+            inner._round()
 
     @property
     def _is_exact(self) -> bool:
@@ -97,9 +151,10 @@ class Search:
             results = pursue(values, scan.columns.costs, scan.target, scan.root**2, basis, most, self.row_unit)
             kept = PLAIN if scan.outer is IDENTITY and not scan.offset else TRIED
             by_size = [[r for r in results if len(r.columns) == size][:kept] for size in range(most + 1)]
+            by_size = [results[:1]] if most == ALIKE else by_size
             found += [(r.merit, len(found) + n, scan, r.columns) for n, r in enumerate(itertools.chain(*by_size))]
         more = MORE
-        for _, _, scan, columns in sorted(found, key=lambda entry: entry[:2]):
+        for _, _, scan, columns in sorted(found, key=lambda entry: entry[:2])[:FITTED]:
             more -= self._is_exact
             if not more or self.time_left() < 0:
                 break
@@ -124,8 +179,12 @@ class Search:
             merit(formula, rows) < least + NEAR or (self.best and formula.error < 3 * self.best.error)
         ):
             formula, _ = fitted(formula, self.table)
-        self.formulas[key] = formula
-        if merit(formula, rows) < least:
+        self._keep(formula)
+
+    def _keep(self, formula: Formula) -> None:
+        """Add a measured formula."""
+        self.formulas[str(formula.expression)] = formula
+        if self.best is None or merit(formula, len(self.y)) < merit(self.best, len(self.y)):
             self.best = formula
             self.report(formula)
 
@@ -133,22 +192,25 @@ class Search:
         """Round the constants of the best formulas."""
         rows = len(self.y)
         for key, formula in sorted(self.formulas.items(), key=lambda item: merit(item[1], rows))[:ROUNDED]:
-            self.formulas[key] = better = rounded(formula, self.table)
-            if self.best is None or merit(better, rows) < merit(self.best, rows):
-                self.best = better
-                self.report(better)
+            del self.formulas[key]
+            self._keep(rounded(formula, self.table))
 
     def _explains_all(self) -> bool:
-        """Whether no column correlates with what the best formula leaves, beyond chance."""
+        """Whether what the best formula leaves correlates neither with a column nor with that of the nearest row."""
         assert self.best is not None
         if self.best.error > HALF:
             return False
         rest = self.y - evaluator(self.table.symbols, [self.best.filled])(self.x)[:, 0]
         rest = rest - rest.mean()
+        variance, count = float(rest.square().sum()), min(len(rest), NEIGHBOURS)
         columns = summands(self.x, list(range(self.x.shape[1])), 0)
         centred = columns.values - columns.values.mean(0)
-        squares = (centred.T @ rest).square() / centred.square().sum(0) / rest.square().sum()
-        return float(squares.max()) * len(rest) < 2 * math.log(len(columns)) + SIGNIFICANT
+        squares = (centred.T @ rest).square() / centred.square().sum(0) / variance
+        if float(squares.max()) * len(rest) > 2 * math.log(len(columns)) + SIGNIFICANT:
+            return False
+        x = (self.x / self.x.std(0).clamp_min(1e-300))[:count]
+        nearest = torch.cdist(x, x).fill_diagonal_(math.inf).argmin(1)
+        return float(rest[:count] @ rest[nearest]) < DEVIATIONS * variance / len(rest) * count**0.5
 
     def _product_scans(self, factor: Factor, level: int) -> Iterator[tuple[Scan, int]]:
         """z = offset + c prod x^p prod f^q."""
@@ -163,7 +225,7 @@ class Search:
                 if (outer in POWERS and plain) or (not plain and level == 2):
                     continue  # powers of a product are products
                 deep = outer is IDENTITY or (plain and outer.form != "tanh(z)")
-                most = (2 if outer is IDENTITY and plain else 1, 2 if deep else 1, 3 if deep else 1)[level]
+                most = (3 if outer is IDENTITY and plain else 1, 2 if deep else 1, 3 if deep else 1)[level]
                 target = torch.where(z == offset, 1e-300, z - offset)
                 root = _root(factor.values * target / slope) * defined
                 yield Scan(outer, factor, offset, target.abs().log(), root, columns, logs), most
@@ -174,9 +236,13 @@ class Search:
         if not bool(v.isfinite().all()):
             return
         columns = summands(self.x[self.rows], factor.columns, level)
+        same = alike(self.x[self.rows], factor.columns) if level == 0 else []
         for outer in outer_functions(v):
             z, slope, defined = _inverse(outer, v)
-            yield Scan(outer, factor, 0, z, _root(factor.values / slope) * defined, columns, None), max(level + 2, 3)
+            root = _root(factor.values / slope) * defined
+            yield Scan(outer, factor, 0, z, root, columns, None), max(level + 2, 3)
+            for terms in same:
+                yield Scan(outer, factor, 0, z, root, terms, None), ALIKE
 
     def _as_sum(self, scan: Scan, chosen: tuple[int, ...]) -> Formula | None:
         """The formula of a sum of columns, with constants from the regression."""

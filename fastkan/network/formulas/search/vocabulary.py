@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .columns import (
+    MORE_SHIFTS,
     SHIFTS,
     SMOOTH,
     WAVES,
@@ -45,7 +46,7 @@ def summands(x: Tensor, columns: Sequence[int], level: int) -> Columns:
     of_total = functions(OF_SUMS, total).cheapest(size.kind)
     power = [
         powers(total, (2, -1, -2, 0.5, -0.5)),
-        powers(functions(SHIFTS, single), (-1, -2)),
+        powers(functions((*SHIFTS, *MORE_SHIFTS), single), (-1, -2)),
         powers(functions(SHIFTS[:2], few), (-1, 0.5, -0.5)),
     ]
     power = join(power).cheapest(size.kind)
@@ -62,6 +63,17 @@ def summands(x: Tensor, columns: Sequence[int], level: int) -> Columns:
     return found.take(distinct(found.values, found.costs, x.new_ones(len(x), 1)))
 
 
+def alike(x: Tensor, columns: Sequence[int]) -> list[Columns]:
+    """Sets of terms of the same kind: one power of every input, products of two, powers of all differences of two."""
+    single = inputs(x, columns)
+    sets = [single, *(powers(single, (p,)) for p in (2, 3, 4, 0.5, -1, -2))]
+    if len(columns) > 2:
+        pair = sums(single)
+        sets += [products(single, single), *(powers(pair, (p,)) for p in (2, 4)), functions(("Abs(z)",), pair)]
+    found = [part.cheapest() for part in sets]
+    return [part.take(distinct(part.values, part.costs, x.new_ones(len(x), 1))) for part in found if len(part) > 2]
+
+
 def factors(x: Tensor, columns: Sequence[int], level: int) -> tuple[Columns, Tensor]:
     """Factors of a product besides powers of inputs, and the logarithms of their sizes.
 
@@ -76,6 +88,7 @@ def factors(x: Tensor, columns: Sequence[int], level: int) -> tuple[Columns, Ten
     parts = [
         wave,
         functions(SHIFTS[:2], monomial),
+        functions(MORE_SHIFTS, inputs(x, columns)),
         functions([name for name in (*SMOOTH, *SHIFTS[2:]) if name != "exp(z)"], monomial.first(size.arguments)),
         functions(("cos(z)", "sin(z)", "1 - cos(z)", "1 + cos(z)", "exp(z) - 1", "tanh(z)", "log(z)"), total),
         functions(SHIFTS[:2], waves),
