@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ...arguments import integer, number
 from ..layers.library import SYMBOLIC_LIB, SymbolicFunction, in_library
+from .classes import LabelSearch, smooth_log_odds
 from .compiler import compile_formulas
 from .expression import SECONDS, import_sympy, named_inputs, symbolic_formula
 from .networks import EXACT, SKIPPED, Symbolic, default_shapes, network_formulas
@@ -34,9 +37,10 @@ class Discovery(NamedTuple):
     """The result of discover.
 
     model: symbolic, in float64. formulas, inputs: as returned by symbolic_formula. error: root mean square over the
-    standard deviation of the labels, of the formulas on the test set or, without one, on a held-out fifth of the data.
-    exact: whether it is a rounding error. front: of one output, the formulas that are best for their length, from the
-    shortest on, with their errors on the training data; a choice for those who want a simpler or a better one.
+    standard deviation of the labels, of the formulas on the test set or, without one, on a held-out fifth of the data;
+    of a classification, the share of wrong classes. exact: whether it is a rounding error. front: of one output, the
+    formulas that are best for their length, from the shortest on, with their errors on the training data (of a
+    classification, roots of the shares of the deviance that they leave); for those who want a simpler or a better one.
     """
 
     model: "KAN"
@@ -71,6 +75,7 @@ def discover(
     simplify: bool | float = True,
     verbose: bool = True,
     time_limit: float | None = 60.0,
+    task: str = "regression",
 ) -> Discovery:
     """Symbolic regression: search formulas for the data: KAN.discover((x, y)).
 
@@ -85,6 +90,9 @@ def discover(
         verbose: print every better formula.
         time_limit: seconds, before simplify; the best formula so far is returned, also at an interruption (Ctrl-C).
             None: no limit.
+        task: "regression", or "classification" for y of up to 20 classes: the formula of two is the logarithm of the
+            odds of the second in their order, positive where it is likelier; of more, there is one for each class
+            against the others. Not with shapes or lib.
 
     Returns:
         Discovery. Bitwise reproducible on a CPU, if it ends before the time limit.
@@ -93,19 +101,23 @@ def discover(
         ValueError: data that are not finite, or a wrong argument; ImportError: SymPy is not installed.
     """
     import_sympy()
-    data = Split(dataset, integer("seed", seed, 0))
+    if task not in ("regression", "classification"):
+        raise ValueError(f"task={task!r}: expected 'regression' or 'classification'")
+    networks_only = shapes is not None or lib is not None
+    if task == "classification" and networks_only:
+        raise ValueError("shapes and lib are for regression: expected neither with task='classification'")
+    data = Split(dataset, integer("seed", seed, 0), task == "classification")
     functions = [in_library(f) for f in (SYMBOLIC_LIB if lib is None else lib)]
     functions = [f for f in functions if f.name not in SKIPPED]
     seconds = number("simplify", SECONDS if simplify is True else float(simplify), 0.0)
     limit = math.inf if time_limit is None else number("time_limit", time_limit, 0.0)
-    networks_only = shapes is not None or lib is not None
     shapes, starts = default_shapes(data) if shapes is None else list(shapes), integer("starts", starts, 1)
-    outputs = _Outputs(data, verbose)
+    outputs = _Outputs(data, verbose) if task == "regression" else _Classes(cls, data, verbose)
     inputs = named_inputs(var, [data.x.shape[1]])
     found = []
     try:
         if not networks_only:
-            found.append(outputs.searched(seed, SHARE * limit))
+            found.append(outputs.searched(seed, SHARE * limit if task == "regression" else limit))
         if networks_only or not outputs.explained:
             left = outputs.clock(limit)
             for shape, symbolic in network_formulas(cls, shapes, starts, functions, data, seed, left):
@@ -142,7 +154,7 @@ class _Outputs:
         chosen, explained, count = [], [], self.data.y.shape[1]
         for j, y in enumerate(self.data.y.T.contiguous()):
             left = self.clock(seconds * (j + 1) / count)
-            search = Search(self.data.x, y, self.symbols, seed, left, self._report)
+            search = self._search(y, seed, left)
             try:
                 explained.append(search.run())
             except KeyboardInterrupt:
@@ -152,10 +164,13 @@ class _Outputs:
             assert search.best is not None
             chosen.append(search.best.filled)
             self.fronts.append(pareto([f for f in search.formulas.values() if f.error < 1]))
-        self.explained = all(explained)
+        self.explained = all(explained) or self.data.classes is not None
         snapped = [snap_numbers(f, SNAPS[1]) for f in chosen]
         candidates = [self._candidate(formulas) for formulas in (chosen, snapped)]
         return min(candidates, key=lambda c: (c.error > EXACT, c.description))
+
+    def _search(self, y: Tensor, seed: int, time_left: Callable[[], float]) -> Search:
+        return Search(self.data.x, y, self.symbols, seed, time_left, self._report)
 
     def of_network(self, shape: Sequence, symbolic: Symbolic) -> _Candidate:
         """The formulas of a symbolic network, with as many numbers replaced by fractions as possible without loss."""
@@ -204,4 +219,28 @@ class _Outputs:
             if len(formulas) == 1 == len(self.fronts)
             else []
         )
-        return Discovery(model, [f.xreplace(table) for f in formulas], inputs, error, error <= EXACT, front)
+        exact = error <= EXACT and self.data.classes is None
+        return Discovery(model, [f.xreplace(table) for f in formulas], inputs, error, exact, front)
+
+
+class _Classes(_Outputs):
+    """The data of a classification."""
+
+    def __init__(self, cls: "type[KAN]", data: Split, verbose: bool):
+        super().__init__(data, verbose)
+        self.cls = cls
+
+    def _search(self, y: Tensor, seed: int, time_left: Callable[[], float]) -> Search:
+        smooth = smooth_log_odds(self.cls, self.data.x, y, seed)
+        return LabelSearch(self.data.x, y, smooth, self.symbols, seed, time_left, self._report)
+
+    def _candidate(self, formulas: list, model: "KAN | None" = None) -> _Candidate:
+        data, evaluate = self.data, evaluator(self.symbols, formulas)
+        losses = zip(evaluate(data.x).T, data.y.T, strict=True)
+        nats = sum(float(binary_cross_entropy_with_logits(values, y, reduction="sum")) for values, y in losses)
+        values = evaluate(data.x_test)
+        if len(formulas) == 1:
+            wrong = (values[:, 0] > 0) != (data.y_test[:, 0] > 0)
+        else:
+            wrong = values.argmax(1) != data.y_test.argmax(1)
+        return _Candidate(formulas, float(wrong.double().mean()), 2 * (nats + sum(map(length, formulas))), model)

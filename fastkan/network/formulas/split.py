@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from ..model import KAN
 
 
+MOST_CLASSES = 20
+
+
 class Split:
     """Training data x, y and test data x_test, y_test in float64; scale: the standard deviation of y, or its root mean
-    square where y is constant."""
+    square where y is constant.
 
-    def __init__(self, dataset: Any, seed: int):
+    classes: None, or the sorted labels of a classification; y is then 1 for the second of two, or has a column for each
+    of more, 1 for its label.
+    """
+
+    classes: list | None = None
+
+    def __init__(self, dataset: Any, seed: int, classification: bool = False):
         data = Data(dataset, -1, seed, HOST)
         if not isinstance(data.train, tuple):
             raise TypeError("dataset: expected tensors, not a loader")
@@ -30,10 +39,23 @@ class Split:
         else:
             self.x, self.y = x, y
             self.x_test, self.y_test = (t.double().view(len(t), -1) for t in test)
+        if classification:
+            self.classes = sorted(torch.cat([self.y, self.y_test]).unique().tolist())
+            self.y, self.y_test = self._indicators(self.y), self._indicators(self.y_test)
         if not all(bool(t.isfinite().all()) for t in (self.x, self.y, self.x_test, self.y_test)):
             raise ValueError("dataset has NaN or infinite values: expected finite ones")
         std, size = (float(t.square().mean().sqrt()) for t in (self.y - self.y.mean(0), self.y))
         self.scale = std if std > 1e-12 * size else size or 1.0
+
+    def _indicators(self, labels: Tensor) -> Tensor:
+        assert self.classes is not None
+        if labels.shape[1] != 1 or not 2 <= len(self.classes) <= MOST_CLASSES:
+            raise ValueError(
+                f"labels [{len(labels)}, {labels.shape[1]}] with {len(self.classes)} different values: expected one "
+                f"column of 2 to {MOST_CLASSES} classes"
+            )
+        shown = self.classes[1:] if len(self.classes) == 2 else self.classes
+        return torch.cat([(labels == label).double() for label in shown], 1)
 
     def error(self, model: "KAN") -> float:
         """The relative error on the training data."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_BY_LM = 3000  # parameters, beyond which a step of Levenberg-Marquardt takes too long
 
+
 def fit(
     model: "KAN",
     dataset=None,
@@ -195,7 +196,7 @@ def _objective(model: "KAN", loss_fn: Callable | None, residuals: Terms | None, 
 
 
 def _chosen(objective: Objective, data: Any) -> str:
-    """"LM" where it serves: squares of few parameters, all rows at once, without a penalty or 16-bit numbers."""
+    """ "LM" where it serves: squares of few parameters, all rows at once, without a penalty or 16-bit numbers."""
     parameters = trained(objective.model)
     few = sum(p.numel() for p in parameters) <= MOST_BY_LM
     exact = all(p.dtype in (torch.float32, torch.float64) for p in parameters)

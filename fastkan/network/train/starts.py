@@ -24,7 +24,7 @@ def best_start(fit: Callable, starts: int, model: "KAN", opt: Any, seed: int, **
         raise ValueError("opt is an optimizer: expected its class, or a function making one, with starts")
     _check_edges(model)
     start, best = State(model), State(model)
-    least, kept, losses = math.inf, None, []
+    least, losses, kept = math.inf, [], {}
     try:
         for n in range(integer("starts", starts, 1)):
             if n:
@@ -32,7 +32,7 @@ def best_start(fit: Callable, starts: int, model: "KAN", opt: Any, seed: int, **
                 model.reset_parameters(model._seed + n)
             results = fit(model, opt=opt, seed=seed, **options)
             losses.append(results["test_loss"][-1] if results["test_loss"] else math.inf)
-            if kept is None or losses[-1] < least:
+            if not kept or losses[-1] < least:
                 least, kept = losses[-1], results
                 best.keep()
     finally:

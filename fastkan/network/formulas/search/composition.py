@@ -1,8 +1,8 @@
 """Compositions: groups of inputs that a function depends on only through their products, powers or differences.
 
-y = p(x) f(z_1, ..., z_m): p a product of powers, and every z a product of powers of some inputs, the difference or the sum of
-two, or an input. Dimensional analysis gives such groups from the units of the inputs; here they are read off the data:
-inputs are merged as long as polynomials of fewer variables fit as well.
+y = p(x) f(z_1, ..., z_m): p a product of powers, and every z a product of powers of some inputs, a sum of some with
+signs, or an input. Dimensional analysis gives such groups from the units of the inputs; here they are read off the
+data: inputs are merged as long as polynomials of fewer variables fit as well.
 
 Source: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481), section II.F, which tests symmetries by a neural network.
 """

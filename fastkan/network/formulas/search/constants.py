@@ -8,23 +8,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Nats that describe an operation or a symbol, and a constant. A term more, which the search takes from a million, costs
 # about as much as the best of a million gains by chance.
 OPERATION, NUMBER = 3.3, 5.0
 SMALLEST = 1e-24  # squared relative error that is as good as none
 STEPS = 10
+PENALTY = 1e-4  # of squared logarithms of odds
 DENOMINATORS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
-
-
-class Table(NamedTuple):
-    """x [rows, inputs], y [rows]; unit: the sum of squares in which errors are measured; symbols of the inputs."""
-
-    x: Tensor
-    y: Tensor
-    unit: float
-    symbols: list
 
 
 class Formula(NamedTuple):
@@ -57,11 +49,63 @@ def length(expression) -> float:
     return OPERATION * (int(sympy.count_ops(expression)) + leaves) + NUMBER * floats
 
 
-def merit(formula: Formula, rows: int) -> float:
-    """Description length of the data and the formula, times two; the lower, the better."""
-    return rows * math.log(formula.error + SMALLEST) + 2 * (
-        length(formula.expression) + NUMBER * len(formula.constants)
-    )
+class Table:
+    """x [rows, inputs], y [rows], symbols of the inputs, and the loss of a formula's values: squares, relative to their
+    sum about the mean."""
+
+    def __init__(self, x: Tensor, y: Tensor, symbols: list):
+        self.x, self.y, self.symbols = x, y, symbols
+        self.unit = sum_of_squares(y)
+
+    def loss(self, values: Tensor) -> float:
+        return float((values - self.y).square().sum()) / self.unit
+
+    def slopes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every row: the negative derivative of half its loss by its value, without the unit, and the second one."""
+        return self.y - values, torch.ones_like(values)
+
+    def description(self, loss: float) -> float:
+        """Twice the nats that describe y."""
+        return len(self.y) * math.log(loss + SMALLEST)
+
+    def variance(self, formula: Formula) -> float:
+        """Of y about the formula, in the units of `slopes`."""
+        return formula.error * self.unit / max(len(self.y) - len(formula.constants), 1)
+
+    def merit(self, formula: Formula) -> float:
+        """Description length of the data and the formula, times two; the lower, the better."""
+        terms = length(formula.expression) + NUMBER * len(formula.constants)
+        return self.description(formula.error) + 2 * terms
+
+
+class Labels(Table):
+    """y [rows] of 0 and 1, and formulas for the logarithm of the odds of 1. The loss is the deviance, relative to that
+    of a constant, with a slight penalty of huge values, which separable classes would lead to."""
+
+    def __init__(self, x: Tensor, y: Tensor, symbols: list):
+        super().__init__(x, y, symbols)
+        share = y.mean()
+        self.unit = float(-2 * len(y) * (share.xlogy(share) + (1 - share).xlogy(1 - share)))
+
+    def loss(self, values: Tensor) -> float:
+        deviance = 2 * nn.functional.binary_cross_entropy_with_logits(values, self.y, reduction="sum")
+        return float(deviance + PENALTY * values.square().sum()) / self.unit
+
+    def slopes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        share = values.sigmoid()
+        return self.y - share - PENALTY * values, share * (1 - share) + PENALTY
+
+    def description(self, loss: float) -> float:
+        return loss * self.unit
+
+    def variance(self, formula: Formula) -> float:
+        return 1.0
+
+
+def sum_of_squares(y: Tensor) -> float:
+    """Those about the mean; of a constant, all."""
+    spread, size = float((y - y.mean()).square().sum()), float(y.square().sum())
+    return spread if spread > 1e-24 * size else size or 1.0
 
 
 def evaluator(arguments: Sequence, expressions: Sequence) -> Callable[..., Tensor]:
@@ -91,13 +135,12 @@ def measured(formula: Formula, table: Table) -> Formula:
     if formula.expression.has(sympy.zoo, sympy.nan, sympy.oo):
         return formula._replace(error=math.inf)
     evaluate = evaluator([*table.symbols, *formula.constants], [formula.expression])
-    values = evaluate(table.x, *map(float, formula.values))[:, 0]
-    error = float((values - table.y).square().sum()) / table.unit
+    error = table.loss(evaluate(table.x, *map(float, formula.values))[:, 0])
     return formula._replace(error=error if math.isfinite(error) else math.inf)
 
 
 def fitted(formula: Formula, table: Table) -> tuple[Formula, Tensor]:
-    """The formula with the constants of least squares, by Levenberg-Marquardt, and their covariance / variance of y."""
+    """The formula with the constants of least loss, by Levenberg-Marquardt, and their covariance / variance of y."""
     import sympy
 
     count = len(formula.constants)
@@ -107,27 +150,27 @@ def fitted(formula: Formula, table: Table) -> tuple[Formula, Tensor]:
     evaluate = evaluator([*table.symbols, *formula.constants], [formula.expression, *derivatives])
     point, damping = table.x.new_tensor([float(v) for v in formula.values]), 1e-9
     values = evaluate(table.x, *point.tolist())
-    error, inverse = float((values[:, 0] - table.y).square().sum()), table.x.new_full((count, count), math.inf)
+    error, inverse = table.loss(values[:, 0]), table.x.new_full((count, count), math.inf)
     for _ in range(STEPS):
         if not bool(values.isfinite().all()):
             return formula, inverse
-        jacobian, rest, before = values[:, 1:], table.y - values[:, 0], error
+        jacobian, (rest, weights), before = values[:, 1:], table.slopes(values[:, 0]), error
         size = jacobian.norm(dim=0).clamp_min(1e-300)
         scaled = jacobian / size
-        normal = scaled.T @ scaled
+        normal = scaled.T @ (scaled * weights[:, None])
         inverse = torch.linalg.pinv(normal, hermitian=True) / torch.outer(size, size)
         for _ in range(5):
             damped = normal + damping * torch.eye(count, dtype=normal.dtype)
             trial = point + torch.linalg.lstsq(damped, scaled.T @ rest, driver="gelsd").solution / size
             trial_values = evaluate(table.x, *trial.tolist())
-            trial_error = float((trial_values[:, 0] - table.y).square().sum())
+            trial_error = table.loss(trial_values[:, 0])
             if trial_error < error:
                 point, values, error, damping = trial, trial_values, trial_error, max(damping / 10, 1e-14)
                 break
             damping *= 100
         if not error < before * (1 - 1e-6):
             break
-    return formula._replace(values=tuple(point.tolist()), error=error / table.unit), inverse
+    return formula._replace(values=tuple(point.tolist()), error=error), inverse
 
 
 def loosened(formula: Formula) -> Formula | None:
@@ -166,10 +209,9 @@ def rounded(formula: Formula, table: Table) -> Formula:
     other constants, fitted again, leave a description that is not longer.
     """
     formula, inverse = fitted(formula, table)
-    rows, tried = len(table.y), set()
+    tried = set()
     while formula.constants:
-        variance = formula.error * table.unit / max(rows - len(formula.constants), 1)
-        errors = (inverse.diagonal() * variance).clamp_min(0).sqrt().tolist()
+        errors = (inverse.diagonal() * table.variance(formula)).clamp_min(0).sqrt().tolist()
         options = []
         for n, (constant, value, error) in enumerate(zip(formula.constants, formula.values, errors, strict=True)):
             within = 3 * error + 1e-9 * abs(value)
@@ -187,7 +229,7 @@ def rounded(formula: Formula, table: Table) -> Formula:
             math.inf,
         )
         rest, inverse_rest = fitted(measured(rest, table), table)
-        if merit(rest, rows) <= merit(formula, rows) or rest.error <= SMALLEST:
+        if table.merit(rest) <= table.merit(formula) or rest.error <= SMALLEST:
             formula, inverse = rest, inverse_rest
     return formula
 

@@ -32,7 +32,8 @@ def oscillations(t: Tensor, v: Tensor, weights: Tensor) -> list[tuple[float, flo
         solution = torch.linalg.solve(gram + 1e-9 * gram.diagonal(0, 1, 2).mean() * torch.eye(2, dtype=t.dtype), along)
         gain, n = (solution * along).sum(1).max(0)
         b, d = solution[n].tolist()
-        a, phase, size = growth / length, math.atan2(-d, b), math.hypot(b, d) * math.exp(-growth / length * float(start))
+        a, phase = growth / length, math.atan2(-d, b)
+        size = math.hypot(b, d) * math.exp(-a * float(start))
         shift = v - size * (a * t).exp() * (w[n] * t + phase).cos()
         found.append((-float(gain), a, float(w[n]), phase, size, float((shift * weights).sum() / weights.sum())))
     return [tuple(of[1:]) for of in sorted(found)[:KEPT]]  # type: ignore[misc]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .columns import Columns, exact, expression
 from .composition import Composition, Group, compositions
-from .constants import Formula, Table, evaluator, fitted, length, loosened, measured, merit, rounded
+from .constants import Formula, Table, evaluator, fitted, length, loosened, measured, rounded, sum_of_squares
 from .oscillations import oscillations
 from .outer import IDENTITY, POWERS, Outer, outer_functions
 from .power_factors import Factor, power_factors, regression
@@ -36,7 +36,6 @@ SIGNIFICANT = 12.0  # chi^2 beyond what the best of many columns has by chance
 NEIGHBOURS, DEVIATIONS = 1000, 4.0  # rows, and standard deviations of their correlation by chance
 LARGEST_POWER = 8
 ALIKE = 5  # terms of the same kind
-HALF = 0.5  # squared relative error of a formula that may be all there is
 
 
 class Scan(NamedTuple):
@@ -57,14 +56,16 @@ class Search:
     time_left: seconds that remain; report: called with every new best Formula.
     """
 
+    most_error = 0.5  # relative squared error of a formula that may be all there is
+
     def __init__(
         self, x: Tensor, y: Tensor, symbols: list, seed: int, time_left: Callable[[], float], report: Callable
     ):
         self.x, self.y, self.seed, self.time_left, self.report = x, y, seed, time_left, report
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self.rows = order[:ROWS]
-        self.row_unit = _unit(y[self.rows])
-        self.table = Table(x, y, _unit(y), symbols)
+        self.row_unit = sum_of_squares(y[self.rows])
+        self.table = Table(x, y, symbols)
         self.formulas: dict[str, Formula] = {}
         self.best: Formula | None = None
 
@@ -161,8 +162,7 @@ class Search:
             formula = self._as_sum(scan, columns) if scan.logs is None else self._as_product(scan, columns)
             if formula is not None:
                 self._consider(formula)
-        rows = len(self.y)
-        for formula in sorted(self.formulas.values(), key=lambda f: merit(f, rows))[:LOOSENED]:
+        for formula in sorted(self.formulas.values(), key=self.table.merit)[:LOOSENED]:
             if self._is_exact or self.time_left() < 0:
                 return
             if loose := loosened(formula):
@@ -170,13 +170,12 @@ class Search:
 
     def _consider(self, formula: Formula) -> None:
         """Measure a formula, fit its constants if it is near the best, and keep it."""
-        key, rows = str(formula.expression), len(self.y)
-        if key in self.formulas:
+        if str(formula.expression) in self.formulas:
             return
         formula = measured(formula, self.table)
-        least = merit(self.best, rows) if self.best else math.inf
+        least = self.table.merit(self.best) if self.best else math.inf
         if EXACT < formula.error < math.inf and (
-            merit(formula, rows) < least + NEAR or (self.best and formula.error < 3 * self.best.error)
+            self.table.merit(formula) < least + NEAR or (self.best and formula.error < 3 * self.best.error)
         ):
             formula, _ = fitted(formula, self.table)
         self._keep(formula)
@@ -184,23 +183,23 @@ class Search:
     def _keep(self, formula: Formula) -> None:
         """Add a measured formula."""
         self.formulas[str(formula.expression)] = formula
-        if self.best is None or merit(formula, len(self.y)) < merit(self.best, len(self.y)):
+        if self.best is None or self.table.merit(formula) < self.table.merit(self.best):
             self.best = formula
             self.report(formula)
 
     def _round(self) -> None:
         """Round the constants of the best formulas."""
-        rows = len(self.y)
-        for key, formula in sorted(self.formulas.items(), key=lambda item: merit(item[1], rows))[:ROUNDED]:
+        best = sorted(self.formulas.items(), key=lambda item: self.table.merit(item[1]))
+        for key, formula in best[:ROUNDED]:
             del self.formulas[key]
             self._keep(rounded(formula, self.table))
 
     def _explains_all(self) -> bool:
         """Whether what the best formula leaves correlates neither with a column nor with that of the nearest row."""
         assert self.best is not None
-        if self.best.error > HALF:
+        if self.best.error > self.most_error:
             return False
-        rest = self.y - evaluator(self.table.symbols, [self.best.filled])(self.x)[:, 0]
+        rest, _ = self.table.slopes(evaluator(self.table.symbols, [self.best.filled])(self.x)[:, 0])
         rest = rest - rest.mean()
         variance, count = float(rest.square().sum()), min(len(rest), NEIGHBOURS)
         columns = summands(self.x, list(range(self.x.shape[1])), 0)
@@ -339,9 +338,3 @@ def _root(slope: Tensor) -> Tensor:
     root = slope.abs()
     root = root.clamp_max(10 * float(root.median()))
     return root.clamp_min(1e-6 * float(root.max())).clamp_min(1e-150)
-
-
-def _unit(y: Tensor) -> float:
-    """The sum of squares in which errors are measured."""
-    spread, size = float((y - y.mean()).square().sum()), float(y.square().sum())
-    return spread if spread > 1e-24 * size else size or 1.0
