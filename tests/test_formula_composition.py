@@ -55,6 +55,17 @@ def test_differences_and_single_inputs():
     assert not found(lambda a, b, c: noise(600), 3), "nothing to see"
 
 
+def test_groups_that_can_not_be_merged():
+    """A product of an input that is negative somewhere with a sum of others."""
+    x = uniform(300, 4, -1.0, 3.0)
+    x[:, 0] = x[:, 0].abs() + 0.1
+    y = torch.sin(x[:, 1] + x[:, 2]) * x[:, 0] + 0.01 * x[:, 3]
+    for of in (y, y.round(), torch.zeros_like(y), y.abs(), y.sign()):
+        for composition in compositions(x, of):
+            assert all(group.powers for group in composition.groups)
+    assert compositions(x[:5], y[:5]) is not None and compositions(x[:, :1], y) == []
+
+
 @pytest.mark.parametrize(
     ("f", "inputs", "expected"),
     [

@@ -161,13 +161,18 @@ class _Outputs:
                 if len(chosen) < count - 1:
                     raise
                 explained.append(True)
-            assert search.best is not None
-            chosen.append(search.best.filled)
+            chosen.append(self._first_finite(search))
             self.fronts.append(pareto([f for f in search.formulas.values() if f.error < 1]))
         self.explained = all(explained) or self.data.classes is not None
         snapped = [snap_numbers(f, SNAPS[1]) for f in chosen]
         candidates = [self._candidate(formulas) for formulas in (chosen, snapped)]
         return min(candidates, key=lambda c: (c.error > EXACT, c.description))
+
+    def _first_finite(self, search: Search):
+        """The best formula that has finite values at the test rows too. A constant, in the end."""
+        best = sorted(search.formulas.values(), key=search.table.merit)
+        filled = (formula.filled for formula in best)
+        return next(f for f in filled if bool(evaluator(self.symbols, [f])(self.data.x_test).isfinite().all()))
 
     def _search(self, y: Tensor, seed: int, time_left: Callable[[], float]) -> Search:
         return Search(self.data.x, y, self.symbols, seed, time_left, self._report)

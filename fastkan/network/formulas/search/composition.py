@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from .columns import exact
-from .power_factors import power_estimates
 
 SHARE = 0.25  # of the rows: the most coefficients of a polynomial
 DEGREE = 16
 UNEXPLAINED = 0.25  # share of the variance, at most, for a polynomial to tell anything
 WORSE = 1.2  # ratio of the residual variances with and without a group less
 NEGLIGIBLE = 1e-7  # share of the variance
+POWERS = (1, -1, 2, -2, 0.5, -0.5, 3, -3)  # of factors
+WITH_SIGN = (1, 2)  # those of inputs of any sign
 RATIOS = (1, -1, 2, -2, 0.5, -0.5)
 ROWS = 600
 
@@ -71,8 +72,7 @@ def compositions(x: Tensor, y: Tensor) -> list[Composition]:
 
 def _merge(groups: list[Group], error: float, fit: "_Fit") -> Composition:
     """Merge groups, or leave them to the product of powers, as long as polynomials fit as well."""
-    while len(groups) > 1:
-        options = [*_without_one(groups, fit), *_merged(groups)]
+    while len(groups) > 1 and (options := [*_without_one(groups, fit), *_merged(groups)]):
         least, n = min((fit.variance(option), n) for n, option in enumerate(options))
         if not least < WORSE * error + NEGLIGIBLE:
             break
@@ -86,8 +86,7 @@ def _fits(x: Tensor, y: Tensor) -> Iterator["_Fit"]:
     if bool((y > 0).all()) or bool((y < 0).all()):
         positive = (x > 0).all(0).nonzero()[:, 0].tolist()
         yield _Fit(x, y.abs().log(), (y.abs() / y.abs().median()).clamp_max(3.0), positive, {})
-    factors = [{}, {e.column: e.power for e in power_estimates(x, y)}]
-    for powers in factors[: 1 + bool(factors[1])]:
+    for powers in ({}, factor_powers(x, y)):
         v = y / Group(powers, False).value(x) if powers else y
         for power in (1, 2, -1, -2):
             target = v.sign().pow(power) * v.abs() ** power
@@ -120,6 +119,31 @@ def _single(group: Group) -> bool:
     return len(group.powers) == 1 or group.linear
 
 
+def factor_powers(x: Tensor, y: Tensor) -> dict[int, float]:
+    """Powers of inputs that y has as factors, as far as polynomials of the other inputs show it, {input: power}."""
+    x, y = x[:ROWS], y[:ROWS]
+    positive = (x > 0).all(0).tolist()
+    powers: dict[int, float] = {}
+    groups = {i: Group({i: 1.0}, not positive[i]) for i in range(x.shape[1])}
+    error = _Fit(x, y, torch.ones_like(y), [], {}).residual(list(groups.values()))
+    if not error < UNEXPLAINED * float(y.var()):
+        return powers
+    while len(groups) > 1:
+        tried = []
+        for i, p in itertools.product(groups, POWERS):
+            if positive[i] or p in WITH_SIGN:
+                factor = Group({**powers, i: p}, False).value(x)
+                others = [group for j, group in groups.items() if j != i]
+                quotient = torch.where(factor == 0, 0.0, y / factor)
+                tried.append((_Fit(x, quotient, factor, [], {}).residual(others), i, p))
+        least, i, p = min(tried, default=(math.inf, 0, 0.0))
+        if not least < WORSE * error + NEGLIGIBLE * float(y.var()):
+            break
+        powers[i], error = p, min(error, least)
+        del groups[i]
+    return powers
+
+
 class _Fit:
     """Polynomials of groups that approximate a target, with logarithms of the inputs `free`; known: powers of inputs
     that are left out of the target. root: of the weights of squared errors."""
@@ -128,15 +152,20 @@ class _Fit:
         positive = (x > 0).all(0)
         self.x, self.logs = x, torch.where(positive, x.clamp_min(1e-300).log(), 0.0)
         self.root, self.free, self.known = root, free, known
-        self.target = (target - target.mean()) * root
-        self.unit = float(self.target.square().mean()) or 1.0
+        self.target = target * root
+        spread = self.target - root * (root @ self.target) / (root @ root)
+        self.unit = float(spread.square().mean()) or 1.0
 
     def variance(self, groups: list[Group]) -> float:
         """Of the residual, as a share of that of the target."""
+        return self.residual(groups) / self.unit
+
+    def residual(self, groups: list[Group]) -> float:
+        """Its variance, weighted."""
         a = self._matrix(groups, self._beside(groups))
         q = torch.linalg.qr(a)[0]
         rest = self.target - q @ (q.T @ self.target)
-        return float(rest @ rest) / max(len(a) - a.shape[1], 1) / self.unit
+        return float(rest @ rest) / max(len(a) - a.shape[1], 1)
 
     def powers(self, groups: list[Group]) -> dict[int, float]:
         """The powers of the inputs beside the polynomial, rounded to halves."""

@@ -14,9 +14,11 @@ KEPT = 3
 def oscillations(t: Tensor, v: Tensor, weights: Tensor) -> list[tuple[float, float, float, float, float]]:
     """The best (a, w, phase, amplitude, c) of v [rows] = c + amplitude exp(a t) cos(w t + phase), by weighted squares.
 
-    One for every a, the best KEPT of them.
+    One for every a, the best KEPT of them; none where t is constant.
     """
     length, start = float(t.max() - t.min()), t.min()
+    if length == 0:
+        return []
     root = weights.sqrt()
     w = 2 * math.pi / length * torch.arange(STEP, min(WAVES, len(t) / 8), STEP, dtype=t.dtype)
     angle = t[:, None] * w

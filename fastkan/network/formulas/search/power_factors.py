@@ -1,4 +1,4 @@
-"""Powers of inputs that y has as factors, from a regression of its logarithm."""
+"""Powers of inputs that y has as factors: from regressions of its logarithm, and from composition.py."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .columns import exact, products_of_powers
+from .composition import factor_powers
 from .vocabulary import logarithms
 
 
@@ -18,13 +19,14 @@ class Factor(NamedTuple):
 
 
 def power_factors(x: Tensor, y: Tensor, rows: Tensor, symbols: list) -> list[Factor]:
-    """Products of powers that y may have as a factor, from log |y| ~ p log |x_i| + a polynomial of the others."""
+    """Products of powers that y may have as a factor, the likeliest first; then one without any."""
     import sympy
 
-    likely = power_estimates(x, y)
+    estimates = power_estimates(x, y)
+    sure = [(e.column, e.power) for e in estimates if e.rest < 3]
     found, taken = [], []
-    for accept in (lambda e: e.rest < 3, lambda e: True):
-        chosen = [(e.column, e.power) for e in likely if accept(e)]
+    for powers in (sure, factor_powers(x, y).items(), [(e.column, e.power) for e in estimates]):
+        chosen = sorted(powers)
         if not chosen or chosen in taken:
             continue
         taken.append(chosen)

@@ -44,7 +44,7 @@ def pursue(
     q = torch.linalg.qr(basis * root[:, None])[0]
     rest = _without(target * root, q)
     found = [Found(_merit(rest, unit, 0.0), ())]
-    if not most:
+    if not most or not len(costs):
         return found
     a = values * root[:, None]
     size = a.norm(dim=0)

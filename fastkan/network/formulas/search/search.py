@@ -10,6 +10,7 @@ Sources: Udrescu and Tegmark, AI Feynman (arXiv 1905.11481), for outer functions
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +28,8 @@ from .vocabulary import alike, factors, logarithms, summands
 ROWS = 200  # of the regressions
 EXACT = 1e-18  # squared relative error of an exact formula
 PLAIN, TRIED = 6, 2  # formulas of every regression and number of columns, without and with an outer function
-ROUNDED = 4  # of a level
-FITTED = 50  # results of the regressions of one kind
+ROUNDED = 16  # of a level
+FITTED, FITTED_ALIKE = 50, 10  # results of the regressions of one kind
 LOOSENED = 8  # of a stage
 MORE = 10  # formulas that are tried after an exact one, since one of them may be shorter
 NEAR = 60.0  # difference of merits within which constants are fitted
@@ -85,7 +86,7 @@ class Search:
             self._round()
             if self._is_exact or self.time_left() < 0:
                 return self._is_exact
-            if self._explains_all():
+            if level > 0 and self._explains_all():
                 return True
         return False
 
@@ -143,7 +144,7 @@ class Search:
 
     def _try(self, scans: Iterator[tuple[Scan, int]]) -> None:
         """Fit the best results of some regressions."""
-        found = []
+        found, same = [], []
         for scan, most in scans:
             if self.time_left() < 0:
                 return
@@ -152,10 +153,13 @@ class Search:
             results = pursue(values, scan.columns.costs, scan.target, scan.root**2, basis, most, self.row_unit)
             kept = PLAIN if scan.outer is IDENTITY and not scan.offset else TRIED
             by_size = [[r for r in results if len(r.columns) == size][:kept] for size in range(most + 1)]
-            by_size = [results[:1]] if most == ALIKE else by_size
-            found += [(r.merit, len(found) + n, scan, r.columns) for n, r in enumerate(itertools.chain(*by_size))]
-        more = MORE
-        for _, _, scan, columns in sorted(found, key=lambda entry: entry[:2])[:FITTED]:
+            if most == ALIKE:
+                same.append((results[0].merit, len(same), scan, results[0].columns))
+            else:
+                found += [(r.merit, len(found) + n, scan, r.columns) for n, r in enumerate(itertools.chain(*by_size))]
+        more, rank = MORE, itemgetter(0, 1)
+        best = sorted(found, key=rank)[:FITTED] + sorted(same, key=rank)[:FITTED_ALIKE]
+        for _, _, scan, columns in sorted(best, key=rank):
             more -= self._is_exact
             if not more or self.time_left() < 0:
                 break
@@ -335,6 +339,7 @@ def _inverse(outer: Outer, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _root(slope: Tensor) -> Tensor:
     """Roots of weights: |dy / dz|, within limits."""
-    root = slope.abs()
+    root, finite = slope.abs(), slope.isfinite()
+    root = torch.where(finite, root, root[finite].max() if bool(finite.any()) else 1.0)
     root = root.clamp_max(10 * float(root.median()))
     return root.clamp_min(1e-6 * float(root.max())).clamp_min(1e-150)
