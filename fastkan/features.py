@@ -32,7 +32,7 @@ def features(
     unit = torch.eye(num_functions(knots, spec.degree) + 1, dtype=dtype, device=x.device)
     name = select.choose_for(x, backend, unit, spec)
     if x.is_cpu and name != "dense" and not is_traced():
-        if _is_shared(knots):
+        if is_shared(knots):
             return _by_kernel(x, knots[:1], unit, spec, with_base, name)
         if name == "reference":
             columns = zip(x.split(1, 1), knots.split(1), strict=True)
@@ -68,7 +68,8 @@ def _with_base(phi: Tensor, x: Tensor, spec: Spec, with_base: bool) -> Tensor:
     return torch.cat([phi, base[..., None].to(phi.dtype)], 2)
 
 
-def _is_shared(knots: Tensor) -> bool:
+def is_shared(knots: Tensor) -> bool:
+    """Whether all inputs are known to have the same knots."""
     return readable(knots) and torch.equal(knots, knots[:1].expand_as(knots))
 
 

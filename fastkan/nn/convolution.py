@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import integer
-from ..convolution import Window, kan_conv, out_sizes
+from ..convolution import Window, kan_conv
 from ..functional import check_tensor
 from .linear import KANLinear
 
@@ -74,8 +74,7 @@ class KANConvolution(nn.Module):
         """x [N, in_channels, ...] or [in_channels, ...] -> [N, out_channels, ...], in the parameters' dtype."""
         images, edges = self._padded(x), self.edges
         window = self._window
-        sizes = out_sizes(images.shape[2:], window)
-        if min(sizes) < 1:
+        if min(window.out_sizes(images.shape[2:])) < 1:
             raise ValueError(
                 f"x has shape {list(x.shape)}: expected images at least as large as the kernel, less its padding"
             )
@@ -100,13 +99,13 @@ class KANConvolution(nn.Module):
 
     @property
     def _window(self) -> Window:
-        padding = self.padding if self.transposed and not isinstance(self.padding, str) else (0,) * self.dims
+        padding = (0,) * self.dims if self._pads or isinstance(self.padding, str) else self.padding
         return Window(
             self.kernel_size, self.stride, padding, self.dilation, self.transposed, self.output_padding, self.groups
         )
 
     def _padded(self, x: Tensor) -> Tensor:
-        """x with its batch dimension and its padding, checked."""
+        """x with its batch dimension, and with its padding unless the window has that; checked."""
         check_tensor("x", x)
         shape, channels = list(x.shape), self.in_channels
         if x.dim() not in (self.dims + 1, self.dims + 2) or x.shape[-self.dims - 1] != channels:
@@ -118,12 +117,14 @@ class KANConvolution(nn.Module):
         return nn.functional.pad(x, self._pads, PADDING_MODES[self.padding_mode])
 
     def _padding_of_x(self) -> list[int]:
-        """Before and after, in every dimension from the last to the first, as torch's pad takes them."""
+        """Before and after, from the last dimension to the first, as torch's pad takes them; none if a window has it."""
         if self.transposed:
             if isinstance(self.padding, str):
                 raise ValueError(f"padding={self.padding!r}: expected integers")
             return []
         if not isinstance(self.padding, str):
+            if self.padding_mode == "zeros":
+                return []
             return [size for size in reversed(self.padding) for _ in range(2)]
         if self.padding not in ("same", "valid"):
             raise ValueError(f"padding={self.padding!r}: expected integers, 'same' or 'valid'")
@@ -144,7 +145,7 @@ class KANConvolution(nn.Module):
     # The functions of the edges
 
     def pixels(self, x: Tensor) -> Tensor:
-        """The rows that the functions of the edges see: all pixels of x [N, in_channels, ...] with its padding."""
+        """The rows that the functions of the edges see: all pixels of x [N, in_channels, ...]."""
         return self._padded(x).movedim(1, -1)
 
     def update_grid(self, x: Tensor | Iterable[Any], margin: float = 0.01, inwards: float = 1.0) -> None:
