@@ -18,32 +18,39 @@ from .transforms import is_traced, is_transformed
 
 _MAKER = dense.Elementwise()
 
+# Inputs up to which a call of the kernels for each is faster than plain PyTorch, where their knots differ.
+CALLS = 64
+
 
 def features(
     x: Tensor, knots: Tensor, spec: Spec, dtype: torch.dtype, with_base: bool = False, backend: str | None = None
 ) -> Tensor:
     """B_{i,f}(x[n,i]), x [N, I] and knots [I, M] -> [N, I, F] in dtype; with_base: the base function is one more, last.
 
-    Kernels compute sums over inputs. Where all inputs have the same knots, one call evaluates every number of x as a
-    row of one input, with the unit matrix as its coefficients; elsewhere plain PyTorch does.
+    Kernels compute sums over inputs: of one input, with the unit matrix as its coefficients, the functions themselves.
+    If all inputs have the same knots, every number of x is a row of one call; a few inputs have a call each. For many,
+    on other devices, and in traces plain PyTorch computes them.
     """
-    if is_transformed(x):
-        return _with_base(_plain(x, knots, spec), x, spec, with_base).to(dtype)
-    unit = torch.eye(num_functions(knots, spec.degree) + 1, dtype=dtype, device=x.device)
-    name = select.choose_for(x, backend, unit, spec)
-    if x.is_cpu and name != "dense" and not is_traced():
-        if is_shared(knots):
-            return _by_kernel(x, knots[:1], unit, spec, with_base, name)
-        if name == "reference":
-            columns = zip(x.split(1, 1), knots.split(1), strict=True)
-            return torch.cat([_by_kernel(part, row, unit, spec, with_base, name) for part, row in columns], 1)
+    if not is_traced():
+        if is_transformed(x):
+            return _with_base(_plain(x, knots, spec), x, spec, with_base).to(dtype)
+        unit = torch.eye(num_functions(knots, spec.degree) + 1, dtype=dtype, device=x.device)
+        name = select.choose_for(x, backend, unit, spec)
+        if x.is_cpu and name != "dense":
+            if is_shared(knots):
+                return _by_kernel(x, knots[:1], unit, spec, with_base, name)
+            if name == "reference" or x.shape[1] <= CALLS:
+                columns = zip(x.split(1, 1), knots.split(1), strict=True)
+                return torch.cat([_by_kernel(part, row, unit, spec, with_base, name) for part, row in columns], 1)
     at = torch.promote_types(dtype, torch.float64) if x.dtype == torch.float64 else dtype
-    if is_traced():
-        phi = _MAKER.features(x, None, knots, known(spec, knots), 0, at)
-    else:
-        phi = _Features.apply(x, knots, known(spec, knots), 0, at)
-    assert phi is not None  # for type checkers, to which Function.apply has no type
+    phi: Any = _MAKER.features if is_traced() else _features
+    phi = phi(x, None, knots, known(spec, knots), 0, at)
     return _with_base(phi.view(len(x), -1, x.shape[1]).transpose(1, 2), x, spec, with_base).to(dtype)
+
+
+def _features(x: Tensor, _: None, *rest: Any) -> Any:
+    """_MAKER.features, differentiable."""
+    return _Features.apply(x, *rest)
 
 
 def _by_kernel(x: Tensor, row: Tensor, unit: Tensor, spec: Spec, with_base: bool, name: str) -> Tensor:
@@ -87,8 +94,7 @@ class _Features(Function):
         (g,), (x, knots), (spec, order, dtype) = grads, ctx.saved_tensors, ctx.rest
         accumulator = dense.accumulator(dtype)
         if torch.is_grad_enabled():
-            slopes = _Features.apply(x, knots, spec, order + 1, accumulator)
-            assert slopes is not None
+            slopes = _features(x, None, knots, spec, order + 1, accumulator)
             grad_x = (g * slopes).view(len(x), -1, x.shape[1]).sum(1)
         else:
             grad_x = _MAKER.slopes(x, g, knots, spec, order + 1, accumulator)

@@ -36,7 +36,7 @@ ALLOWED = {
     "snapshot": {"transforms"},
     "functional": {"devices", "snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
     "features": {"autograd", "backends", "basis", "devices", "select", "snapshot", "spec", "transforms"},
-    "convolution": {"features", "functional", "spec", "transforms"},
+    "convolution": {"autograd", "features", "functional", "select", "spec", "transforms"},
     "nn": {
         "arguments",
         "convolution",

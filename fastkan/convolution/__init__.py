@@ -40,13 +40,12 @@ def kan_conv(
         args = coef, base_weight, bias, knots, spec, window.with_row(), backend
         return kan_conv(x.unsqueeze(2), *args).squeeze(2)
     args = coef, base_weight, knots, spec, backend
+    padded = any(window.padding) and not window.transposed
     if is_traced() or is_transformed(x, coef, base_weight, bias):
-        y: Any = maps.plain(x, Edges(*args), bias, window)
-    else:
-        y = _KanConv.apply(x, bias, window, *args)
-    if window.transposed or not any(window.padding):
-        return y
-    return y + _border(x, Edges(*args), window)
+        y = maps.plain(x, Edges(*args), bias, window)
+        return y + _border(x, Edges(*args), window) if padded else y
+    y: Any = _KanConv.apply(x, bias, window, *args)
+    return y.add_(_border(x, Edges(*args), window)) if padded else y
 
 
 def _border(x: Tensor, edges: Edges, window: Window) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import autograd
-from ..features import is_shared
+from ..features import CALLS, is_shared
 from .maps import CPU_BLOCK, Edges
 from .window import Maybe, Window
 
@@ -29,7 +29,7 @@ def serves(name: str, x: Tensor, edges: Edges, window: Window, backward: bool) -
     factor = edges.functions / (edges.spec.degree + 1 + (edges.base_weight is not None))
     if factor > (BACKWARD_FROM if backward else FORWARD_FROM) and x.shape[1] >= CHANNELS_FROM:
         return True
-    return not is_shared(edges.knots)
+    return x.shape[1] > CALLS and not is_shared(edges.knots)
 
 
 def out(x: Tensor, edges: Edges, bias: Maybe, window: Window, y: Tensor) -> None:

@@ -117,7 +117,7 @@ class KANConvolution(nn.Module):
         return nn.functional.pad(x, self._pads, PADDING_MODES[self.padding_mode])
 
     def _padding_of_x(self) -> list[int]:
-        """Before and after, from the last dimension to the first, as torch's pad takes them; none if a window has it."""
+        """Sizes as torch's pad takes them, from the last dimension to the first; none if the window has the padding."""
         if self.transposed:
             if isinstance(self.padding, str):
                 raise ValueError(f"padding={self.padding!r}: expected integers")
@@ -152,9 +152,10 @@ class KANConvolution(nn.Module):
         """KANLinear.update_grid with every pixel as a row: x is images, or batches of them, as there."""
         self.edges.update_grid(self.pixels(x) if isinstance(x, Tensor) else self._batches(x), margin, inwards)
 
-    def _batches(self, x: Iterable[Any]) -> Iterator[Tensor]:
-        for batch in x:
-            yield self.pixels(batch[0] if isinstance(batch, (tuple, list)) and batch else batch)
+    def _batches(self, batches: Iterable[Any]) -> Iterator[Tensor]:
+        for batch in batches:
+            x: Any = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+            yield self.pixels(x)
 
     def extend_grid(self, new_size: int) -> None:
         """KANLinear.extend_grid: another number of grid intervals on the same range."""
