@@ -86,7 +86,7 @@ def _rows(shape: Shape, rounds: int) -> Iterator[dict[str, object]]:
     models = {peer: model(peer, shape) for peer in LABELS}
     _check(models, x, shape)
     for phase in PHASES:
-        runs = {peer: _run(layer, x, phase) for peer, layer in models.items()}
+        runs: dict[str, Callable[[], object]] = {peer: _run(layer, x, phase) for peer, layer in models.items()}
         times, _ = time_interleaved(runs, rounds, 5e-3, label=f"{shape}, {phase}")
         for peer, samples in times.items():
             low, high = quartiles(samples)

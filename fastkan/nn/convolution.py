@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from ..arguments import integer
 from ..convolution import Window, kan_conv
 from ..functional import check_tensor
+from .edges import OnEdges
 from .linear import KANLinear
 
 Sizes = int | Sequence[int]
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
-class KANConvolution(nn.Module):
+class KANConvolution(OnEdges):
     """What all convolutions share; see KANConv2d and KANConvTranspose2d."""
 
     dims: int
@@ -61,8 +62,7 @@ class KANConvolution(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw new initial parameters as those of a KANLinear of all that the kernel spans, and reset the grid."""
         self.edges.reset_parameters(generator)
-        if self.edges.base_weight is not None:  # drawn for in_channels inputs of a sum
-            self.edges.base_weight.mul_(math.sqrt(self.groups / math.prod(self.kernel_size)))
+        self._scale_base(self.in_channels // self.groups * math.prod(self.kernel_size))
         if self.bias is not None:
             self.bias.zero_()
 
@@ -142,41 +142,13 @@ class KANConvolution(nn.Module):
             raise ValueError(f"{name}={value!r}: expected an integer or {self.dims} of them")
         return tuple(integer(f"{name}[{n}]", size, low) for n, size in enumerate(value))
 
-    # The functions of the edges
-
-    def pixels(self, x: Tensor) -> Tensor:
-        """The rows that the functions of the edges see: all pixels of x [N, in_channels, ...]."""
+    def rows(self, x: Tensor) -> Tensor:
+        """Every pixel of x [N, in_channels, ...] as a row."""
         return self._padded(x).movedim(1, -1)
-
-    def update_grid(self, x: Tensor | Iterable[Any], margin: float = 0.01, inwards: float = 1.0) -> None:
-        """KANLinear.update_grid with every pixel as a row: x is images, or batches of them, as there."""
-        self.edges.update_grid(self.pixels(x) if isinstance(x, Tensor) else self._batches(x), margin, inwards)
-
-    def _batches(self, batches: Iterable[Any]) -> Iterator[Tensor]:
-        for batch in batches:
-            x: Any = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-            yield self.pixels(x)
-
-    def extend_grid(self, new_size: int) -> None:
-        """KANLinear.extend_grid: another number of grid intervals on the same range."""
-        self.edges.extend_grid(new_size)
-
-    def outside_share(self, x: Tensor) -> Tensor:
-        """The share of the pixels of x outside the grid range, for every channel: [in_channels]; NaN is outside."""
-        return self.edges.outside_share(self.pixels(x))
 
     def edge_mean(self, x: Tensor) -> Tensor:
         """The mean of |phi| over the pixels of x, for every edge: [in_channels, *kernel_size, out_channels/groups]."""
-        mean = self.edges.edge_mean(self.pixels(x))
-        return mean.view(self.in_channels, *self.kernel_size, self.out_channels // self.groups)
-
-    def regularization(self, x: Tensor, l1: float = 1.0, entropy: float = 1.0) -> Tensor:
-        """KANLinear.regularization of the edges, by edge_mean."""
-        return self.edges.regularization(self.pixels(x), l1, entropy)
-
-    def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
-        """The same on coefficients, without data: KANLinear.regularization_loss."""
-        return self.edges.regularization_loss(regularize_activation, regularize_entropy)
+        return super().edge_mean(x).view(self.in_channels, *self.kernel_size, self.out_channels // self.groups)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
