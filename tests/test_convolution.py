@@ -22,6 +22,7 @@ from fastkan.nn import (
     KANConvTranspose1d,
     KANConvTranspose2d,
     KANConvTranspose3d,
+    convolution,
 )
 
 CONV = {1: KANConv1d, 2: KANConv2d, 3: KANConv3d}
@@ -134,9 +135,8 @@ def way(request, monkeypatch):
     """Either way to compute it, wherever it can, in blocks of a few rows."""
     monkeypatch.setattr(maps, "CPU_BLOCK", 600)
     monkeypatch.setattr(pixels, "CPU_BLOCK", 600)
-    factor = 0.0 if request.param == "pixels" else math.inf
-    monkeypatch.setattr(pixels, "FORWARD_FROM", factor)
-    monkeypatch.setattr(pixels, "BACKWARD_FROM", factor)
+    monkeypatch.setattr(convolution, "BORDER_FROM", 1)
+    monkeypatch.setattr(pixels, "FUNCTIONS_FROM", 0.0 if request.param == "pixels" else math.inf)
     monkeypatch.setattr(pixels, "CHANNELS_FROM", 0)
     return request.param
 

@@ -71,9 +71,9 @@ class _KanConv(Function):
         edges = Edges(coef, base_weight, knots, spec, backend)
         outputs = coef.shape[2] // window.places * window.groups
         shape = len(x), outputs, *window.out_sizes(x.shape[2:])
-        by_pixels = pixels.serves(select.choose_for(x, backend, coef, spec), x, edges, window, False)
+        by_pixels = pixels.serves(select.choose_for(x, backend, coef, spec), x, edges, window)
         y = torch.empty(shape, dtype=coef.dtype, device=x.device, memory_format=_format(x))
-        (pixels if by_pixels else maps).out(x, edges, bias, window, y.zero_() if by_pixels else y)
+        (pixels if by_pixels else maps).out(x, edges, bias, window, y)
         return y
 
     @staticmethod
@@ -87,7 +87,7 @@ class _KanConv(Function):
             found = iter(torch.autograd.grad(maps.plain(x, edges, bias, window), wanted, u, create_graph=True))
             grad_x, grad_bias, grad_coef, grad_base = (next(found) if need else None for need in needs)
         else:
-            by_pixels = pixels.serves(select.choose_for(x, backend, coef, spec), x, edges, window, True)
+            by_pixels = pixels.serves(select.choose_for(x, backend, coef, spec), x, edges, window)
             grad_x, grad_coef, grad_base = (pixels if by_pixels else maps).gradients(
                 u, x, edges, window, need_x, need_coef or need_base
             )

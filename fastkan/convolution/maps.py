@@ -12,7 +12,7 @@ from ..spec import Spec
 from .window import Maybe, Window, convolution, weight_of
 
 # Features of a block: on a CPU few enough for its caches, and enough that the weight is read seldom.
-BLOCK, CPU_BLOCK = 1 << 26, 1 << 21
+BLOCK, CPU_BLOCK = 1 << 26, 1 << 20
 
 
 class Edges(NamedTuple):

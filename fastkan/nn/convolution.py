@@ -17,6 +17,8 @@ from .edges import OnEdges
 from .linear import KANLinear
 
 Sizes = int | Sequence[int]
+# Channels from which to add what the padding's zeros give is faster than to compute functions of them.
+BORDER_FROM = 16
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
@@ -123,7 +125,7 @@ class KANConvolution(OnEdges):
                 raise ValueError(f"padding={self.padding!r}: expected integers")
             return []
         if not isinstance(self.padding, str):
-            if self.padding_mode == "zeros":
+            if self.padding_mode == "zeros" and self.in_channels >= BORDER_FROM:
                 return []
             return [size for size in reversed(self.padding) for _ in range(2)]
         if self.padding not in ("same", "valid"):
