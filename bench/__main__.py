@@ -15,6 +15,7 @@ from fastkan_cli import positive
 from . import (
     accuracy,
     compare,
+    convolutions,
     fit,
     formulas,
     layers,
@@ -32,6 +33,7 @@ from .peers import PEERS
 WHAT = {
     "layers": layers, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
     "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials, "rbf": rbf,
+    "convolutions": convolutions,
 }  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results" / "cpu"

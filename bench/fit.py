@@ -165,7 +165,7 @@ def peak_mib(peer: str, setting: Setting) -> str:
     return done.stdout.split()[-1]
 
 
-def _resident_kib() -> int:
+def resident_kib() -> int:
     """Peak resident memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
@@ -175,9 +175,9 @@ def _peak_increase(peer: str, setting: Setting) -> float:
     small = Setting((2, 2, 1), 3, setting.lamb)
     fit(model(peer, small), small, 1)
     network = model(peer, setting)
-    before = _resident_kib()
+    before = resident_kib()
     fit(network, setting, 1)
-    return (_resident_kib() - before) / 1024
+    return (resident_kib() - before) / 1024
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fastkan.measure.table import digits, duration, table
 
 from . import plots
 from . import tutorials as runs
+from .convolutions import LABELS as CONVOLUTIONS
 from .fit import LABELS as TRAININGS
 from .formulas import LABELS as FORMULAS
 from .peers import ON_GPU
@@ -215,6 +216,19 @@ def rbf(rows: Rows) -> str:
     return f"{title}\n\n{_times(rows, 'shape', GAUSSIANS)}"
 
 
+def convolutions(rows: Rows) -> str:
+    """Times of KANConv2d with their ratios to unfold and KANLinear's, and peak memory."""
+    parts: list[str] = []
+    for phase in dict.fromkeys(r["phase"] for r in rows):
+        of = {(r["shape"], r["peer"]): r for r in rows if r["phase"] == phase}
+        lines: list[list[str]] = []
+        for shape in dict.fromkeys(name for name, _ in of):
+            own = [of[shape, peer] for peer in CONVOLUTIONS]
+            lines.append([shape, *(f"{duration(float(r['seconds']))} ({_ratio(r)}), {r['peak_mib']} MiB" for r in own)])
+        parts.append(f"### {phase.capitalize()}\n\n{table(['', *CONVOLUTIONS.values()], lines)}")
+    return "\n\n".join(["## Convolutions: time, ratio to unfold and KANLinear's, increase of peak memory", *parts])
+
+
 def _times(rows: Rows, across: str, labels: dict[str, str]) -> str:
     names = list(dict.fromkeys(r[across] for r in rows))
     cells = {
@@ -261,6 +275,7 @@ def _listed(names: Sequence[str]) -> str:
 SECTIONS: dict[str, Callable[[Rows], str]] = {
     "layers": by_dtype, "scaling": scaling, "accuracy": accuracy, "memory": memory, "startup": startup, "fit": fit,
     "symbolic": symbolic, "formulas": formulas, "stacks": stacks, "tutorials": tutorials, "rbf": rbf,
+    "convolutions": convolutions,
 }  # fmt: skip
 
 

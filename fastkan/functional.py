@@ -103,7 +103,7 @@ def apply(
 ) -> Tensor:  # fmt: skip
     """kan_linear after validation: x [..., I], grid [I, M] as _rows returns it."""
     if is_any_autocast() and is_autocast(x.device):
-        coef, base_weight, bias, scale = _autocast(x.device, coef, base_weight, bias, scale)
+        coef, base_weight, bias, scale = autocast(x.device, coef, base_weight, bias, scale)
     backend = select.choose_for(x, backend, coef, spec)
     if x.dim() == 2:
         return autograd.kan_out(x, None, coef, base_weight, bias, grid, spec, 0, backend, scale)
@@ -173,7 +173,7 @@ def is_autocast(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
-def _autocast(
+def autocast(
     device: torch.device, coef: Tensor, base_weight: Tensor | None, bias: Tensor | None, scale: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The parameters in the autocast dtype, as in a matrix product. x keeps its own, for the spline coordinate."""
@@ -198,7 +198,7 @@ def _check(
     for name, t in {"x": x, "coef": coef, "grid": grid, **optional}.items():
         if t is None and name in optional:
             continue
-        t = _check_tensor(name, t)
+        t = check_tensor(name, t)
         if t.device != x.device:
             raise ValueError(f"{name} is on {t.device}: expected x's device, {x.device}")
     if coef.dim() != 3:
@@ -240,12 +240,12 @@ def _check_knots(grid: Tensor, degree: int, uniform: bool) -> None:
 
 def check_input(x: Tensor, inputs: int) -> None:
     """x must be a tensor of floating-point numbers, [..., in_features]."""
-    _check_tensor("x", x)
+    check_tensor("x", x)
     if not by_jit() and (x.dim() == 0 or x.shape[-1] != inputs):
         raise ValueError(f"x has shape {_shape(x)}: expected [..., {inputs}], the number of in_features last")
 
 
-def _check_tensor(name: str, t: object) -> Tensor:
+def check_tensor(name: str, t: object) -> Tensor:
     if not isinstance(t, Tensor):
         raise TypeError(f"{name} is a {type(t).__name__}: expected a tensor")
     if t.layout is not torch.strided or t.is_nested:

@@ -35,8 +35,12 @@ ALLOWED = {
     "stack": {"autograd", "reference", "select", "spec", "ops", "transforms"},
     "snapshot": {"transforms"},
     "functional": {"devices", "snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
+    "features": {"autograd", "backends", "basis", "devices", "select", "snapshot", "spec", "transforms"},
+    "convolution": {"autograd", "features", "functional", "select", "spec", "transforms"},
     "nn": {
         "arguments",
+        "convolution",
+        "features",
         "devices",
         "transforms",
         "snapshot",

@@ -191,8 +191,8 @@ def test_a_layer_keeps_its_input_and_parameters_only(bench, problem):
         assert saved_bytes(candidate) == 0
 
 
-def test_the_report_is_made_of_the_records(bench, tmp_path):
-    from bench import accuracy, layers, rbf, report, scaling, stacks
+def test_the_report_is_made_of_the_records(bench, tmp_path, monkeypatch):
+    from bench import accuracy, convolutions, layers, rbf, report, scaling, stacks
 
     few = ["reference", "efficient-kan", "pykan"]
     write_csv(tmp_path / "layers.csv", layers.rows(layers.TINY, 1, few))
@@ -202,11 +202,14 @@ def test_the_report_is_made_of_the_records(bench, tmp_path):
     assert all(row["seconds"] and not row["reason"] for row in small)
     write_csv(tmp_path / "stacks.csv", small)
     write_csv(tmp_path / "rbf.csv", rbf.rows(rbf.TINY, 1))
+    monkeypatch.setattr(convolutions, "peak_mib", lambda *_: "1.5")  # a process each
+    write_csv(tmp_path / "convolutions.csv", convolutions.rows(convolutions.TINY, 1))
     paths = report.write(tmp_path)
     assert [path.name for path in paths] == ["report.md", "layers.png", "scaling.png"]
     text = paths[0].read_text()
     assert "fastkan reference" in text and "32, 4->3, G=5" in text and "zero-filling the gradient" in text
     assert "| FastKANLayer, native" in text and "16, 3->2, F=4" in text
+    assert "unfold and KANLinear" in text and "2, 2->3, 6x6, stride 2, G=5" in text and "1.5 MiB" in text
     assert "fastkan, KANSequential" in text and "2-3-1, 8 rows, second derivatives" in text
     before = text
     report.write(tmp_path)
