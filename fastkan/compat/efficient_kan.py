@@ -163,6 +163,8 @@ def _to_theirs(layer: KANLinear, layer_class: Callable[..., nn.Module]) -> nn.Mo
 
 
 def _obstacle(layer: KANLinear) -> str | None:
+    if layer.family != "bspline":
+        return f"family={layer.family!r}: efficient-kan has only 'bspline'"
     if layer.bias is not None:
         return "it has a bias, which efficient-kan's layers do not have"
     if layer.base_weight is None:

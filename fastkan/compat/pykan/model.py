@@ -40,7 +40,7 @@ class MultKAN(KAN):
             is overwritten, unless first_init=False. state_id, round: the number of the current state.
         seed: also seeds the global generators of torch, numpy and random, as in pykan.
         save_act: no effect: activations are computed when they are read.
-        options: of KAN that pykan does not have: dtype, backend, and outside, by default "zero", as in pykan.
+        options: of KAN that pykan does not have: dtype, backend, family, and outside, by default "zero", as in pykan.
 
     cache_data is a reference to the input of the last forward pass; acts, spline_postacts, edge_actscale and the
     others are computed from it, with the parameters at that time, when they are read.
@@ -76,7 +76,8 @@ class MultKAN(KAN):
         **options,
     ):
         seed_all(seed)
-        options.setdefault("outside", "zero")
+        if options.get("family", "bspline") == "bspline":
+            options.setdefault("outside", "zero")
         super().__init__(
             cast(Sequence, width), grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun,
             symbolic_enabled, affine_trainable, grid_eps, (grid_range[0], grid_range[1]), sp_trainable, sb_trainable,
