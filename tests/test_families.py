@@ -129,9 +129,7 @@ def test_nans_match_the_reference(backend, family, functions):
 KERNELS, PLAIN = ("native", "triton"), ("reference", "dense")
 
 
-@pytest.mark.parametrize(
-    "family,backend", [(f, b) for f in ALL for b in (*PLAIN, *(KERNELS if f in FEATURES else ()))]
-)
+@pytest.mark.parametrize("family,backend", [(f, b) for f in ALL for b in (*PLAIN, *(KERNELS if f in FEATURES else ()))])
 def test_a_layer_and_its_gradients(family, backend):
     skip_if_missing(backend, family)
     p = family_problem(family, functions=3 if backend == "triton" else 8)

@@ -48,7 +48,9 @@ class KAN(nn.Module):
         super().__init__()
         widths = as_list(layers_hidden)
         if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) < 2:
-            raise TypeError(f"layers_hidden={layers_hidden!r}: expected a sequence of at least two integers, the widths")
+            raise TypeError(
+                f"layers_hidden={layers_hidden!r}: expected a sequence of at least two integers, the widths"
+            )
         self.grid_size, self.spline_order = grid_size, spline_order
         options = {"enable_standalone_scale_spline": True, **options}
         self.layers = KANSequential(
