@@ -47,9 +47,8 @@ def kan_linear(
             base function is unaffected. Other families have one extrapolation each, which is their default.
         uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last
             knot of each row are then read.
-        family: of the basis functions B_{i,f}: "bspline", or one of fastkan.basis.families.FAMILIES, of which each has F
-            functions on a grid of F + 1 knots and takes degree 0 and uniform=True: "rbf", "chebyshev" and others, see
-            docs/families.md.
+        family: of the basis functions B_{i,f}: "bspline", or another such as "rbf", "chebyshev" or "fourier", see
+            docs/families.md, of which each has F functions on F + 1 knots and takes degree 0 and uniform=True.
         backend: "native", "triton", "reference", or None for the automatic choice, see fastkan.backends().
 
     Returns:

@@ -1,6 +1,6 @@
 """Bernstein polynomials C(n, f) t^f (1 - t)^(n-f) of degree n = F - 1, t = (1 + tanh z) / 2: a partition of unity.
 
-z is in [-1, 1] on the grid range, t = sigmoid(2 z), on the range (-2, 2) sigmoid(x), which is BernsteinKAN's coordinate.
+z is in [-1, 1] on the grid range, t = sigmoid(2 z): on the range (-2, 2) sigmoid(x), BernsteinKAN's coordinate.
 """
 
 import math

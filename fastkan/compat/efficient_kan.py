@@ -69,7 +69,7 @@ class KAN(nn.Module):
         def __call__(self, x: Tensor, update_grid: bool = False) -> Tensor: ...
 
     def forward(self, x: Tensor, update_grid: bool = False) -> Tensor:
-        """x [..., I] -> [..., O]; update_grid: adapt the grid of each layer to its inputs first, keeping its function."""
+        """x [..., I] -> [..., O]; update_grid: adapt each layer's grid to its inputs first, keeping its function."""
         if not update_grid:
             return self.layers(x)
         for layer in self.layers:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from ..arguments import integer, number
+from ..arguments import ascending, integer, number
 from ..devices import place
 from ..nn.module import Module, computed, lookup
 from ..snapshot import Snapshot, readable
@@ -62,9 +62,10 @@ class KAN(Module):
         sp_trainable, sb_trainable: train scale_sp, scale_base.
         seed: of the initial parameters, which are those of pykan with this seed. torch's generators are not touched.
         family: of the basis functions, "bspline" or another such as "fourier", see docs/families.md.
-        outside: extrapolation of a spline beyond its grid range, "linear", "zero" (pykan's) or "clamp", see
-            functional.kan_linear; by default "linear", of another family its own. With "linear", inputs just beyond the training data continue the function, and a
-            refinement, which makes the last intervals narrow, changes nothing there.
+        outside: extrapolation of a spline beyond its grid range, "linear" (the default), "zero" (pykan's) or "clamp",
+            see functional.kan_linear; other families have one of their own. With "linear", inputs just beyond the
+            training data continue the function, and a refinement, which makes the last intervals narrow, changes
+            nothing there.
         backend: the backend to use, or None for the automatic choice, see fastkan.backends().
         device, dtype: of the parameters.
         history: record the model's states: True in memory, a folder, or a History; see History.
@@ -82,6 +83,7 @@ class KAN(Module):
     """
 
     exact = ("input_id",)
+    numeric_layer = KANLayer  # the class of act_fun's layers
     own_steps: dict[str, Callable]  # the methods of KAN itself that make up forward, by name
     act_fun: "Layers[KANLayer]"
     symbolic_fun: "Layers[SymbolicLayer]"
@@ -140,7 +142,7 @@ class KAN(Module):
         self.symbolic_fun = cast("Layers[SymbolicLayer]", nn.ModuleList())
         for l in range(self.depth):
             inputs, outputs = self.width_in[l], self.width_out[l + 1]
-            numeric = KANLayer(
+            numeric = self.numeric_layer(
                 inputs, outputs, sizes[l], degrees[l], base_fun=base_fun, grid_eps=grid_eps, grid_range=grid_range,
                 sp_trainable=sp_trainable, sb_trainable=sb_trainable, sparse_init=sparse_init, generator=generator,
                 outside=outside, family=family, backend=backend, device=device, dtype=dtype, **scales,
@@ -235,9 +237,9 @@ class KAN(Module):
         """The sums over the edges of layer l: x [N, width_in[l]] -> [N, width_out[l + 1]]."""
         numeric, symbolic = self.act_fun[l], self.symbolic_fun[l]
         if not (self.symbolic_enabled and symbolic.active):
-            return numeric(x)
+            return numeric.sums(x)
         y = symbolic(x, singularity_avoiding, y_th)
-        return y + numeric(x) if numeric.active else numeric.unused(y)
+        return y + numeric.sums(x) if numeric.active else numeric.unused(y)
 
     def nodes(self, l: int, sums: Tensor) -> Tensor:
         """The nodes of layer l + 1 from the sums of layer l: [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
@@ -308,11 +310,25 @@ class KAN(Module):
 
     @property
     def grid_eps(self) -> float:
+        """The share of the uniform grid in a grid update; setting it sets all layers."""
         return self.act_fun[0].linear.grid_eps
+
+    @grid_eps.setter
+    def grid_eps(self, grid_eps: float) -> None:
+        grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
+        for layer in self.act_fun:
+            layer.linear.grid_eps = grid_eps
 
     @property
     def grid_range(self) -> tuple[float, float]:
+        """The range of the grids at initialization; setting it sets all layers, whose grids stay."""
         return self.act_fun[0].linear.grid_range
+
+    @grid_range.setter
+    def grid_range(self, grid_range: Sequence[float]) -> None:
+        ends = ascending("grid_range", grid_range)
+        for layer in self.act_fun:
+            layer.linear.grid_range = ends
 
     @property
     def biases(self) -> nn.ParameterList:

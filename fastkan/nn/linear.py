@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from .. import functional, select
-from ..arguments import integer, number
+from ..arguments import ascending, integer, number
 from ..basis.base import BASES
 from ..basis.bspline import OUTSIDE, uniform_knots
 from ..devices import exact, has_float64, home, host, place, widest
@@ -114,7 +114,7 @@ class KANLinear(Module):
         self.scale_base = number("scale_base", scale_base)
         self.scale_spline = number("scale_spline", scale_spline)
         self.grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
-        self.grid_range = _range(grid_range)
+        self.grid_range = ascending("grid_range", grid_range)
         if backend is not None and not select.is_name(backend):
             raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
         self.backend = backend
@@ -531,15 +531,3 @@ def degree_of(argument: str, degree: int | None, family: str) -> int:
     if degree not in (None, 0):
         raise ValueError(f"{argument}={degree!r}: expected None or 0 with family={family!r}, which has no degree")
     return 0
-
-
-def _range(value: Any) -> tuple[float, float]:
-    """grid_range as two ascending floats."""
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        raise TypeError(f"grid_range={value!r}: expected two numbers, ascending") from None
-    low, high = number("grid_range[0]", low), number("grid_range[1]", high)
-    if not low < high:
-        raise ValueError(f"grid_range={value!r}: expected two numbers, ascending")
-    return low, high

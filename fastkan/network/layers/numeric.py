@@ -51,6 +51,8 @@ class KANLayer(Module):
     Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
     """
 
+    # In the body of a class whose sums are those of this one, so that layers may run as one fused call.
+    fusable = True
     linear: EdgeLinear
     edge_mask: Tensor
     _modules: dict[str, Any]
@@ -132,6 +134,10 @@ class KANLayer(Module):
         coef, base = coef[:, :, plan.outputs], None if base is None else base[:, plan.outputs]
         y = linear.evaluate(x, coef, knots, base, None, scale[:, plan.outputs])
         return y.new_zeros(y.shape[0], self.out_dim).index_copy(1, plan.outputs, y)
+
+    def sums(self, x: Tensor) -> Tensor:
+        """The sums over the edges [N, O], for a model: what a call returns."""
+        return self(x)
 
     def unused(self, y: Tensor) -> Tensor:
         """y of a layer without edges, with its parameters in the autograd graph but without gradients, since
@@ -233,7 +239,7 @@ class KANLayer(Module):
     def another(self, in_dim: int, out_dim: int, **options) -> "KANLayer":
         """A newly initialized layer of another size with this layer's options."""
         linear = self.linear
-        new = KANLayer(
+        new = type(self)(
             in_dim, out_dim, self.num, self.k, noise_scale=0.3,
             base_fun="zero" if linear.base_weight is None else "identity", grid_eps=linear.grid_eps,
             grid_range=linear.grid_range, outside=linear.outside, family=linear.family, backend=linear.backend,

@@ -140,7 +140,7 @@ class EdgeColumns:
         sums = self.sums
         if sums is None:
             with torch.enable_grad():
-                sums = self.sums = self.layer(self.x)
+                sums = self.sums = self.layer.sums(self.x)
         of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
         grads = torch.autograd.grad(sums, self.params, of_sums.to(sums.dtype), retain_graph=True)
         return torch.cat([g.reshape(-1) for g in grads])
@@ -154,8 +154,8 @@ class EdgeColumns:
 def local_features(layer: KANLayer, x: Tensor) -> Tensor:
     """Values [N, I, nonzero] of the basis functions that are not zero at x [N, I], in the order of _indices.
 
-    By the fused operator, with coefficients that sum all functions f of equal f mod K + 1: one spline of each such class
-    is on a knot span. As accurate as the layer's.
+    By the fused operator, with coefficients that sum all functions f of equal f mod nonzero: one spline of each such
+    class is on a knot span. As accurate as the layer's.
     """
     linear, order, functions = layer.linear, layer.nonzero, layer.num + layer.k
     spec = linear.spec._replace(base=BASES.index("zero"))
