@@ -88,13 +88,15 @@ def accelerate(model: nn.Module, backend: str | None = None) -> nn.Module:
     chosen, contained, skipped = [], set(), defaultdict(list)
     for name, (module, kind) in layers.items():  # a module before its children
         peer = _peer(module, kind)
-        reason = _obstacle(module, peer, backend) if isinstance(peer, Peer) else peer
-        container = peer.container if isinstance(peer, Peer) else None
-        if container and module not in contained:
-            reason = f"it is not within an accelerated {container}, and must return the values on every edge"
+        if isinstance(peer, str):
+            reason = peer
+        elif peer.container and module not in contained:
+            reason = f"it is not within an accelerated {peer.container}, and must return the values on every edge"
+        else:
+            reason = _obstacle(module, peer, backend)
         if reason:
             skipped[f"({type(module).__name__}): {reason}"].append(name or "the model")
-        else:
+        elif isinstance(peer, Peer):
             chosen.append((module, peer.mixin))
             contained.update(module.modules())
     for module, mixin in chosen:

@@ -4,7 +4,7 @@ import copy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,14 +72,17 @@ class KAN(nn.Module):
         """x [..., I] -> [..., O]; update_grid: adapt each layer's grid to its inputs first, keeping its function."""
         if not update_grid:
             return self.layers(x)
-        for layer in self.layers:
+        for layer in self._own_layers():
             layer.update_grid(x)
             x = layer(x)
         return x
 
+    def _own_layers(self) -> list[KANLinear]:
+        return cast(list[KANLinear], list(self.layers))
+
     def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
         """The sum of the layers' penalties, see KANLinear.regularization_loss."""
-        losses = [layer.regularization_loss(regularize_activation, regularize_entropy) for layer in self.layers]
+        losses = [layer.regularization_loss(regularize_activation, regularize_entropy) for layer in self._own_layers()]
         return torch.stack(losses).sum()
 
 
