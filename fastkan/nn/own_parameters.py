@@ -107,8 +107,9 @@ class RationalKANLayer(_Layer):
     """y = linear(R(x)), R = P_5(x) / (1 + |b_1 x + ... + b_4 x^4|) for every input: KAT's grouped rational layer.
 
     The numerator [6], a_0 first, is one for all inputs, the denominator [groups, 4] one for each of `groups` equal
-    groups of neighbouring inputs. start: the function that R is at first, "identity" or, to 0.003 on [-4, 4], "silu". The weights of
-    `linear` start normal with the variance 1 / (I E[R(x)^2]) for standard normal x, so that variances are kept.
+    groups of neighbouring inputs. start: the function that R is at first, "identity" or, to 0.003 on [-4, 4], "silu".
+    The weights of `linear` start normal with the variance 1 / (I E[R(x)^2]) for standard normal x, so that variances
+    are kept.
 
     Source: Yang and Wang, Kolmogorov-Arnold Transformer (arXiv 2409.10594), section 4.
     """
