@@ -44,3 +44,15 @@ def indices(name: str, values: Tensor | Iterable[int], count: int) -> list[int]:
     if len(set(checked)) != len(checked):
         raise ValueError(f"{name}={values!r}: expected different indices")
     return checked
+
+
+def ascending(name: str, value: Any) -> tuple[float, float]:
+    """value as two ascending floats; TypeError or ValueError."""
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}={value!r}: expected two numbers, ascending") from None
+    low, high = number(f"{name}[0]", low), number(f"{name}[1]", high)
+    if not low < high:
+        raise ValueError(f"{name}={value!r}: expected two numbers, ascending")
+    return low, high

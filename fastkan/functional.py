@@ -25,7 +25,7 @@ def kan_linear(
     scale: Tensor | None = None,
     degree: int,
     base: str | Callable[[Tensor], Tensor] = "silu",
-    outside: str = "zero",
+    outside: str | None = None,
     uniform: bool = False,
     family: str = "bspline",
     backend: str | None = None,
@@ -43,13 +43,12 @@ def kan_linear(
         degree: of the B-splines, 0 to 5.
         base: base function b: "silu", "identity", "zero", or any differentiable elementwise function of a tensor.
         outside: extrapolation of the splines outside the grid range: "zero" (as in the papers: the tail on the extended
-            knots, and zero beyond), "linear" (with the end's slope) or "clamp" (with the end's value). The base
-            function is unaffected.
+            knots, and zero beyond; the default), "linear" (with the end's slope) or "clamp" (with the end's value). The
+            base function is unaffected. Other families have one extrapolation each, which is their default.
         uniform: a promise that the knots are equidistant, which makes evaluation faster: only the first and the last
             knot of each row are then read.
-        family: of the basis functions B_{i,f}: "bspline"; "rbf", Gaussians centred in the intervals of a grid of F + 1
-            knots; "chebyshev", polynomials on its range, clamped outside (outside="clamp"). The latter two take degree
-            0 and uniform=True.
+        family: of the basis functions B_{i,f}: "bspline", or another such as "rbf", "chebyshev" or "fourier", see
+            docs/families.md, of which each has F functions on F + 1 knots and takes degree 0 and uniform=True.
         backend: "native", "triton", "reference", or None for the automatic choice, see fastkan.backends().
 
     Returns:
@@ -80,7 +79,7 @@ def edge_mean(
     *,
     degree: int,
     base: str = "silu",
-    outside: str = "zero",
+    outside: str | None = None,
     uniform: bool = False,
     family: str = "bspline",
     backend: str | None = None,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from .basis.bspline import OUTSIDE
-from .spec import FAMILIES, MAX_DEGREE, OUTSIDE_OF, Spec
+from .spec import FAMILIES, MAX_DEGREE, OUTSIDE_OF, WITH_KERNELS, Spec
 
 
 class Kind(NamedTuple):
@@ -44,9 +44,10 @@ _USUAL = (
     (_HALF, _HALF, False), (_SINGLE, _HALF, False),
 )  # fmt: skip
 _DTYPES = (*_USUAL, (_DOUBLE, _DOUBLE, False), (_BF16, _SINGLE, False), (_HALF, _SINGLE, False))
+_OTHERS = tuple((family, 0, OUTSIDE_OF[family] or "zero", True) for family in WITH_KERNELS[1:])
 _BASES = (
     *itertools.product(("bspline",), range(MAX_DEGREE + 1), OUTSIDE, (True, False)),
-    *((family, 0, outside, True) for family, outside in OUTSIDE_OF.items()),
+    *_OTHERS,
 )
 
 ALL = tuple(Kind(*basis, *dtypes) for basis in _BASES for dtypes in _DTYPES)
@@ -55,7 +56,7 @@ EVERYDAY = (
     *(Kind("bspline", 3, outside, True, *dtypes) for outside in ("zero", "linear") for dtypes in _USUAL),
     *(Kind("bspline", 3, "zero", False, *dtypes) for dtypes in _USUAL[:4]),
     *(Kind("bspline", degree, "zero", True, *_USUAL[0]) for degree in (2, 1)),
-    *(Kind(family, 0, outside, True, *dtypes) for family, outside in OUTSIDE_OF.items() for dtypes in _USUAL[:3:2]),
+    *(Kind(*basis, *dtypes) for basis in _OTHERS for dtypes in _USUAL[:3:2]),
     *(Kind("bspline", 3, "zero", uniform, *_DTYPES[6]) for uniform in (True, False)),
 )
 

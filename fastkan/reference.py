@@ -18,8 +18,7 @@ from torch import Tensor
 
 from .basis.base import BASES, base_feature
 from .basis.bspline import OUTSIDE, bspline_features, num_functions, uniform_knots
-from .basis.chebyshev import chebyshev_features
-from .basis.rbf import rbf_features
+from .basis.families import FAMILIES as ROWS
 from .devices import widest
 from .spec import FAMILIES, Spec
 from .transforms import by_jit, is_traced
@@ -131,12 +130,11 @@ def edge_backward(
     )
 
 
-# family -> features(x, grid, spec, order), in the dtype of x and grid
-FEATURES = {
-    "bspline": lambda x, grid, spec, order: bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order),
-    "rbf": lambda x, grid, spec, order: rbf_features(x, grid, order),
-    "chebyshev": lambda x, grid, spec, order: chebyshev_features(x, grid, order),
-}
+def basis_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> Tensor:
+    """Derivatives of the basis functions alone, [N, I, F], in the dtype of x and grid."""
+    if spec.family:
+        return ROWS[FAMILIES[spec.family]].features(x, grid, order)
+    return bspline_features(x, grid, spec.degree, OUTSIDE[spec.outside], order)
 
 
 def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -> Tensor:
@@ -148,7 +146,7 @@ def features(x: Tensor, grid: Tensor, spec: Spec, order: int, with_base: bool) -
     if spec.uniform and not by_jit():  # a trace may get other knots later
         intervals = grid.shape[-1] - 1
         grid = uniform_knots(grid[:, 0], grid[:, -1], intervals, 0)
-    phi = FEATURES[FAMILIES[spec.family]](x, grid, spec, order)
+    phi = basis_features(x, grid, spec, order)
     if with_base:
         phi = torch.cat([phi, base_feature(x, BASES[spec.base], order)[..., None]], -1)
     return phi

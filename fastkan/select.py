@@ -298,7 +298,8 @@ def backends(
         why = f"requested by {by}"
     else:
         chosen = _automatic(device, dtypes, spec).removesuffix(_THEN_DENSE)
-        why = PREFERENCE.get(device.type, _OTHER_DEVICE)[1]
+        names, why = PREFERENCE.get(device.type, _OTHER_DEVICE)
+        why = why if chosen == names[0] else "the fastest that there is for it"
         if chosen in of_kind:
             why = f"proven on this machine, {of_kind[chosen].speed:.2g} times as fast as dense"
         elif needs_proof:

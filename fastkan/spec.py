@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 from .basis.base import BASES
 from .basis.bspline import OUTSIDE
+from .basis.families import FAMILIES as ROWS
 
 MAX_DEGREE = 5
-FAMILIES = ("bspline", "rbf", "chebyshev")
-# The only extrapolation of some families: Gaussians fall to zero, polynomials would grow.
-OUTSIDE_OF = {"rbf": "zero", "chebyshev": "clamp"}
+FAMILIES = ("bspline", *ROWS)
+# The only extrapolation of the families that are not B-splines; None where the formula holds for every x.
+OUTSIDE_OF = {name: row.outside for name, row in ROWS.items()}
+# The families that there are compiled and Triton kernels for.
+WITH_KERNELS = ("bspline", *(name for name, row in ROWS.items() if row.kernels))
 
 
 class Spec(NamedTuple):
@@ -27,15 +30,20 @@ class Spec(NamedTuple):
     family: int = 0
 
     @classmethod
-    def of(cls, degree: int, base: str, outside: str, uniform: bool, family: str = "bspline") -> "Spec":
-        """The Spec of these names; ValueError or TypeError names the argument, its value and what was expected."""
+    def of(cls, degree: int, base: str, outside: str | None, uniform: bool, family: str = "bspline") -> "Spec":
+        """The Spec of these names; ValueError or TypeError names the argument, its value and what was expected.
+
+        outside None stands for the family's own, of B-splines "zero".
+        """
         if isinstance(degree, bool) or not isinstance(degree, int):
             raise TypeError(f"degree={degree!r}: expected an int from 0 to {MAX_DEGREE}")
         if not 0 <= degree <= MAX_DEGREE:
             raise ValueError(f"degree={degree}: expected 0 to {MAX_DEGREE}")
         kind = index_of("family", family, FAMILIES)
-        if kind and outside != OUTSIDE_OF[family]:
-            raise ValueError(f"outside={outside!r}: expected {OUTSIDE_OF[family]!r} with family={family!r}")
+        own = OUTSIDE_OF[family] if kind else "zero"
+        if kind and outside not in (None, own):
+            raise ValueError(f"outside={outside!r}: expected {own!r} with family={family!r}")
+        outside = outside or own or "zero"
         if kind and degree != 0:
             raise ValueError(f"degree={degree}: expected 0 with family={family!r}")
         if kind and not uniform:

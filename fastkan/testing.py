@@ -336,6 +336,8 @@ def absolute_features(
         phi = _absolute_gaussians(x, grid, order)
     elif family == "chebyshev":  # largest at the ends of their range, derivatives of every order
         phi = chebyshev_features(grid[:, -1].expand_as(x), grid, order)
+    elif family != "bspline":
+        raise NotImplementedError(f"family={family!r}: no bound on its rounding errors")
     elif outside == "zero":
         phi = _absolute_splines(x, grid, degree, order)
     else:

@@ -16,7 +16,8 @@ from .completion import SHELLS, script
 
 # Names in the package, in the order of their owners there; tests/test_cli.py compares them.
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-FAMILIES = ("bspline", "rbf", "chebyshev")
+FAMILIES = ("bspline", "rbf", "chebyshev", "legendre", "jacobi", "gegenbauer", "hermite", "chebyshev2", "bernstein",
+            "fourier", "relu", "mexican_hat", "morlet", "dog", "switch", "unit_switch")  # fmt: skip
 MAX_DEGREE = 5
 PEERS = (
     "linear", "linear-same-shape", "native", "dense", "dense-compiled", "reference", "efficient-kan",

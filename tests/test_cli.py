@@ -102,7 +102,7 @@ def test_info_as_json(capsys):
 
 
 def test_info_asks_about_a_family(native, capsys, monkeypatch):
-    monkeypatch.setattr(native, "_FAMILIES", ("bspline",))
+    monkeypatch.setattr(native, "WITH_KERNELS", ("bspline",))
     assert main(["info", "--family", "rbf"]) == 0
     out = capsys.readouterr().out
     assert "Backends for rbf in float32 on cpu" in out and "no compiled kernels for family 'rbf'" in out

@@ -15,38 +15,14 @@ from fastkan import functional
 from fastkan.backends import native
 from fastkan.compat.accelerated import Accelerated
 from support import peers
+from support.accelerate import CLOSE, assert_same, float64, results  # noqa: F401
 from support.backends import skip_if_missing
 from support.pykan import real_kan
 
-# float64 rounding of sums of some hundred terms of about one
-CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 EFFICIENT = [
     {}, {"enable_standalone_scale_spline": False}, {"base_activation": nn.Tanh}, {"base_activation": nn.Identity},
     {"spline_order": 2, "grid_size": 9, "grid_range": (-0.3, 2.7)},
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def results(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Output, gradient of x and of every parameter."""
-    x = x.clone().requires_grad_()
-    y = model(x)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
-    grads = torch.autograd.grad((weights * y.sin()).sum(), [x, *trained], allow_unused=True)
-    return [y.detach(), *(torch.zeros(()) if g is None else g for g in grads)]
-
-
-def assert_same(model: nn.Module, x: torch.Tensor, expected: list[torch.Tensor]) -> None:
-    for found, value in zip(results(model, x), expected, strict=True):
-        torch.testing.assert_close(found, value, **CLOSE)
 
 
 def kinds(model: nn.Module) -> list[type]:

@@ -1,6 +1,8 @@
 """Models and state dicts of efficient-kan, converted both ways, against efficient-kan's formula."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 
 import fastkan
 from fastkan.compat.efficient_kan import (
+    KAN,
     from_efficient_kan,
     from_efficient_kan_state,
     to_efficient_kan,
@@ -93,3 +96,69 @@ def test_errors():
     model[1].layers[0].spline_weight = nn.Parameter(torch.zeros(4, 3, 2))
     with pytest.raises(ValueError, match=r"at '1.layers.0' that cannot be converted: spline_weight has shape"):
         from_efficient_kan(model)
+
+
+def test_its_network():
+    torch.manual_seed(0)
+    model = KAN([2, 3, 1], grid_size=8, spline_order=2, base_activation=nn.Identity, grid_range=[-2, 2])
+    layer = model.layers[0]
+    assert layer.spline_weight.shape == (3, 2, 10) and layer.spline_scaler.shape == (3, 2)
+    assert layer.base_weight.shape == (2, 3) and len(model.layers) == 2 and model.grid_size == 8
+    x = 3 * torch.rand(50, 2)
+    before = model(x)
+    assert before.shape == (50, 1)
+    penalty = sum(layer.regularization_loss(2.0, 0.5) for layer in model.layers)
+    torch.testing.assert_close(model.regularization_loss(2.0, 0.5), penalty)
+    layer.set_grid(torch.linspace(-2, 4, 13))
+    before = model(x)
+    y = model(x, update_grid=True)
+    torch.testing.assert_close(layer.grid[:, 2], x.double().amin(0) - 0.01)
+    assert (y - before).square().mean() < 1e-2 * before.var()  # the function stays, but for the fit
+    torch.testing.assert_close(model(x), y)
+
+
+def test_its_network_reads_its_checkpoints():
+    theirs_ = peers.KAN([3, 4, 2])
+    model = KAN([3, 4, 2])
+    model.load_state_dict(theirs_.state_dict())
+    x = torch.randn(20, 3)
+    torch.testing.assert_close(model(x), theirs_(x), rtol=1e-5, atol=1e-5)
+    assert [p.numel() for p in model.parameters()] and sum(p.numel() for p in model.parameters()) == sum(
+        p.numel() for p in theirs_.parameters()
+    )
+
+
+def test_install_serves_its_import_name():
+    """In a process of its own, since it changes what later imports give."""
+    script = """
+from fastkan.compat import efficient_kan as mine
+mine.install(); mine.install()
+import efficient_kan
+from efficient_kan import KAN, KANLinear
+from efficient_kan.kan import KAN as same
+assert same is KAN is mine.KAN and mine.installed()
+mine.uninstall()
+assert not mine.installed()
+try:
+    import efficient_kan
+except ImportError:
+    pass
+else:
+    raise AssertionError
+import sys, types
+sys.modules["efficient_kan"] = types.ModuleType("efficient_kan")
+try:
+    mine.install()
+except RuntimeError as error:
+    assert "efficient_kan is imported already, from memory" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_errors_of_its_network():
+    for widths in ("23", [3], 4):
+        with pytest.raises(TypeError, match="layers_hidden="):
+            KAN(widths)
+    with pytest.raises(ValueError, match="family='fourier': efficient-kan has only 'bspline'"):
+        to_efficient_kan(fastkan.KANLinear(2, 2, family="fourier"), peers.KANLinear)

@@ -14,7 +14,7 @@ from fastkan.functional import edge_mean, kan_linear
 from fastkan.testing import CONTRACTIONS, assert_matches_reference, call
 from support.backends import skip_if_missing
 from support.calculus import derivatives
-from support.families import FEATURES, OUTSIDE_OF, drawn, family_problem
+from support.families import ALL, FEATURES, OUTSIDE_OF, drawn, family_problem
 from support.family_tests import (  # noqa: F401
     test_gaussians_have_the_error_of_their_argument,
     test_native_far_from_the_grid,
@@ -46,25 +46,25 @@ def test_chebyshev_matches_numpy(functions, order):
         torch.testing.assert_close(found[:, f], expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("family", FEATURES)
+@pytest.mark.parametrize("family", ALL)
 def test_derivatives_match_autograd(family):
     grid = torch.linspace(-1, 1, 7, dtype=DOUBLE)[None]
     x = torch.linspace(-1.5, 1.5, 23, dtype=DOUBLE)[:, None].requires_grad_()
-    values = FEATURES[family](x, grid)
+    values = ALL[family](x, grid)
     for f in range(6):
         slope = values[:, 0, f]
         for order in range(1, 5):
             (grad,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
             slope = grad[:, 0]
-            expected = FEATURES[family](x, grid, order)[:, 0, f]
+            expected = ALL[family](x, grid, order)[:, 0, f]
             torch.testing.assert_close(slope, expected, rtol=1e-8, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", FEATURES)
+@pytest.mark.parametrize("family", ALL)
 def test_nan_and_infinity(family):
     x = torch.tensor([[torch.nan], [torch.inf], [-torch.inf], [0.1]], dtype=DOUBLE)
     for order in range(4):
-        phi = FEATURES[family](x, torch.linspace(-1, 1, 6, dtype=DOUBLE)[None], order)
+        phi = ALL[family](x, torch.linspace(-1, 1, 6, dtype=DOUBLE)[None], order)
         assert phi[0].isnan().all() and phi[1:].isfinite().all()
 
 
@@ -126,8 +126,10 @@ def test_nans_match_the_reference(backend, family, functions):
             assert got.isnan().any() and torch.equal(got.isnan(), want.isnan())
 
 
-@pytest.mark.parametrize("backend", ["reference", "native", "triton"])
-@pytest.mark.parametrize("family", FEATURES)
+KERNELS, PLAIN = ("native", "triton"), ("reference", "dense")
+
+
+@pytest.mark.parametrize("family,backend", [(f, b) for f in ALL for b in (*PLAIN, *(KERNELS if f in FEATURES else ()))])
 def test_a_layer_and_its_gradients(family, backend):
     skip_if_missing(backend, family)
     p = family_problem(family, functions=3 if backend == "triton" else 8)

@@ -336,7 +336,7 @@ def test_reasons_for_a_missing_backend(triton, monkeypatch):
     assert triton.missing("cpu", (SINGLE,)) is None
     assert triton.missing("cpu", (torch.int32,)) == "no Triton kernels for torch.int32"
     with monkeypatch.context() as patch:
-        patch.setattr(triton, "_FAMILIES", ("bspline",))
+        patch.setattr(triton, "WITH_KERNELS", ("bspline",))
         assert triton.missing("cpu", (SINGLE,), 1) == "no Triton kernels for family 'rbf'"
     assert triton.missing("mps", (SINGLE,)) == "no Triton kernels for device 'mps'"
     monkeypatch.delenv("TRITON_INTERPRET")

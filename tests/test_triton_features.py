@@ -13,7 +13,7 @@ from fastkan.backends import dense
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.spec import Spec
 from fastkan.testing import CONTRACTIONS, Problem, assert_matches_reference, call
-from support.families import OUTSIDE_OF, drawn
+from support.families import FEATURES, drawn
 from support.graphs import Graphs
 from support.problems import BF16, DOUBLE, EMPTY, FACTORS, SINGLE, empty_problems, label, on_knots, problem_of
 from support.strides import QUICK, problems
@@ -50,7 +50,7 @@ def test_every_contraction_matches_the_reference(features, case):
 
 
 @pytest.mark.parametrize("order", [0, 1, *long(2, 3)])
-@pytest.mark.parametrize("family", OUTSIDE_OF)
+@pytest.mark.parametrize("family", FEATURES)
 def test_other_families_match_the_reference(features, family, order):
     for p, contraction in itertools.product(drawn(family, order, (1, 6), SHAPES[:3]), CONTRACTIONS):
         assert_matches_reference(features, contraction, p)

@@ -8,11 +8,10 @@ from types import SimpleNamespace
 import torch
 
 from .. import ops
-from ..spec import FAMILIES
+from ..spec import FAMILIES, WITH_KERNELS
 
 _LIBRARY = Path(__file__).parent.parent / "lib"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_FAMILIES = ("bspline", "rbf", "chebyshev")
 
 
 def _load(name: str) -> str | None:
@@ -78,7 +77,7 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no compiled kernels for {dtype}"
-    if FAMILIES[family] not in _FAMILIES:
+    if FAMILIES[family] not in WITH_KERNELS:
         return f"no compiled kernels for family {FAMILIES[family]!r}"
     return None
 

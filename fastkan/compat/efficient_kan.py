@@ -1,22 +1,110 @@
-"""efficient-kan (github.com/Blealtan/efficient-kan): accelerated layers, conversion of models and state dicts."""
+"""efficient-kan (github.com/Blealtan/efficient-kan): its KAN on fastkan, accelerated layers, conversion of models."""
 
 import copy
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import devices
-from ..nn import KANLinear
+from ..network.layers.shape import as_list
+from ..nn import KANLinear, KANSequential
+from ..nn.base_function import Activation
 from ..nn.grid import snapped
+from . import import_name
 from .accelerated import Accelerated, grid_range, kan_sum, missing_attributes, rows_around, spline_knots, wrong_shape
 from .modules import is_foreign, replace_modules
 
 # Attributes and constructor arguments with the same name in efficient-kan's KANLinear and fastkan's.
 OPTIONS = ("in_features", "out_features", "grid_size", "spline_order", "scale_noise", "scale_base", "scale_spline",
            "enable_standalone_scale_spline", "grid_eps")  # fmt: skip
+
+
+class KAN(nn.Module):
+    """efficient-kan's network: a sequence of KANLinear layers, small ones in one fused call.
+
+    layers_hidden: the widths. The other arguments are KANLinear's, with efficient-kan's defaults. Every layer has a
+    trainable scale per edge, as there; `layers[l]` is a fastkan.KANLinear, which has efficient-kan's names, and
+    load_state_dict takes efficient-kan's checkpoints. options: of KANLinear that efficient-kan does not have, such as
+    backend, device or dtype.
+    """
+
+    def __init__(
+        self,
+        layers_hidden: Sequence[int],
+        grid_size: int = 5,
+        spline_order: int = 3,
+        scale_noise: float = 0.1,
+        scale_base: float = 1.0,
+        scale_spline: float = 1.0,
+        base_activation: Activation = nn.SiLU,
+        grid_eps: float = 0.02,
+        grid_range: Sequence[float] = (-1, 1),
+        **options,
+    ):
+        super().__init__()
+        widths = as_list(layers_hidden)
+        if isinstance(widths, str) or not isinstance(widths, Sequence) or len(widths) < 2:
+            raise TypeError(
+                f"layers_hidden={layers_hidden!r}: expected a sequence of at least two integers, the widths"
+            )
+        self.grid_size, self.spline_order = grid_size, spline_order
+        options = {"enable_standalone_scale_spline": True, **options}
+        self.layers = KANSequential(
+            *(
+                KANLinear(
+                    inputs, outputs, grid_size, spline_order, scale_noise, scale_base, scale_spline,
+                    base_activation=base_activation, grid_eps=grid_eps, grid_range=(grid_range[0], grid_range[1]),
+                    **options,
+                )
+                for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            )
+        )  # fmt: skip
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, update_grid: bool = False) -> Tensor: ...
+
+    def forward(self, x: Tensor, update_grid: bool = False) -> Tensor:
+        """x [..., I] -> [..., O]; update_grid: adapt each layer's grid to its inputs first, keeping its function."""
+        if not update_grid:
+            return self.layers(x)
+        for layer in self._own_layers():
+            layer.update_grid(x)
+            x = layer(x)
+        return x
+
+    def _own_layers(self) -> list[KANLinear]:
+        return cast(list[KANLinear], list(self.layers))
+
+    def regularization_loss(self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0) -> Tensor:
+        """The sum of the layers' penalties, see KANLinear.regularization_loss."""
+        losses = [layer.regularization_loss(regularize_activation, regularize_entropy) for layer in self._own_layers()]
+        return torch.stack(losses).sum()
+
+
+def install() -> None:
+    """Make `import efficient_kan` and `from efficient_kan import KAN, KANLinear` import this module, in this process.
+
+    Call it before the first import of efficient_kan. Calling it again has no effect. uninstall undoes it. Raises
+    RuntimeError, with the path, if another efficient_kan is already imported.
+    """
+    module = sys.modules[__name__]
+    import_name.install("efficient_kan", {"efficient_kan": module, "efficient_kan.kan": module})
+
+
+def installed() -> bool:
+    """Whether `import efficient_kan` imports this module."""
+    return import_name.installed("efficient_kan", __name__)
+
+
+def uninstall() -> None:
+    """Undo install: the next `import efficient_kan` looks for efficient-kan."""
+    if installed():
+        import_name.uninstall("efficient_kan")
 
 
 class FusedKANLinear(Accelerated):
@@ -163,6 +251,8 @@ def _to_theirs(layer: KANLinear, layer_class: Callable[..., nn.Module]) -> nn.Mo
 
 
 def _obstacle(layer: KANLinear) -> str | None:
+    if layer.family != "bspline":
+        return f"family={layer.family!r}: efficient-kan has only 'bspline'"
     if layer.bias is not None:
         return "it has a bias, which efficient-kan's layers do not have"
     if layer.base_weight is None:

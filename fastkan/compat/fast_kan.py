@@ -184,7 +184,9 @@ class FusedFastKANLayer(Accelerated):
     base_linear: nn.Linear
     base_activation: Callable
 
-    def forward(self, x: Tensor, use_layernorm: bool = True) -> Tensor:
+    def forward(self, x: Tensor, *args, use_layernorm: bool = True, **options) -> Tensor:
+        if args or options:  # such as torch-conv-kan's time_benchmark
+            return super().forward(x, *args, **options)
         normal = self.layernorm(x) if self.layernorm is not None and use_layernorm else x
         y = _spline_sum(self, normal)
         if y is None:
@@ -246,7 +248,7 @@ def _converted(layer: Any, layer_class: Callable[..., Any]) -> nn.Module:
 def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | None:
     """spline_linear(rbf(x)); None if no kernel computes it."""
     weight, rbf = layer.spline_linear.weight, layer.rbf
-    knots = layer.fastkan_convert(rbf.grid, _knots_around, float(rbf.denominator))
+    knots = layer.fastkan_convert(rbf.grid, knots_around, float(rbf.denominator))
     if knots is None:
         return None
     coef = weight.unflatten(1, (-1, len(rbf.grid))).permute(1, 2, 0)  # O I F -> I F O
@@ -254,7 +256,7 @@ def _spline_sum(layer: FastKANLayer | FusedFastKANLayer, x: Tensor) -> Tensor | 
     return functional.apply(x, coef, knots[0].expand(len(coef), -1), None, None, None, RBF, layer.fastkan_backend)
 
 
-def _knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
+def knots_around(centres: Tensor, width: float) -> tuple[Tensor | None, bool]:
     """Knots [1, F + 1] of intervals with these midpoints [F]; None unless their width is `width`."""
     functions, centre = len(centres), exact(centres)
     first, last = centre[0] - width / 2, centre[-1] + width / 2

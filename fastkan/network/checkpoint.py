@@ -209,6 +209,7 @@ def config(model: "KAN") -> dict[str, Any]:
         "sp_trainable": model.sp_trainable,
         "sb_trainable": model.sb_trainable,
         "outside": linear.outside,
+        "family": linear.family,
         "in_features": model.in_features,
         "dtype": str(linear.coef.dtype).removeprefix("torch."),
     }

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from ..basis.bspline import bspline_features, uniform_knots
+from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..devices import home, host
 from ..nn.grid import is_uniform, resized_knots
 from ..nn.refit import refit
+from ..nn.refit_family import refit_family
 from .activations import edge_values, latest
 from .checkpoint import State
 from .layers.numeric import KANLayer
@@ -153,10 +154,14 @@ def initialize_from_another_model(model: Model, another: "KAN", x: Tensor | None
 
 def splines_of(mine: KANLayer, other: KANLayer) -> tuple[Tensor, Tensor]:
     """Knots and coefficients that give layer `mine`, with its grid size and degree, the splines of layer `other`."""
-    device, outside = home(mine.linear.coef.device), mine.linear.outside
+    device, outside = home(mine.linear.coef.device), OUTSIDE[mine.linear.spec.outside]
     grid, coef = other.linear.exact_knots.to(device), host(other.linear.coef).to(device)
     if not coef.isfinite().all():
         raise ValueError("another has coefficients that are not finite: expected finite ones")
+    if "bspline" != mine.linear.family or "bspline" != other.linear.family:
+        low, high = grid[:, other.k], grid[:, -other.k - 1]
+        knots = uniform_knots(low, high, mine.num, mine.k)
+        return knots, refit_family(coef, grid, other.linear.spec, knots, mine.linear.spec)
     knots = resized_knots(grid, other.k, mine.num)
     if mine.k == other.k:
         return knots, refit(coef, grid, knots, other.k, outside)

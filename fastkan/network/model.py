@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from ..arguments import integer, number
+from ..arguments import ascending, integer, number
 from ..devices import place
 from ..nn.module import Module, computed, lookup
 from ..snapshot import Snapshot, readable
-from ..spec import MAX_DEGREE
+from ..spec import FAMILIES, MAX_DEGREE, index_of
 from . import activations, checkpoint, edit, grids, prune, stacked
 from . import history as history_
 from .formulas import discover, edges, expression
@@ -52,7 +52,8 @@ class KAN(Module):
 
     Args:
         width: number of nodes of every layer, from the inputs to the outputs, as integers or [n_sum, n_mult].
-        grid: number of grid intervals, one for all layers or a list; k: degree of the splines (0 to 5), likewise.
+        grid: number of grid intervals, one for all layers or a list; k: degree of the splines (0 to 5; None for 3),
+            likewise. With another family `grid` is the number of functions, and k None or 0.
         mult_arity: arity of the multiplication nodes: one for all, or for every entry of width a list for its nodes.
         noise_scale, scale_base_mu, scale_base_sigma, base_fun, sparse_init: initialization, see KANLayer.
         symbolic_enabled: use the symbolic branch; while no edge is symbolic it costs nothing.
@@ -60,9 +61,11 @@ class KAN(Module):
         grid_eps: share of the uniform grid in a grid update, 0 to 1; grid_range: initial range of the grid.
         sp_trainable, sb_trainable: train scale_sp, scale_base.
         seed: of the initial parameters, which are those of pykan with this seed. torch's generators are not touched.
-        outside: extrapolation of a spline beyond its grid range, "linear", "zero" (pykan's) or "clamp", see
-            functional.kan_linear. With "linear", inputs just beyond the training data continue the function, and a
-            refinement, which makes the last intervals narrow, changes nothing there.
+        family: of the basis functions, "bspline" or another such as "fourier", see docs/families.md.
+        outside: extrapolation of a spline beyond its grid range, "linear" (the default), "zero" (pykan's) or "clamp",
+            see functional.kan_linear; other families have one of their own. With "linear", inputs just beyond the
+            training data continue the function, and a refinement, which makes the last intervals narrow, changes
+            nothing there.
         backend: the backend to use, or None for the automatic choice, see fastkan.backends().
         device, dtype: of the parameters.
         history: record the model's states: True in memory, a folder, or a History; see History.
@@ -80,6 +83,7 @@ class KAN(Module):
     """
 
     exact = ("input_id",)
+    numeric_layer = KANLayer  # the class of act_fun's layers
     own_steps: dict[str, Callable]  # the methods of KAN itself that make up forward, by name
     act_fun: "Layers[KANLayer]"
     symbolic_fun: "Layers[SymbolicLayer]"
@@ -94,7 +98,7 @@ class KAN(Module):
         self,
         width: Sequence,
         grid: int | Sequence[int] = 3,
-        k: int | Sequence[int] = 3,
+        k: int | Sequence[int] | None = None,
         mult_arity: int | Sequence[Sequence[int]] = 2,
         noise_scale: float = 0.3,
         scale_base_mu: float = 0.0,
@@ -112,7 +116,8 @@ class KAN(Module):
         dtype: torch.dtype | None = None,
         backend: str | None = None,
         *,
-        outside: str = "linear",
+        family: str = "bspline",
+        outside: str | None = None,
         history: History | str | os.PathLike | bool | None = None,
         save_act: bool = True,
         auto_save: bool = False,
@@ -121,7 +126,10 @@ class KAN(Module):
         super().__init__()
         self.width = parse_width(width)
         self.mult_arity = parse_arity(mult_arity, self.width)
+        is_spline = index_of("family", family, FAMILIES) == 0
+        k = (3 if is_spline else 0) if k is None else k
         sizes, degrees = per_layer("grid", grid, self.depth, 1), per_layer("k", k, self.depth, 0, MAX_DEGREE)
+        outside = "linear" if outside is None and is_spline else outside
         self.symbolic_enabled, self.affine_trainable = bool(symbolic_enabled), bool(affine_trainable)
         self.sp_trainable, self.sb_trainable = bool(sp_trainable), bool(sb_trainable)
         scales = {
@@ -134,10 +142,10 @@ class KAN(Module):
         self.symbolic_fun = cast("Layers[SymbolicLayer]", nn.ModuleList())
         for l in range(self.depth):
             inputs, outputs = self.width_in[l], self.width_out[l + 1]
-            numeric = KANLayer(
+            numeric = self.numeric_layer(
                 inputs, outputs, sizes[l], degrees[l], base_fun=base_fun, grid_eps=grid_eps, grid_range=grid_range,
                 sp_trainable=sp_trainable, sb_trainable=sb_trainable, sparse_init=sparse_init, generator=generator,
-                outside=outside, backend=backend, device=device, dtype=dtype, **scales,
+                outside=outside, family=family, backend=backend, device=device, dtype=dtype, **scales,
             )  # fmt: skip
             self.act_fun.append(numeric)
             self.symbolic_fun.append(SymbolicLayer(inputs, outputs, device=device, dtype=dtype))
@@ -229,9 +237,9 @@ class KAN(Module):
         """The sums over the edges of layer l: x [N, width_in[l]] -> [N, width_out[l + 1]]."""
         numeric, symbolic = self.act_fun[l], self.symbolic_fun[l]
         if not (self.symbolic_enabled and symbolic.active):
-            return numeric(x)
+            return numeric.sums(x)
         y = symbolic(x, singularity_avoiding, y_th)
-        return y + numeric(x) if numeric.active else numeric.unused(y)
+        return y + numeric.sums(x) if numeric.active else numeric.unused(y)
 
     def nodes(self, l: int, sums: Tensor) -> Tensor:
         """The nodes of layer l + 1 from the sums of layer l: [N, width_out[l + 1]] -> [N, width_in[l + 1]]."""
@@ -285,6 +293,11 @@ class KAN(Module):
         return common([layer.k for layer in self.act_fun])
 
     @property
+    def family(self) -> str:
+        """The family of the basis functions."""
+        return self.act_fun[0].linear.family
+
+    @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:
         """The base function of the edges, by its name where it has one; of the first layer where layers differ. Setting
         it sets all layers."""
@@ -297,11 +310,25 @@ class KAN(Module):
 
     @property
     def grid_eps(self) -> float:
+        """The share of the uniform grid in a grid update; setting it sets all layers."""
         return self.act_fun[0].linear.grid_eps
+
+    @grid_eps.setter
+    def grid_eps(self, grid_eps: float) -> None:
+        grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
+        for layer in self.act_fun:
+            layer.linear.grid_eps = grid_eps
 
     @property
     def grid_range(self) -> tuple[float, float]:
+        """The range of the grids at initialization; setting it sets all layers, whose grids stay."""
         return self.act_fun[0].linear.grid_range
+
+    @grid_range.setter
+    def grid_range(self, grid_range: Sequence[float]) -> None:
+        ends = ascending("grid_range", grid_range)
+        for layer in self.act_fun:
+            layer.linear.grid_range = ends
 
     @property
     def biases(self) -> nn.ParameterList:

@@ -71,7 +71,7 @@ def _is_symbolic(layer: SymbolicLayer) -> bool:
 
 def _fused_layer(layer: KANLayer) -> Layer | None:
     """The arguments of a numeric layer in the fused call; None where the layer has to be called itself."""
-    if type(layer) is not KANLayer or hooked(layer) or hooked(layer._modules["linear"]):
+    if "fusable" not in type(layer).__dict__ or hooked(layer) or hooked(layer._modules["linear"]):
         return None
     mask = layer._buffers["edge_mask"]
     plan = layer.plan_of(mask) if _has_values(mask) else None
@@ -101,7 +101,11 @@ def affine(name: str) -> property:
         drop_cache(self.__dict__)
         return self._modules[name]
 
-    def put(self: "KAN", maps: nn.ParameterList) -> None:
+    def put(self: "KAN", maps: nn.ParameterList | Sequence[Tensor]) -> None:
+        maps = maps if isinstance(maps, nn.ParameterList) else nn.ParameterList(maps)
+        present = self._modules.get(name)
+        if present is not None and [len(p) for p in maps] != (sizes := [len(p) for p in present]):
+            raise ValueError(f"{name} has sizes {[len(p) for p in maps]}: expected {sizes}, one tensor for each layer")
         drop_cache(self.__dict__)
         self._modules[name] = maps
 

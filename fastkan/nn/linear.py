@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from .. import functional, select
-from ..arguments import integer, number
+from ..arguments import ascending, integer, number
 from ..basis.base import BASES
-from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
+from ..basis.bspline import OUTSIDE, uniform_knots
 from ..devices import exact, has_float64, home, host, place, widest
+from ..reference import basis_features
 from ..snapshot import Snapshot, readable
-from ..spec import MAX_DEGREE, Spec, with_uniform
+from ..spec import FAMILIES, MAX_DEGREE, OUTSIDE_OF, Spec, index_of, with_uniform
 from ..stack import Layer
 from .base_function import Activation, Function, resolve
 from .data_sample import Sample
@@ -26,6 +27,7 @@ from .initialization import fill_uniform
 from .module import Module
 from .parametrized import set_computed
 from .refit import refit
+from .refit_family import refit_family
 from .state_dict import read_state
 from .view import view_of
 
@@ -44,8 +46,8 @@ class KANLinear(Module):
 
     Args:
         in_features, out_features: I and O, at least 1.
-        grid_size: G, number of intervals of the grid range, at least 1.
-        spline_order: K, the degree of the splines, 0 to 5.
+        grid_size: G, number of intervals of the grid range, at least 1; of another family the number of functions.
+        spline_order: K, the degree of the splines, 0 to 5, by default 3. Other families have none; None or 0.
         scale_noise: initial coefficients are uniform within +-scale_noise * scale_spline / (2 * grid_size).
         scale_base: initial base weights are torch.nn.init.kaiming_uniform_ with a = sqrt(5) * scale_base.
         scale_spline: see scale_noise; with enable_standalone_scale_spline the initial spline_scale instead.
@@ -55,7 +57,9 @@ class KANLinear(Module):
         grid_eps: share of the uniform grid in update_grid, from 0 to 1.
         grid_range: ends of the grid, ascending.
         bias: add a trainable bias, initially zero.
-        outside: extrapolation outside the grid range, "zero", "linear" or "clamp", see functional.kan_linear.
+        outside: extrapolation outside the grid range, by default "zero", or "linear" or "clamp", see
+            functional.kan_linear; other families have one of their own.
+        family: of the basis functions, "bspline" or another such as "fourier" or "legendre", see docs/families.md.
         backend: name of the backend to use; None for the automatic choice, see fastkan.backends().
         generator: random generator of the initial values, on the layer's device; None for torch's default.
         device, dtype: of the parameters.
@@ -84,7 +88,7 @@ class KANLinear(Module):
         in_features: int,
         out_features: int,
         grid_size: int = 5,
-        spline_order: int = 3,
+        spline_order: int | None = None,
         scale_noise: float = 0.1,
         scale_base: float = 1.0,
         scale_spline: float = 1.0,
@@ -94,7 +98,8 @@ class KANLinear(Module):
         grid_range: tuple[float, float] = (-1, 1),
         *,
         bias: bool = False,
-        outside: str = "zero",
+        outside: str | None = None,
+        family: str = "bspline",
         backend: str | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
@@ -104,19 +109,19 @@ class KANLinear(Module):
         self.in_features = integer("in_features", in_features, 1)
         self.out_features = integer("out_features", out_features, 1)
         grid_size = integer("grid_size", grid_size, 1)
-        degree = integer("spline_order", spline_order, 0, MAX_DEGREE)
+        degree = degree_of("spline_order", spline_order, family)
         self.scale_noise = number("scale_noise", scale_noise)
         self.scale_base = number("scale_base", scale_base)
         self.scale_spline = number("scale_spline", scale_spline)
         self.grid_eps = number("grid_eps", grid_eps, 0.0, 1.0)
-        self.grid_range = _range(grid_range)
+        self.grid_range = ascending("grid_range", grid_range)
         if backend is not None and not select.is_name(backend):
             raise ValueError(f"backend={backend!r}: expected None or one of {', '.join(map(repr, select.BACKENDS))}")
         self.backend = backend
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in _DTYPES:
             raise TypeError(f"dtype={dtype}: expected float32, float64, bfloat16 or float16")
-        self._spec = Spec.of(degree, "zero", outside, False)
+        self._spec = Spec.of(degree, "zero", outside, family != "bspline", family)
         self._evenness: tuple[Snapshot, bool] | None = None
         self.base_activation = base_activation  # pyright: ignore[reportAttributeAccessIssue] __setattr__ converts it
         with_base = not self._fused or BASES[self._spec.base] != "zero"
@@ -219,7 +224,7 @@ class KANLinear(Module):
     def spec(self) -> Spec:
         """The basis of the layer, for every backend."""
         grid = self._buffers["grid"]
-        if grid.is_cpu or not readable(grid) or grid.is_inference():
+        if self._spec.family or grid.is_cpu or not readable(grid) or grid.is_inference():
             return self._spec  # for any knots: CPU kernels check them themselves
         return self._promised(grid)
 
@@ -238,7 +243,7 @@ class KANLinear(Module):
 
     @property
     def grid_size(self) -> int:
-        """G, the number of grid intervals; extend_grid changes it."""
+        """G, the number of grid intervals, of another family that of its functions; extend_grid changes it."""
         return self._buffers["grid"].shape[-1] - 2 * self._spec.degree - 1
 
     @property
@@ -252,13 +257,18 @@ class KANLinear(Module):
         return self.spline_scale is not None
 
     @property
-    def outside(self) -> str:
-        """Extrapolation outside the grid range; may be set."""
-        return OUTSIDE[self._spec.outside]
+    def family(self) -> str:
+        """The family of the basis functions."""
+        return FAMILIES[self._spec.family]
+
+    @property
+    def outside(self) -> str | None:
+        """Extrapolation outside the grid range, None for a family whose formula holds everywhere; may be set."""
+        return OUTSIDE_OF.get(self.family, OUTSIDE[self._spec.outside])
 
     @outside.setter
-    def outside(self, outside: str) -> None:
-        self._spec = Spec.of(self.spline_order, BASES[self._spec.base], outside, False)
+    def outside(self, outside: str | None) -> None:
+        self._spec = Spec.of(self.spline_order, BASES[self._spec.base], outside, self._spec.uniform, self.family)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "base_activation":
@@ -272,7 +282,7 @@ class KANLinear(Module):
         has_weight = "coef" not in self._parameters or self.base_weight is not None
         if base != "zero" and not has_weight:
             raise ValueError(f"base_activation={activation!r}: the layer was made without a base function")
-        self._fused, self._spec = base is not None, Spec.of(self.spline_order, base or "zero", self.outside, False)
+        self._fused, self._spec = base is not None, self._spec._replace(base=BASES.index(base or "zero"))
         self._modules.pop("base_activation", None)
         self.__dict__.pop("base_activation", None)
         return activation
@@ -303,6 +313,8 @@ class KANLinear(Module):
             raise ValueError(f"grid has {knots.shape[-1]} knots: expected at least {2 * self.spline_order + 2}")
         if not knots.is_meta and not (knots.isfinite().all() and (knots.diff(dim=-1) > 0).all()):
             raise ValueError("grid is not strictly increasing: expected finite, ascending knots")
+        if self._spec.family and not knots.is_meta and not is_uniform(torch.atleast_2d(knots)):
+            raise ValueError(f"grid is not uniform: expected equidistant knots with family={self.family!r}")
         coef = self.coef if coef is None else coef
         shape = [self.in_features, grid_size + self.spline_order, self.out_features]
         if list(coef.shape) != shape:
@@ -313,7 +325,8 @@ class KANLinear(Module):
         """Adapt the knots to data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
 
         coef changes in place, to the least-squares fit of the present function on the data (see refit.py). Inputs may
-        be constant, binary or take few values.
+        be constant, binary or take few values. Of another family only the range changes, and the function is kept as
+        far as the functions on the new range represent it.
 
         x: [..., I], or batches of it: an iterable of tensors, or of tuples that begin with one, like a DataLoader. One
         pass; ranges are exact, quantiles and fit use a sample of up to data_sample.SAMPLE_ROWS rows, the same for every
@@ -337,7 +350,8 @@ class KANLinear(Module):
             knots = self.exact_knots
             first, last = knots[:, self.spline_order], knots[:, -self.spline_order - 1]
             low, high = torch.minimum(low, first.lerp(low, inwards)), torch.maximum(high, last.lerp(high, inwards))
-        self.move_grid(adaptive_knots(quantiles, low, high, self.spline_order, self.grid_eps), sample.ordered)
+        share = 1.0 if self._spec.family else self.grid_eps
+        self.move_grid(adaptive_knots(quantiles, low, high, self.spline_order, share), sample.ordered)
 
     def extend_grid(self, new_size: int) -> None:
         """Change the number of grid intervals on the same range, from coarse to fine during training.
@@ -361,7 +375,11 @@ class KANLinear(Module):
     @torch.no_grad()
     def move_grid(self, grid: Tensor, samples: Tensor | None = None) -> None:
         """Set the knots [I, M], as exact_knots are, and refit the coefficients by least squares, see refit."""
-        self._set(grid, refit(host(self.coef), self.exact_knots, grid, self.spline_order, self.outside, samples))
+        coef, knots, spec = host(self.coef), self.exact_knots, self._spec
+        if spec.family:
+            self._set(grid, refit_family(coef, knots, spec, grid, spec, samples))
+        else:
+            self._set(grid, refit(coef, knots, grid, spec.degree, OUTSIDE[spec.outside], samples))
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
         before, grid = self.coef, place(grid, self.grid.device)
@@ -450,11 +468,11 @@ class KANLinear(Module):
         return self.coef if self.spline_scale is None else self.coef * self.spline_scale[:, None]
 
     def b_splines(self, x: Tensor) -> Tensor:
-        """The B-spline basis functions at x [..., I]: [..., I, F] in x's dtype."""
+        """The basis functions at x [..., I]: [..., I, F] in x's dtype."""
         functional.check_input(x, self.in_features)
         knots = self.knots
         rows = x.reshape(-1, self.in_features).to(knots.dtype)
-        phi = bspline_features(rows, knots, self.spline_order, self.outside)
+        phi = basis_features(rows, knots, self._spec, 0)
         return phi.to(x.dtype).view(*x.shape, phi.shape[-1])
 
     def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
@@ -463,7 +481,7 @@ class KANLinear(Module):
         expected = [*x.shape, self.out_features]
         if x.dim() != 2 or list(y.shape) != expected:
             raise ValueError(f"x, y have shapes {list(x.shape)}, {list(y.shape)}: expected [N, I] and [N, I, O]")
-        phi = bspline_features(exact(x), self.exact_knots, self.spline_order, self.outside).transpose(0, 1)  # I N F
+        phi = basis_features(exact(x), self.exact_knots, self._spec, 0).transpose(0, 1)  # I N F
         coef = torch.linalg.pinv(phi) @ exact(y).transpose(0, 1)  # I F O
         return coef.permute(2, 0, 1).to(y).contiguous()
 
@@ -485,7 +503,9 @@ class KANLinear(Module):
 
     def extra_repr(self) -> str:
         text = (
-            f"in_features={self.in_features}, out_features={self.out_features}, grid_size={self.grid_size}, "
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            + (f"family={self.family!r}, " if self._spec.family else "")
+            + f"grid_size={self.grid_size}, "
             f"spline_order={self.spline_order}, grid_range={self.grid_range}, bias={self.bias is not None}, "
             f"outside={self.outside!r}, uniform={self.uniform}"
         )
@@ -504,13 +524,10 @@ def _regularization(edges: Tensor, l1: float, entropy: float) -> Tensor:
     return l1 * total - entropy * (share * share.clamp_min(floor).log()).sum()
 
 
-def _range(value: Any) -> tuple[float, float]:
-    """grid_range as two ascending floats."""
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        raise TypeError(f"grid_range={value!r}: expected two numbers, ascending") from None
-    low, high = number("grid_range[0]", low), number("grid_range[1]", high)
-    if not low < high:
-        raise ValueError(f"grid_range={value!r}: expected two numbers, ascending")
-    return low, high
+def degree_of(argument: str, degree: int | None, family: str) -> int:
+    """The degree of the basis functions: by default 3, and 0 of another family, which takes no other."""
+    if not index_of("family", family, FAMILIES):
+        return 3 if degree is None else integer(argument, degree, 0, MAX_DEGREE)
+    if degree not in (None, 0):
+        raise ValueError(f"{argument}={degree!r}: expected None or 0 with family={family!r}, which has no degree")
+    return 0

@@ -117,6 +117,8 @@ def _counterpart(linear: nn.Linear, init: str, options: dict[str, Any]) -> KANLi
 @torch.no_grad()
 def _start_linear(layer: KANLinear, linear: nn.Linear) -> None:
     degree = layer.spline_order
+    if layer.family != "bspline":
+        raise ValueError(f"init='linear' with family={layer.family!r}: expected 'bspline', whose sums are linear")
     if degree == 0:
         raise ValueError("init='linear' with spline_order=0: expected at least 1, steps are not linear")
     # x = sum_f mean(t_{f+1} .. t_{f+K}) B_f(x) on the grid range (Greville's abscissae)

@@ -7,21 +7,20 @@ from dataclasses import replace
 
 import torch
 
-from fastkan.basis.chebyshev import chebyshev_features
-from fastkan.basis.rbf import rbf_features
-from fastkan.spec import FAMILIES
+from fastkan.basis.families import FAMILIES as ROWS
+from fastkan.spec import FAMILIES, OUTSIDE_OF
 from fastkan.testing import Problem
 from support.problems import BF16, DOUBLE, HALF, SINGLE
 
-OUTSIDE_OF = {"rbf": "zero", "chebyshev": "clamp"}
-
-FEATURES = {"rbf": rbf_features, "chebyshev": chebyshev_features}
+ALL = {name: row.features for name, row in ROWS.items()}
+FEATURES = {name: row.features for name, row in ROWS.items() if row.kernels}  # those with kernels
 
 
 def family_problem(family: str, *shape: int, functions: int = 6, dtype: torch.dtype = DOUBLE, **kwargs) -> Problem:
     """As Problem.random, its grid's F + 1 knots from about -1 to 1 and x reaching beyond them."""
     shape = shape or (9, 3, 4)
-    p = Problem.random(*shape, functions, 0, knots="promised", outside=OUTSIDE_OF[family], dtype=dtype, **kwargs)
+    outside = OUTSIDE_OF[family] or "zero"
+    p = Problem.random(*shape, functions, 0, knots="promised", outside=outside, dtype=dtype, **kwargs)
     return replace(p, spec=p.spec._replace(family=FAMILIES.index(family)))
 
 

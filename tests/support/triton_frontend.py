@@ -19,7 +19,7 @@ from fastkan.backends.triton import features, launch, plan
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import CONTRACTIONS, Problem, call
-from support.families import OUTSIDE_OF, family_problem
+from support.families import FEATURES, OUTSIDE_OF, family_problem
 from support.problems import BF16, DOUBLE, HALF, SINGLE
 from support.triton_driver import Driver, front_end
 
@@ -32,7 +32,7 @@ def cases() -> list[Case]:
     """Every family, degree, outside, knots, order and algorithm; the other factors at random from a fixed seed."""
     draw = random.Random(0)
     splines = itertools.product(["bspline"], range(6), OUTSIDE, ("promised", "uneven"), (0, 1, 2))
-    others = ((family, 0, OUTSIDE_OF[family], "promised", order) for family in OUTSIDE_OF for order in (0, 1, 2))
+    others = ((family, 0, OUTSIDE_OF[family], "promised", order) for family in FEATURES for order in (0, 1, 2))
     rest = {
         "dtype": (DOUBLE, SINGLE, BF16, HALF), "base": (None, *BASES), "weighted": (False, True),
         "with_bias": (False, True), "splits": (1, 3),

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...basis.base import BASES, base_feature
 from ...basis.bspline import num_functions
-from ...reference import FEATURES, total
-from ...spec import FAMILIES, Spec
+from ...reference import basis_features, total
+from ...spec import Spec
 from ...transforms import is_traced
 from .closed import closed_features, is_closed
 from .recursion import Recursion
@@ -105,15 +105,13 @@ def _is_windowed(grid: Tensor, spec: Spec, order: int) -> bool:
 
 def _is_local(grid: Tensor, spec: Spec, order: int) -> bool:
     """Whether the functions are B-splines without a closed form."""
-    return FAMILIES[spec.family] == "bspline" and not is_closed(spec, order, num_functions(grid, spec.degree))
+    return not spec.family and not is_closed(spec, order, num_functions(grid, spec.degree))
 
 
 def _all_features(x: Tensor, grid: Tensor, spec: Spec, order: int) -> tuple[Tensor, Maybe]:
     """Derivatives of all functions [N, F, I], and what they are to be multiplied by: [I], or None for 1."""
-    family = FAMILIES[spec.family]
-    if family != "bspline":
-        phi = FEATURES[family](x, grid.to(x.dtype), spec, order)
-        return phi.transpose(1, 2), None
+    if spec.family:
+        return basis_features(x, grid.to(x.dtype), spec, order).transpose(1, 2), None
     return closed_features(x, grid, spec, order)
 
 

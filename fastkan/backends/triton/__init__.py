@@ -18,13 +18,12 @@ from torch import Tensor
 from ... import ops
 from ...basis.bspline import num_functions
 from ...devices import architecture
-from ...spec import FAMILIES, Spec
+from ...spec import FAMILIES, WITH_KERNELS, Spec
 from .estimate import apart
 
 _NAMESPACE = "fastkan_triton"
 _INSTALLED = importlib.util.find_spec("triton") is not None  # at import: torch.compile cannot trace find_spec
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_FAMILIES = ("bspline", "rbf", "chebyshev")  # others may be on the reference alone
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
@@ -38,7 +37,7 @@ def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) 
     for dtype in dtypes:
         if dtype not in _DTYPES:
             return f"no Triton kernels for {dtype}"
-    if FAMILIES[family] not in _FAMILIES:
+    if FAMILIES[family] not in WITH_KERNELS:
         return f"no Triton kernels for family {FAMILIES[family]!r}"
     return None
 

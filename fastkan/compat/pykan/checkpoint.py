@@ -63,7 +63,7 @@ def save_checkpoint(model: KAN, path: str | os.PathLike, number: str = "0.0") ->
     rounds, state = map(int, number.split("."))
     linear = model.act_fun[0].linear
     config = {
-        "width": model.width, "grid": model.grid, "k": model.k, "mult_arity": arity(model),
+        "width": model.width, "grid": KAN.grid.__get__(model), "k": KAN.k.__get__(model), "mult_arity": arity(model),
         "base_fun_name": model.base_fun if isinstance(model.base_fun, str) else None,
         "symbolic_enabled": model.symbolic_enabled, "affine_trainable": model.affine_trainable,
         "grid_eps": model.grid_eps, "grid_range": list(model.grid_range), "sp_trainable": model.sp_trainable,

@@ -81,7 +81,10 @@ def to_pykan(model: KAN) -> Any:
 
 
 def check_common(model: KAN) -> None:
-    """ValueError if layers differ in their base function or `outside`, which pykan has once per model."""
+    """ValueError if layers differ in their base function or `outside`, which pykan has once per model, or have other
+    functions than B-splines."""
+    if model.family != "bspline":
+        raise ValueError(f"model has family={model.family!r}: pykan has only 'bspline'")
     bases, outside = [layer.base_fun for layer in model.act_fun], [layer.linear.outside for layer in model.act_fun]
     if not all(same_base(bases[0], other) for other in bases):
         raise ValueError(f"the layers have the base functions {bases}: expected one for all, as pykan has")

@@ -2,8 +2,8 @@
 
 import importlib
 import pkgutil
-import sys
 
+from .. import import_name
 from . import __name__ as PACKAGE
 
 NAME = "kan"
@@ -17,28 +17,19 @@ def install() -> None:
 
     Raises RuntimeError, with the path, if another kan, such as pykan itself, is already imported.
     """
-    other = sys.modules.get(NAME)
-    if other is not None and not installed():
-        where = getattr(other, "__file__", None) or "memory"
-        raise RuntimeError(
-            f"kan is imported already, from {where}: expected install() before the first import of kan, or a new "
-            "process"
-        )
     package = importlib.import_module(f"{PACKAGE}.{NAME}")
     modules = {NAME: package}
     for submodule in pkgutil.iter_modules(package.__path__):
         modules[f"{NAME}.{submodule.name}"] = importlib.import_module(f"{PACKAGE}.{NAME}.{submodule.name}")
-    sys.modules.update(modules)
+    import_name.install(NAME, modules)
 
 
 def installed() -> bool:
     """Whether `import kan` imports fastkan's modules."""
-    return getattr(sys.modules.get(NAME), "__name__", None) == f"{PACKAGE}.{NAME}"
+    return import_name.installed(NAME, f"{PACKAGE}.{NAME}")
 
 
 def uninstall() -> None:
     """Undo install: the next `import kan` looks for pykan. Names already imported from fastkan keep working."""
-    if not installed():
-        return
-    for name in [n for n in sys.modules if n == NAME or n.startswith(f"{NAME}.")]:
-        del sys.modules[name]
+    if installed():
+        import_name.uninstall(NAME)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...network import KAN
 from ...network.formulas import expression
@@ -14,7 +14,9 @@ from ...nn.module import computed
 from ...science import plot_tree
 from . import checkpoint
 from .history import Steps
+from .layer import EdgeLayer
 from .library import SYMBOLIC_LIB
+from .plain import SET, fixed, forget, moving, noted
 from .side_effects import (
     cache_input,
     caching_input,
@@ -30,6 +32,9 @@ ACTIVATIONS = (
     "acts", "acts_premult", "spline_preacts", "spline_postacts", "spline_postsplines", "acts_scale",
     "acts_scale_spline", "edge_actscale", "subnode_actscale",
 )  # fmt: skip
+SCORES = (
+    "node_scores", "edge_scores", "subnode_scores", "node_scores_all", "edge_scores_all", "subnode_scores_all",
+)  # fmt: skip
 
 
 class MultKAN(KAN):
@@ -40,11 +45,17 @@ class MultKAN(KAN):
             is overwritten, unless first_init=False. state_id, round: the number of the current state.
         seed: also seeds the global generators of torch, numpy and random, as in pykan.
         save_act: no effect: activations are computed when they are read.
-        options: of KAN that pykan does not have: dtype, backend, and outside, by default "zero", as in pykan.
+        options: of KAN that pykan does not have: dtype, backend, family, and outside, by default "zero", as in pykan.
 
     cache_data is a reference to the input of the last forward pass; acts, spline_postacts, edge_actscale and the
     others are computed from it, with the parameters at that time, when they are read.
+
+    act_fun[l](x) returns pykan's tuple: the sums, and the input, the value and the spline of every edge. pykan's
+    attributes may be set: activations and scores until the next forward pass; grid, k, mult_homo, base_fun_name, round
+    and state_id as notes that change nothing; device moves the model, grid_eps and grid_range hold for all layers.
     """
+
+    numeric_layer = EdgeLayer
 
     last_forward: tuple[Tensor, int | None, list[int]] | None = None
 
@@ -76,7 +87,8 @@ class MultKAN(KAN):
         **options,
     ):
         seed_all(seed)
-        options.setdefault("outside", "zero")
+        if options.get("family", "bspline") == "bspline":
+            options.setdefault("outside", "zero")
         super().__init__(
             cast(Sequence, width), grid, k, mult_arity, noise_scale, scale_base_mu, scale_base_sigma, base_fun,
             symbolic_enabled, affine_trainable, grid_eps, (grid_range[0], grid_range[1]), sp_trainable, sb_trainable,
@@ -97,13 +109,15 @@ class MultKAN(KAN):
         """A MultKAN that shares the parameters of a KAN, without a history."""
         new = cls.__new__(cls)
         new.__dict__.update(model.__dict__)
+        layers = nn.ModuleList(EdgeLayer.of(layer) for layer in model.act_fun)
+        new._modules = {**model._modules, "act_fun": layers.train(model.training)}
         new.save_act, new.ckpt_path, new._number, new.history = True, ckpt_path, number, None
         return new
 
     forward = caching_input(KAN.forward)
 
     def __getstate__(self) -> dict:
-        return super().__getstate__() | {"last_forward": None}  # a copy has parameters of its own
+        return super().__getstate__() | {"last_forward": None, SET: {}}  # a copy has parameters of its own
 
     def reg(self, *args, x: Tensor | None = None, **options) -> Tensor:
         """KAN.reg; without x on the input of the last forward pass, with the current parameters."""
@@ -209,6 +223,7 @@ class MultKAN(KAN):
     ) -> Tensor | None:
         """KAN.attribute; with l and i also a bar chart on a new pyplot figure, unless plot=False."""
         scores = super().attribute(l, i, out_score)
+        forget(self, SCORES)
         if plot and scores is not None and i is not None:
             import matplotlib.pyplot as plt
 
@@ -339,6 +354,11 @@ class MultKAN(KAN):
 
 for _name in ACTIVATIONS:
     setattr(MultKAN, _name, lazy_activations(KAN, _name))
+for _name in (*ACTIVATIONS, *SCORES):
+    setattr(MultKAN, _name, noted(MultKAN, _name, lambda model: model.last_forward))
+for _name in ("grid", "k", "mult_homo", "base_fun_name", "round", "state_id"):
+    setattr(MultKAN, _name, noted(MultKAN, _name))
+MultKAN.depth, MultKAN.device = fixed(KAN, "depth"), moving(KAN)  # type: ignore[assignment]
 
 
 def named(function: str | SymbolicFunction | Callable) -> str | SymbolicFunction | Callable:

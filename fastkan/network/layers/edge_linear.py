@@ -40,8 +40,11 @@ class EdgeLinear(KANLinear):
         grid = uniform_knots(*self.grid_range, size, degree, device=torch.device("cpu"))[None]
         self.grid.copy_(grid.expand_as(self.grid))
         noise = (torch.rand(size + 1, inputs, outputs, generator=generator, device="cpu") - 0.5) * start.noise_scale
-        phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
-        self.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / size))
+        if self.family == "bspline":
+            phi = bspline_features(grid[:, degree : degree + size + 1].T, grid, degree, "zero")[:, 0]  # P F
+            self.coef.copy_(torch.einsum("fp,pio->ifo", torch.linalg.pinv(phi), noise.double() / size))
+        else:  # of other functions the values at the knots may need huge coefficients
+            self.coef.copy_(noise[:size].transpose(0, 1) / size)
         draw = torch.rand(inputs, outputs, generator=generator, device="cpu") * 2 - 1
         if self.base_weight is not None:
             self.base_weight.copy_((start.scale_base_mu + start.scale_base_sigma * draw) / math.sqrt(inputs))

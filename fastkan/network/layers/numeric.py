@@ -13,11 +13,11 @@ from ...arguments import integer, number
 from ...basis.base import BASES
 from ...devices import home
 from ...nn.hooks import any_global_hook, hooked
+from ...nn.linear import degree_of
 from ...nn.module import Module
 from ...nn.parametrized import set_computed
 from ...nn.view import view_of
 from ...snapshot import Snapshot, readable
-from ...spec import MAX_DEGREE
 from ...transforms import by_func
 from .edge_linear import EdgeLinear, Start, first_mask
 from .state_dict import prepare_numeric
@@ -38,7 +38,8 @@ class KANLayer(Module):
 
     Args:
         in_dim, out_dim: I and O.
-        num, k: number of grid intervals, degree of the splines (0 to 5).
+        num, k: number of grid intervals, degree of the splines (0 to 5; None for 3); of another family, the number of
+            functions, and None or 0.
         noise_scale: splines initially interpolate uniform noise of +-noise_scale / (2 num) at the knots.
         scale_base_mu, scale_base_sigma: scale_base is initially (mu + sigma * uniform(-1, 1)) / sqrt(I).
         scale_sp: scale_sp is initially scale_sp / sqrt(I) where the mask is not 0.
@@ -50,6 +51,8 @@ class KANLayer(Module):
     Source: Liu et al., KAN (arXiv 2404.19756), section 2.2.
     """
 
+    # In the body of a class whose sums are those of this one, so that layers may run as one fused call.
+    fusable = True
     linear: EdgeLinear
     edge_mask: Tensor
     _modules: dict[str, Any]
@@ -59,7 +62,7 @@ class KANLayer(Module):
         in_dim: int,
         out_dim: int,
         num: int = 5,
-        k: int = 3,
+        k: int | None = None,
         noise_scale: float = 0.5,
         scale_base_mu: float = 0.0,
         scale_base_sigma: float = 1.0,
@@ -71,7 +74,8 @@ class KANLayer(Module):
         sb_trainable: bool = True,
         sparse_init: bool = False,
         *,
-        outside: str = "zero",
+        outside: str | None = None,
+        family: str = "bspline",
         backend: str | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
@@ -79,7 +83,7 @@ class KANLayer(Module):
     ):
         super().__init__()
         in_dim, out_dim = integer("in_dim", in_dim, 1), integer("out_dim", out_dim, 1)
-        num, k = integer("num", num, 1), integer("k", k, 0, MAX_DEGREE)
+        num, k = integer("num", num, 1), degree_of("k", k, family)
         if not (base_fun in BASES if isinstance(base_fun, str) else base_fun is None or callable(base_fun)):
             kind = ValueError if isinstance(base_fun, str) else TypeError
             raise kind(f"base_fun={base_fun!r}: expected one of {', '.join(map(repr, BASES))}, or a function")
@@ -89,7 +93,7 @@ class KANLayer(Module):
         )  # fmt: skip
         self.linear = EdgeLinear(
             start, generator, in_dim, out_dim, num, k, base_activation=base_fun, grid_eps=grid_eps,
-            grid_range=grid_range, outside=outside, backend=backend, device=device, dtype=dtype,
+            grid_range=grid_range, outside=outside, family=family, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.register_buffer("edge_mask", first_mask(in_dim, out_dim, start.sparse_init).to(self.linear.coef))
         self._plan = None
@@ -130,6 +134,10 @@ class KANLayer(Module):
         coef, base = coef[:, :, plan.outputs], None if base is None else base[:, plan.outputs]
         y = linear.evaluate(x, coef, knots, base, None, scale[:, plan.outputs])
         return y.new_zeros(y.shape[0], self.out_dim).index_copy(1, plan.outputs, y)
+
+    def sums(self, x: Tensor) -> Tensor:
+        """The sums over the edges [N, O], for a model: what a call returns."""
+        return self(x)
 
     def unused(self, y: Tensor) -> Tensor:
         """y of a layer without edges, with its parameters in the autograd graph but without gradients, since
@@ -231,10 +239,10 @@ class KANLayer(Module):
     def another(self, in_dim: int, out_dim: int, **options) -> "KANLayer":
         """A newly initialized layer of another size with this layer's options."""
         linear = self.linear
-        new = KANLayer(
+        new = type(self)(
             in_dim, out_dim, self.num, self.k, noise_scale=0.3,
             base_fun="zero" if linear.base_weight is None else "identity", grid_eps=linear.grid_eps,
-            grid_range=linear.grid_range, outside=linear.outside, backend=linear.backend,
+            grid_range=linear.grid_range, outside=linear.outside, family=linear.family, backend=linear.backend,
             generator=torch.Generator("cpu").manual_seed(0), device=linear.coef.device, dtype=linear.coef.dtype,
             **options,
         )  # fmt: skip
@@ -322,6 +330,11 @@ class KANLayer(Module):
     @property
     def k(self) -> int:
         return self.linear.spline_order
+
+    @property
+    def nonzero(self) -> int:
+        """How many basis functions are not zero at an x: k + 1 splines, all functions of another family."""
+        return self.k + 1 if self.linear.family == "bspline" else self.num
 
     @property
     def base_fun(self) -> str | Callable[[Tensor], Tensor]:

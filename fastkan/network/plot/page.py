@@ -122,6 +122,8 @@ def _edges(model: "KAN", l: int, edges: Edges, scales: _Scales) -> list[dict]:
     numeric, symbolic = model.act_fun[l], model.symbolic_fun[l]
     owner = owners(model.subnodes(l + 1))
     spline = f"spline of degree {numeric.k}, {numeric.num} intervals"
+    if numeric.linear.family != "bspline":
+        spline = f"{numeric.num} functions of the family {numeric.linear.family}"
     kinds = {"n": spline, "s": "", "ns": f"{spline}, and a formula"}
     described = []
     for n, (i, j, mode) in enumerate(zip(edges.inputs, edges.outputs, edges.modes, strict=True)):

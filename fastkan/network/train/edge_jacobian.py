@@ -90,7 +90,7 @@ class EdgeColumns:
     @property
     def width(self) -> int:
         """Structural non-zeros of a row."""
-        return sum((self.layer.k + 1 if p.dim() == 3 else 1) for p in self.params) * len(self.inputs)
+        return sum((self.layer.nonzero if p.dim() == 3 else 1) for p in self.params) * len(self.inputs)
 
     def entries(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Columns and values [rows Q, width] of the structural non-zeros of these rows of the data."""
@@ -140,7 +140,7 @@ class EdgeColumns:
         sums = self.sums
         if sums is None:
             with torch.enable_grad():
-                sums = self.sums = self.layer(self.x)
+                sums = self.sums = self.layer.sums(self.x)
         of_sums = torch.einsum("nqo,nq->no", self.gradient, u.view(self.gradient.shape[:2]).to(self.gradient.dtype))
         grads = torch.autograd.grad(sums, self.params, of_sums.to(sums.dtype), retain_graph=True)
         return torch.cat([g.reshape(-1) for g in grads])
@@ -152,12 +152,12 @@ class EdgeColumns:
 
 
 def local_features(layer: KANLayer, x: Tensor) -> Tensor:
-    """Values [N, I, K + 1] of the B-splines on the knot span of x [N, I], in the order of _indices.
+    """Values [N, I, nonzero] of the basis functions that are not zero at x [N, I], in the order of _indices.
 
-    By the fused operator, with coefficients that sum all functions f of equal f mod K + 1: one of each such class is on
-    a knot span. As accurate as the layer's.
+    By the fused operator, with coefficients that sum all functions f of equal f mod nonzero: one spline of each such
+    class is on a knot span. As accurate as the layer's.
     """
-    linear, order, functions = layer.linear, layer.k + 1, layer.num + layer.k
+    linear, order, functions = layer.linear, layer.nonzero, layer.num + layer.k
     spec = linear.spec._replace(base=BASES.index("zero"))
     dtype = torch.promote_types(linear.coef.dtype, torch.float32)
     own = torch.eye(order, device=x.device, dtype=dtype).repeat(-(-functions // order), 1)[:functions]  # F K+1
@@ -170,10 +170,10 @@ def local_features(layer: KANLayer, x: Tensor) -> Tensor:
 
 
 def _indices(layer: KANLayer, knots: Tensor, x: Tensor) -> Tensor:
-    """Indices [N, I, K + 1] of the B-splines on the knot span of x [N, I]."""
-    order = layer.k + 1
+    """Indices [N, I, nonzero] of the basis functions that are not zero at x [N, I]."""
+    order = layer.nonzero
     first = torch.searchsorted(knots.contiguous(), x.T.contiguous(), right=True).T - 1 - layer.k
-    first = first.clamp(0, layer.num - 1)[..., None]
+    first = first.clamp(0, layer.num + layer.k - order)[..., None]
     number = torch.arange(order, device=x.device)
     return first + (number - first) % order
 

@@ -124,7 +124,7 @@ def _through_edges(layer: KANLayer, x: Series) -> Series:
     higher = [
         sum(contracted(d, s) for d, s in enumerate(factors(x, j), start=1)) for j in range(1, len(x.derivatives) + 1)
     ]
-    return Series(layer(x.value), higher)  # type: ignore[arg-type]
+    return Series(layer.sums(x.value), higher)  # type: ignore[arg-type]
 
 
 def _through_nodes(model: "KAN", l: int, sums: Series) -> Series:

@@ -1,18 +1,22 @@
 """kan.KANLayer: the numeric branch of a layer, with pykan's arguments and results."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ....network.grids import splines_of
 from ....network.layers import numeric
+from ..layer import EdgeLayer
 from .spline import B_batch, coef2curve, curve2coef, extend_grid
 from .utils import sparse_mask
 
 
-class KANLayer(numeric.KANLayer):
-    """fastkan.network's KANLayer, whose forward also returns the values on every edge."""
+class KANLayer(EdgeLayer):
+    """An EdgeLayer with pykan's constructor and methods."""
+
+    fusable = True
 
     def __init__(
         self, in_dim: int = 3, out_dim: int = 2, num: int = 5, k: int = 3, noise_scale: float = 0.5,
@@ -25,12 +29,6 @@ class KANLayer(numeric.KANLayer):
             in_dim, out_dim, num, k, noise_scale, scale_base_mu, scale_base_sigma, scale_sp, base_fun, grid_eps,
             (grid_range[0], grid_range[1]), sp_trainable, sb_trainable, sparse_init, device=device, **options,
         )  # fmt: skip
-
-    # pykan's forward returns more than its base class does here
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """x [N, I] -> the sums [N, O]; and for every edge, [N, O, I], its input, value and spline without scale."""
-        preacts = x[:, None].expand(-1, self.out_dim, -1)
-        return super().forward(x), preacts, self.postacts(x), self.postspline(x)
 
     def update_grid_from_samples(self, x: Tensor, mode: str = "sample") -> None:
         """Fit the grid to x [N, I]. mode has no effect: the functions stay the same at the data and between them."""
@@ -45,9 +43,7 @@ class KANLayer(numeric.KANLayer):
 
     def get_subset(self, in_id: Sequence[int], out_id: Sequence[int]) -> "KANLayer":
         """A new layer with these inputs and outputs of this one."""
-        new = KANLayer.__new__(KANLayer)
-        new.__dict__.update(self.rearranged([int(i) for i in in_id], [int(j) for j in out_id]).__dict__)
-        return new
+        return cast(KANLayer, self.rearranged([int(i) for i in in_id], [int(j) for j in out_id]))
 
     def swap(self, i1: int, i2: int, mode: str = "in") -> None:
         """Exchange two inputs (mode "in") or two outputs ("out")."""
