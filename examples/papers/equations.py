@@ -1,4 +1,4 @@
-"""What the experiments on differential equations share: points, L-BFGS for other networks, the table, the figure."""
+"""What the experiments on differential equations share: L-BFGS for other networks, the table, the figure."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,19 +10,6 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor, nn
 
 from fastkan import science
-
-
-def points(n: int, low: float, inputs: int = 2, seed: int = 0) -> Tensor:
-    """n points that fill the square from (low, low) to (1, 1) evenly: a Sobol sequence."""
-    sequence = torch.quasirandom.SobolEngine(inputs, scramble=True, seed=seed)
-    return low + (1 - low) * sequence.draw(n, dtype=torch.float64)
-
-
-def edges(n: int, low: float) -> list[Tensor]:
-    """n points on each side of the square: at the start and the end of the first input, then of the second."""
-    t = points(n, low, 1)
-    ends = [torch.full_like(t, end) for end in (low, 1.0)]
-    return [torch.cat([end, t], 1) for end in ends] + [torch.cat([t, end], 1) for end in ends]
 
 
 def lattice(low: float, n: int, m: int) -> Tensor:

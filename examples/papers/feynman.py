@@ -19,6 +19,7 @@ from fastkan import KAN, science
 from .experiment import Experiment, Rows
 
 NOISE = {0.0: 1, 0.01: 3, 0.1: 3}  # standard deviation, of that of y; every equation, or every third
+NOISE_SEED = 10**6
 LIMIT = 30.0  # seconds of the search of one equation
 EXACT = 1e-6  # relative error of what differs from the equation by a constant or a factor
 WITHIN = (1, 2, 5, 10, 20, 40)  # seconds
@@ -55,7 +56,7 @@ def one(task: tuple[int, float, bool]) -> dict[str, Any]:
     number, noise, quick = task
     torch.set_num_threads(1)
     x, y = data(number, 200 if quick else 1000, seed=0)
-    generator = torch.Generator().manual_seed(number)
+    generator = torch.Generator().manual_seed(NOISE_SEED + number)  # not that of x, which noise must not depend on
     y = y + noise * y.std() * torch.randn(y.shape, dtype=y.dtype, generator=generator)
     start = time.perf_counter()
     result = KAN.discover((x, y), verbose=False, simplify=2.0, time_limit=2.0 if quick else LIMIT)

@@ -12,9 +12,9 @@ from numpy.polynomial.hermite import hermgauss
 from scipy.fft import dst
 from torch import Tensor
 
-from fastkan import KAN
+from fastkan import KAN, science
 
-from .equations import figure, points, row
+from .equations import figure, row
 from .experiment import Experiment, Rows
 from .poisson import parameters
 
@@ -25,13 +25,12 @@ STAGES += [(20, 1.0, 20), ([30, 20, 20], 1.0, 20)]
 
 
 class Equation(NamedTuple):
-    """equation(u, first, second): what is 0, with the derivatives [N, 2] by t and x; weight(t): its weight; place: x of
-    two thirds of the points, moved to where fronts are; start: u at t = 0; of_start: its weight; ends(model, left,
-    right): residuals at x = 0 and 1; reference(): t, x, and u there, of 0 <= t, x <= 1."""
+    """equation(u, first, second): what is 0, with the derivatives [N, 2] by t and x; weight(t): its weight; start: u at
+    t = 0; of_start: its weight; ends(model, left, right): residuals at x = 0 and 1; reference(): t, x, and u there, of
+    0 <= t, x <= 1."""
 
     name: str
     equation: Callable[[Tensor, Tensor, Tensor], Tensor]
-    place: Callable[[Tensor], Tensor]
     weight: Callable[[Tensor], Tensor]
     start: Callable[[Tensor], Tensor]
     of_start: float
@@ -66,7 +65,6 @@ def allen_cahn_reference(n: int = 1024, steps: int = 2000) -> tuple[np.ndarray, 
 BURGERS = Equation(
     "Burgers",
     lambda u, first, second: first[:, :1] + u * first[:, 1:] - VISCOSITY * second[:, 1:],
-    lambda x: 0.3 * x**3,
     lambda t: torch.full_like(t, 0.2),
     lambda x: -torch.sin(torch.pi * x),
     1.0,
@@ -76,7 +74,6 @@ BURGERS = Equation(
 ALLEN_CAHN = Equation(
     "Allen-Cahn",
     lambda u, first, second: first[:, :1] - DIFFUSION * second[:, 1:] - RATE * (u - u**3),
-    lambda x: torch.where(torch.arange(len(x))[:, None] % 2 == 0, 0.5 + 0.5 * (2 * x - 1) ** 3, 0.15 * x + 0.85 * x**3),
     lambda t: 0.2 * torch.exp(-2 * t),
     lambda x: x**2 * torch.cos(torch.pi * x),
     3.0,
@@ -85,17 +82,21 @@ ALLEN_CAHN = Equation(
 )
 
 
-def terms(of: Equation, until: float, n: int, stage: int) -> Callable[[Any], list[Tensor]]:
-    """The residuals at n points, other ones in each stage."""
-    at = points(n, 0.0, seed=stage) * torch.tensor([until, 1.0])
-    at[n // 3 :, 1:] = of.place(at[n // 3 :, 1:])
-    x, t, weight = points(300, 0.0, 1), until * points(100, 0.0, 1), of.weight(at[:, :1])
-    start = torch.cat([torch.zeros_like(x), x], 1)
-    left, right = torch.cat([t, torch.zeros_like(t)], 1), torch.cat([t, torch.ones_like(t)], 1)
+def terms(of: Equation, model: KAN, until: float, n: int, stage: int) -> Callable[[Any], list[Tensor]]:
+    """The residuals at n points, other ones in each stage: where the model violates the equation most."""
+
+    def residual(x: Tensor) -> Tensor:
+        u, first, second = model.derivatives(x, 2)
+        return of.equation(u, first[:, 0], second[:, 0])
+
+    box = [(0, until), (0, 1)]
+    at, start = science.adaptive_points(residual, n, box, seed=stage), science.boundary_points(300, box)[0]
+    left, right = science.boundary_points(100, box)[2:]
+    weight, of_x = of.weight(at[:, :1]), of.start(start[:, 1:])
 
     def found(model: Any) -> list[Tensor]:
         u, first, second = model.derivatives(at, 2)
-        inside, at_start = weight * of.equation(u, first[:, 0], second[:, 0]), model(start) - of.start(x)
+        inside, at_start = weight * of.equation(u, first[:, 0], second[:, 0]), model(start) - of_x
         return [inside, of.of_start * at_start, *of.ends(model, left, right)]
 
     return found
@@ -107,7 +108,7 @@ def forward_in_time(of: Equation, quick: bool) -> tuple[KAN, int]:
     stages, count, n = [(5, 0.25, 3)] if quick else STAGES, 0, 300 if quick else 2500
     for stage, (size, until, steps) in enumerate(stages):
         model = model.refine(size)
-        model.fit(residuals=terms(of, until, n, stage), opt="LM", steps=steps, update_grid=False, progress=False)
+        model.fit(residuals=terms(of, model, until, n, stage), opt="LM", steps=steps, update_grid=False, progress=False)
         count += steps
     return model, count
 
@@ -143,8 +144,8 @@ EXPERIMENT = Experiment(
     "u_t = 0.0001 u_xx + 5 (u - u^3), u = x^2 cos(pi x) at the start and -1 at x = -1 and 1",
     "Burgers' solution is odd in x and Allen-Cahn's even, so the networks see 0 <= x <= 1. `fit(residuals=...)` with "
     "Levenberg-Marquardt is called for longer and longer times: with the whole time at once, it would end with fronts "
-    "at wrong places, where the equation holds nearly everywhere too. Every call has other points, two thirds of "
-    "them close to the fronts.",
+    "at wrong places, where the equation holds nearly everywhere too. Every call has other points, "
+    "by `science.adaptive_points`: most where the equation is violated most, which is at the fronts.",
     run,
     draw,
 )

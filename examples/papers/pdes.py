@@ -10,9 +10,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from fastkan import KAN
+from fastkan import KAN, science
 
-from .equations import by_lbfgs, edges, figure, lattice, points, row
+from .equations import by_lbfgs, figure, lattice, row
 from .experiment import Experiment, Rows
 from .poisson import parameters
 
@@ -34,7 +34,8 @@ def helmholtz(p: Tensor) -> Tensor:
 
 def helmholtz_terms(n: int) -> Callable[[Any], list[Tensor]]:
     """u_xx + u_yy + u = f, over the size of f, and u = 0 on the edge."""
-    inside, edge, size = points(n, -1.0), torch.cat(edges(n // 8, -1.0)), 17 * math.pi**2
+    square, size = [(-1, 1), (-1, 1)], 17 * math.pi**2
+    inside, edge = science.collocation_points(n, square), torch.cat(science.boundary_points(n // 8, square))
     f = (1 - size) * helmholtz(inside)
 
     def terms(model: Any) -> list[Tensor]:
@@ -51,7 +52,8 @@ def wave(p: Tensor) -> Tensor:
 
 def wave_terms(n: int) -> Callable[[Any], list[Tensor]]:
     """u_tt = 4 u_xx, over the size of u_tt, u and u_t at the start, and u = 0 at both ends."""
-    inside, (start, _, left, right) = points(n, 0.0), edges(n // 8, 0.0)
+    square = [(0, 1), (0, 1)]
+    inside, (start, _, left, right) = science.collocation_points(n, square), science.boundary_points(n // 8, square)
     ends, at_start = torch.cat([left, right]), wave(start)
 
     def terms(model: Any) -> list[Tensor]:
@@ -77,15 +79,13 @@ def by_lm(equation: Equation, width: list, sizes: Sequence[int], starts: int, qu
     """The best of a few starts on coarse grids, by the loss; then, without edges of no effect, on finer grids."""
     options: dict[str, Any] = {"opt": "LM", "update_grid": False, "progress": False}
     terms, steps = equation.terms(400 if quick else 2000), 4 if quick else 12
-    found = []
-    for seed in range(1 if quick else starts):
-        shape: dict[str, Any] = {"grid": sizes[0], "k": 5, "grid_range": (equation.low, 1), "base_fun": "zero"}
-        model = KAN(width, seed=seed, sp_trainable=False, dtype=torch.float64, **shape)
-        result = model.fit(residuals=terms, steps=2 * steps, grid_sizes=sizes[:2], **options)
-        found.append((result["train_loss"][-1], seed, model))
-    model, count = min(found)[2], 2 * steps * len(found)
+    starts = 1 if quick else starts
+    shape: dict[str, Any] = {"grid": sizes[0], "k": 5, "grid_range": (equation.low, 1), "base_fun": "zero"}
+    model = KAN(width, seed=0, sp_trainable=False, dtype=torch.float64, **shape)
+    model.fit(residuals=terms, steps=2 * steps, grid_sizes=sizes[:2], starts=starts, **options)
+    count = 2 * steps * starts
     for size in sizes[2:3] if quick else sizes[2:]:
-        model.get_act(points(1000, equation.low))
+        model.get_act(science.collocation_points(1000, [(equation.low, 1)] * 2))
         model.prune_edge(threshold=0.003)
         model = model.refine(size)
         model.fit(residuals=terms, steps=steps, **options)
