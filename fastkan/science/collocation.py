@@ -1,5 +1,6 @@
 """Points at which a differential equation is to hold: inside a box, on its sides, or where it is violated most."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -66,7 +67,7 @@ def adaptive_points(
         raise ValueError(
             f"residual returns {list(values.shape)}: expected finite numbers, a row for {len(pool)} points"
         )
-    size = values.reshape(len(pool), -1).norm(dim=1).pow(number("power", power, 0.0))
+    size = values.view(len(pool), math.prod(values.shape[1:])).norm(dim=1).pow(number("power", power, 0.0))
     share = size + number("uniform", uniform, 0.0) * size.mean()
     if not n or not bool(share.any()):
         return pool[:n]
