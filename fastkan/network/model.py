@@ -28,6 +28,7 @@ from .plot import edge as plot_edge
 from .scores import attribution
 from .train import fit as training
 from .train import penalties, taylor
+from .train import predict as prediction
 
 T = TypeVar("T")
 
@@ -71,7 +72,8 @@ class KAN(Module):
     Attributes, by pykan's names: act_fun (KANLayer), symbolic_fun (SymbolicLayer); node_bias, node_scale, subnode_bias,
     subnode_scale (biases is node_bias); width, width_in, width_out, mult_arity, depth, grid, k, base_fun; input_id, the
     columns of x that are read. cache_data: the inputs of the last get_act or fit; last_activations, last_scores: the
-    results of the last get_act and attribute. Nothing is written to disk, and no activations are kept, unless asked.
+    results of the last get_act and attribute. classes: see fit. Nothing is written to disk, and no activations are
+    kept, unless asked.
     On a GPU, do not write through `.data` of a node_scale, node_bias, ... obtained before the last forward pass.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
@@ -87,6 +89,7 @@ class KAN(Module):
     last_scores: attribution.Scores | None
     node_attribute_scores: list[Tensor]  # of the last node_attribute
     cache_data: Tensor | None
+    classes: list | None = None  # of the labels that fit has trained on, in the order of the outputs
     _column_order: tuple[Snapshot, bool] | None = None  # of input_id: its values, and whether they are 0, 1, 2, ...
     _modules: dict[str, Any]
 
@@ -371,6 +374,7 @@ class KAN(Module):
     reg_metrics, reg_sizes = penalties.METRICS, penalties.sizes
     evaluate = penalties.evaluate
     fit = training.fit
+    predict, predict_proba, score = prediction.predict, prediction.predict_proba, prediction.score
     derivatives = taylor.derivatives
 
     # Pictures

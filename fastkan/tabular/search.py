@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..network import KAN
 from ..network.formulas.edges import replace_edges
+from ..network.train.losses import cross_entropy
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
@@ -213,11 +213,7 @@ class Search:
 
 def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:
     """Squared error, or negative log-likelihood in nats, of every row: [N]."""
-    if not classes:
-        return (prediction - label).square()[:, 0]
-    if prediction.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(prediction[:, 0], label.to(prediction.dtype), reduction="none")
-    return F.cross_entropy(prediction, label, reduction="none")
+    return cross_entropy(prediction, label) if classes else (prediction - label).square()[:, 0]
 
 
 def worse(losses: Tensor, others: Tensor, errors: float = 1.0) -> bool:

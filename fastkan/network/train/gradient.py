@@ -16,6 +16,7 @@ from ..activations import mixed
 from ..layers.numeric import KANLayer
 from ..layers.symbolic import SymbolicLayer
 from ..stacked import IDENTITY, STEPS, has_own_steps, nodes_are_sums
+from .losses import squares
 from .penalties import edge_penalty
 from .transfer import Kept
 
@@ -344,11 +345,7 @@ class Edges:
 
 def mean_square(prediction: Tensor, label: Tensor) -> Tensor:
     """The mean square error; raises ValueError where the shapes differ."""
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"labels have shape {list(label.shape)}: expected that of the prediction, {list(prediction.shape)}"
-        )
-    return (prediction - label).square().mean()
+    return squares(prediction, label).mean()
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:

@@ -118,4 +118,5 @@ class Objective:
 
     def shown(self, loss: Tensor) -> float:
         """The root of a mean square error, as pykan shows it; other losses unchanged."""
-        return loss.sqrt().item() if self.loss_fn is mean_square else loss.item()
+        is_square = self.loss_fn is mean_square or getattr(self.loss_fn, "is_square", False)
+        return loss.sqrt().item() if is_square else loss.item()
