@@ -47,14 +47,14 @@ class Found(NamedTuple):
 def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None) -> Found:
     """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
     search = Search(data, seed, progress)
-    with _threads(1):
+    with threads(1):
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
         formula, good = search.symbolic(model)
     progress("final training")
     everything = torch.cat([data.train, data.valid])
-    with _threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
+    with threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
         search.fit(model, everything, search.lamb)
         if formula is not None:
             search.polish(formula, everything, 30)
@@ -62,7 +62,7 @@ def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda s
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Set the number of torch threads: small networks gain nothing from more, and lose on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

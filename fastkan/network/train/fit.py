@@ -97,8 +97,8 @@ def fit(
         metrics: functions without arguments that return a number, reported under their names.
         singularity_avoiding, y_th: see forward.
         display_metrics: names of the result that the progress bar shows.
-        validation_data: (x, y), or the share of the rows that is held out and not trained on, chosen by the seed: they
-            are the test set.
+        validation_data: (x, y), (x, y, weight) with sample_weight, or the share of the rows that is held out and not
+            trained on, chosen by the seed: they are the test set.
         sample_weight: [N], at least 0: weights of the rows in the loss, of which the mean counts as 1. Not with "LM".
         epochs: passes over the training rows, in place of steps. batch_size: batch, by its other name.
         scheduler: function of the optimizer that returns a scheduler of torch.optim.lr_scheduler, such as its class;

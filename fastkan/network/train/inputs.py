@@ -101,9 +101,14 @@ def _of_arrays(model: "KAN", parts: Sequence, validation: Any, weight: Any, loss
         return Given((x, y), loss)
     if isinstance(validation, int | float):
         return Given(_split(x, y, number("validation_data", validation, 0.0, 1.0), seed), loss)
-    if not isinstance(validation, tuple | list) or len(validation) != 2:
+    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
         return Given(((x, y), validation), loss)  # a loader
     tested = _tensors(model, "x", validation[0]), _labels(model, validation[1], loss_fn is None or loss_fn == "mse")
+    if len(validation) == 3:
+        if weight is None:
+            raise ValueError("validation_data has weights: expected sample_weight too, or (x, y)")
+        weight = losses.weights(_tensors(model, "sample_weight", validation[2]), len(tested[0]))
+        tested = tested[0], Weighted(tested[1], weight)
     return Given((x, y, *tested), loss)
 
 
