@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor
 from .arguments import integer, number
 from .network import KAN
 from .network.train.predict import chosen, probabilities
+from .spec import MAX_DEGREE
 from .tabular import average, frame, report, search
 from .tabular import formula as formulas
 from .tabular.columns import Column, Preparation, by_level, of_field, of_numbers
@@ -91,6 +91,8 @@ class _Estimator(BaseEstimator):
         """
         options = self._options(X)
         first = not hasattr(self, "network_")
+        if first and self._classes and classes is None:
+            raise ValueError("classes=None: expected all classes in the first call of partial_fit")
         fields, values, y, weight = self._data(X, y, sample_weight, reset=first, classes=classes)
         if first:
             x, label = self._prepare(fields, values, y, weight)
@@ -102,6 +104,8 @@ class _Estimator(BaseEstimator):
         if self._optimizer is None:
             self._optimizer = average.optimizer(self.network_.parameters(), options)
         weight = self._class_weighted(weight, label)
+        seed = options.seed % (1 << 30) + round(self.n_epochs_)  # another order of the rows in every call
+        options = options._replace(seed=seed)
         average.one_pass(self.network_, self._optimizer, x, label, weight, self._classes, options)
         self.n_epochs_ += 1
         self._keep(x, label, weight, options.seed)
@@ -111,10 +115,10 @@ class _Estimator(BaseEstimator):
         """The checked parameters."""
         rows = X.shape[0] if hasattr(X, "shape") and X.shape else len(X) if hasattr(X, "__len__") else 0
         members = (PARTS if rows <= FEW else 1) if self.members == "auto" else self.members
-        members = integer("members", int(members) if isinstance(members, Integral) else members, 1)
         return average.Options(
             hidden=integer("hidden", self.hidden, 1), grid=integer("grid", self.grid, 1),
-            degree=integer("degree", self.degree, 0, 5), parts=members if self.early_stopping else 0,
+            degree=integer("degree", self.degree, 0, MAX_DEGREE),
+            parts=integer("members", members, 1) if self.early_stopping else 0,
             share=number("validation_fraction", self.validation_fraction, 0.0, 1.0),
             epochs=integer("epochs", self.epochs, 1), patience=integer("patience", self.patience, 1),
             batch_size=integer("batch_size", self.batch_size, 1),
@@ -208,7 +212,7 @@ class _Estimator(BaseEstimator):
         """A formula of the columns, in their units; a list for several outputs, None if no function fits.
 
         The search of `fastkan fit`, on the rows of the training, up to 2500 of them. It runs on the first access, which
-        takes up to a minute. Needs SymPy and NumPy.
+        takes up to some minutes. Needs SymPy and NumPy.
         """
         found = self._search()[0]
         return found[0] if found is not None and len(found) == 1 else found
@@ -217,6 +221,11 @@ class _Estimator(BaseEstimator):
     def formula_score_(self) -> float:
         """R^2 or accuracy of formula_ on a fifth of its rows, which were not used for it; NaN without a formula."""
         return self._search()[1]
+
+    def __dir__(self):
+        """The attributes, without formulas that are not searched yet: notebooks read and show all that are listed."""
+        late = () if self.__dict__.get("_formula") else ("formula_", "formula_score_")
+        return [name for name in super().__dir__() if name not in late]
 
     def _search(self) -> tuple[list[str] | None, float]:
         check_is_fitted(self, "network_")

@@ -8,6 +8,7 @@ those of the linear models by more than a standard error; else the linear model 
 Source: Breiman, Bagging predictors (1996), with parts of the rows in place of random samples.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -134,7 +135,7 @@ def _set_line(network: KAN, line: Tensor) -> None:
     """Make the first outputs of the first layer those of the linear model: B-splines have the sum 1."""
     inputs, outputs = line.shape[0] - 1, line.shape[1]
     layer = network.act_fun[0].linear
-    layer.coef[:, :, :outputs] = line[-1] / inputs
+    layer.coef[:, :, :outputs] = (line[-1] / inputs / layer.spline_scale[:, :outputs])[:, None]
     layer.base_weight[:, :outputs] = line[:-1]
 
 
@@ -194,8 +195,8 @@ def _train(
     end = {} if held is None else {
         "validation_data": (x[held], y[held], weight[held]), "patience": options.patience, "keep_best": True,
     }  # fmt: skip
-    size = min(options.batch_size, len(rows))
-    steps = len(rows) // size
+    steps = math.ceil(len(rows) / options.batch_size)
+    size = len(rows) // steps  # of equal batches, since an incomplete one is left out
     results = network.fit(
         x[rows], y[rows], sample_weight=weight[rows], loss_fn="cross_entropy" if classes else "mse", log=steps,
         opt=opt or partial(optimizer, options=options), epochs=options.epochs, batch_size=size,
