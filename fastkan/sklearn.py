@@ -145,9 +145,9 @@ class _Estimator(BaseEstimator):
     def _table(self, X, reset: bool) -> tuple[list[Field], Tensor]:
         """The columns of X and their values; checks names and number of columns."""
         if not frame.is_frame(X):
-            X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
-            names = [f"x{n + 1}" for n in range(X.shape[1])]
-            return [Field(name, False) for name in names], torch.from_numpy(np.array(X))
+            checked: Any = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset)
+            names = [f"x{n + 1}" for n in range(checked.shape[1])]
+            return [Field(name, False) for name in names], torch.from_numpy(np.array(checked))
         if not len(X):
             raise ValueError("X: Found array with 0 sample(s): expected at least one row")
         validate_data(self, X, skip_check_array=True, reset=reset)
@@ -328,7 +328,7 @@ class KANRegressor(RegressorMixin, _Estimator):
             raise ValueError(f"classes={classes!r}: expected None, for a regressor")
         names = list(map(str, y.columns)) if frame.is_frame(y) else None
         name = [str(y.name)] if getattr(y, "name", None) is not None and not callable(y.name) else None
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        y = check_array(y, ensure_2d=False, dtype="float64", input_name="y")
         if y.ndim > 2 or not y.size:
             raise ValueError(f"y has shape {list(y.shape)}: expected [N] or [N, outputs]")
         if reset:

@@ -134,7 +134,7 @@ def _of(line: Tensor):
 def _set_line(network: KAN, line: Tensor) -> None:
     """Make the first outputs of the first layer those of the linear model: B-splines have the sum 1."""
     inputs, outputs = line.shape[0] - 1, line.shape[1]
-    layer = network.act_fun[0].linear
+    layer: Any = network.act_fun[0].linear
     layer.coef[:, :, :outputs] = (line[-1] / inputs / layer.spline_scale[:, :outputs])[:, None]
     layer.base_weight[:, :outputs] = line[:-1]
 
@@ -162,7 +162,7 @@ def start(line: Tensor, options: Options, seed: int) -> KAN:
     outputs = line.shape[1]
     network = _new([line.shape[0] - 1, outputs + options.hidden, outputs], options, seed)
     _set_line(network, line)
-    layer = network.act_fun[1].linear
+    layer: Any = network.act_fun[1].linear
     for part in (layer.coef, layer.base_weight):
         part[:outputs] = 0.0
         part[outputs:] *= START
@@ -218,6 +218,7 @@ def average(networks: Sequence[KAN]) -> KAN:
         parts = [m.act_fun[n].linear for m in networks]
         for name in ("coef", "base_weight", "spline_scale"):
             getattr(layer.linear, name).copy_(torch.cat([getattr(part, name) for part in parts], dim))
-    found.act_fun[1].linear.coef /= len(networks)
-    found.act_fun[1].linear.base_weight /= len(networks)
+    last: Any = found.act_fun[1].linear
+    for part in (last.coef, last.base_weight):
+        part /= len(networks)
     return found

@@ -108,15 +108,6 @@ class NoData:
 
     train = seen = None
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """The number of batches of a pass over the training rows; TypeError for a loader without a length."""
-        if isinstance(self.train, tuple):
-            return max(1, len(self.train[0]) // max(1, self.batch))
-        if not hasattr(self.train, "__len__"):
-            raise TypeError(f"epochs: the loader, a {type(self.train).__name__}, has no length: expected steps")
-        return len(self.train)
-
     def trained_on(self, x: None) -> None:
         """Nothing to remember."""
 

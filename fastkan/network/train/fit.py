@@ -202,7 +202,7 @@ def fit(
     return results
 
 
-def _objective(model: "KAN", loss_fn: Callable | None, residuals: Terms | None, weights: tuple) -> Objective:
+def _objective(model: "KAN", loss_fn: Any, residuals: Terms | None, weights: tuple) -> Objective:
     """The objective of the data, or of the residuals."""
     if residuals is None:
         return Objective(model, loss_fn, *weights)

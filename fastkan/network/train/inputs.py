@@ -53,6 +53,8 @@ def given(
         for name, value in (("sample_weight", sample_weight), ("y", y)):
             if value is not None:
                 raise ValueError(f"{name}: expected None with a loader, which gives pairs (x, y)")
+        count = max(2, int(getattr(model, "width_in", model.width)[-1]))
+        model.classes = list(range(count)) if loss_fn == "cross_entropy" else None
         if isinstance(loss_fn, str):
             loss_fn = None if loss_fn == "mse" else RowLoss(losses.NAMES[loss_fn])
         if validation_data is not None:
@@ -83,7 +85,7 @@ def _parts(dataset: Any, y: Any) -> list | None:
 def _of_arrays(model: "KAN", parts: Sequence, validation: Any, weight: Any, loss_fn: Any, seed: int) -> Given:
     is_class = loss_fn == "cross_entropy" or (loss_fn is None and _are_classes(model, parts[1]))
     model.classes = losses.class_names(model, parts[1]) if is_class else None
-    loss = RowLoss(losses.cross_entropy) if is_class else None if loss_fn == "mse" else loss_fn
+    loss: Any = RowLoss(losses.cross_entropy) if is_class else None if loss_fn == "mse" else loss_fn
     x, y = _tensors(model, "x", parts[0]), _labels(model, parts[1], loss is None)
     if weight is not None:
         _same_rows(x, y)
@@ -96,20 +98,25 @@ def _of_arrays(model: "KAN", parts: Sequence, validation: Any, weight: Any, loss
     if len(parts) == 4:
         if validation is not None:
             raise ValueError("validation_data: expected None with test data in dataset")
-        validation = parts[2:]
+        validation = tuple(parts[2:])
     if validation is None:
         return Given((x, y), loss)
     if isinstance(validation, int | float):
         return Given(_split(x, y, number("validation_data", validation, 0.0, 1.0), seed), loss)
     if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
         return Given(((x, y), validation), loss)  # a loader
-    tested = _tensors(model, "x", validation[0]), _labels(model, validation[1], loss_fn is None or loss_fn == "mse")
-    if len(validation) == 3:
-        if weight is None:
-            raise ValueError("validation_data has weights: expected sample_weight too, or (x, y)")
-        weight = losses.weights(_tensors(model, "sample_weight", validation[2]), len(tested[0]))
-        tested = tested[0], Weighted(tested[1], weight)
-    return Given((x, y, *tested), loss)
+    return Given((x, y, *_validation(model, validation, loss_fn is None or loss_fn == "mse", weight is None)), loss)
+
+
+def _validation(model: "KAN", given: Sequence, is_square: bool, unweighted: bool) -> tuple[Tensor, Any]:
+    """x and labels of (x, y) or (x, y, weight)."""
+    x, y = _tensors(model, "x", given[0]), _labels(model, given[1], is_square)
+    if len(given) == 2:
+        return x, y
+    if unweighted:
+        raise ValueError("validation_data has weights: expected sample_weight too, or (x, y)")
+    _same_rows(x, y)
+    return x, Weighted(y, losses.weights(_tensors(model, "sample_weight", given[2]), len(x)).to(y.device))
 
 
 def _split(x: Tensor, y: Any, share: float, seed: int) -> tuple:
