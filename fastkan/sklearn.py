@@ -33,16 +33,6 @@ __all__ = ["KANClassifier", "KANRegressor"]
 
 FEW = 5000  # rows up to which several networks are averaged by default
 PARTS = 5  # of the rows, and as many networks
-_PARAMETERS = """hidden: number of hidden nodes of a network, beside one for every output, the linear model at first.
-        grid: number of grid intervals; degree: of the splines, 0 to 5.
-        members: number of networks in the average, each ended by a part of the rows that it is not trained on; "auto"
-            is 5 up to 5000 rows, else 1.
-        early_stopping: end a training when the loss on the held-out rows has not fallen for `patience` epochs; if
-            False, one network trains on all rows for all epochs.
-        validation_fraction: share of the rows held out for one member.
-        epochs, batch_size, learning_rate, weight_decay: of AdamW.
-        random_state: of the networks, the parts and the batches. Equal integers give equal results on a CPU.
-"""
 
 
 class _Estimator(BaseEstimator):
@@ -298,7 +288,16 @@ class KANRegressor(RegressorMixin, _Estimator):
     """A regressor: an average of networks that start at the best ridge regression, or that alone if they are no better.
 
     Args:
-        PARAMETERS
+        hidden: number of hidden nodes of a network, beside one for every output, the linear model at first.
+        grid: number of grid intervals; degree: of the splines, 0 to 5.
+        members: number of networks in the average, each ended by a part of the rows that it is not trained on; "auto"
+            is 5 up to 5000 rows, else 1.
+        early_stopping: end a training when the loss on the held-out rows has not fallen for `patience` epochs; if
+            False, one network trains on all rows for all epochs.
+        validation_fraction: share of the rows held out for one member.
+        epochs, batch_size, learning_rate, weight_decay: of AdamW.
+        random_state: of the networks, the parts and the batches. Equal integers give equal results on a CPU.
+
     Attributes: network_, the KAN; preparation_, of the columns; n_features_in_, feature_names_in_; n_epochs_, the mean
     number of epochs, 0 if the linear model was kept; feature_importances_, formula_, formula_score_.
     """
@@ -364,7 +363,16 @@ class KANClassifier(ClassifierMixin, _Estimator):
     no better.
 
     Args:
-        PARAMETERS        class_weight: weights of classes, by class, or "balanced", which gives all the same share.
+        hidden: number of hidden nodes of a network, beside one for every output, the linear model at first.
+        grid: number of grid intervals; degree: of the splines, 0 to 5.
+        members: number of networks in the average, each ended by a part of the rows that it is not trained on; "auto"
+            is 5 up to 5000 rows, else 1.
+        early_stopping: end a training when the loss on the held-out rows has not fallen for `patience` epochs; if
+            False, one network trains on all rows for all epochs.
+        validation_fraction: share of the rows held out for one member.
+        epochs, batch_size, learning_rate, weight_decay: of AdamW.
+        random_state: of the networks, the parts and the batches. Equal integers give equal results on a CPU.
+        class_weight: weights of classes, by class, or "balanced", which gives all the same share.
 
     Attributes: classes_; network_, the KAN, whose outputs are scores of the classes, or for two classes the log-odds of
     the second; preparation_, of the columns; n_features_in_, feature_names_in_; n_epochs_, the mean number of epochs, 0
@@ -438,10 +446,6 @@ class KANClassifier(ClassifierMixin, _Estimator):
                 compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[label.numpy()])
             )
         return weight * by_class[label]
-
-
-for _estimator in (KANRegressor, KANClassifier):
-    _estimator.__doc__ = (_estimator.__doc__ or "").replace("PARAMETERS", _PARAMETERS)
 
 
 def _merged(fields: list[Field], values: Tensor, y: np.ndarray, weight: Tensor):

@@ -198,7 +198,8 @@ def _read(path: str | os.PathLike | IO[bytes], device: torch.device | str | None
 def config(model: "KAN") -> dict[str, Any]:
     """The arguments of KAN and load for a model of this shape: numbers, names and lists of them."""
     linear = model.act_fun[0].linear
-    return {
+    between = {"dropout": model.dropout, "layer_norm": model.layer_norm}
+    return {name: value for name, value in between.items() if value} | {
         "width": model.width,
         "grid": [layer.num for layer in model.act_fun],
         "k": [layer.k for layer in model.act_fun],

@@ -113,7 +113,8 @@ def fit(
         callback: called after every step with its number and the result so far; a true value ends the training.
         patience: end after so many evaluations without a lower test loss.
         keep_best: restore the model of the least test loss at the end.
-        seed: of the order of batches. Training is bitwise reproducible on a CPU.
+        seed: of the order of batches. Training is bitwise reproducible on a CPU; with dropout, which draws from torch's
+            own generator, after torch.manual_seed.
         progress: show a progress bar, where tqdm is installed.
         residuals: function of the model, such as of a differential equation, that returns a tensor or a list of them;
             their mean squares add to the loss, which is reported as its root. A weight is a factor of a tensor. The

@@ -109,11 +109,13 @@ class Objective:
 
     @torch.no_grad()
     def test(self, data: Data) -> Tensor:
-        """The mean loss over the test set, each batch weighted by its rows."""
-        total, rows = 0.0, 0
+        """The mean loss over the test set, each batch weighted by its rows, in evaluation mode."""
+        total, rows, training = 0.0, 0, self.model.training
+        self.model.train(training and not getattr(self.model, "dropout", 0.0))
         for x, y in data.test_batches():
             total = total + self.loss_fn(self.model(x, **self.options), y).detach() * len(x)
             rows += len(x)
+        self.model.train(training)
         return torch.as_tensor(total) / max(rows, 1)
 
     def shown(self, loss: Tensor) -> float:

@@ -36,6 +36,8 @@ class Stepper:
         self.opt, self.lr, self.objective, self.model = opt, lr, objective, objective.model
         self.optimizer = self._make(trained(self.model))
         check_squares(self.optimizer, objective.loss_fn)
+        if getattr(self.model, "dropout", 0.0) and self.opt in ("LBFGS", "LM"):
+            raise ValueError(f"opt={opt!r}: expected another, such as 'Adam', with dropout: losses are then random")
         self.state = State(self.model)
 
     def extend_grids(self, sizes: list[int]) -> None:
