@@ -1,8 +1,9 @@
 """python -m bench.estimators: KANRegressor and KANClassifier beside others on scikit-learn's tables, with its defaults.
 
-The defaults of fastkan's were chosen on the folds of `--seed 0`. Five folds each, the same for all; the score of a fold is R^2 or the accuracy on its rows. No estimator is tuned to a
-table: each has its defaults, and standardised columns. `torch MLP` has one hidden layer of ReLU with as many parameters
-as the KANs of the average together, trained by AdamW until the loss on a fifth of the rows no longer falls.
+Five folds each, the same for all; the score of a fold is R^2 or the accuracy on its rows. No estimator is tuned to a
+table: each has its defaults, and standardised columns. Those of fastkan's were chosen on the folds of `--seed 0`.
+`torch MLP` has one hidden layer of ReLU with as many parameters as the KANs of the average together, trained by AdamW
+until the loss on a fifth of the rows no longer falls.
 """
 
 import argparse

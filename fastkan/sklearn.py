@@ -185,15 +185,19 @@ class _Estimator(BaseEstimator):
     # What the network says
 
     @property
+    @torch.no_grad()
     def feature_importances_(self) -> np.ndarray:
-        """The share of every column in the outputs, by the network's feature_score; their sum is 1, or 0."""
+        """How much the outputs depend on every column: their mean square change when the column's values are permuted
+        among rows of the training, as shares of the sum; all 0 for a constant network."""
         check_is_fitted(self, "network_")
-        network = self.network_.copy()
-        network.get_act(self._rows[0])
-        scores, found, at = network.feature_score.detach(), [], 0
+        x, _, seed = self._rows
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        y, found, at = self.network_(x), [], 0
         for column in self._columns:
             count = len(column.inputs) if column is not None else 0
-            found.append(float(scores[at : at + count].sum()))
+            permuted = x.clone()
+            permuted[:, at : at + count] = x[order, at : at + count]
+            found.append(float((self.network_(permuted) - y).square().mean()) if count else 0.0)
             at += count
         return np.array(found) / (sum(found) or 1.0)
 

@@ -75,8 +75,11 @@ def test_they_are_kept_by_files_copies_and_refinement(tmp_path):
 
 def test_what_does_not_know_of_them_says_so():
     model, x = network(layer_norm=True), points()
-    for action in (lambda: model.symbolic_formula(numeric="function"), lambda: model.derivatives(x, 1), model.expand_depth,
-                   lambda: model.expand_width(1, 1)):  # fmt: skip
+    actions = [
+        lambda: model.symbolic_formula(numeric="function"), lambda: model.derivatives(x, 1), model.expand_depth,
+        lambda: model.expand_width(1, 1),
+    ]  # fmt: skip
+    for action in actions:
         with pytest.raises(ValueError, match="layer_norm=True: expected False for"):
             action()
     model.swap(1, 0, 1)  # an order changes nothing
