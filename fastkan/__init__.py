@@ -8,7 +8,7 @@ from . import (
     nn,
     ops,  # noqa: F401  registers the operators before anything can be traced
 )
-from .nn import KANLinear, replace_linear
+from .nn import KANLinear, KANSequential, replace_linear
 from .select import BackendError, backends, use_backend
 
 __version__ = "0.1.0"
@@ -21,7 +21,7 @@ _LAZY = {
     "accelerate": "compat.accelerate", "restore": "compat.accelerate",
 }  # fmt: skip
 __all__ = [
-    "KAN", "AttentionWithFastKANTransform", "BackendError", "FastKAN", "FastKANLayer", "KANLinear",
+    "KAN", "AttentionWithFastKANTransform", "BackendError", "FastKAN", "FastKANLayer", "KANLinear", "KANSequential",
     "RadialBasisFunction", "SplineLinear", "accelerate", "backends", "functional", "kanpiler", "network", "nn",
     "replace_linear", "restore", "science", "use_backend",
 ]  # fmt: skip

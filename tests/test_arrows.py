@@ -65,6 +65,7 @@ ALLOWED = {
     },
     "science": {"arguments", "devices", "nn", "network"},
     "tabular": {"network"},
+    "sklearn": {"arguments", "network", "spec", "tabular"},
     "compat": {
         "devices",
         "arguments",
@@ -209,11 +210,15 @@ def test_backends_do_not_know_one_another():
         assert wrong_arrows(module, imported(module, line))
 
 
+# The module of an extra, whose users import it.
+EXTRA = ("fastkan.sklearn",)
 # Loaded when a Triton kernel is first called.
 IN_TRITON = tuple(m for m in MODULES if m.startswith("fastkan.backends.triton."))
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if unit(m) not in ("cli", "__main__") and m not in IN_TRITON])
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if unit(m) not in ("cli", "__main__") and m not in EXTRA + IN_TRITON]
+)
 def test_only_torch_is_imported_at_the_top(module):
     """Optional packages are imported where they are used, so that the package itself needs torch alone."""
     top = [n for n in ast.parse(path_of(module).read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)]
@@ -240,7 +245,7 @@ for module in sys.argv[1:]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_every_module_imports_in_a_fresh_process():
     """Each in a process where only torch was imported before and no optional package can be."""
-    library = [m for m in MODULES if unit(m) != "__main__" and m not in IN_TRITON]
+    library = [m for m in MODULES if unit(m) != "__main__" and m not in EXTRA + IN_TRITON]
     result = subprocess.run([sys.executable, "-c", IMPORT_EACH, *library], capture_output=True, text=True, check=False)
     assert not result.returncode, result.stderr
 

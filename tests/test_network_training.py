@@ -343,7 +343,7 @@ def test_pruned_models_train_on():
         ({"data": {"train_input": torch.zeros(3, 2)}}, ValueError, "dataset has no 'train_label'"),
         ({"data": 7}, TypeError, "dataset is a int: expected a dictionary"),
         ({"data": (torch.zeros(3, 2), torch.zeros(4, 1))}, ValueError, "have 3 and 4 rows"),
-        ({"data": (torch.zeros(3, 2), torch.zeros(3))}, ValueError, r"labels have shape \[3\]: expected .* \[3, 1\]"),
+        ({"data": (torch.zeros(3, 2), torch.zeros(3, 2))}, ValueError, r"shape \[3, 2\]: expected .* \[3, 1\]"),
         ({"data": (torch.zeros(0, 2), torch.zeros(0, 1))}, ValueError, "gives no batches"),
     ],
 )

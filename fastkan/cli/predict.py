@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..network.checkpoint import atomic_write
+from ..network.train.predict import chosen, probabilities
 from ..tabular import files, prepare, report
 from ..tabular.columns import Column, looked_up
 from ..tabular.columns import indices as indices_of
@@ -110,8 +111,8 @@ class Predictor:
         p = self.preparation
         if p.classes is None:
             return [[value] for value in p.target.unscaled(prediction[:, 0]).tolist()]
-        names = [p.classes[n] for n in report.chosen(prediction).tolist()]
-        shares = report.probabilities(prediction).tolist()
+        names = [p.classes[n] for n in chosen(prediction).tolist()]
+        shares = probabilities(prediction).tolist()
         return [[name, *share] for name, share in zip(names, shares, strict=True)]
 
     def notes(self) -> list[str]:

@@ -97,6 +97,7 @@ def content(model: "KAN") -> dict[str, Any]:
         "config": json.dumps(model.config()),
         "layers": json.dumps(_layers(model)),
         "trainable": json.dumps(trainable(model)),
+        "classes": json.dumps(model.classes),
         "state": state,
     }
 
@@ -162,6 +163,7 @@ def load(
         layer.linear.grid_eps, layer.linear.grid_range = options["grid_eps"], tuple(options["grid_range"])
         layer.linear.outside = options["outside"]
     set_trainable(model, parts["trainable"])
+    model.classes = parts["classes"]
     for layer, options in zip(model.symbolic_fun, parts["layers"], strict=False):
         layer.trainable = options.get("symbolic_trainable", layer.trainable)
     return model
@@ -181,7 +183,7 @@ def _read(path: str | os.PathLike | IO[bytes], device: torch.device | str | None
         raise ValueError(f"path={str(path)!r}: expected a file of KAN.save, of format {formats}")
     parts: dict[str, Any] = {"state": content.get("state")}
     try:
-        for name, default in (("config", "null"), ("layers", "[]"), ("trainable", "{}")):
+        for name, default in (("config", "null"), ("layers", "[]"), ("trainable", "{}"), ("classes", "null")):
             parts[name] = json.loads(content.get(name, default))
         complete = all(isinstance(parts[name], dict) for name in ("config", "state", "trainable"))
         complete &= {"in_features", "dtype", "base_fun"} <= parts["config"].keys() and "input_id" in parts["state"]
@@ -196,7 +198,8 @@ def _read(path: str | os.PathLike | IO[bytes], device: torch.device | str | None
 def config(model: "KAN") -> dict[str, Any]:
     """The arguments of KAN and load for a model of this shape: numbers, names and lists of them."""
     linear = model.act_fun[0].linear
-    return {
+    between = {"dropout": model.dropout, "layer_norm": model.layer_norm}
+    return {name: value for name, value in between.items() if value} | {
         "width": model.width,
         "grid": [layer.num for layer in model.act_fun],
         "k": [layer.k for layer in model.act_fun],

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..arguments import index, integer, number
 from ..devices import exact
 from ..nn.parametrized import not_own
+from .layers.between import refuse_layer_norm
 from .layers.shape import check_edge, owners
 from .layers.symbolic import SymbolicLayer
 from .scores.attribution import attribute
@@ -127,6 +128,8 @@ def rearrange(model: "KAN", l: int, nodes: Sequence[int | New]) -> None:
 
     Edges of new nodes are switched off, so that the function stays if all old nodes do.
     """
+    if 0 < l < model.depth and sorted(map(str, nodes)) != sorted(map(str, range(model.width_in[l]))):
+        refuse_layer_norm(model, "a change of the hidden nodes, whose mean and variance it would change")
     for layer in range(max(0, l - 1), min(l + 1, model.depth)):
         _check_own(model, layer)
     n_sum, groups = model.width[l][0], model.subnodes(l)
@@ -195,6 +198,8 @@ def expand_depth(model: "KAN") -> None:
 
     A disabled symbolic branch is enabled, with its previous edges switched off.
     """
+    if model.layer_norm:
+        raise ValueError("layer_norm=True: expected False for expand_depth, after which outputs would be normalised")
     last, size = model.act_fun[-1], model.width_in[-1]
     like = last.linear.coef
     numeric = last.another(size, size, sp_trainable=model.sp_trainable, sb_trainable=model.sb_trainable)

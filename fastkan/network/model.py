@@ -18,6 +18,7 @@ from . import activations, checkpoint, edit, grids, prune, stacked
 from . import history as history_
 from .formulas import discover, edges, expression
 from .history import History
+from .layers.between import between
 from .layers.numeric import KANLayer
 from .layers.rounding import narrower, warn_of_rounding
 from .layers.shape import common, edges_on, node_values, parse_arity, parse_width, per_layer, subnodes
@@ -28,6 +29,7 @@ from .plot import edge as plot_edge
 from .scores import attribution
 from .train import fit as training
 from .train import penalties, taylor
+from .train import predict as prediction
 
 T = TypeVar("T")
 
@@ -66,6 +68,9 @@ class KAN(Module):
             see functional.kan_linear; other families have one of their own. With "linear", inputs just beyond the
             training data continue the function, and a refinement, which makes the last intervals narrow, changes
             nothing there.
+        dropout: share of the hidden nodes that are set to 0 in training mode, the others scaled up; see eval(). Not for
+            fit with LBFGS or LM. layer_norm: scale the hidden nodes of a layer, of every row, to mean 0 and variance 1,
+            without parameters. Both may be set later.
         backend: the backend to use, or None for the automatic choice, see fastkan.backends().
         device, dtype: of the parameters.
         history: record the model's states: True in memory, a folder, or a History; see History.
@@ -74,7 +79,8 @@ class KAN(Module):
     Attributes, by pykan's names: act_fun (KANLayer), symbolic_fun (SymbolicLayer); node_bias, node_scale, subnode_bias,
     subnode_scale (biases is node_bias); width, width_in, width_out, mult_arity, depth, grid, k, base_fun; input_id, the
     columns of x that are read. cache_data: the inputs of the last get_act or fit; last_activations, last_scores: the
-    results of the last get_act and attribute. Nothing is written to disk, and no activations are kept, unless asked.
+    results of the last get_act and attribute. classes: see fit. Nothing is written to disk, and no activations are
+    kept, unless asked.
     On a GPU, do not write through `.data` of a node_scale, node_bias, ... obtained before the last forward pass.
 
     Raises TypeError or ValueError that name the argument, its value and what was expected.
@@ -91,6 +97,9 @@ class KAN(Module):
     last_scores: attribution.Scores | None
     node_attribute_scores: list[Tensor]  # of the last node_attribute
     cache_data: Tensor | None
+    classes: list | None = None  # of the labels that fit has trained on, in the order of the outputs
+    dropout: float = 0.0  # of models made before there was one, too
+    layer_norm: bool = False
     _column_order: tuple[Snapshot, bool] | None = None  # of input_id: its values, and whether they are 0, 1, 2, ...
     _modules: dict[str, Any]
 
@@ -118,6 +127,8 @@ class KAN(Module):
         *,
         family: str = "bspline",
         outside: str | None = None,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
         history: History | str | os.PathLike | bool | None = None,
         save_act: bool = True,
         auto_save: bool = False,
@@ -155,6 +166,7 @@ class KAN(Module):
         self.in_features = self.width_in[0]
         self.input_id = torch.arange(self.in_features, device=device)
         self._seed = seed
+        self.dropout, self.layer_norm = number("dropout", dropout, 0.0, 1.0), bool(layer_norm)
         self.last_activations, self.last_scores, self.cache_data = None, None, None
         self.history = ckpt_path if auto_save and history is None else history
 
@@ -246,7 +258,8 @@ class KAN(Module):
         affine = self._modules
         s = torch.addcmul(affine["subnode_bias"][l], sums, affine["subnode_scale"][l])
         y = node_values(s, self.width[l + 1][0], self.mult_arity[l + 1])
-        return torch.addcmul(affine["node_bias"][l], y, affine["node_scale"][l])
+        y = torch.addcmul(affine["node_bias"][l], y, affine["node_scale"][l])
+        return between(self, l, y) if self.layer_norm or self.dropout else y
 
     node_bias, node_scale = stacked.affine("node_bias"), stacked.affine("node_scale")
     subnode_bias, subnode_scale = stacked.affine("subnode_bias"), stacked.affine("subnode_scale")
@@ -360,7 +373,9 @@ class KAN(Module):
         return subnodes(self.width[l][0], self.mult_arity[l])
 
     def extra_repr(self) -> str:
-        return f"width={self.width}, grid={self.grid}, k={self.k}, mult_arity={self.mult_arity}"
+        more = {"dropout": self.dropout, "layer_norm": self.layer_norm}
+        shown = "".join(f", {name}={value}" for name, value in more.items() if value)
+        return f"width={self.width}, grid={self.grid}, k={self.k}, mult_arity={self.mult_arity}{shown}"
 
     # Activations
 
@@ -398,6 +413,7 @@ class KAN(Module):
     reg_metrics, reg_sizes = penalties.METRICS, penalties.sizes
     evaluate = penalties.evaluate
     fit = training.fit
+    predict, predict_proba, score = prediction.predict, prediction.predict_proba, prediction.score
     derivatives = taylor.derivatives
 
     # Pictures

@@ -10,6 +10,7 @@ from ..nn.hooks import any_global_hook, hooked
 from ..snapshot import Snapshot, readable
 from ..stack import Layer
 from ..transforms import is_transformed
+from .layers.between import is_plain
 from .layers.numeric import KANLayer
 from .layers.symbolic import SymbolicLayer
 
@@ -34,7 +35,7 @@ def stack_of(model: "KAN") -> tuple[list[Layer], str | None] | None:
     modules = model._modules
     if model.symbolic_enabled and any(map(_is_symbolic, modules["symbolic_fun"]._modules.values())):
         return None
-    if any(n_mult for _, n_mult in model.width[1:]) or not _has_plain_nodes(model):
+    if not is_plain(model, 0) or any(n_mult for _, n_mult in model.width[1:]) or not _has_plain_nodes(model):
         return None
     numeric = modules["act_fun"]._modules.values()
     layers = []
@@ -146,7 +147,7 @@ def _are_identities(modules: dict[str, Any]) -> bool:
 def nodes_are_sums(model: "KAN", l: int) -> bool:
     """Whether the nodes after layer l are the sums of its edges: no products, untrained affine maps, the identity."""
     maps = ((model._modules[name]._parameters[str(l)], value) for name, value in IDENTITY.items())
-    return not model.width[l + 1][1] and all(_is_constant(p, value) for p, value in maps)
+    return is_plain(model, l) and not model.width[l + 1][1] and all(_is_constant(p, value) for p, value in maps)
 
 
 def _is_constant(p: Tensor, value: float) -> bool:

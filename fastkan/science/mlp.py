@@ -79,6 +79,7 @@ class MLP(nn.Module):
     # Attributes of a KAN that training.fit reads: there are no layers with grids.
     act_fun, symbolic_fun, symbolic_enabled, grid = (), (), False, None
     reg_metrics = METRICS
+    classes: list | None = None  # of the labels that fit has trained on
 
     linears: Sequence[nn.Linear]
     last_activations: Activations | None
@@ -142,7 +143,7 @@ class MLP(nn.Module):
 
     def fit(
         self, dataset, opt="LBFGS", steps: int = 100, log: int = 1, lamb: float = 0.0, lamb_l1: float = 1.0,
-        lamb_entropy: float = 2.0, loss_fn: Callable | None = None, lr: float = 1.0, batch: int = -1,
+        lamb_entropy: float = 2.0, loss_fn: Callable | None = None, lr: float | None = None, batch: int = -1,
         metrics: Sequence[Callable] | None = None, reg_metric: str = "w", display_metrics: Sequence[str] | None = None,
         **options,
     ) -> dict:  # fmt: skip

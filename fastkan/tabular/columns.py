@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -58,25 +57,44 @@ class Column:
         return (values < self.low) | (values > self.high) if self.levels is None else torch.zeros_like(values).bool()
 
 
-def of_numbers(name: str, values: Tensor) -> Column | None:
-    """The column of these numbers [N], NaN if missing; None if it is constant."""
-    values = values[~values.isnan()]
+def of_numbers(name: str, values: Tensor, weight: Tensor | None = None) -> Column | None:
+    """The column of these numbers [N], NaN if missing; None if it is constant. weight: how often each row counts."""
+    given = ~values.isnan()
+    weight = torch.ones_like(values) if weight is None else weight
+    values, weight = values[given], weight[given]
     if not len(values) or bool((values == values[0]).all()):
         return None
-    size = float(values.abs().max())
-    mean, std = float((values / size).mean()) * size, float((values / size).std(correction=0)) * size
+    size, share = float(values.abs().max()), weight / weight.sum()
+    mean = float(values / size @ share) * size
+    std = float((values / size - mean / size).square() @ share) ** 0.5 * size
     if not std > 1e-12 * size:
         return None
-    return Column(name, mean, std, float(values.median()), float(values.min()), float(values.max()))
+    ordered, order = values.sort()
+    middle = int((2 * weight[order].cumsum(0) < weight.sum()).sum())
+    return Column(name, mean, std, float(ordered[middle]), float(values.min()), float(values.max()))
 
 
-def of_texts(name: str, field: Field, codes: Tensor) -> Column | None:
-    """The column of these text codes [N]; None if fewer than two values are common."""
-    count = Counter(codes[~codes.isnan()].long().tolist())
-    common = [code for code, times in count.most_common() if times >= max(FEWEST, SHARE * len(codes))]
-    names = list(field.texts)
+def of_texts(name: str, field: Field, codes: Tensor, weight: Tensor | None = None) -> Column | None:
+    """The column of these text codes [N]; None if fewer than two values are common. weight: as in of_numbers."""
+    weight = torch.ones_like(codes) if weight is None else weight
+    given = ~codes.isnan()
+    times = torch.bincount(codes[given].long(), weight[given]).tolist()
+    least, names = max(FEWEST, SHARE * float(weight.sum())), list(field.texts)
+    common = sorted((code for code, count in enumerate(times) if count >= least), key=lambda code: -times[code])
     levels = [names[code] for code in common[1 : MOST_LEVELS + 1] if code < len(names)]
     return Column(name, levels=sorted(levels)) if levels else None
+
+
+def of_field(field: Field, values: Tensor, weight: Tensor | None = None) -> Column | None:
+    """The column of these numbers or text codes [N]; None if it can't tell rows apart."""
+    if field.is_text:
+        return of_texts(field.name, field, values, weight)
+    return of_numbers(field.name, values, weight)
+
+
+def by_level(field: Field, values: Tensor, column: Column) -> Tensor:
+    """The values [N] of a field as Column.features takes them: codes of texts as indices of the column's levels."""
+    return looked_up(values, indices(list(field.texts), column.levels or ())) if field.is_text else values
 
 
 def indices(names: Sequence[str], levels: Sequence[str]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .columns import Column, Preparation, indices, looked_up, of_numbers, of_texts
+from .columns import Column, Preparation, by_level, indices, looked_up, of_field, of_numbers
 from .delimited import TableError, counted
 from .row_sample import Field, Sample
 
@@ -74,15 +74,14 @@ def prepare(
     for n, f in enumerate(sample.fields):
         if f.name == target or f.name in drop:
             continue
-        column = of_texts(f.name, f, values[fitted, n]) if f.is_text else of_numbers(f.name, values[fitted, n])
+        column = of_field(f, values[fitted, n])
         if column is None:
             why = _unusable(f, values[fitted, n])
             notes.append(f"{f.name}: {why}: left out")
             unused.append(f"{f.name} ({why})")
             continue
-        read = looked_up(values[:, n], indices(list(f.texts), column.levels or ())) if f.is_text else values[:, n]
         columns.append(column)
-        features.append(column.features(read))
+        features.append(column.features(by_level(f, values[:, n], column)))
     if not columns:
         rest = f" and {len(unused) - 8} more" if len(unused) > 8 else ""
         left_out = f"; left out: {', '.join(unused[:8])}{rest}" if unused else ""

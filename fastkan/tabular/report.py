@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..network.train.predict import chosen
 from .baseline import linear, with_constant
 from .prepare import Prepared
 from .search import Found, row_losses
@@ -51,19 +52,6 @@ def class_scores(prediction: Tensor, y: Tensor, std: float = 1.0) -> dict[str, f
     """Accuracy and log loss of outputs [N, classes], or [N, 1] for two classes."""
     right = chosen(prediction) == y
     return {"accuracy": float(right.double().mean()), "log_loss": float(row_losses(prediction, y, True).mean())}
-
-
-def chosen(prediction: Tensor) -> Tensor:
-    """The index of the most likely class, [N]."""
-    return prediction.argmax(1) if prediction.shape[1] > 1 else (prediction[:, 0] > 0).long()
-
-
-def probabilities(prediction: Tensor) -> Tensor:
-    """Class probabilities [N, classes]."""
-    if prediction.shape[1] > 1:
-        return prediction.softmax(1)
-    second = prediction.sigmoid()
-    return torch.cat([1 - second, second], 1)
 
 
 def lines(errors: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:

@@ -83,7 +83,7 @@ def read(
     for columns in table.chunks():
         if fields is None:
             fields = [
-                Field(name, name in text or _is_text(cells, table.decimal))
+                Field(name, name in text or is_text(cells, table.decimal))
                 for name, cells in zip(table.names, columns, strict=True)
             ]
         new = [f.values(cells, table.decimal) for f, cells in zip(fields, columns, strict=True)]
@@ -108,7 +108,7 @@ def _thinned(kept: list[Tensor], keys: list[Tensor], rows: int) -> tuple[list[Te
     return [every[chosen]], [key[chosen]]
 
 
-def _is_text(cells: Sequence[str], decimal: str) -> bool:
+def is_text(cells: Sequence[str], decimal: str) -> bool:
     """Whether fewer than half of the non-missing cells are numbers."""
     given = [cell for cell in cells if not missing(cell)]
     return sum(is_number(cell, decimal) for cell in given) < 0.5 * len(given)

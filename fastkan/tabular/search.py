@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..network import KAN
 from ..network.formulas.edges import replace_edges
+from ..network.train.losses import cross_entropy
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
@@ -47,14 +47,14 @@ class Found(NamedTuple):
 def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None) -> Found:
     """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
     search = Search(data, seed, progress)
-    with _threads(1):
+    with threads(1):
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
         formula, good = search.symbolic(model)
     progress("final training")
     everything = torch.cat([data.train, data.valid])
-    with _threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
+    with threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
         search.fit(model, everything, search.lamb)
         if formula is not None:
             search.polish(formula, everything, 30)
@@ -62,7 +62,7 @@ def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda s
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Set the number of torch threads: small networks gain nothing from more, and lose on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -213,11 +213,7 @@ class Search:
 
 def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:
     """Squared error, or negative log-likelihood in nats, of every row: [N]."""
-    if not classes:
-        return (prediction - label).square()[:, 0]
-    if prediction.shape[1] == 1:
-        return F.binary_cross_entropy_with_logits(prediction[:, 0], label.to(prediction.dtype), reduction="none")
-    return F.cross_entropy(prediction, label, reduction="none")
+    return cross_entropy(prediction, label) if classes else (prediction - label).square()[:, 0]
 
 
 def worse(losses: Tensor, others: Tensor, errors: float = 1.0) -> bool:

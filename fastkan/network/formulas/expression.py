@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...arguments import integer, number
+from ..layers.between import refuse_layer_norm
 from ..layers.library import get_symbolic
 from .simplify import round_numbers, shortest_form, snap_numbers, substitute, with_real_symbols
 
@@ -104,6 +105,7 @@ def _node_values(
     sympy, model: "KAN", inputs: list, normalizer: Sequence | None, output_normalizer: Sequence | None
 ) -> tuple[list[list], list[list], dict]:
     """The nodes and subnodes of every layer as expressions of real symbols, and a table of the original symbols."""
+    refuse_layer_norm(model, "formulas")
     values, back = with_real_symbols(*inputs)
     if normalizer is not None:
         mean, std = statistics("normalizer", normalizer, len(inputs))

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ...devices import HOST
 from ...nn.data_sample import SAMPLE_ROWS, Rows
+from .losses import Weighted
 
 _EXPECTED = (
-    "expected a dictionary with train_input and train_label (and test_input, test_label), tensors (x, y) or "
-    "(x, y, x_test, y_test), a DataLoader that gives (x, y), or two of them, for training and for testing"
+    "expected a dictionary with train_input and train_label (and test_input, test_label), x and y, (x, y) or "
+    "(x, y, x_test, y_test) of tensors, arrays or frames, a TensorDataset, a DataLoader that gives (x, y), or two of "
+    "them, for training and for testing"
 )
 
 
@@ -46,6 +48,15 @@ class Data:
         if isinstance(self.train, tuple):
             return self.train[0]
         return self.rows.rows if self.rows.seen else None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """The number of batches of a pass over the training rows; TypeError for a loader without a length."""
+        if isinstance(self.train, tuple):
+            return max(1, len(self.train[0]) // max(1, self.batch))
+        if not hasattr(self.train, "__len__"):
+            raise TypeError(f"epochs: the loader, a {type(self.train).__name__}, has no length: expected steps")
+        return len(self.train)
 
     def trained_on(self, x: Tensor) -> None:
         """Add the rows of a batch to the sample, in the first epoch: later epochs repeat them."""
@@ -85,7 +96,11 @@ class Data:
             yield x[rows], y[rows]
 
     def _to_device(self, pair) -> tuple[Tensor, Tensor]:
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
+        if (
+            not isinstance(pair, tuple | list)
+            or len(pair) != 2
+            or not all(isinstance(t, Tensor | Weighted) for t in pair)
+        ):
             raise TypeError(f"dataset gives a {type(pair).__name__}: expected pairs of tensors (x, y)")
         x, y = (t.to(self.device) for t in pair)
         if len(x) != len(y):
@@ -118,7 +133,7 @@ def _split(dataset):
         test = dataset.get("test_input"), dataset.get("test_label")
         return train, train if any(part is None for part in test) else test
     if isinstance(dataset, tuple | list):
-        if all(isinstance(part, Tensor) for part in dataset) and len(dataset) in (2, 4):
+        if all(isinstance(part, Tensor | Weighted) for part in dataset) and len(dataset) in (2, 4):
             return tuple(dataset[:2]), tuple(dataset[-2:])
         if len(dataset) == 2 and all(hasattr(part, "__iter__") for part in dataset):
             return dataset[0], dataset[1]

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from ... import functional, select, stack
 from ...nn.hooks import altered
 from ..activations import mixed
+from ..layers.between import is_plain
 from ..layers.numeric import KANLayer
 from ..layers.symbolic import SymbolicLayer
 from ..stacked import IDENTITY, STEPS, has_own_steps, nodes_are_sums
+from .losses import squares
 from .penalties import edge_penalty
 from .transfer import Kept
 
@@ -177,6 +179,8 @@ def _mixed(model: "KAN", l: int) -> bool:
 
 def _sums(model: "KAN", l: int, kept: Kept) -> bool:
     """stacked.nodes_are_sums, which reads the affine maps that are not trained."""
+    if not is_plain(model, l):
+        return False
     maps = [model._modules[name]._parameters[str(l)] for name in IDENTITY]
     if any(p is None or p.requires_grad for p in maps):
         return nodes_are_sums(model, l)
@@ -344,11 +348,7 @@ class Edges:
 
 def mean_square(prediction: Tensor, label: Tensor) -> Tensor:
     """The mean square error; raises ValueError where the shapes differ."""
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"labels have shape {list(label.shape)}: expected that of the prediction, {list(prediction.shape)}"
-        )
-    return (prediction - label).square().mean()
+    return squares(prediction, label).mean()
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:

@@ -109,13 +109,16 @@ class Objective:
 
     @torch.no_grad()
     def test(self, data: Data) -> Tensor:
-        """The mean loss over the test set, each batch weighted by its rows."""
-        total, rows = 0.0, 0
+        """The mean loss over the test set, each batch weighted by its rows, in evaluation mode."""
+        total, rows, training = 0.0, 0, self.model.training
+        self.model.train(training and not getattr(self.model, "dropout", 0.0))
         for x, y in data.test_batches():
             total = total + self.loss_fn(self.model(x, **self.options), y).detach() * len(x)
             rows += len(x)
+        self.model.train(training)
         return torch.as_tensor(total) / max(rows, 1)
 
     def shown(self, loss: Tensor) -> float:
         """The root of a mean square error, as pykan shows it; other losses unchanged."""
-        return loss.sqrt().item() if self.loss_fn is mean_square else loss.item()
+        is_square = self.loss_fn is mean_square or getattr(self.loss_fn, "is_square", False)
+        return loss.sqrt().item() if is_square else loss.item()

@@ -17,7 +17,9 @@ from .pointwise import PointwiseObjective, PointwiseResiduals
 from .transfer import finite
 
 MAX_HALVINGS = 30  # of a step after which the objective is not finite
-_EXPECTED = "'LBFGS', 'Adam', 'LM', 'auto', an optimizer, its class or a function making one"
+_EXPECTED = (
+    "'LBFGS', 'Adam', 'LM', 'auto', another name of torch.optim, an optimizer, its class or a function making one"
+)
 
 
 class Stepper:
@@ -26,9 +28,9 @@ class Stepper:
     fixed: whether the parameters stay the same tensors; otherwise opt can't be an optimizer made before.
     """
 
-    def __init__(self, opt: Any, lr: float, objective: Objective, fixed: bool = True):
+    def __init__(self, opt: Any, lr: float | None, objective: Objective, fixed: bool = True):
         if isinstance(opt, str) and opt not in ("LBFGS", "Adam", "LM"):
-            raise ValueError(f"opt={opt!r}: expected {_EXPECTED}")
+            opt = _by_name(opt)
         if not isinstance(opt, str | torch.optim.Optimizer) and not callable(opt):
             raise TypeError(f"opt={opt!r}: expected {_EXPECTED}")
         if isinstance(opt, torch.optim.Optimizer) and not fixed:
@@ -36,6 +38,8 @@ class Stepper:
         self.opt, self.lr, self.objective, self.model = opt, lr, objective, objective.model
         self.optimizer = self._make(trained(self.model))
         check_squares(self.optimizer, objective.loss_fn)
+        if getattr(self.model, "dropout", 0.0) and self.opt in ("LBFGS", "LM"):
+            raise ValueError(f"opt={opt!r}: expected another, such as 'Adam', with dropout: losses are then random")
         self.state = State(self.model)
 
     def extend_grids(self, sizes: list[int]) -> None:
@@ -76,11 +80,11 @@ class Stepper:
             return LevenbergMarquardt(without_scales(self.model, parameters))
         if self.opt == "Adam":
             least = max(torch.finfo(p.dtype).tiny for p in parameters)  # float16 has no 1e-8
-            return torch.optim.Adam(parameters, lr=self.lr, eps=max(1e-8, least))
+            return torch.optim.Adam(parameters, lr=1.0 if self.lr is None else self.lr, eps=max(1e-8, least))
         if self.opt == "LBFGS":
-            return lbfgs(parameters, lr=self.lr)
+            return lbfgs(parameters, lr=1.0 if self.lr is None else self.lr)
         make: Any = self.opt
-        return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
+        return make(parameters, lr=self.lr) if isinstance(make, type) and self.lr is not None else make(parameters)
 
     def _take(self, x: Tensor, y: Tensor, last: bool, test: Test | None) -> tuple[Value, Read]:
         deferred = self.model.device.type != "cpu"
@@ -144,3 +148,11 @@ class Stepper:
             if not value.failure():
                 return value
         return None
+
+
+def _by_name(name: str) -> type:
+    """The class of torch.optim with this name; ValueError for another."""
+    found = getattr(torch.optim, name, None)
+    if not isinstance(found, type) or not issubclass(found, torch.optim.Optimizer) or found is torch.optim.Optimizer:
+        raise ValueError(f"opt={name!r}: expected {_EXPECTED}")
+    return found

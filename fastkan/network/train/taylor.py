@@ -17,6 +17,7 @@ from torch import Tensor
 from ... import functional
 from ...arguments import integer
 from ...nn.hooks import altered
+from ..layers.between import refuse_layer_norm
 from ..layers.numeric import KANLayer
 from ..layers.shape import subnodes
 
@@ -45,6 +46,9 @@ class Propagation:
 
     def __init__(self, model: "KAN", x: Tensor, order: int, directions: Tensor):
         self.points = x
+        refuse_layer_norm(model, "derivatives")
+        if getattr(model, "dropout", 0.0) and model.training:
+            raise RuntimeError(f"dropout={model.dropout!r}: expected eval() before derivatives")
         rows, along = model.rows(x), model.rows(directions.to(x))
         first = along[:, None].expand(-1, *rows.shape)
         higher = [torch.zeros_like(first)] * (order - 1)
