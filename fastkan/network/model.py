@@ -89,7 +89,7 @@ class KAN(Module):
     """
 
     exact = ("input_id",)
-    numeric_layer = KANLayer  # the class of act_fun's layers
+    _numeric_layer = KANLayer  # the class of act_fun's layers
     own_steps: dict[str, Callable]  # the methods of KAN itself that make up forward, by name
     act_fun: "Layers[KANLayer]"
     symbolic_fun: "Layers[SymbolicLayer]"
@@ -153,7 +153,7 @@ class KAN(Module):
         self.symbolic_fun = cast("Layers[SymbolicLayer]", nn.ModuleList())
         for l in range(self.depth):
             inputs, outputs = self.width_in[l], self.width_out[l + 1]
-            numeric = self.numeric_layer(
+            numeric = self._numeric_layer(
                 inputs, outputs, sizes[l], degrees[l], base_fun=base_fun, grid_eps=grid_eps, grid_range=grid_range,
                 sp_trainable=sp_trainable, sb_trainable=sb_trainable, sparse_init=sparse_init, generator=generator,
                 outside=outside, family=family, backend=backend, device=device, dtype=dtype, **scales,

@@ -55,7 +55,7 @@ class MultKAN(KAN):
     and state_id as notes that change nothing; device moves the model, grid_eps and grid_range hold for all layers.
     """
 
-    numeric_layer = EdgeLayer
+    _numeric_layer = EdgeLayer
 
     last_forward: tuple[Tensor, int | None, list[int]] | None = None
 
