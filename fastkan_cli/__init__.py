@@ -84,6 +84,7 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", choices=("formula", "network"),
                         help="what the model file contains (the formula, unless the splines are better)")  # fmt: skip
     parser.add_argument("--hold-out", type=share, default=0.2, metavar="SHARE", help="share of test rows (0.2)")
+    parser.add_argument("--time", metavar="NAME", help="a column of numbers or dates: test rows are the last by it")
     parser.add_argument("--rows", type=positive, default=20_000,
                         help="maximum number of rows, a random sample of larger tables (20000)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of sample, split and networks (0)")

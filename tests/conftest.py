@@ -22,12 +22,12 @@ if not torch.cuda.is_available():  # read when a kernel is first called
 
 # glibc's mallopt fills allocated memory with the complement of this byte: 0x7f7f7f7f, 3.4e38 as a float32.
 M_PERTURB, PERTURB = -6, 0x80
-SWEEP = 12
+SWEEP, KEPT = 12, 4  # cases; of so many, one is kept
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark two thirds of a sweep as long; start groups, which take minutes on one worker, first.
+    """Mark three quarters of a sweep as long; start groups, which take minutes on one worker, first.
 
     A sweep is a test with that marker, or with a dozen cases or more of which none is marked as long.
     FASTKAN_LONG=2/5 leaves out the long tests, or groups of them, but for the third of five shares.
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for same in cases.values():
         many = len(same) >= SWEEP and not any(item.get_closest_marker("long") for item in same)
         for item in same:
-            if (many or item.get_closest_marker("sweep")) and zlib.crc32(item.name.encode()) % 3:
+            if (many or item.get_closest_marker("sweep")) and zlib.crc32(item.name.encode()) % KEPT:
                 item.add_marker(pytest.mark.long)
     if share := os.environ.get("FASTKAN_LONG"):
         number, shares = map(int, share.split("/"))

@@ -1,6 +1,7 @@
 """`fastkan fit`, `predict` and `show`: output, files, and one-line messages for malformed tables."""
 
 import csv
+import datetime
 import errno
 import gzip
 import json
@@ -13,7 +14,7 @@ import torch
 
 from fastkan import KAN
 from fastkan.network import checkpoint
-from fastkan.tabular import cells, delimited, files, prepare, row_sample, search
+from fastkan.tabular import cells, columns, dates, delimited, files, prepare, row_sample, search
 from fastkan_cli import main
 from support.tiers import long
 
@@ -342,11 +343,104 @@ def test_a_device_is_not_replaced_by_a_file():
     [
         ("1.5", ".", 1.5), (" 1e3 ", ".", 1000.0), ("1,234.5", ".", 1234.5), ("12,34", ".", None), ("1_000", ".", None),
         ("1,5", ",", 1.5), ("1.234,5", ",", 1234.5), ("1.5", ",", None), ("1 234,5", ",", 1234.5), ("5", ",", 5.0),
-        ("", ".", None), ("abc", ".", None), ("-inf", ".", -math.inf),
+        ("", ".", None), ("abc", ".", None), ("-inf", ".", -math.inf), ("$1,234.50", ".", 1234.5), ("-$3", ".", -3.0),
+        ("5 €", ".", 5.0), ("1.234,5 €", ",", 1234.5), ("(1,200)", ".", -1200.0), ("(-3)", ".", None),
+        ("($3", ".", None), ("12.5 %", ".", 0.125), ("-5%", ".", -0.05), ("%", ".", None), ("$", ".", None),
+        ("5$%", ".", None),
     ],
 )  # fmt: skip
 def test_numbers_of_cells(cell, decimal, value):
     assert cells.number(cell, decimal) == value
+
+
+def test_whole_numbers_of_a_scale_are_numbers():
+    """1 to 5 is a scale; three values, or some that are not next to each other, are classes."""
+
+    def classes(values):
+        y = torch.tensor([float(v) for v in values] * 5)
+        return prepare._classes(row_sample.Field("y", False), y, None)
+
+    assert classes([1, 2, 3, 4, 5]) is None and classes([0, 1, 2, 3]) is None
+    assert classes([0, 1, 2]) == ["0", "1", "2"] and classes([1, 2, 4, 8]) == ["1", "2", "4", "8"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "order", "first"),
+    [
+        (["2020-01-31", "2020-02-01T06:00:00Z"], "year-month-day", 18292),
+        (["31.01.2020", "1.2.2020"], "day-month-year", 18292),
+        (["01/31/2020", "2/1/2020"], "month-day-year", 18292),
+        (["31/01/2020", "1/2/2020"], "day-month-year", 18292),
+        (["1/2/2020", "3/4/2020"], "month-day-year", 18263),
+        (["1.2.2020", "3.4.2020"], "day-month-year", 18293),
+        (["2020-01-31 12:00", "2020-02-01 18:30:30.5"], "year-month-day", 18292.5),
+        (["2020-01-31T01:00:00+01:00"], "year-month-day", 18292),
+    ],
+)
+def test_dates(cells, order, first):
+    assert dates.order(cells) == order and dates.days(cells[0], order) == first
+
+
+def test_what_is_no_date():
+    assert dates.order(["2020-13-01"] * 3) is None and dates.order(["red", "blue"]) is None and dates.order([]) is None
+    assert dates.days("2020-02-30", dates.ORDERS[0]) is None and dates.days("2020-01-01 25:00", dates.ORDERS[0]) is None
+    assert dates.order(["2020-01-01"] * 8 + ["red"] * 2) is None
+
+
+def test_dates_are_a_trend_and_cycles(tmp_path, capsys):
+    """Sales that grow, and follow year and week; the last days are the test."""
+    first, lines = datetime.date(2019, 1, 1), ["day,sales"]
+    for n in range(1000):
+        wave = math.cos(2 * math.pi * (n + 17897) / 365.2425) + 0.5 * math.sin(2 * math.pi * (n + 17897) / 7)
+        lines.append(f"{first + datetime.timedelta(days=n)},{0.01 * n + wave}")
+    (tmp_path / "sales.csv").write_text("\n".join(lines))
+    table = delimited.Delimited(tmp_path / "sales.csv")
+    data = prepare.prepare(row_sample.read(table, 10_000, 0), "sales", None, [], 0.2, 0, True, "day")
+    (column,) = data.preparation.columns
+    assert column.cycles == ["year", "week"] and data.x.shape == (1000, 5)
+    assert data.preparation.inputs[:3] == ["day", "day, cosine of the year", "day, sine of the year"]
+    days = data.x[:, 0]
+    assert days[data.test].min() > days[data.valid].max() > days[data.valid].min() > days[data.train].max()
+    design = torch.cat([data.x, torch.ones_like(data.y)], 1)
+    y = data.y - design @ torch.linalg.lstsq(design[data.train], data.y[data.train]).solution
+    assert float(y[data.test].abs().max()) < 1e-9, "trend and cycles hold beyond the training rows"
+    mean, std = data.preparation.normalizer()
+    assert (mean[1:], std[1:]) == ([0.0] * 4, [1.0] * 4) and std[0] == pytest.approx(231, rel=0.01)
+
+
+def test_a_model_of_dates_predicts(tmp_path, quick):
+    lines = [f"2021-{1 + n % 12:02}-{1 + n % 27:02} 0{n % 9}:00,{n % 12 + n % 9 / 10}" for n in range(120)]
+    (tmp_path / "t.csv").write_text("\n".join(["when,y", *lines]))
+    (tmp_path / "new.csv").write_text("when\n2021-06-15 04:00\nnever\n")
+    assert main(["fit", "t.csv", "--target", "y", "--out", "model", "--time", "when", "--quiet"]) == 0
+    assert main(["predict", "model", "new.csv", "--out", "out.csv"]) == 0
+    values = (tmp_path / "out.csv").read_text().split()
+    assert len(values) == 3 and float(values[1]) < 20
+
+
+def test_comments_before_the_names(tmp_path):
+    rows = "\n".join(f"{n},{n % 7}" for n in range(40))
+    for head, names in (
+        ("# measured in May\n#\na,b\n", ["a", "b"]), ("# measured in May\n# a, b\n", ["a", "b"]),
+        ("# of 2 columns\n", ["x1", "x2"]), ("#a,b\n", ["a", "b"]),
+    ):  # fmt: skip
+        (tmp_path / "table.csv").write_text(head + rows)
+        table = delimited.Delimited(tmp_path / "table.csv")
+        assert table.names == names
+        (columns,) = table.chunks()
+        assert columns[0] == tuple(str(n) for n in range(40)) and table.skipped == 0
+
+
+def test_whole_numbers_that_differ_little_are_not_constant():
+    ids = torch.arange(50, dtype=torch.float64) * 64 + 1e17
+    column = columns.of_numbers("id", ids)
+    assert column is not None
+    expected = (torch.arange(50, dtype=torch.float64) - 24.5) / torch.arange(50, dtype=torch.float64).std(correction=0)
+    torch.testing.assert_close(column.scaled(ids), expected, rtol=1e-9, atol=1e-9)
+    assert columns.of_numbers("rounding", 1 + ids / 1e17 * 1e-15) is None
+    huge = torch.tensor([-1.7e308, 0.0, 1.7e308], dtype=torch.float64)
+    column = columns.of_numbers("huge", huge)
+    assert column is not None and column.scaled(huge).tolist() == pytest.approx([-(1.5**0.5), 0, 1.5**0.5])
 
 
 def test_a_large_table_is_sampled_evenly_in_bounded_memory(tmp_path):

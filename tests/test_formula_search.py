@@ -84,6 +84,12 @@ def table(x: torch.Tensor, y: torch.Tensor) -> constants.Table:
     return constants.Table(x, y, SYMBOLS[: x.shape[1]])
 
 
+def test_expressions_that_are_infinite_have_no_values():
+    x = uniform(5, 2)
+    found = values([SYMBOLS[0] + sympy.zoo, SYMBOLS[1], sympy.oo * SYMBOLS[0], sympy.nan], x)
+    assert found[:, [0, 2, 3]].isnan().all() and torch.equal(found[:, 1], x[:, 1])
+
+
 def test_constants_are_fitted_and_rounded():
     x = uniform(200, 2)
     noise = 0.01 * torch.randn(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -95,9 +95,9 @@ EXPERIMENT = Experiment(
     "Liu et al., KAN (arXiv 2404.19756), section 3.3; Udrescu and Tegmark, AI Feynman (arXiv 1905.11481)",
     "`KAN.discover((x, y))`, without settings but for a limit of 30 seconds of one core, or 20 with noise, gets 1000 "
     "rows of each of the 120 equations in pykan's ranges, or of every third with noise. It is normal, its standard "
-    "deviation a share of that of y. A formula is found if it differs from the equation by a factor or a constant only, as in SRBench "
-    "(arXiv 2107.14351), to 1e-6 on other rows. QDSR (arXiv 2503.19043) reports 91.6 % of 117 equations without "
-    "noise, given the units, and over 20 points less for every method before it.",
+    "deviation a share of that of y. A formula is found if it differs from the equation by a factor or a constant "
+    "only, as in SRBench (arXiv 2107.14351), to 1e-6 on other rows. QDSR (arXiv 2503.19043) reports 91.6 % of 117 "
+    "equations without noise, given the units, and over 20 points less for every method before it.",
     run,
     draw,
 )

@@ -26,14 +26,16 @@ def run(args: argparse.Namespace) -> int:
     paths = _paths(args)
     source = Delimited(args.data, args.delimiter, args.decimal, args.header, known=[args.target])
     target = prepare.find_target(source.names, args.target, source.duplicate_names)
-    for option, names in (("--drop", args.drop), ("--text", args.text)):
+    times = [args.time] if args.time is not None else []
+    for option, names in (("--drop", args.drop), ("--text", args.text), ("--time", times)):
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
     with steps(search.EXPECTED_PROGRESS_CALLS, not silent) as report_step, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of discarded candidate models are of no use to the user
         rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: report_step(f"{n} rows read", 0))
-        data = prepare.prepare(rows, target, args.task, args.drop, args.hold_out, args.seed, source.header)
+        options = (args.task, args.drop, args.hold_out, args.seed, source.header, args.time)
+        data = prepare.prepare(rows, target, *options)
         found = search.find(data, args.seed, report_step)
         if found.formula is not None and not formula.can_be_written():
             data.notes.append("no formula: it needs SymPy and NumPy, pip install sympy numpy")

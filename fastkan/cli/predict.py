@@ -19,7 +19,7 @@ from ..tabular import files, prepare, report
 from ..tabular.columns import Column, looked_up
 from ..tabular.columns import indices as indices_of
 from ..tabular.delimited import Delimited, TableError, counted
-from ..tabular.row_sample import Field
+from ..tabular.row_sample import of_column
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,9 +64,9 @@ class Predictor:
             raise TableError(
                 f"{source.path} has no column {prepare.listed(absent)}: it has {prepare.listed(source.names)}"
             )
-        self.fields = {c.name: _field(c.name, c.levels) for c in self.used}
+        self.fields = {c.name: of_column(c.name, c.levels, c.dates) for c in self.used}
         self.target = self.preparation.target.name if self.preparation.target.name in source.names else None
-        self.label = _field(self.preparation.target.name, fitted.preparation.classes)
+        self.label = of_column(self.preparation.target.name, fitted.preparation.classes, None)
         self.outside, self.empty = dict.fromkeys(self.fields, 0), 0
         self.known: list[tuple[Tensor, Tensor]] = []
 
@@ -136,11 +136,6 @@ class Predictor:
             shown = ", ".join(f"{kind} {value}" for kind, value in zip(kinds, values, strict=True))
             notes.append(f"{shown} on the {len(label)} rows with {target.name}")
         return notes
-
-
-def _field(name: str, values: list[str] | None) -> Field:
-    """A column of numbers, or of texts coded by their index in `values`; unknown texts get larger codes."""
-    return Field(name, values is not None, {value: n for n, value in enumerate(values or ())})
 
 
 def _class_name(text: str, decimal: str, classes: list[str]) -> str:

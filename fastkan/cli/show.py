@@ -1,6 +1,7 @@
 """`fastkan show`: formula, errors and columns of a model written by `fastkan fit`."""
 
 import argparse
+import datetime
 
 from ..measure.table import table
 from ..tabular import files
@@ -23,4 +24,7 @@ def run(args: argparse.Namespace) -> int:
 def _row(column: Column) -> list[str]:
     if column.levels is not None:
         return [column.name, "text: " + ", ".join(column.levels), "", "as any other text"]
+    if column.dates is not None:
+        shown = (datetime.date(1970, 1, 1) + datetime.timedelta(days=d) for d in (column.low, column.high, column.fill))
+        return [column.name, *map(str, shown)]
     return [column.name, *(f"{value:.6g}" for value in (column.low, column.high, column.fill))]

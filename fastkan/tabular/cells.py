@@ -9,6 +9,11 @@ _GROUPED = {  # digits in threes, by the decimal sign
     ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
     ",": re.compile(r"[+-]?\d{1,3}([. \u00a0\u202f]\d{3})+(,\d*)?"),
 }
+_MONEY = "$€£¥₹₽₩₺₪฿"
+_SIGNED = re.compile(
+    rf"(?P<open>\()?(?P<sign>[+-]?)(?P<before>[{_MONEY}]?)\s*(?P<number>[^\s()%{_MONEY}][^()%{_MONEY}]*?)\s*"
+    rf"(?P<after>[{_MONEY}%]?)(?P<close>\))?"
+)
 
 
 def missing(cell: str) -> bool:
@@ -19,9 +24,21 @@ def missing(cell: str) -> bool:
 def number(cell: str, decimal: str) -> float | None:
     """Parse a number; inf if it overflows, None if the cell is not a number.
 
-    decimal: "." or ",". The other sign may separate thousands: 1,234.5 or 1.234,5.
+    decimal: "." or ",". The other sign may separate thousands: 1,234.5 or 1.234,5. Amounts of money may have their sign
+    ($5, 5 €) and be in brackets if negative; 12 % is 0.12.
     """
-    cell = cell.strip()
+    plain = _plain(cell.strip(), decimal)
+    parts = _SIGNED.fullmatch(cell.strip()) if plain is None else None
+    if parts is None or bool(parts["open"]) != bool(parts["close"]):
+        return plain
+    value = _plain(parts["number"], decimal)
+    if value is None or (parts["open"] and (value < 0 or parts["sign"])):
+        return None
+    value = -value if parts["open"] or parts["sign"] == "-" else value
+    return value / 100 if parts["after"] == "%" else value
+
+
+def _plain(cell: str, decimal: str) -> float | None:
     if "_" in cell:  # Python ignores it in numbers
         return None
     if _GROUPED[decimal].fullmatch(cell):

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from .delimited import different
 from .row_sample import Field
 
 MOST_LEVELS = 20  # text values of a column that become inputs
+CYCLES = {"year": 365.2425, "week": 7.0, "day": 1.0}  # of dates, in days
 SHARE, FEWEST = 0.01, 5  # share of the rows and number of rows that such a value needs
 
 
@@ -21,7 +22,8 @@ class Column:
 
     Numbers: mean, standard deviation, the fill value of missing cells (the median) and the range, over the training
     rows. Text: `levels`, the values with an input of 0 or 1 each; all others, and missing cells, count as the most
-    common value, for which all these inputs are 0.
+    common value, for which all these inputs are 0. Dates, `dates` in one of dates.ORDERS: days, with a cosine and a
+    sine of every one of `cycles`.
     """
 
     name: str
@@ -31,23 +33,29 @@ class Column:
     low: float = 0.0
     high: float = 0.0
     levels: list[str] | None = None
+    dates: str | None = None
+    cycles: list[str] = field(default_factory=list)
 
     @property
     def inputs(self) -> list[str]:
         """Names of the network inputs made from this column."""
         if self.levels is None:
-            return [self.name]
+            waves = [f"{self.name}, {wave} of the {cycle}" for cycle in self.cycles for wave in ("cosine", "sine")]
+            return [self.name, *waves]
         return [f"{self.name}={level}" for level in self.levels]
 
     def features(self, values: Tensor) -> Tensor:
         """[N] numbers or indices of levels, NaN if missing -> [N, inputs]."""
         if self.levels is None:
-            return self.scaled(values.nan_to_num(self.fill))[:, None]
+            values = values.nan_to_num(self.fill)
+            angles = [2 * math.pi / CYCLES[cycle] * values for cycle in self.cycles]
+            waves = [wave for angle in angles for wave in (angle.cos(), angle.sin())]
+            return torch.stack([self.scaled(values), *waves], 1)
         return (values[:, None] == torch.arange(len(self.levels))).to(torch.float64)
 
     def scaled(self, values: Tensor) -> Tensor:
-        """(values - mean) / std, without intermediate overflow."""
-        return values / self.std - self.mean / self.std
+        """(values - mean) / std, without intermediate overflow: halves are exact."""
+        return (values / 2 - self.mean / 2) / (self.std / 2)
 
     def unscaled(self, values: Tensor) -> Tensor:
         return values * self.std + self.mean
@@ -65,10 +73,13 @@ def of_numbers(name: str, values: Tensor, weight: Tensor | None = None) -> Colum
     if not len(values) or bool((values == values[0]).all()):
         return None
     size, share = float(values.abs().max()), weight / weight.sum()
-    mean = float(values / size @ share) * size
-    std = float((values / size - mean / size).square() @ share) ** 0.5 * size
-    if not std > 1e-12 * size:
-        return None
+    apart = values / 2 - values[0] / 2  # halves of the differences, which do not overflow
+    spread = float(apart.abs().max())
+    shift = float(apart / spread @ share)
+    mean = float(values[0] / 2 + shift * spread) * 2
+    std = float((apart / spread - shift).square() @ share) ** 0.5 * spread * 2
+    if not std > 1e-12 * size and not bool((values == values.round()).all()):
+        return None  # rounding errors
     ordered, order = values.sort()
     middle = int((2 * weight[order].cumsum(0) < weight.sum()).sum())
     return Column(name, mean, std, float(ordered[middle]), float(values.min()), float(values.max()))
@@ -89,7 +100,24 @@ def of_field(field: Field, values: Tensor, weight: Tensor | None = None) -> Colu
     """The column of these numbers or text codes [N]; None if it can't tell rows apart."""
     if field.is_text:
         return of_texts(field.name, field, values, weight)
-    return of_numbers(field.name, values, weight)
+    column = of_numbers(field.name, values, weight)
+    if column is not None and field.dates is not None:
+        column.dates, column.cycles = field.dates, cycles(values)
+    return column
+
+
+def cycles(days: Tensor) -> list[str]:
+    """Of CYCLES, those that the days [N] see at least twice and more often than once each time."""
+    days = days[~days.isnan()].sort().values
+    span, step = float(days[-1] - days[0]), float(days.diff().median()) if len(days) > 1 else math.inf
+    return [
+        name for name, length in CYCLES.items() if span >= 2 * length and step <= length / 2 and _turns(days, length)
+    ]
+
+
+def _turns(days: Tensor, length: float) -> bool:
+    """Whether days are at several phases of a cycle."""
+    return bool((days % length / length).std() > 0.01)
 
 
 def by_level(field: Field, values: Tensor, column: Column) -> Tensor:
@@ -144,12 +172,15 @@ class Preparation:
         return [f"log-odds of {name}" if len(self.classes) == 2 else f"score of {name}" for name in shown]
 
     def features(self, values: dict[str, Tensor]) -> Tensor:
-        """Numbers or indices of levels [N] by column name -> [N, inputs]."""
+        """Numbers, days or indices of levels [N] by column name -> [N, inputs]."""
         return torch.cat([column.features(values[column.name]) for column in self.columns], 1)
 
     def normalizer(self) -> tuple[list[float], list[float]]:
         """Means and standard deviations of the inputs."""
-        pairs = [(column.mean, column.std) for column in self.columns for _ in column.inputs]
+        plain = (0.0, 1.0)  # of inputs that are as they are
+        pairs = [
+            (column.mean, column.std) if n == 0 else plain for column in self.columns for n in range(len(column.inputs))
+        ]
         return [mean for mean, _ in pairs], [std for _, std in pairs]
 
     def output_normalizer(self) -> tuple[list[float], list[float]] | None:

@@ -55,7 +55,8 @@ class Delimited:
         lines = list(itertools.islice(io.StringIO(text, newline=""), LINES))
         if 1 < len(lines) < LINES and len(head) == HEAD:
             lines.pop()  # it may be incomplete
-        lines = [line for line in lines if line.strip()]
+        self.comments = self._comments(lines, delimiter)
+        lines = [line for line in lines[self.comments :] if line.strip()]
         if not lines:
             raise TableError(f"{self.path} is empty: expected a row of names and rows of numbers")
         self.delimiter = delimiter or _delimiter(lines)
@@ -103,6 +104,22 @@ class Delimited:
             return "cp1252"
         return "utf-8-sig"
 
+    @staticmethod
+    def _comments(lines: list[str], delimiter: str | None) -> int:
+        """How many lines at the start are comments. The last that starts with # has the names if it has as many cells
+        as the first row, which is one of numbers."""
+        count = 0
+        while count < len(lines) and (lines[count].startswith("#") or (count and not lines[count].strip())):
+            count += 1
+        rest = [line for line in lines[count:] if line.strip()]
+        if not count or not rest or not lines[count - 1].startswith("#"):
+            return count
+        delimiter = delimiter or _delimiter(rest)
+        first, named = _rows(rest[:1], delimiter)[0], _rows([lines[count - 1].lstrip("# ")], delimiter)[0]
+        decimal = _decimal([first])
+        numeric = any(is_number(cell, decimal) for cell in first) and not any(is_number(c, decimal) for c in named)
+        return count - 1 if numeric and len(named) == len(first) and any(map(str.strip, named)) else count
+
     def _has_header(self, first: list[str], header: bool | None, known: Sequence[str]) -> bool:
         if header is not None:
             return header
@@ -119,6 +136,7 @@ class Delimited:
         """Unique names, none of them empty."""
         if not self.header:
             return [f"x{n + 1}" for n in range(len(first))]
+        first = [first[0].lstrip("# "), *first[1:]]  # a comment with the names
         given = [" ".join(cell.split()) or f"column_{n + 1}" for n, cell in enumerate(first)]
         names = different(given)
         self.duplicate_names = [name for name, times in Counter(given).items() if times > 1]
@@ -135,6 +153,8 @@ class Delimited:
         self.skipped, self.rows, self.first_skipped = 0, 0, None
         width, rows = len(self.names), []
         with self._open() as file, io.TextIOWrapper(file, self.encoding, "replace", newline="") as text:
+            for _ in range(self.comments):
+                text.readline()
             reader = _reader(text, self.delimiter)
             try:
                 for n, row in enumerate(row for row in reader if row):
@@ -145,7 +165,7 @@ class Delimited:
                     if len(row) != width:
                         if len(row) == 1 and not row[0].strip():
                             continue
-                        row = self._skip(row, reader.line_num, width)
+                        row = self._skip(row, self.comments + reader.line_num, width)
                         if not every:
                             continue
                     rows.append(row)
@@ -154,9 +174,11 @@ class Delimited:
                         yield list(zip(*rows, strict=True))
                         rows = []
             except csv.Error as error:
-                raise TableError(f"{self.path}, line {reader.line_num}: {error}; is a quote not closed?") from None
+                raise TableError(
+                    f"{self.path}, line {self.comments + reader.line_num}: {error}; is a quote not closed?"
+                ) from None
             except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeError) as error:
-                raise TableError(f"{self.path}, line {reader.line_num}: {error}") from None
+                raise TableError(f"{self.path}, line {self.comments + reader.line_num}: {error}") from None
         self._count(len(rows))
         if rows:
             yield list(zip(*rows, strict=True))

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from .columns import Column
+from .dates import ORDERS
 from .delimited import different
-from .row_sample import Field, is_text
+from .row_sample import Field, detected, of_column
 
 
 def is_frame(table: Any) -> bool:
@@ -53,10 +54,15 @@ def _field(name: str, series: Any, known: Column | None) -> tuple[Field, Tensor]
         values = torch.from_numpy(numbers.copy())
         field.infinite = int(values.isinf().sum())
         return field, values
+    if kind == "M":
+        cells = ["" if blank else str(cell) for cell, blank in zip(series, series.isna(), strict=True)]
+        field = Field(name, False, ORDERS[0])
+        return field, field.values(cells, ".")
     if kind not in "biufOSUT":
         raise TypeError(f"X: the column {name!r} is of {series.dtype}: expected numbers, texts or categories")
     cells = ["" if blank else str(cell) for cell, blank in zip(series, series.isna(), strict=True)]
-    text = category or is_text(cells, ".") if known is None else known.levels is not None
-    levels = known.levels or [] if known is not None else []
-    field = Field(name, text, {level: code for code, level in enumerate(levels)})
+    if known is None:
+        field = detected(name, cells, ".", category)
+    else:
+        field = of_column(known.name, known.levels, known.dates)
     return field, field.values(cells, ".")

@@ -15,6 +15,7 @@ from .row_sample import Field, Sample
 FEWEST_ROWS = 10
 MOST_CLASSES = 20
 FEW = 5  # up to this many different whole numbers are classes
+ORDINAL = 4  # as many, one after the other, are a scale, as from 1 to 5
 
 
 class Prepared(NamedTuple):
@@ -49,9 +50,13 @@ def find_target(names: Sequence[str], target: str, duplicates: Collection[str] =
 
 
 def prepare(
-    sample: Sample, target: str, task: str | None, drop: Collection[str], hold_out: float, seed: int, header: bool
-) -> Prepared:
-    """Split the rows, choose columns, and scale by the training and validation rows. Raises TableError."""
+    sample: Sample, target: str, task: str | None, drop: Collection[str], hold_out: float, seed: int, header: bool,
+    time: str | None = None,
+) -> Prepared:  # fmt: skip
+    """Split the rows, choose columns, and scale by the training and validation rows. Raises TableError.
+
+    time: a column of numbers or dates; the last rows by it are the test, those before them the validation rows.
+    """
     field, y = sample.column(target)
     notes = _odd_cells(sample.fields, target)
     has = ~y.isnan()
@@ -63,9 +68,13 @@ def prepare(
         )
     values, y = sample.values[has], y[has]
     classes = _classes(field, y, task)
+    if classes is None and task is None and not field.is_text and is_scale(distinct := y.unique().tolist()):
+        notes.append(f"{target} from {distinct[0]:g} to {distinct[-1]:g}: numbers, not classes (--task classification)")
     if classes is None and field.is_text:
         raise TableError(f"the target {target!r} is text, such as {next(iter(field.texts))!r}: expected numbers")
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    if time is not None:
+        order = order[_times(sample, time)[has][order].argsort(descending=True, stable=True)]
     tested = max(2, round(hold_out * len(y)))
     test, rest = order[:tested], order[tested:]
     valid, train = rest[: max(2, len(rest) // 4)], rest[max(2, len(rest) // 4) :]
@@ -99,10 +108,24 @@ def prepare(
     return Prepared(preparation, torch.cat(features, 1), label, train, valid, test, notes)
 
 
+def _times(sample: Sample, name: str) -> Tensor:
+    """The values of the column that orders the rows; missing ones are the first."""
+    field, values = sample.column(name)
+    if field.is_text:
+        raise TableError(f"--time {name}: text such as {next(iter(field.texts), '')!r}; expected numbers or dates")
+    return values.nan_to_num(-torch.inf)
+
+
+def is_scale(distinct: Sequence[float]) -> bool:
+    """Whether sorted whole numbers are the steps of a scale, such as 1 to 5."""
+    return ORDINAL <= len(distinct) <= FEW and distinct[-1] - distinct[0] == len(distinct) - 1
+
+
 def _classes(field: Field, y: Tensor, task: str | None) -> list[str] | None:
     """The classes of a categorical target, None for a numeric one."""
     distinct = y.unique().tolist()
-    few = field.is_text or (len(distinct) <= FEW and all(value == int(value) for value in distinct))
+    whole = not field.is_text and all(value == int(value) for value in distinct)
+    few = field.is_text or (whole and len(distinct) <= FEW and not is_scale(distinct))
     if task == "regression" or (task is None and not few):
         return None
     if len(distinct) > MOST_CLASSES:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from . import dates
 from .cells import is_number, missing, numbers
 from .delimited import Delimited
 
@@ -21,6 +22,7 @@ class Field:
 
     name: str
     is_text: bool
+    dates: str | None = None  # how they are written, see dates.ORDERS
     texts: dict[str, int] = field(default_factory=dict)
     missing: int = 0
     infinite: int = 0
@@ -28,9 +30,11 @@ class Field:
     first_wrong: str | None = None
 
     def values(self, cells: Sequence[str], decimal: str) -> Tensor:
-        """[N] numbers or text codes; NaN if missing."""
+        """[N] numbers, text codes or days; NaN if missing."""
         if self.is_text:
             found = array("d", [self._code(cell) for cell in cells])
+        elif self.dates is not None:
+            found = array("d", [self._day(cell) for cell in cells])
         else:
             read, wrong, first = numbers(cells, decimal)
             self.wrong += wrong
@@ -43,6 +47,12 @@ class Field:
             values = values.masked_fill(infinite, torch.nan)
         self.missing += int(values.isnan().sum())
         return values
+
+    def _day(self, cell: str) -> float:
+        day = dates.days(cell, self.dates or "")
+        if day is None and not missing(cell):
+            self.wrong, self.first_wrong = self.wrong + 1, self.first_wrong or cell.strip()
+        return torch.nan if day is None else day
 
     def _code(self, cell: str) -> float:
         text = " ".join(cell.split())
@@ -83,7 +93,7 @@ def read(
     for columns in table.chunks():
         if fields is None:
             fields = [
-                Field(name, name in text or is_text(cells, table.decimal))
+                detected(name, cells, table.decimal, name in text)
                 for name, cells in zip(table.names, columns, strict=True)
             ]
         new = [f.values(cells, table.decimal) for f, cells in zip(fields, columns, strict=True)]
@@ -106,6 +116,20 @@ def _thinned(kept: list[Tensor], keys: list[Tensor], rows: int) -> tuple[list[Te
         return [every], [key]
     chosen = key.topk(rows, largest=False).indices.sort().values
     return [every[chosen]], [key[chosen]]
+
+
+def of_column(name: str, levels: Sequence[str] | None, order: str | None) -> Field:
+    """The field of a column that is known: texts coded by their index in `levels`, unknown ones by larger codes; or
+    numbers, or dates of this order."""
+    return Field(name, levels is not None, order, {level: code for code, level in enumerate(levels or ())})
+
+
+def detected(name: str, cells: Sequence[str], decimal: str, text: bool = False) -> Field:
+    """The field of a column with these cells: of texts where text is set, else of what most cells are."""
+    if text or not is_text(cells, decimal):
+        return Field(name, text)
+    order = dates.order([cell for cell in cells if not missing(cell)])
+    return Field(name, order is None, order)
 
 
 def is_text(cells: Sequence[str], decimal: str) -> bool:

@@ -113,6 +113,8 @@ def evaluator(arguments: Sequence, expressions: Sequence) -> Callable[..., Tenso
     import numpy as np
     import sympy
 
+    infinite = (sympy.zoo, sympy.nan, sympy.oo)
+    expressions = [sympy.nan if sympy.sympify(e).has(*infinite) else e for e in expressions]
     compiled = sympy.lambdify(arguments, expressions, "numpy")
 
     def evaluate(x: Tensor, *numbers: float) -> Tensor:
@@ -130,10 +132,6 @@ def evaluator(arguments: Sequence, expressions: Sequence) -> Callable[..., Tenso
 
 def measured(formula: Formula, table: Table) -> Formula:
     """The formula with its error on the table, inf where it is not finite."""
-    import sympy
-
-    if formula.expression.has(sympy.zoo, sympy.nan, sympy.oo):
-        return formula._replace(error=math.inf)
     evaluate = evaluator([*table.symbols, *formula.constants], [formula.expression])
     error = table.loss(evaluate(table.x, *map(float, formula.values))[:, 0])
     return formula._replace(error=error if math.isfinite(error) else math.inf)
