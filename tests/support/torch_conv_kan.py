@@ -1,7 +1,8 @@
 """torch-conv-kan's fully connected layers and networks by name and arguments, made of fastkan's; and a pytest plugin
-that runs its own tests on them, in a checkout of it:
+that runs its own tests on them, in a checkout of it, with FASTKAN that of fastkan:
 
-    PYTHONPATH=FASTKAN:FASTKAN/tests python -m pytest -p support.torch_conv_kan tests/test_kan_fc.py tests/test_mlp_kan.py
+    export PYTHONPATH=FASTKAN:FASTKAN/tests
+    python -m pytest -p support.torch_conv_kan tests/test_kan_fc.py tests/test_mlp_kan.py
 
 Functions are fastkan's: of KALNLayer on the grid range [-1, 1] and not scaled by the batch, of the Gram layers
 Legendre polynomials, which span what theirs do without the trained coefficients and the activation of each.
@@ -36,7 +37,9 @@ def chebyshev_layer(i: int, o: int, degree: int):
     return nn.Sequential(nn.Tanh(), KANLinear(i, o, degree + 1, family="chebyshev", base_activation=None))
 
 
-def polynomial_layer(family: str) -> Callable[..., nn.Module]:
+def family_layer(family: str) -> Callable[..., nn.Module]:
+    """A layer of degree + 1 functions, a norm and an activation, as torch-conv-kan's of polynomials."""
+
     def layer(i: int, o: int, degree: int = 3, act=nn.SiLU, base_activation=None):
         act = base_activation or act  # the name in networks
         return nn.Sequential(KANLinear(i, o, degree + 1, family=family, base_activation=act), nn.LayerNorm(o), act())
@@ -102,10 +105,10 @@ LAYERS = {
     "KANLayer": spline_layer,
     "FastKANLayer": gaussian_layer,
     "ChebyKANLayer": chebyshev_layer,
-    "KALNLayer": polynomial_layer("legendre"),
-    "JacobiKANLayer": polynomial_layer("jacobi"),
-    "BernsteinKANLayer": polynomial_layer("bernstein"),
-    "GRAMLayer": polynomial_layer("legendre"),
+    "KALNLayer": family_layer("legendre"),
+    "JacobiKANLayer": family_layer("jacobi"),
+    "BernsteinKANLayer": family_layer("bernstein"),
+    "GRAMLayer": family_layer("legendre"),
     "BottleNeckGRAMLayer": BottleNeckGRAMLayer,
     "WavKANLayer": wavelet_layer,
     "ReLUKANLayer": relu_layer,
