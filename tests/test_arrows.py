@@ -210,8 +210,8 @@ def test_backends_do_not_know_one_another():
         assert wrong_arrows(module, imported(module, line))
 
 
-# The module of an extra, whose users import it.
-EXTRA = ("fastkan.sklearn",)
+# The modules of extras, whose users import them.
+EXTRA = ("fastkan.sklearn", "fastkan.compat.hub")
 # Loaded when a Triton kernel is first called.
 IN_TRITON = tuple(m for m in MODULES if m.startswith("fastkan.backends.triton."))
 

@@ -95,7 +95,8 @@ def test_a_page_runs(page, tmp_path, monkeypatch):
                 else:
                     raise AssertionError(f"{where}: the language {block.language!r} is not python, sh or text")
     except ImportError as error:
-        extras = [module for module in ("matplotlib", "numpy", "sympy", "sklearn") if not installed(module)]
+        packages = ("accelerate", "huggingface_hub", "matplotlib", "numpy", "safetensors", "sympy", "sklearn")
+        extras = [module for module in packages if not installed(module)]
         if not extras:
             raise
         pytest.skip(f"{', '.join(extras)} not installed: {error}")

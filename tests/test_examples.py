@@ -1,4 +1,4 @@
-"""examples/digits.py, models.py and graph.py: each runs, and computes what it says."""
+"""examples/digits.py, models.py, graph.py and lightning_module.py: each runs, and computes what it says."""
 
 import importlib.util
 import sys
@@ -95,3 +95,32 @@ def test_a_graph_layer(capsys):
     count = torch.zeros_like(x).index_add_(0, target, torch.ones_like(messages))
     torch.testing.assert_close(layer(*inputs), sums / count.clamp_min(1))
     assert set(graph.main(["--quick"])) == {"MLP", "KAN"}
+
+
+# Lightning
+
+
+@pytest.mark.long
+def test_a_lightning_module(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    monkeypatch.chdir(tmp_path)
+    module = example("lightning_module")
+    errors = module.main(["--quick"])
+    assert list(errors) == [3, 6] and errors[6] < errors[3]
+    assert "6 intervals: mean squared error" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_checkpoint_of_lightning_has_the_refined_model(tmp_path):
+    lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    module = example("lightning_module")
+    model, x = module.Regression(), torch.rand(20, 2)
+    model.refine(6)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **options)
+    trainer.fit(model, module.batches(100, 0))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = module.Regression.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert again.kan.grid == 6 and again.hparams["grid"] == 3
+    assert torch.equal(again(x), model(x))

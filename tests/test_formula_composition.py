@@ -155,11 +155,13 @@ def test_constants_of_labels_are_those_of_logistic_regression():
 def test_classification_of_two():
     x = uniform(1000, 2, -1.0, 1.0)
     y = labels(12 * x[:, 0] - 4 * x[:, 1] + 3)
-    result = KAN.discover((x, y), var=[A, B], task="classification", verbose=False, simplify=False, time_limit=20.0)
+    result = KAN.discover((x, y), var=[A, B], task="classification", verbose=False, simplify=False, time_limit=10.0)
     (formula,) = result.formulas
-    slopes = [float(formula.diff(s)) for s in (A, B)]
-    assert slopes == pytest.approx([12, -4], rel=0.3) and not result.exact
-    assert result.error < 0.2 and result.front
+    assert result.error < 0.2 and result.front and not result.exact
+    rows = uniform(2000, 2, -1.0, 1.0, seed=8)
+    odds = torch.as_tensor(sympy.lambdify([A, B], formula, "numpy")(*rows.numpy().T))
+    truth = 12 * rows[:, 0] - 4 * rows[:, 1] + 3
+    assert float(((odds > 0) == (truth > 0)).double().mean()) > 0.95
     logits = result.model(x)
     torch.testing.assert_close(
         logits[:, 0], torch.as_tensor(sympy.lambdify([A, B], formula, "numpy")(*x.numpy().T)), rtol=1e-6, atol=1e-6

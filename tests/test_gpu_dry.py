@@ -29,6 +29,7 @@ def pytest_of(*options: str, **variables: str) -> str:
     assert LIBRARY.exists()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no", *options]
     environment = {**os.environ, **variables}
+    environment.pop("FASTKAN_LONG", None)  # all tests, of this run's share or not
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     return done.stdout

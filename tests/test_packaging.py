@@ -112,7 +112,7 @@ def test_wheel_metadata(native):
     metadata = Parser().parsestr(read["METADATA"])
     assert metadata["Version"] == fastkan.__version__
     assert [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r] == ["torch>=2.10"]
-    assert set(metadata.get_all("Provides-Extra")) == {"demo", "plot", "pykan", "symbolic", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"demo", "hub", "plot", "pykan", "sklearn", "symbolic", "test"}
     assert "fastkan = fastkan_cli:main" in read["entry_points.txt"]
     assert "MIT License" in read["LICENSE"]
 

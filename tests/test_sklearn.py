@@ -124,11 +124,20 @@ def test_columns_are_those_of_fastkan_fit(tmp_path):
         assert (a.mean, a.std, a.fill) == pytest.approx((b.mean, b.std, b.fill), rel=1e-12)
 
 
+def test_dates_are_days_and_cycles():
+    days = pd.Series(pd.date_range("2020", periods=300, freq="3D"))
+    model = KANRegressor(random_state=0).fit(pd.DataFrame({"day": days}), np.arange(300.0))
+    (column,) = model.preparation_.columns
+    assert column.cycles == ["year", "week"] and column.low == 18262.0
+    texts = pd.DataFrame({"day": days.astype(str)})
+    np.testing.assert_array_equal(model.predict(texts), model.predict(pd.DataFrame({"day": days})))
+
+
 @pytest.mark.parametrize(
     ("column", "error", "message"),
     [
         (pd.Series([np.inf] * 160), ValueError, "the column 'size' has infinite numbers: expected finite"),
-        (pd.date_range("2020", periods=160), TypeError, "the column 'size' is of datetime64.*: expected numbers"),
+        (pd.timedelta_range("1D", periods=160), TypeError, "the column 'size' is of timedelta64.*: expected"),
     ],
 )
 def test_a_column_that_is_neither_number_nor_text_is_an_error(column, error, message):
