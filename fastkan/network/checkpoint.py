@@ -1,6 +1,7 @@
 """save and load: a network in one file of tensors, numbers and text, which can't run code when it is loaded."""
 
 import errno
+import io
 import json
 import os
 import uuid
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from ..devices import has_float64, home
+from ..nn.processes import is_sharded, unwrapped, whole
 from .layers import library
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ class State:
         """Restore the snapshot."""
         for layer, grid in zip(self.model.act_fun, self.grids, strict=True):
             functions = grid.shape[1] - layer.k - 1
-            layer.linear.set_grid(grid, layer.linear.coef.new_zeros(layer.in_dim, functions, layer.out_dim))
+            coef = layer.linear.coef
+            zeros = torch.zeros(layer.in_dim, functions, layer.out_dim, dtype=coef.dtype, device=coef.device)
+            layer.linear.set_grid(grid, zeros)
         for p, saved in zip(self.model.parameters(), self.parameters, strict=True):
             p.copy_(saved)
 
@@ -77,7 +81,8 @@ def save(model: "KAN", path: str | os.PathLike | IO[bytes]) -> None:
     requires_grad of every parameter is saved; data and activations are not. The file at `path` is replaced when the new
     one is complete: if writing fails, the old one stays.
 
-    Base functions without a name, and functions added to the library, are not in the file.
+    Base functions without a name, and functions added to the library, are not in the file. RuntimeError for a model
+    whose parameters are sharded over processes: save a gathered() one, or use torch.distributed.checkpoint.
     """
     if isinstance(path, str | os.PathLike):
         with atomic_write(path) as file:
@@ -88,7 +93,31 @@ def save(model: "KAN", path: str | os.PathLike | IO[bytes]) -> None:
 
 def content(model: "KAN") -> dict[str, Any]:
     """The contents of a file. load ignores further entries."""
-    state = model.state_dict()
+    if is_sharded(model):
+        raise RuntimeError(
+            "the parameters are sharded over processes: expected model.gathered().save(path), where all processes "
+            "call gathered(), or torch.distributed.checkpoint"
+        )
+    return _content(model, model.state_dict())
+
+
+def gathered(model: Model) -> Model:
+    """An ordinary copy of a model whose parameters are sharded over processes, whole in every process.
+
+    All processes must call this. The copy has no history, cache_data or results. A model without shards may be given
+    too.
+    """
+    state = {name: whole(t) if isinstance(t, torch.Tensor) else t for name, t in model.state_dict().items()}
+    file = io.BytesIO()
+    torch.save(_content(model, state), file)
+    file.seek(0)
+    copied = load(unwrapped(type(model)), file, given_base_funs(model))
+    for mine, theirs in zip(copied.act_fun, model.act_fun, strict=True):
+        mine.linear.backend = theirs.linear.backend
+    return copied.train(model.training)
+
+
+def _content(model: "KAN", state: dict[str, Any]) -> dict[str, Any]:
     for l, layer in enumerate(model.act_fun):
         if not has_float64(layer.linear.grid.device):  # as on other devices
             state[f"act_fun.{l}.linear.grid"] = layer.linear.exact_knots

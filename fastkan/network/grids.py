@@ -9,14 +9,17 @@ from torch import Tensor
 from ..basis.bspline import OUTSIDE, bspline_features, uniform_knots
 from ..devices import home, host
 from ..nn.grid import is_uniform, resized_knots
+from ..nn.processes import checked_group, is_sharded, together
 from ..nn.refit import refit
 from ..nn.refit_family import refit_family
 from .activations import edge_values, latest
-from .checkpoint import State
+from .checkpoint import State, gathered
 from .layers.numeric import KANLayer
 from .layers.shape import check_edge, per_layer
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from .model import KAN
 
 Model = TypeVar("Model", bound="KAN")
@@ -80,19 +83,31 @@ def _points(old_grid: Tensor, new_grid: Tensor, old: int, new: int) -> tuple[Ten
 
 
 @torch.no_grad()
-def update_grid_from_samples(model: "KAN", x: Tensor, *, inwards: float = 1.0) -> None:
+def update_grid_from_samples(
+    model: "KAN", x: Tensor, *, inwards: float = 1.0, process_group: "ProcessGroup | None" = None
+) -> None:
     """Adapt every layer's knots to its inputs, from the first layer to the last, in one forward pass of x.
 
     Splines are refitted by least squares on the data, see KANLinear.update_grid; x may have constant, binary or few
     distinct values. Layers whose edges are all symbolic or pruned stay. inwards: when the range of a hidden layer
     shrinks, the fraction of the way that its ends move. Raises ValueError where x, or the inputs of a layer, are empty
     or not finite; the model then stays as it was.
+
+    process_group: processes that have one model, such as torch.distributed.group.WORLD under DistributedDataParallel:
+    grids are by the rows of all of them, and every process calls this with rows of its own; by default x of this
+    process alone counts. Under fully_shard all processes must call this, and by default the rows of all count; each has
+    the whole model in memory for the time of the call. See KANLinear.update_grid.
     """
-    x, before = model.rows(x), State(model)
+    if is_sharded(model):
+        _update_sharded(model, x, inwards, process_group)
+        return
+    group = checked_group(process_group)
+    with together(group, home(model.device)):
+        x, before = model.rows(x), State(model)
     try:
         for l in range(model.depth):
             if model.act_fun[l].active:
-                model.act_fun[l].linear.update_grid(x, margin=0.0, inwards=inwards if l else 1.0)
+                model.act_fun[l].linear.update_grid(x, margin=0.0, inwards=inwards if l else 1.0, process_group=group)
             if l + 1 < model.depth:
                 x = model.nodes(l, model.sums(l, x))
     except Exception:
@@ -100,14 +115,22 @@ def update_grid_from_samples(model: "KAN", x: Tensor, *, inwards: float = 1.0) -
         raise
 
 
+def _update_sharded(model: "KAN", x: Tensor, inwards: float, process_group: "ProcessGroup | None") -> None:
+    group = model.act_fun[0].linear.rows_group(process_group)
+    full = gathered(model)
+    update_grid_from_samples(full, x, inwards=inwards, process_group=group)
+    _set_splines(model, [(layer.linear.grid, layer.linear.coef) for layer in full.act_fun])
+
+
 def refine(model: Model, new_grid: int | list[int]) -> Model:
     """A copy of the model with other numbers of grid intervals, one for all layers or a list.
 
     For multiples of the present numbers it is the same function, to rounding, inside the grid ranges; else the
-    least-squares approximation over them. Needs no data; the model stays as it is.
+    least-squares approximation over them. Needs no data; the model stays as it is. Of a model whose parameters are
+    sharded the copy is an ordinary one in every process, see gathered: shard it again.
     """
     sizes = per_layer("new_grid", new_grid, model.depth, 1)
-    refined = copy.deepcopy(model)
+    refined = gathered(model) if is_sharded(model) else copy.deepcopy(model)
     for layer, size in zip(refined.act_fun, sizes, strict=True):
         if size != layer.num:
             layer.linear.extend_grid(size)

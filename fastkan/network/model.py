@@ -431,6 +431,7 @@ class KAN(Module):
     # Files and copies
 
     config, save, saveckpt = checkpoint.config, checkpoint.save, checkpoint.save
+    gathered = checkpoint.gathered
     load = classmethod(checkpoint.load)
     loadckpt = load
     keep, rewind, checkout, log_history = history_.keep, history_.rewind, history_.checkout, history_.log_history

@@ -5,10 +5,15 @@
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from .processes import gathered, together
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # Rows of data to place knots and to fit coefficients by.
 SAMPLE_ROWS = 8192
@@ -47,6 +52,20 @@ class Rows:
         self._select()
         return self._parts[0]
 
+    def share(self, group: "ProcessGroup", width: int, device: torch.device) -> None:
+        """Make this the sample of the streams [N, width] of all processes of the group, in float64.
+
+        Row n of every stream is in step with row n of the others: each has a share in proportion to its length, and
+        streams that have up to SAMPLE_ROWS rows together are in the sample whole.
+        """
+        if self.seen:
+            self._select()
+        order = torch.cat(self._order) if self.seen else torch.empty(0, dtype=torch.long)
+        rows = self._parts[0].double() if self.seen else torch.empty(0, width, dtype=torch.float64)
+        self._order = [gathered(order, group, device).cpu()]
+        self._parts = [gathered(rows, group, device)]
+        self.seen = int(gathered(torch.tensor([self.seen]), group, device).sum())
+
     def _select(self) -> None:
         order, rows = torch.cat(self._order), torch.cat(self._parts)
         if len(order) > SAMPLE_ROWS:
@@ -70,11 +89,19 @@ class Sample(Rows):
         self.inputs, self.device = inputs, device
 
     @classmethod
-    def of(cls, x: Tensor | Iterable[Any], inputs: int, device: torch.device) -> "Sample":
-        """Of a tensor [..., I], or of an iterable of tensors or of tuples that begin with one, like a DataLoader."""
+    def of(
+        cls, x: Tensor | Iterable[Any], inputs: int, device: torch.device, group: "ProcessGroup | None" = None
+    ) -> "Sample":
+        """Of a tensor [..., I], or of an iterable of tensors or of tuples that begin with one, like a DataLoader.
+
+        With a group, of what its processes have together; one of them may have no rows.
+        """
         sample = cls(inputs, device)
-        for batch in [x] if isinstance(x, Tensor) else x:
-            sample.add(batch[0] if isinstance(batch, (tuple, list)) and batch else batch)
+        with together(group, device):
+            for batch in [x] if isinstance(x, Tensor) else x:
+                sample.add(batch[0] if isinstance(batch, (tuple, list)) and batch else batch)
+        if group is not None:
+            sample.share(group, inputs, device)
         if sample.seen == 0:
             raise ValueError("x is empty: expected at least one row")
         return sample
@@ -101,6 +128,12 @@ class Sample(Rows):
             low, high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         self.low, self.high = low, high
         self.keep(rows)
+
+    def share(self, group: "ProcessGroup", width: int, device: torch.device) -> None:
+        unknown = torch.full((1, width), torch.inf, dtype=torch.float64)
+        low, high = (self.low[None], self.high[None]) if self.seen else (unknown, -unknown)
+        self.low, self.high = gathered(low, group, device).amin(0), gathered(high, group, device).amax(0)
+        super().share(group, width, device)
 
     @cached_property
     def ordered(self) -> Tensor:

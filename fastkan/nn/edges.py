@@ -4,12 +4,15 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .linear import KANLinear
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class OnEdges(nn.Module):
@@ -28,9 +31,17 @@ class OnEdges(nn.Module):
             with torch.no_grad():
                 weight.mul_((self.edges.in_features / fan_in) ** 0.5)
 
-    def update_grid(self, x: Tensor | Iterable[Any], margin: float = 0.01, inwards: float = 1.0) -> None:
+    def update_grid(
+        self,
+        x: Tensor | Iterable[Any],
+        margin: float = 0.01,
+        inwards: float = 1.0,
+        *,
+        process_group: "ProcessGroup | None" = None,
+    ) -> None:
         """KANLinear.update_grid by the rows of x, or of batches of it, as there."""
-        self.edges.update_grid(self.rows(x) if isinstance(x, Tensor) else self._batches(x), margin, inwards)
+        batches = self._batches([x] if isinstance(x, Tensor) else x)  # in there, so that all processes know of an error
+        self.edges.update_grid(batches, margin, inwards, process_group=process_group)
 
     def _batches(self, batches: Iterable[Any]) -> Iterator[Tensor]:
         for batch in batches:

@@ -26,10 +26,14 @@ from .grid import adaptive_knots, is_uniform, resized_knots, snapped
 from .initialization import fill_uniform
 from .module import Module
 from .parametrized import set_computed
+from .processes import by_fsdp, checked_group, from_first, placed_as, whole
 from .refit import refit
 from .refit_family import refit_family
 from .state_dict import read_state
 from .view import view_of
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Elements of [rows, F, O] in memory at a time, in edge_mean with a base function that is not fused.
@@ -213,8 +217,8 @@ class KANLinear(Module):
 
     @property
     def exact_knots(self) -> Tensor:
-        """The knots in float64, on the host where the layer's device has none."""
-        return self.knots if has_float64(self._buffers["grid"].device) else self._unrounded("grid")
+        """The knots in float64, on the host where the layer's device has none; all of them where they are a DTensor."""
+        return whole(self.knots if has_float64(self._buffers["grid"].device) else self._unrounded("grid"))
 
     def _unrounded(self, name: str) -> Tensor:
         """The grid in float64, on the host where its device has none; uniform if it is but for rounding to float32."""
@@ -300,11 +304,12 @@ class KANLinear(Module):
 
         Without coef the present coefficients remain, which changes the function; then M must remain too. With another
         number of intervals `coef` becomes a new Parameter: rebuild the optimizer. After an error nothing has changed.
+        With sharded parameters all processes call this, with the same whole tensors; see extend_grid.
         """
-        self._refuse_if_sharded()
+        self._refuse_if_gathered()
         values: Any = grid
         if isinstance(values, Tensor):
-            values = exact(values)
+            values = exact(whole(values))
         knots = torch.as_tensor(values, dtype=torch.float64, device=home(self.grid.device))
         if knots.dim() not in (1, 2) or knots.shape[:-1] not in ((), (self.in_features,)):
             raise ValueError(f"grid has shape {list(knots.shape)}: expected [knots] or [{self.in_features}, knots]")
@@ -319,9 +324,16 @@ class KANLinear(Module):
         shape = [self.in_features, grid_size + self.spline_order, self.out_features]
         if list(coef.shape) != shape:
             raise ValueError(f"coef has shape {list(coef.shape)}: expected {shape}, to go with grid")
-        self._set(knots.expand(self.in_features, -1).contiguous(), coef)
+        self._set(knots.expand(self.in_features, -1).contiguous(), whole(coef))
 
-    def update_grid(self, x: Tensor | Iterable[Any], margin: float = 0.01, inwards: float = 1.0) -> None:
+    def update_grid(
+        self,
+        x: Tensor | Iterable[Any],
+        margin: float = 0.01,
+        inwards: float = 1.0,
+        *,
+        process_group: "ProcessGroup | None" = None,
+    ) -> None:
         """Adapt the knots to data: grid_eps * uniform + (1 - grid_eps) * quantiles, on the range of x +- margin.
 
         coef changes in place, to the least-squares fit of the present function on the data (see refit.py). Inputs may
@@ -335,15 +347,26 @@ class KANLinear(Module):
         inwards: fraction of the full step that an end of the range moves when the range shrinks, 0 to 1. For hidden
         activations, which change during training, a range that shrinks in full would confine them to it.
 
+        process_group: processes that have one layer, such as torch.distributed.group.WORLD under
+        DistributedDataParallel: the knots are by the rows of all of them, and equal in all. Every process of the group
+        must call this, with rows of its own, as many as it has; the call ends with an error in all if x is refused in
+        one. Exact for up to SAMPLE_ROWS rows together. By default x of this process alone counts, and nothing is sent:
+        then x must be the same in every process, since DistributedDataParallel broadcasts grids in every step but
+        coefficients only at the start.
+
+        Sharded parameters (fully_shard, parallelize_module): all processes must call this. Under fully_shard the rows
+        of all processes count by default. Under tensor parallelism x is whole and the same everywhere; if it is not,
+        the first process decides.
+
         Coefficients belong to their grid: average parameters only of layers on the same grid, as torch's AveragedModel
-        does. DistributedDataParallel broadcasts grids in every step but coefficients only at the start: call this with
-        the same x in every process. Only before fully_shard.
+        does.
 
         Raises ValueError for an x that is empty, not finite or of another width. After an error nothing has changed.
         """
-        self._refuse_if_sharded()
+        self._refuse_if_gathered()
         margin, inwards = number("margin", margin, 0.0), number("inwards", inwards, 0.0, 1.0)
-        sample = Sample.of(x, self.in_features, home(self.grid.device))
+        x = whole(x) if isinstance(x, Tensor) else x
+        sample = Sample.of(x, self.in_features, home(self.grid.device), self.rows_group(process_group))
         quantiles = sample.quantiles(self.grid_size + 1)
         low, high = sample.low - margin, sample.high + margin
         if inwards < 1:
@@ -359,23 +382,40 @@ class KANLinear(Module):
         With a multiple of the present size the function inside the range is unchanged up to rounding; otherwise it is
         fitted by least squares. `coef` becomes a new Parameter: rebuild the optimizer. After an error nothing has
         changed.
+
+        Of parameters that parallelize_module sharded, all processes call this. Under fully_shard, which does not allow
+        another shape, it is an error, unless the number stays.
         """
-        self._refuse_if_sharded()
+        self._refuse_if_gathered()
         new_size = integer("new_size", new_size, 1)
         self.move_grid(resized_knots(self.exact_knots, self.spline_order, new_size))
 
-    def _refuse_if_sharded(self) -> None:
-        """RuntimeError for sharded parameters; under FSDP also while they are gathered, since writes are lost then."""
-        if hasattr(self.coef, "full_tensor") or "_is_fsdp_managed_module" in self.__dict__:
+    def _refuse_if_gathered(self) -> None:
+        """RuntimeError while FSDP has the parameters gathered, since writes to them are lost then."""
+        if by_fsdp(self) and not hasattr(self.coef, "full_tensor"):
             raise RuntimeError(
-                "the parameters are sharded over processes, so the grid cannot be changed: call update_grid, "
-                "extend_grid and set_grid before fully_shard or parallelize_module"
+                "coef is gathered by FSDP for a forward pass, and changes to it would be lost: expected a backward "
+                "pass before, or reshard() of the module that was given to fully_shard"
             )
+
+    def rows_group(self, given: "ProcessGroup | None") -> "ProcessGroup | None":
+        """The processes whose rows count in update_grid: the given ones; by default those of FSDP, or this alone."""
+        given = checked_group(given)
+        if given is None and by_fsdp(self):
+            coef: Any = self.coef
+            mesh = coef.device_mesh
+            if mesh.ndim > 1:
+                raise ValueError(
+                    "process_group=None: expected the group of the processes with different rows, since the parameters "
+                    f"are on a mesh of {mesh.ndim} dimensions"
+                )
+            return mesh.get_group()
+        return given
 
     @torch.no_grad()
     def move_grid(self, grid: Tensor, samples: Tensor | None = None) -> None:
         """Set the knots [I, M], as exact_knots are, and refit the coefficients by least squares, see refit."""
-        coef, knots, spec = host(self.coef), self.exact_knots, self._spec
+        coef, knots, spec = host(whole(self.coef)), self.exact_knots, self._spec
         if spec.family:
             self._set(grid, refit_family(coef, knots, spec, grid, spec, samples))
         else:
@@ -383,9 +423,16 @@ class KANLinear(Module):
 
     def _set(self, grid: Tensor, coef: Tensor) -> None:
         before, grid = self.coef, place(grid, self.grid.device)
-        coef = coef.to(before)
+        coef = coef.to(before.device, before.dtype)
+        if by_fsdp(self) and coef.shape != before.shape:
+            raise RuntimeError(
+                f"coef would have shape {list(coef.shape)} in place of {list(before.shape)}, which fully_shard does "
+                "not allow: expected the same number of grid intervals; load the full state dict into a layer without "
+                "fully_shard, change the grid there, and call fully_shard and make the optimizer again"
+            )
         if not coef.is_meta and not coef.isfinite().all():
             raise RuntimeError(f"coef on the new grid is not finite in {coef.dtype}: the layer is unchanged")
+        coef, grid = placed_as(coef, before), placed_as(from_first(grid, before), self.grid)
         if "coef" not in self._parameters:
             set_computed(self, "coef", coef)
         elif coef.shape == before.shape:

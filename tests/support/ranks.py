@@ -1,0 +1,36 @@
+"""A script in several processes of one gloo group."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+START = """
+import copy, sys
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+store, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
+"""
+# Threads of torch may abort a process while it ends.
+END = "\ndist.destroy_process_group()\nimport os; os._exit(0)"
+
+
+def run(code: str, folder: Path, count: int = 2) -> None:
+    """Run the code after START in `count` processes; all have to end without an error, within two minutes."""
+    script = folder / f"process_{count}.py"
+    script.write_text(START + code + END)
+    store = folder / f"store_{count}"
+    store.unlink(missing_ok=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
+    command = [sys.executable, str(script), str(store)]
+    ranks = [subprocess.Popen([*command, str(n), str(count)], env=environment) for n in range(count)]
+    try:
+        assert [process.wait(120) for process in ranks] == [0] * count
+    finally:
+        for process in ranks:
+            process.kill()
