@@ -184,7 +184,7 @@ for options in {}, {"family": "legendre"}:
             optimizer.step()
     equal(model, whole)
     for run in model, whole:
-        run[0].set_grid(torch.linspace(-3, 3, whole[0].grid.shape[1]))
+        run[0].set_grid(torch.linspace(-3, 3, whole[0].grid.shape[1], dtype=torch.float64))
     equal(model, whole)
 """
 
@@ -262,7 +262,10 @@ def test_process_group_of_another_type(group):
 def test_sample_of_streams_that_are_longer_than_it(monkeypatch):
     """Streams have shares in proportion to their lengths, and rows of the whole length."""
     lengths = SAMPLE_ROWS * 3, SAMPLE_ROWS // 2
-    streams = [Sample.of(torch.arange(float(n))[:, None] - 1e6 * (s == 0), 1, torch.device("cpu")) for s, n in enumerate(lengths)]
+    streams = [
+        Sample.of(torch.arange(float(n))[:, None] - 1e6 * (s == 0), 1, torch.device("cpu"))
+        for s, n in enumerate(lengths)
+    ]
     calls = [
         [stream.low[None] for stream in streams], [stream.high[None] for stream in streams],
         [torch.cat(stream._order) for stream in streams], [stream.rows.double() for stream in streams],

@@ -6,19 +6,13 @@ import sys
 import pytest
 import torch
 
+from support.ranks import run
 from support.tiers import long
 
 PROCESS = """
-import sys
-import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from fastkan import KANLinear
 
-store, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 x = torch.linspace(-1, 1, 60).view(10, 6).sin()
 results = []
 for sharded in True, False:
@@ -35,25 +29,17 @@ for sharded in True, False:
     results.append(model(x))
     assert sharded == hasattr(model[0].coef, "to_local")
 torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
-dist.destroy_process_group()
 """
 
 
 # Forward and gradients on two processes and on one: layers cut by outputs and by inputs, by plans of torch's styles, in
 # sizes that two divides and does not, and by rows, as plain DTensors.
 PARALLEL = """
-import copy, sys
-import torch
-import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from fastkan import KANLinear
 from fastkan.nn import KANSequential
 
-store, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 mesh = init_device_mesh("cpu", (2,))
 
 
@@ -104,18 +90,7 @@ for backend in "native", "reference":
         penalty.backward()
     torch.testing.assert_close(penalties[0].full_tensor(), penalties[1])
     torch.testing.assert_close(model.coef.grad.full_tensor(), whole.coef.grad)
-dist.destroy_process_group()
 """
-
-
-def run(code: str, tmp_path) -> None:
-    code += "\nimport os; os._exit(0)"  # threads of torch may abort the process while it ends
-    ranks = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store"), str(n)]) for n in range(2)]
-    try:
-        assert [process.wait(120) for process in ranks] == [0, 0]
-    finally:
-        for process in ranks:
-            process.kill()
 
 
 def test_sharded_parameters_train_as_whole_ones_do(tmp_path):

@@ -16,8 +16,16 @@ store, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=world)
 """
-# Threads of torch may abort a process while it ends.
-END = "\ndist.destroy_process_group()\nimport os; os._exit(0)"
+# Processes wait for one another, since one that ends resets the connections of a slower one; and end by _exit, since
+# threads of torch may abort a process while it ends.
+END = """
+import os, time
+ended = dist.FileStore(store + "_end", world)
+ended.add("processes", 1)
+while ended.add("processes", 0) < world:
+    time.sleep(0.01)
+os._exit(0)
+"""
 
 
 def run(code: str, folder: Path, count: int = 2) -> None:
@@ -25,7 +33,8 @@ def run(code: str, folder: Path, count: int = 2) -> None:
     script = folder / f"process_{count}.py"
     script.write_text(START + code + END)
     store = folder / f"store_{count}"
-    store.unlink(missing_ok=True)
+    for path in folder.glob(f"{store.name}*"):
+        path.unlink()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     command = [sys.executable, str(script), str(store)]
     ranks = [subprocess.Popen([*command, str(n), str(count)], env=environment) for n in range(count)]
