@@ -187,6 +187,35 @@ for options in {}, {"family": "legendre"}:
     equal(model, whole)
 """
 
+# Rows over two pairs of processes, layers cut within a pair: parameters are on a mesh of two dimensions.
+BOTH = """
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from fastkan import KANLinear
+
+mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("rows", "layer"))
+torch.manual_seed(0)
+whole = torch.nn.Sequential(KANLinear(6, 8), KANLinear(8, 3)).double()
+plan = {"0": ColwiseParallel(), "1": RowwiseParallel()}
+model = parallelize_module(copy.deepcopy(whole), mesh["layer"], plan)
+for part in (*model, model):
+    fully_shard(part, mesh=mesh["rows"])
+generator = torch.Generator().manual_seed(1)
+for layer, other in zip(model, whole, strict=True):
+    x = torch.randn(40, layer.in_features, dtype=torch.float64, generator=generator)
+    mine = x.chunk(2)[mesh.get_local_rank("rows")]
+    try:
+        layer.update_grid(mine)
+    except ValueError as error:
+        assert "process_group=None: expected the group of the processes with different rows" in str(error)
+    else:
+        raise AssertionError("no error")
+    layer.update_grid(mine, process_group=mesh.get_group("rows"))
+    other.update_grid(x)
+x = torch.randn(40, 6, dtype=torch.float64, generator=generator)
+torch.testing.assert_close(model(x), whole(x))
+"""
+
 # Written by 2 processes, read by 4 or by 1, with the optimizer's state; training goes on as in one process.
 CHECKPOINT = """
 import torch.distributed.checkpoint as dcp
@@ -244,6 +273,11 @@ def test_grids_and_refinement_under_fully_shard(count, tmp_path):
 
 def test_grids_of_layers_in_parallel_styles(tmp_path):
     run(TENSOR, tmp_path)
+
+
+@pytest.mark.long
+def test_grids_of_layers_sharded_in_both_ways(tmp_path):
+    run(BOTH, tmp_path, 4)
 
 
 @pytest.mark.parametrize("count", [1, *long(4)])
