@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import setuptools
@@ -25,6 +26,7 @@ from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
 from setuptools.command.build import build  # noqa: E402
 
 SOURCE = Path(__file__).resolve().parent
+AUTOGRAD = "fastkan_autograd"  # for one torch and one Python, unlike the libraries of kernels
 PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
 
 
@@ -55,6 +57,11 @@ def torch_root() -> Path:  # without the seconds that importing it takes
     raise RuntimeError("torch was not found (if it is installed, pip's --no-build-isolation shows it to the build)")
 
 
+def torch_version() -> str:
+    text = (torch_root() / "version.py").read_text()
+    return re.search(r"^__version__ = ['\"](.+)['\"]", text, re.MULTILINE)[1]
+
+
 def gpus() -> list[str]:
     """The architectures of this machine's NVIDIA GPUs for which there are kernels, such as "80" and "90a"."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
@@ -70,7 +77,7 @@ def configuration(device: str) -> list[str]:
     if switch("FASTKAN_NO_NATIVE"):
         raise RuntimeError("FASTKAN_NO_NATIVE is set")
     torch = torch_root()
-    options = [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DTORCH_ROOT={torch}"]
+    options = [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DTORCH_ROOT={torch}", f"-DPython_EXECUTABLE={sys.executable}"]
     if device == "cpu":
         return options
     if switch("FASTKAN_CUDA") is False:
@@ -86,7 +93,7 @@ def configuration(device: str) -> list[str]:
     return [*options, "-DFASTKAN_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={tool('nvcc')}"]
 
 
-def compile_library(device: str) -> Path:
+def compile_library(device: str, target: str) -> Path:
     """Configure and compile; what an earlier build compiled is used again unless it was configured differently."""
     folder = SOURCE / "build" / ("native" if device == "cpu" else device)
     configure = [cmake(), "-S", str(SOURCE), "-B", str(folder), "-G", "Ninja", *configuration(device)]
@@ -96,10 +103,10 @@ def compile_library(device: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         record.write_text(made_with)
-    for command in configure, [configure[0], "--build", str(folder), "--target", f"fastkan_{device}"]:
+    for command in configure, [configure[0], "--build", str(folder), "--target", target]:
         if subprocess.call(command, stdin=subprocess.DEVNULL):
             raise RuntimeError("CMake failed (is there a C++20 compiler?), pip install -v shows how")
-    return folder / f"libfastkan_{device}.so"
+    return folder / f"{'' if target == AUTOGRAD else 'lib'}{target}.so"
 
 
 class build_native(Command):
@@ -128,15 +135,32 @@ class build_native(Command):
         reason = target.with_suffix(".absent.txt")
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            library = compile_library(device)
+            library = compile_library(device, f"fastkan_{device}")
         except (RuntimeError, OSError) as why:
             target.unlink(missing_ok=True)
             reason.write_text(str(why))
             return str(why)
         reason.unlink(missing_ok=True)
-        os.replace(shutil.copy(library, f"{target}.new"), target)  # a process that runs with the old file keeps it
+        put(library, target)
         self.built = True
+        if device == "cpu":
+            self.build_autograd(folder)
         return None
+
+    def build_autograd(self, folder: Path) -> None:
+        """Build the calls in C++, without which the package runs too, see fastkan/direct.py."""
+        for old in folder.glob(f"{AUTOGRAD}.*"):
+            old.unlink()
+        try:
+            library = compile_library("cpu", AUTOGRAD)
+        except (RuntimeError, OSError) as why:
+            print(f"fastkan: WARNING: calls take longer, since {AUTOGRAD} was not built: {why}", file=sys.stderr)
+        else:
+            put(library, folder / f"{AUTOGRAD}.torch{torch_version()}{EXTENSION_SUFFIXES[0]}")
+
+
+def put(library: Path, target: Path) -> None:
+    os.replace(shutil.copy(library, f"{target}.new"), target)  # a process that runs with the old file keeps it
 
 
 class platform_wheel(bdist_wheel):
@@ -146,7 +170,7 @@ class platform_wheel(bdist_wheel):
         self.distribution.has_ext_modules = lambda: not self.root_is_pure
         super().run()
 
-    def get_tag(self):  # the library holds no Python
+    def get_tag(self):  # the kernels hold no Python, and where fastkan_autograd does not fit, Python takes its place
         return "py3", "none", super().get_tag()[2]
 
 

@@ -163,6 +163,18 @@ def _gradients(x, s, u, coef, base_weight, grid, spec, order, backend, need_x, n
     return grad_x, grad_coef, grad_base
 
 
+def kan_out_gradients(u, x, s, coef, scale, base_weight, grid, spec, order, backend, needs):
+    """Gradients of <u, kan_out> by x, coef, scale, base_weight and bias, those that are needed, differentiable."""
+    need_x, need_coef, need_scale, need_base, need_bias = needs
+    grad_x, grad_coef, grad_base = _gradients(
+        x, s, u, _scaled(coef, scale), base_weight, grid, spec, order, backend, need_x,
+        need_coef or need_scale or need_base,
+    )  # fmt: skip
+    grad_scale = (grad_coef * coef).sum(1) if need_scale else None
+    grad_coef = _scaled(grad_coef, scale) if need_coef else None
+    return grad_x, grad_coef, grad_scale, grad_base, u.sum(0) if need_bias else None
+
+
 class KanOut(Function):
     """y = out_d(x, s, coef * scale, base_weight) + bias."""
 
@@ -181,17 +193,14 @@ class KanOut(Function):
         if u is None:
             return (None,) * 10
         x, s, coef, scale, base_weight, grid = ctx.saved_tensors
+        need_x, need_s, *needs = ctx.needs_input_grad[:6]
         spec, order, backend = ctx.rest
-        need_x, need_s, need_coef, need_scale, need_base, need_bias, *_ = ctx.needs_input_grad
-        scaled = _scaled(coef, scale)
-        grad_x, grad_coef, grad_base = _gradients(
-            x, s, u, scaled, base_weight, grid, spec, order, backend, need_x, need_coef or need_scale or need_base
+        grad_x, *grads = kan_out_gradients(
+            u, x, s, coef, scale, base_weight, grid, spec, order, backend, (need_x, *needs)
         )
+        scaled = _scaled(coef, scale)
         grad_s = kan_in(x, u, scaled, base_weight, grid, spec, order, backend) if need_s else None
-        grad_scale = (grad_coef * coef).sum(1) if need_scale else None
-        grad_coef = _scaled(grad_coef, scale) if need_coef else None
-        grad_bias = u.sum(0) if need_bias else None
-        return grad_x, grad_s, grad_coef, grad_scale, grad_base, grad_bias, None, None, None, None
+        return grad_x, grad_s, *grads, None, None, None, None
 
     @staticmethod
     def jvp(ctx, dx, ds, dcoef, dscale, dbase, dbias, *_):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from . import autograd, select, stack
+from . import autograd, direct, select, stack
 from .basis.bspline import uniform_knots
 from .devices import widest
 from .snapshot import readable
@@ -101,6 +101,10 @@ def apply(
     spec: Spec, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """kan_linear after validation: x [..., I], grid [I, M] as _rows returns it."""
+    if direct.kan_out is not None and not torch.compiler.is_compiling() and select.is_native(backend):
+        y = direct.kan_out(x, coef, grid, base_weight, bias, scale, spec)
+        if y is not None:
+            return y
     if is_any_autocast() and is_autocast(x.device):
         coef, base_weight, bias, scale = autocast(x.device, coef, base_weight, bias, scale)
     backend = select.choose_for(x, backend, coef, spec)
@@ -122,6 +126,10 @@ def apply_derivative(
 
 def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tensor:
     """Consecutive layers, x [..., I] -> [..., O]: as one fused call where that is faster; equal up to rounding."""
+    if direct.stack_out is not None and not torch.compiler.is_compiling() and select.is_native(backend):
+        y = direct.stack_out(x, layers, stack.COEFS, stack.WORK)
+        if y is not None:
+            return y
     if (chosen := stack_backend(x, layers, backend)) is None:
         for coef, scale, base_weight, bias, grid, spec in layers:
             x = apply(x, coef, grid, base_weight, bias, scale, spec, backend)

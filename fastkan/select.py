@@ -140,6 +140,11 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
     return _automatic(device, dtypes, spec)
 
 
+def is_native(backend: str | None) -> bool:
+    """Whether a call on a CPU with this argument runs on "native", where that is there."""
+    return (backend or _requested[0] or "native") == "native"
+
+
 # `missing` of an implementation, and the arguments to which it answered None: constant while the process runs.
 _served: set[Any] = set()
 

@@ -186,6 +186,11 @@ def _backward(x, tangents, u, weights, grids, specs, needed, backend) -> list[Ma
     return _aligned(grads, len(tangents), weights, needed)
 
 
+def gradients(x, u, weights, grids, specs, needed, backend) -> list[Maybe]:
+    """backward(x; ; u), differentiable: the gradients by x and by the weights, None where not needed."""
+    return _backward(x, [], u, weights, grids, specs, needed, backend)
+
+
 def _pull(x, tangents, u, weights, grids, specs, backend, cotangents, needs) -> list[Maybe]:
     """Gradients of <cotangents of the gradients by x and the tangents, backward(x; tangents; u)>."""
     k = len(tangents)

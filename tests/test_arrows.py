@@ -34,7 +34,8 @@ ALLOWED = {
     "autograd": {"select", "reference", "spec", "ops", "transforms"},
     "stack": {"autograd", "reference", "select", "spec", "ops", "transforms"},
     "snapshot": {"transforms"},
-    "functional": {"devices", "snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
+    "direct": {"autograd", "backends", "spec", "stack"},
+    "functional": {"devices", "direct", "snapshot", "select", "autograd", "stack", "spec", "basis", "transforms"},
     "features": {"autograd", "backends", "basis", "devices", "select", "snapshot", "spec", "transforms"},
     "convolution": {"autograd", "features", "functional", "select", "spec", "transforms"},
     "nn": {

@@ -6,25 +6,15 @@
 //   Backend::kan_out(problem, x), kan_backward, edge_moments
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
-
 #include <initializer_list>
-#include <optional>
 #include <string>
 #include <tuple>
 
 #include "../basis/silu.h"
 #include "problem.h"
+#include "tensor.h"
 
 namespace fastkan {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Maybe = std::optional<Tensor>;
 
 inline Dtype dtype_of(const char* name, const Tensor& t) {
   switch (t.scalar_type()) {
@@ -64,15 +54,13 @@ inline Dtype accumulator(const View& a, const View& b) {
 
 // The torch dtype of the computation.
 inline int32_t compute_dtype(const Problem& p) {
-  return p.compute == Dtype::f64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
+  return static_cast<int32_t>(p.compute == Dtype::f64 ? ScalarType::Double : ScalarType::Float);
 }
 
 template <class Backend, Products PRODUCTS = Products::stored>
 struct Operators {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, bool zero = false) {
-    int32_t dtype;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-    return Backend::result(like, shape, dtype, zero);
+    return Backend::result(like, shape, scalar_type_of(like), zero);
   }
 
   static View view(const char* name, const Tensor& t, const Tensor& x) {
@@ -156,7 +144,7 @@ struct Operators {
     if (!empty(p)) {
       Backend::kan_out(p, x);
     } else if (bias) {  // no inputs: the bias alone
-      torch::stable::copy_(y, *bias);
+      copy_values(y, *bias);
     }
     return y;
   }

@@ -7,7 +7,7 @@
 #include "../contract/operators.h"
 #include "../contract/stack.h"
 #include "edge_penalty.h"
-#include "problem.h"
+#include "interface.h"
 
 namespace fastkan {
 namespace {
@@ -63,44 +63,26 @@ Pool pool_for(double work) {
   return {run_parallel, static_cast<int>(torch::stable::get_num_threads())};
 }
 
-struct CpuBackend {
-  // A contiguous result, uninitialised or zero. Uses the C interface directly: the dispatcher costs more than the
-  // kernel of a small layer.
-  static Tensor result(const Tensor&, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {
-    int64_t strides[3], size = 1;
-    for (size_t d = shape.size(); d-- > 0;) {
-      strides[d] = size;
-      size *= *(shape.begin() + d);
-    }
-    AtenTensorHandle handle;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.begin(), strides, dtype,
-                                                    aoti_torch_device_type_cpu(), 0, &handle));
-    Tensor t(handle);
-    if (zero) std::memset(t.mutable_data_ptr(), 0, static_cast<size_t>(size) * t.element_size());
-    return t;
-  }
-  static void expect_same_device(const Tensor&, const char*, const Tensor&) {}
-  static bool equidistant(const Problem& p) {
-    const KnotCheck check = kernels().check_knots(p);
-    STD_TORCH_CHECK(check.unsorted < 0, "grid does not ascend in row ", check.unsorted,
-                    ": expected sorted finite knots");
-    return check.equidistant;
-  }
+double work(const Stack& s) {
+  double sum = 0;
+  for (int l = 0; l < s.depth; ++l) sum += work(s.layer[l]);
+  return sum;
+}
 
-  static void kan_out(const Problem& p, const Tensor&) { kernels(p.compute).kan_out(p, pool_for(work(p))); }
-  // The backward is two contractions.
-  static void kan_backward(const Problem& p, const Tensor&) {
-    kernels(p.compute).kan_backward(p, pool_for(2 * work(p)));
-  }
-  static void edge_moments(const Problem& p, const Tensor&) { kernels(p.compute).edge_moments(p, pool_for(work(p))); }
+bool equidistant(const Problem& p) {
+  const KnotCheck check = kernels().check_knots(p);
+  STD_TORCH_CHECK(check.unsorted < 0, "grid does not ascend in row ", check.unsorted,
+                  ": expected sorted finite knots");
+  return check.equidistant;
+}
 
-  static Pool pool_for_all(const Stack& s) {
-    double sum = 0;
-    for (int l = 0; l < s.depth; ++l) sum += work(s.layer[l]);
-    return pool_for(sum);
-  }
-  static void stack_out(const Stack& s, const Tensor&) { kernels(s.dtype).stack_out(s, pool_for_all(s)); }
-  static void stack_backward(const Stack& s, const Tensor&) { kernels(s.dtype).stack_backward(s, pool_for_all(s)); }
+const CpuInterface interface = {
+    equidistant,
+    [](const Problem& p) { kernels(p.compute).kan_out(p, pool_for(work(p))); },
+    [](const Problem& p) { kernels(p.compute).kan_backward(p, pool_for(2 * work(p))); },  // two contractions
+    [](const Problem& p) { kernels(p.compute).edge_moments(p, pool_for(work(p))); },
+    [](const Stack& s) { kernels(s.dtype).stack_out(s, pool_for(work(s))); },
+    [](const Stack& s) { kernels(s.dtype).stack_backward(s, pool_for(work(s))); },
 };
 
 using Contractions = Operators<CpuBackend>;
@@ -168,6 +150,8 @@ int64_t cpu_isa() {
 
 }  // namespace
 }  // namespace fastkan
+
+const fastkan::CpuInterface* fastkan_cpu_interface() { return &fastkan::interface; }
 
 STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa)); }
 

@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from .. import __version__, backends, verdicts
+from .. import __version__, backends, direct, verdicts
 from ..backends import native
 from ..devices import architecture
 from ..measure import provenance
@@ -49,6 +49,7 @@ def facts() -> dict[str, str]:
     }
     for device, absent in native.ABSENT.items():
         values[f"compiled library, {device}"] = f"absent: {absent}" if absent else "loaded"
+    values["calls on the CPU"] = f"by Python: {direct.ABSENT}" if direct.ABSENT else "by C++"
     return values
 
 
