@@ -77,7 +77,11 @@ def configuration(device: str) -> list[str]:
     if switch("FASTKAN_NO_NATIVE"):
         raise RuntimeError("FASTKAN_NO_NATIVE is set")
     torch = torch_root()
-    options = [f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", f"-DTORCH_ROOT={torch}", f"-DPython_EXECUTABLE={sys.executable}"]
+    options = [
+        f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+        f"-DTORCH_ROOT={torch}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+    ]
     if device == "cpu":
         return options
     if switch("FASTKAN_CUDA") is False:

@@ -1,8 +1,9 @@
-"""Forward and backward of a layer, and of a stack of layers, in C++ on the CPU (csrc/autograd), where it was compiled for this torch and Python.
+"""Forward and backward of a layer, and of a stack of layers, in C++ on the CPU, for the torch and Python at the build.
 
-They do what functional.py, autograd.py and stack.py do in an ordinary call, without their Python, which takes longer than
-a small layer. `kan_out` and `stack_out` are None where they are absent, and return None for every other call: under
-transforms, tracers, autocast and profilers, for subclasses of tensors, and for arguments that are wrong.
+They do what functional.py, autograd.py and stack.py do in an ordinary call, without their Python, which takes longer
+than a small layer. `kan_out` and `stack_out` are None where they are absent, and return None for every other call: under
+transforms, tracers, autocast and profilers, for subclasses of tensors, and for arguments that are wrong. The source is
+in csrc/autograd.
 """
 
 import importlib.util

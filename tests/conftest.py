@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from fastkan import select
+from fastkan import direct, select
 from fastkan.network.layers.library import SYMBOLIC_LIB
 from support.backends import Recorder, skip_if_missing
 
@@ -112,7 +112,23 @@ def calls(monkeypatch) -> dict[str, Counter]:
     recorders = {name: Recorder(name, module) for name, module in select.BACKENDS.items()}
     for name, recorder in recorders.items():
         monkeypatch.setitem(select.BACKENDS, name, recorder)
+    in_cpp = direct.kan_out
+    if in_cpp is not None:
+
+        def kan_out(*args):
+            y = in_cpp(*args)
+            recorders["native"].calls["in C++"] += y is not None
+            return y
+
+        monkeypatch.setattr(direct, "kan_out", kan_out)
     return {name: recorder.calls for name, recorder in recorders.items()}
+
+
+@pytest.fixture
+def by_python(monkeypatch) -> None:
+    """Layers and stacks on a CPU run by Python, as where fastkan.direct is absent."""
+    monkeypatch.setattr(direct, "kan_out", None)
+    monkeypatch.setattr(direct, "stack_out", None)
 
 
 @pytest.fixture

@@ -381,14 +381,14 @@ def test_edge_mean_saves_x_the_parameters_and_the_moments(backend):
     assert [list(t.shape) for t in saved if t.untyped_storage().data_ptr() not in given] == [[3, 7, 9]]
 
 
-def test_everyday_backward_is_one_call(backend, calls):
+def test_everyday_backward_is_one_call(by_python, backend, calls):
     p = small_problem()
     tensors = arguments(p)
     layer(p, tensors, backend)(*tensors.values()).sum().backward()
     assert dict(calls[backend]) == {"kan_out": 1, "kan_backward": 1}
 
 
-def test_backward_computes_only_needed_gradients(backend, calls):
+def test_backward_computes_only_needed_gradients(by_python, backend, calls):
     p = small_problem()
     tensors = {name: t.detach() for name, t in arguments(p).items()}
     run = layer(p, tensors, backend)

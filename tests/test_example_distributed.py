@@ -31,7 +31,8 @@ tensor = parallelize_module(copy.deepcopy(layers), mesh, {"0": ColwiseParallel()
 for layer in layers:
     fully_shard(layer, mesh=mesh)
 x = torch.linspace(-1, 1, 60).view(10, 6).requires_grad_()
-for model, expected in (tensor, {"all_reduce": 2}), (fully_shard(layers, mesh=mesh), {"allgather": 4, "reduce_scatter": 2}):
+sharded = fully_shard(layers, mesh=mesh)
+for model, expected in (tensor, {"all_reduce": 2}), (sharded, {"allgather": 4, "reduce_scatter": 2}):
     with CommDebugMode() as debug:
         model(x).square().sum().backward()
     found = {str(name): number for name, number in debug.get_comm_counts().items() if number}

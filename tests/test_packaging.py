@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fastkan import direct
+
 # Not importorskip: merely looking for the module pip makes setuptools give distutils back, which breaks torch.compile.
 if not list(importlib.metadata.distributions(name="pip")):
     pytest.skip("no pip to install with", allow_module_level=True)
@@ -100,7 +102,7 @@ def test_wheel_contents(native):
     assert {"fastkan/network/plot/page.html", "fastkan/network/plot/page.js"} <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastkan", "fastkan_cli"}
     assert not [name for name in names if "tests" in name or "csrc" in name or name.endswith((".o", ".new"))]
-    assert [name for name in names if name.endswith(".so")] == [LIBRARY]
+    assert {name for name in names if name.endswith(".so")} == {LIBRARY, f"fastkan/lib/{direct.PATH.name}"}
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ def nobody_asked(monkeypatch):
 
 
 @pytest.fixture
-def without_native(monkeypatch):
+def without_native(by_python, monkeypatch):
     monkeypatch.setitem(select.BACKENDS, "native", SimpleNamespace(missing=lambda device_type, dtypes, family: REASON))
 
 

@@ -1,6 +1,7 @@
-// Layers and stacks on the CPU with their gradients, as functions of Python: what fastkan/functional.py, autograd.py and
-// stack.py do, without their Python, which takes longer than a small layer. On torch's C++ interface, so for the torch and
-// the Python that it was compiled with; without it, and for every call that is not an ordinary one, the Python serves.
+// Layers and stacks on the CPU with their gradients, as functions of Python: what fastkan/functional.py, autograd.py
+// and stack.py do, without their Python, which takes longer than a small layer. On torch's C++ interface, so for the
+// torch and the Python that it was compiled with; without it, and for every call that is not an ordinary one, the
+// Python serves.
 #include "kan_out.h"
 #include "stack_out.h"
 
@@ -20,8 +21,8 @@ PyMethodDef method(const char* name, Fast f) {
   return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(f)), METH_FASTCALL, nullptr};
 }
 PyMethodDef methods[] = {method("use", use), method("kan_out", kan_out), method("stack_out", stack_out), {}};
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "fastkan_autograd", nullptr, -1, methods, nullptr, nullptr, nullptr,
-                          nullptr};
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "fastkan_autograd", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 }  // namespace fastkan

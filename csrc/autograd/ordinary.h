@@ -1,5 +1,5 @@
-// Which calls are ordinary ones: nothing traces, transforms, profiles or intercepts them, and their tensors are values on
-// the CPU. fastkan/transforms.py asks the same.
+// Which calls are ordinary ones: nothing traces, transforms, profiles or intercepts them, and their tensors are values
+// on the CPU. fastkan/transforms.py asks the same.
 #pragma once
 
 #include <Python.h>
@@ -22,10 +22,9 @@ using torch::autograd::variable_list;
 
 PyObject* parameter_class = nullptr;  // torch.nn.Parameter
 
-const uint64_t kOrdinaryKeys =
-    c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU,
-                         c10::DispatchKey::ADInplaceOrView})
-        .raw_repr();
+const uint64_t kOrdinaryKeys = c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
+                                                    c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView})
+                                   .raw_repr();
 
 // Whether a tensor is one of values on the CPU: no subclass, wrapper of a transform, lazy negative or dual number.
 bool is_ordinary(const Tensor& t) {

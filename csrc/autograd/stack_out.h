@@ -43,10 +43,10 @@ struct StackOut : torch::autograd::Function<StackOut> {
     const bool with_x = ctx->needs_input_grad(0);
     bool with_weights = false;
     for (size_t k = 1; k <= weights; ++k) with_weights = with_weights || ctx->needs_input_grad(k);
-    const variable_list found = at::GradMode::is_enabled() || !is_ordinary(u) || !is_plain()
-                                    ? by_python(saved[0], u, a, with_x, with_weights)
-                                    : Stacks::backward(saved[0], {}, u, a.weights, a.grids, a.specs, with_x, false,
-                                                       with_weights);
+    const variable_list found =
+        at::GradMode::is_enabled() || !is_ordinary(u) || !is_plain()
+            ? by_python(saved[0], u, a, with_x, with_weights)
+            : Stacks::backward(saved[0], {}, u, a.weights, a.grids, a.specs, with_x, false, with_weights);
     std::copy(found.begin(), found.end(), grads.begin() + !with_x);
     return grads;
   }
@@ -75,8 +75,8 @@ struct StackOut : torch::autograd::Function<StackOut> {
   }
 };
 
-// stack_out(x, layers, coefs, work): layers as one call, if they have at most so many coefficients, and these times rows
-// are at most `work`; None for a call that is not an ordinary one, or with an error, which the Python names.
+// stack_out(x, layers, coefs, work): layers as one call, if they have at most so many coefficients, and these times
+// rows are at most `work`; None for a call that is not an ordinary one, or with an error, which the Python names.
 PyObject* stack_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   if (count != 4 || !PyList_Check(arguments[1]) || !is_plain()) Py_RETURN_NONE;

@@ -71,8 +71,7 @@ double work(const Stack& s) {
 
 bool equidistant(const Problem& p) {
   const KnotCheck check = kernels().check_knots(p);
-  STD_TORCH_CHECK(check.unsorted < 0, "grid does not ascend in row ", check.unsorted,
-                  ": expected sorted finite knots");
+  STD_TORCH_CHECK(check.unsorted < 0, "grid does not ascend in row ", check.unsorted, ": expected sorted finite knots");
   return check.equidistant;
 }
 
