@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..checkpoint import atomic_write
@@ -18,6 +19,7 @@ from ..layers.shape import owners
 from .edge import factor, term
 from .edge_data import Edges, drawn_edges
 from .layout import select_names
+from .numbers import rounded
 
 if TYPE_CHECKING:
     from ..layers.symbolic import SymbolicLayer
@@ -128,24 +130,23 @@ def _edges(model: "KAN", l: int, edges: Edges, scales: _Scales) -> list[dict]:
     described = []
     for n, (i, j, mode) in enumerate(zip(edges.inputs, edges.outputs, edges.modes, strict=True)):
         mean, std, scale = scales.of(l, i, j)
-        x, data = edges.x[n, [0, -1]] * std + mean, edges.sample_x[n] * std + mean
-        y = [_short(value) for value in (edges.y[n] * scale).tolist()]
-        finite = [value for value in y if value is not None] or [0.0]
+        from_x, to_x = (edges.x[n, [0, -1]] * std + mean).tolist()
+        low, high = sorted((scale * edges.low[n].item(), scale * edges.high[n].item()))
+        y = (
+            edges.y[n] * scale
+            if low < high
+            else torch.full_like(edges.y[n], low).where(edges.y[n].isfinite(), torch.nan)
+        )
         described.append({
             "layer": l, "from": i, "to": j, "node": owner[j], "mode": mode, "detail": kinds[mode],
             "formula": _formula(symbolic, i, j, mean, std, scale) if "s" in mode else "",
-            "score": _short(edges.scores[n].item()) or 0.0,
-            "from_x": _short(x[0].item()), "to_x": _short(x[1].item()),
-            "low": min(finite), "high": max(finite), "y": y,
-            "data": [_short(value) for value in data.tolist()],
+            "score": rounded([edges.scores[n].item()], 0.0, 0.0)[0] or 0.0,
+            **dict(zip(("from_x", "to_x"), rounded([from_x, to_x], from_x, to_x), strict=True)),
+            **dict(zip(("low", "high"), rounded([low, high], low, high), strict=True)),
+            "y": rounded(y.tolist(), low, high),
+            "data": rounded((edges.sample_x[n] * std + mean).tolist(), from_x, to_x),
         })  # fmt: skip
     return described
-
-
-def _short(value: float) -> float | None:
-    """The value with five digits, enough for a screen; None if it is not finite."""
-    value = float(f"{value:.5g}")
-    return value if abs(value) < float("inf") else None
 
 
 def _formula(symbolic: "SymbolicLayer", i: int, j: int, mean: float = 0.0, std: float = 1.0, scale: float = 1.0) -> str:
