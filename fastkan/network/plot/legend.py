@@ -8,6 +8,7 @@ from .layout import broken, text_size
 POINTS = 6.5  # of the text, for a diagram of scale 0.5
 SAMPLE = 0.2  # width of a sample in inches, GAPS after it and after the text
 GAPS = 0.06, 0.18
+HINTED = 1.14  # width of small text in pixels over that of its outlines
 MODES = {"n": "numeric", "s": "symbolic", "ns": "numeric and symbolic"}
 
 
@@ -47,8 +48,8 @@ def flow(items: list[Item], width: float, unit: float) -> tuple[list[Placed], fl
     placed, x, y = [], 0.0, 0.0
     for item in items:
         room = sample + near if item.kind else 0.0
-        for n, text in enumerate(broken(item.text, points, width - room)):
-            length = room + text_size(text, points)[0]
+        for n, text in enumerate(broken(item.text, points, (width - room) / HINTED)):
+            length = room + HINTED * text_size(text, points)[0]
             if n or (x and x + length > width):
                 x, y = 0.0, y + line
             placed.append(Placed(item._replace(text=text, kind="" if n else item.kind), x + (room if n else 0.0), y))
