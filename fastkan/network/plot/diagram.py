@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...arguments import integer, number
-from .diagram_artists import MIN_OPACITY, Diagram, headed
+from .diagram_artists import Diagram, headed
 from .edge_data import Edges, drawn_edges
 from .figure import axes_of, check_matplotlib, file_kind, write
 from .layout import (
@@ -30,14 +30,13 @@ from .layout import (
 )  # fmt: skip
 from .legend import MODES, Item, flow, strengths
 from .numbers import ends, short
-from .selection import Selection, strongest
+from .selection import MAX_EDGES, MIN_OPACITY, Selection, strongest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..model import KAN
 
-MAX_EDGES = 70  # of a layer: boxes of 0.3 inches in three rows of 10 inches
 MAX_LEGEND = 0.3  # of a height that is given
 
 

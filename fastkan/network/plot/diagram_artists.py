@@ -12,11 +12,10 @@ from .layout import LEAST_POINTS, Layout, Point, Ranges, Row, text_size
 from .legend import GAPS, SAMPLE, Placed
 from .legend import POINTS as LEGEND_POINTS
 from .numbers import ends, heights, short
-from .selection import Selection
+from .selection import MIN_OPACITY, Selection
 
 INSET = 0.12  # margin around the curve in its box, in sides of the box
 HEAD, HEAD_TEXT = 0.26, 0.17  # room and text of the number at the top of a box, in sides
-MIN_OPACITY = 0.3  # of an edge or node: 2 to 1 in contrast, black on white
 MIN_BOX_OPACITY = 0.8  # of the background of a box, which hides lines behind it
 MIN_TEXT_OPACITY = 0.65
 

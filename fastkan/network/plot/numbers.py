@@ -4,7 +4,6 @@ A function may be 1000 + 0.001 sin x. With a fixed number of digits its curve is
 """
 
 import math
-import re
 
 import torch
 from torch import Tensor
@@ -53,6 +52,17 @@ def ends(low: float, high: float) -> tuple[str, str]:
     return short(low), f"+{short(high - low, 2)}"
 
 
+def digits(size: float, span: float) -> int:
+    """How many digits, 3 to 15, a number of this size needs to be known to a thousandth of a range."""
+    if not 0.0 < span < abs(size) < math.inf:
+        return 3
+    return min(15, 3 + math.ceil(math.log10(abs(size) / span)))
+
+
 def short(value: float, digits: int = 6) -> str:
     """A number with up to so many digits: 460, 0.046, 4.6e-5."""
-    return re.sub(r"e([+-])0", r"e\1", f"{float(f'{value:.{digits}g}'):g}")
+    near = float(f"{value:.{digits}g}")
+    if 0.0 < abs(near) < 1e-3:
+        mantissa, exponent = f"{near:.{digits - 1}e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{near:g}".replace("e+0", "e").replace("e+", "e")

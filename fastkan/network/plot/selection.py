@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from ..model import KAN
 
 
+MAX_EDGES = 70  # of a layer: boxes of 0.3 inches in three rows of 10 inches
+MIN_OPACITY = 0.3  # of an edge or node: 2 to 1 in contrast, black on white
+
+
 class Selection(NamedTuple):
     """The edges and nodes that are drawn. Edges and subnodes count the drawn nodes only.
 
