@@ -70,7 +70,7 @@ def plot(
 
     Args:
         folder: for the file kan.pdf; created if missing. Nothing is written by default.
-        beta: an edge's opacity is tanh(beta * score), at least 0.3; raise it for wide networks with small scores.
+        beta: an edge's opacity is tanh(beta * score), at least 0.35; raise it for wide networks with small scores.
         metric: of the scores: "backward" (attribute), "forward_n" (acts_scale) or "forward_u" (edge_actscale).
         scale: of everything, text and lines included; 0.5 fits a page.
         tick: show the ends of the ranges of every edge's input and output beside its box, instead of heights in boxes

@@ -68,7 +68,7 @@ def drawn_edges(model: "KAN", x: Tensor | None, metric: str) -> list[Edges]:
         at = points.acts[l].T[inputs].cpu().double().split([POINTS, len(points.acts[l]) - POINTS], 1)
         values = y[:, outputs, inputs].T.cpu().double().split([POINTS, len(y) - POINTS], 1)
         score = scores[l][outputs, inputs].cpu().double()
-        range_of_y = bounds(values[0], torch.finfo(y.dtype).eps)
+        range_of_y = bounds(values[0], min(torch.finfo(y.dtype).eps, torch.finfo(torch.float32).eps))
         layers.append(Edges(inputs, outputs, modes, score, at[0], values[0], *range_of_y, at[1], values[1]))
     return layers
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 MAX_EDGES = 70  # of a layer: boxes of 0.3 inches in three rows of 10 inches
-MIN_OPACITY = 0.3  # of an edge or node: 2 to 1 in contrast, black on white
+MIN_OPACITY = 0.35  # of an edge or node: 2.4 to 1 in contrast, black on white
 
 
 class Selection(NamedTuple):
