@@ -55,7 +55,8 @@ def large(folder: Path) -> None:
     y = torch.stack([torch.sin(3 * x[:, n]) + x[:, n + 5] ** 2 + x[:, n + 10] for n in range(3)], 1)
     model = KAN([20, 8, 3], grid=3, seed=0, dtype=torch.float64)
     model.fit((x, y), steps=20, lamb=1e-3, progress=False)
-    model.plot(path=folder / "large.png", in_vars=[f"$v_{{{n}}}$" for n in range(20)], out_vars=["a", "b", "c"], beta=10)
+    names = [f"$v_{{{n}}}$" for n in range(20)]
+    model.plot(path=folder / "large.png", in_vars=names, out_vars=["a", "b", "c"], beta=10)
 
 
 def spline(folder: Path) -> None:

@@ -133,7 +133,7 @@ def plot(
     for l, layer in enumerate(drawn.edges):
         diagram.edges(l, layer, opacity[l], tick, sample)
         diagram.ranges(l, ranges[l])
-    diagram.texts(*rows, ranges[0].height)
+    diagram.texts(rows, ranges[0].height)
     diagram.legend(explained, height)
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)

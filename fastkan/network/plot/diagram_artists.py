@@ -8,7 +8,7 @@ from torch import Tensor
 from ..layers.shape import owners
 from .edge_data import Edges
 from .figure import colours
-from .layout import LEAST_POINTS, Layout, Point, Ranges, Row, text_size
+from .layout import LEAST_POINTS, NUMBERS, Layout, Point, Ranges, Row, text_size
 from .legend import GAPS, SAMPLE, Placed
 from .legend import POINTS as LEGEND_POINTS
 from .numbers import ends, heights, short
@@ -96,14 +96,15 @@ class Diagram:
         inks = [self.colours.faded(MIN_TEXT_OPACITY)] * len(at)
         self._written(f"ranges-{l}", ranges.texts, at, ranges.points, inks, align)
 
-    def texts(self, below: Row, above: Row, title: Row, ranges: float) -> None:
-        """The names of inputs and outputs beside their nodes, and the title above. ranges: height of the inputs'."""
+    def texts(self, rows: list[Row], ranges: float) -> None:
+        """The names of inputs below and of outputs above their nodes, and the title; ranges: height of the inputs'."""
         layout, gap = self.layout, 0.07 * self.unit
-        for row, nodes, offset, align in (
-            (below, layout.nodes[0], -layout.dot - gap - ranges, "top"),
-            (above, layout.nodes[-1], layout.sign + gap, "bottom"),
-            (title, [(layout.width / 2, layout.height)], -gap, "top"),
-        ):
+        places = (
+            (layout.nodes[0], -layout.dot - gap - ranges, "top"),
+            (layout.nodes[-1], layout.sign + gap, "bottom"),
+            ([(layout.width / 2, layout.height)], -gap, "top"),
+        )
+        for row, (nodes, offset, align) in zip(rows, places, strict=True):
             for text, (x, y) in zip(row.texts, nodes, strict=bool(row.texts)):
                 self.axes.text(
                     x, y + offset, text, fontsize=row.points, color=self.colours.ink, ha="center", va=align,
@@ -202,14 +203,16 @@ class Diagram:
         for n, (x, y) in enumerate(boxes):
             first, last = ends(edges.x[n, 0].item(), edges.x[n, -1].item())
             least, most = ends(edges.low[n].item(), edges.high[n].item())
-            for at_x, at_y, text, side_x, side_y in (
-                (x - half, y - half - pad, first, "left", "top"),
-                (x + half, y - half - pad, last, "right", "top"),
-                (x - half - pad, y - half, least, "right", "bottom"),
-                (x - half - pad, y + half, most, "right", "top"),
+            below = size * min(1.0, 0.92 * side / (text_size(first, size)[0] + text_size(last, size)[0]))
+            left = size * min(1.0, (NUMBERS - 0.1) * side / max(text_size(value, size)[0] for value in (least, most)))
+            for at_x, at_y, value, points, side_x, side_y in (
+                (x - half, y - half - pad, first, below, "left", "top"),
+                (x + half, y - half - pad, last, below, "right", "top"),
+                (x - half - pad, y - half, least, left, "right", "bottom"),
+                (x - half - pad, y + half, most, left, "right", "top"),
             ):
                 self.axes.text(
-                    at_x, at_y, text, fontsize=size, color=_legible(strokes[n]), ha=side_x, va=side_y, zorder=2,
+                    at_x, at_y, value, fontsize=points, color=_legible(strokes[n]), ha=side_x, va=side_y, zorder=2,
                     bbox={"facecolor": background, "linewidth": 0, "pad": 0.5},
                 )  # fmt: skip
 

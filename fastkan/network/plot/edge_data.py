@@ -39,7 +39,10 @@ class Edges(NamedTuple):
 
     def only(self, edges: list[int]) -> "Edges":
         """These of the edges, by index."""
-        return Edges(*([part[e] for e in edges] if isinstance(part, list) else part[edges] for part in self))
+        names = ("scores", "x", "y", "low", "high", "sample_x", "sample_y")
+        inputs, outputs, modes = ([part[e] for e in edges] for part in (self.inputs, self.outputs, self.modes))
+        tensors = {name: getattr(self, name)[edges] for name in names}
+        return self._replace(inputs=inputs, outputs=outputs, modes=modes, **tensors)
 
 
 SCORES = {  # pykan's metrics: lists over layers of [O, I]

@@ -130,6 +130,7 @@ Point = tuple[float, float]
 
 FILL = 0.8  # side of a box over its slot
 FILL_NUMBERED = 0.55  # the same with numbers beside the boxes
+NUMBERS = 0.7  # width of the numbers on the left of a box, in sides
 MIN_SIDE = 0.3  # of a box in inches, before another row is used
 MIN_SIDE_NUMBERED = 0.3
 MAX_ROWS = 8
@@ -184,7 +185,7 @@ def place(
     dot = 0.6 * sign
     least = (MIN_SIDE_NUMBERED if numbers else MIN_SIDE) * unit
     rows = [_rows(edges, fill * room, least) for edges in shape.edges]
-    lead = 0.5 if numbers else 0.0  # of a side, left of the first box
+    lead = NUMBERS if numbers else 0.0  # of a side, left of the first box
     sides = [
         min(0.62 * unit, 0.3 * width, fill * room * r / (max(edges, r) + lead * fill * r))
         for r, edges in zip(rows, shape.edges, strict=True)
