@@ -317,6 +317,24 @@ def test_labels_are_complete_and_do_not_overlap(options):
         assert not any(box.overlaps(other) for other in boxes[:n])
 
 
+def test_long_names_are_broken_before_they_are_turned():
+    model = ready(width=[3, 2, 1])
+    long = ["temperature of the water at the inlet", "p", "a_very_long_variable_name_with_underscores"]
+    figure = model.plot(in_vars=long)
+    texts = [t for t in figure.axes[0].texts if t.get_gid() != "legend"]
+    assert [t.get_text().replace("_\n", "_").replace("\n", " ") for t in texts] == long
+    assert texts[0].get_text().count("\n") and not any(t.get_rotation() for t in texts)
+
+
+@pytest.mark.parametrize("tick", [False, True])
+def test_a_network_without_edges_is_drawn(tick):
+    model = ready(width=[2, 2, 1])
+    for layer in model.act_fun:
+        layer.mask.zero_()
+    figure = model.plot(tick=tick)
+    assert len(artist(figure, "inputs").get_offsets()) == 2 and artist(figure, "curves-0") is None
+
+
 def test_names():
     sympy = pytest.importorskip("sympy")
     model = ready(width=[3, 1])
