@@ -42,7 +42,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, KAN]:
-    """One with products and formulas, one without hidden nodes, one with hundreds of edges."""
+    """One with products and formulas, one without hidden nodes, one with hundreds of edges, one without splines."""
     torch.manual_seed(0)
     small = KAN([2, [1, 1], 1], grid=4, seed=3)
     small.get_act(torch.rand(100, 2) * 2 - 1)
@@ -51,7 +51,9 @@ def models() -> dict[str, KAN]:
     flat, large = KAN([6, 1], seed=1), KAN([30, 8, 2], seed=1)
     flat.get_act(torch.randn(100, 6))
     large.get_act(torch.randn(100, 30))
-    return {"small": small, "flat": flat, "large": large}
+    waves = KAN([2, 1], family="chebyshev")
+    waves.get_act(torch.rand(20, 2))
+    return {"small": small, "flat": flat, "large": large, "waves": waves}
 
 
 @pytest.fixture
@@ -189,6 +191,8 @@ def test_the_legend_and_the_scale_of_curves(open_page):
     assert node.find_element(By.CSS_SELECTOR, "text.scale").text in said
     strength = "return Math.min(...drawn.edges.map((e) => Number(e.style.getPropertyValue('--strength'))))"
     assert page.execute_script(strength) >= MIN_OPACITY
+    legend = open_page("waves").find_element(By.ID, "legend").text
+    assert "numeric" in legend and "spline" not in legend and "product" not in legend
 
 
 def test_numbers_on_the_page_are_those_of_the_diagram(open_page):

@@ -27,7 +27,8 @@ function number(value) {
 function bounds(low, high) {  // both with the fewest digits that place each to a tenth of the range, as ends in numbers.py
   for (let digits = 2; digits < 7; digits++) {
     const near = [low, high].map((value) => Number(value.toPrecision(digits)));
-    if (low === high || Math.max(Math.abs(near[0] - low), Math.abs(near[1] - high)) <= 0.1 * (high - low)) return near.map((value) => plain(value));
+    const off = Math.max(Math.abs(near[0] - low), Math.abs(near[1] - high));
+    if (low === high || off <= 0.1 * (high - low)) return near.map((value) => plain(value));
   }
   return [plain(low), "+" + plain(high - low, 2)];
 }
@@ -84,7 +85,7 @@ function spread(count, width) {
 function layout(room) {
   const kept = joined();
   const counts = layers.slice(0, -1).map((_, l) => edges.filter((e, k) => e.layer === l && visible(k)).length);
-  const widest = Math.max(...layers.map((layer, l) => Math.max(kept[l].length * 22, layer.product ? layer.subnodes.length * 24 : 0)));
+  const widest = Math.max(...layers.map((layer, l) => Math.max(kept[l].length * 22, (layer.product && layer.subnodes.length) * 24)));
   const most = Math.max(1, ...counts);
   const width = Math.max(room, widest, (most / ROWS) * LEAST * 1.3);
   const slot = [0, layers.length - 1].map((l) => width / kept[l].length);
@@ -303,7 +304,8 @@ function ends(e) {
   const name = (node, l, n) => node.name || `node ${n + 1} of layer ${l}`;
   return `${name(from, e.layer, e.from)} → ${name(to, e.layer + 1, e.node)}`;
 }
-const KINDS = { n: "spline", s: "formula", ns: "spline and formula" };
+const learnt = edges.every((e) => e.mode === "s" || e.detail.startsWith("spline")) ? "spline" : "numeric";
+const KINDS = { n: learnt, s: "formula", ns: `${learnt} and formula` };
 function spoken(e) {
   return `Edge ${ends(e)}: ${KINDS[e.mode]}${e.formula ? " " + e.formula : ""}, score ${number(e.score)}`;
 }
@@ -377,8 +379,7 @@ function symbol(kind) {
 }
 for (const [text, opacity] of [["score ≤ ", data.least], ["", 0.6], ["≥ ", 0.95]])
   entry(text + plain(Math.atanh(opacity) / BETA, 1), "n", opacity);
-const modes = [["n", "spline"], ["s", "formula"], ["ns", "spline and formula"]].filter(([mode]) => edges.some((e) => e.mode === mode));
-for (const [mode, text] of modes) entry(text, mode, 1);
+for (const mode of Object.keys(KINDS)) if (edges.some((e) => e.mode === mode)) entry(KINDS[mode], mode, 1);
 for (const kind of ["input", "sum", "product"])
   if (kind !== "product" || layers.some((layer) => layer.product)) entry(kind, "", 1, symbol(kind));
 entry("height of a curve, highest minus lowest value", "", 1, html("b", "↕"));
