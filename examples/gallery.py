@@ -49,6 +49,16 @@ def multiplication(folder: Path) -> None:
     model.plot(path=folder / "multiplication.png", in_vars=["$x$", "$y$", "$z$"], out_vars=["$x y + z$"])
 
 
+def large(folder: Path) -> None:
+    """A network of 184 edges, of which the 70 strongest of the first layer are drawn."""
+    x = torch.rand(1000, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = torch.stack([torch.sin(3 * x[:, n]) + x[:, n + 5] ** 2 + x[:, n + 10] for n in range(3)], 1)
+    model = KAN([20, 8, 3], grid=3, seed=0, dtype=torch.float64)
+    model.fit((x, y), steps=20, lamb=1e-3, progress=False)
+    names = [f"$v_{{{n}}}$" for n in range(20)]
+    model.plot(path=folder / "large.png", in_vars=names, out_vars=["a", "b", "c"], beta=10)
+
+
 def spline(folder: Path) -> None:
     """How one edge computes: basis functions, each times its coefficient, and their sum."""
     layer = KANLinear(1, 1, grid_size=5, spline_order=3, dtype=torch.float64)
@@ -74,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where to write them; made if it is not there")
     folder = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
-    for draw in (spline, network, multiplication):
+    for draw in (spline, network, multiplication, large):
         draw(folder)
 
 

@@ -81,6 +81,37 @@ def test_values_that_are_no_numbers_leave_gaps(tmp_path):
     assert edge["from_x"] > 0.5 and edge["formula"] == "log(x − 0.5)"
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_curves_far_from_zero_are_no_staircases(scale, tmp_path):
+    model = KAN([1, 1], dtype=torch.float64)
+    x = torch.linspace(2000, 2001, 50, dtype=torch.float64)[:, None]
+    model.symbolic_fun[0].set_edge(0, 0, "sin", (4.0, -8002.0, 1e-4, 1000.0))
+    model.set_mode(0, 0, 0, "s")
+    model.to_html(tmp_path / "page.html", x=x, output_normalizer=([0.0], [scale]))
+    (edge,) = parts(tmp_path / "page.html")[1]["edges"]
+    y = scale * (1000 + 1e-4 * torch.sin(4 * torch.linspace(2000, 2001, 101, dtype=torch.float64) - 8002))
+    extent = (y.max() - y.min()).item()
+    error = (torch.tensor(edge["y"], dtype=torch.float64) - y).abs().max().item()
+    assert error <= 1e-4 * extent and len(set(edge["y"])) > 50
+    assert edge["high"] - edge["low"] == pytest.approx(extent, rel=1e-3)
+    assert (edge["from_x"], edge["to_x"]) == (2000.0, 2001.0) and len(set(edge["data"])) == 30
+    # the formula is the curve, to a hundredth of its height
+    c, a, b, d = (float(n) for n in re.findall(r"[0-9.e-]*[0-9]", edge["formula"]))
+    at = torch.tensor([edge["from_x"], edge["to_x"]], dtype=torch.float64)
+    ends = torch.tensor([edge["y"][0], edge["y"][-1]], dtype=torch.float64)
+    torch.testing.assert_close(d + c * torch.sin(a * at - b), ends, rtol=0, atol=0.01 * extent)
+
+
+def test_a_constant_edge_is_a_line_and_its_rounding_is_not_drawn(tmp_path):
+    model = KAN([1, 1], dtype=torch.float32)
+    x = torch.linspace(-1, 1, 50)[:, None]
+    model.symbolic_fun[0].set_edge(0, 0, "sin", (1.0, 0.0, 1e-4, 1000.0))
+    model.set_mode(0, 0, 0, "s")
+    model.to_html(tmp_path / "page.html", x=x)
+    (edge,) = parts(tmp_path / "page.html")[1]["edges"]
+    assert edge["low"] == edge["high"] == 1000.0 and set(edge["y"]) == {1000.0}
+
+
 @pytest.mark.parametrize(
     "name, affine, text",
     [

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from fastkan import KAN
+from fastkan.network.plot import numbers
+from fastkan.network.plot.selection import MAX_EDGES, MIN_OPACITY
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -40,7 +42,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, KAN]:
-    """One with products and formulas, one without hidden nodes, one with hundreds of edges."""
+    """One with products and formulas, one without hidden nodes, one with hundreds of edges, one without splines."""
     torch.manual_seed(0)
     small = KAN([2, [1, 1], 1], grid=4, seed=3)
     small.get_act(torch.rand(100, 2) * 2 - 1)
@@ -49,7 +51,9 @@ def models() -> dict[str, KAN]:
     flat, large = KAN([6, 1], seed=1), KAN([30, 8, 2], seed=1)
     flat.get_act(torch.randn(100, 6))
     large.get_act(torch.randn(100, 30))
-    return {"small": small, "flat": flat, "large": large}
+    waves = KAN([2, 1], family="chebyshev")
+    waves.get_act(torch.rand(20, 2))
+    return {"small": small, "flat": flat, "large": large, "waves": waves}
 
 
 @pytest.fixture
@@ -152,6 +156,60 @@ def test_idle_edges_after_pruning_fade_too(open_page):
     assert ": 0 of 256 edges" in count(page) and not page.find_elements(By.CSS_SELECTOR, ".edge:not(.off)")
 
 
+def test_the_strongest_edges_are_shown_first_and_all_on_request(open_page, models):
+    page = open_page("large")
+    label = page.find_element(By.CSS_SELECTOR, "label[for=all], #more")
+    assert label.text == "all 256 edges, not only the 86 strongest: up to 70 of each layer"
+    data = page.execute_script("return data.edges.map((e) => [e.layer, e.score])")
+    assert len(edges(page)) == MAX_EDGES + 16
+    least = sorted((score for layer, score in data if layer == 0), reverse=True)[MAX_EDGES - 1]
+    shown = page.execute_script("return Object.keys(drawn.edges).map((k) => [edges[k].layer, edges[k].score])")
+    assert all(score >= least for layer, score in shown if layer == 0)
+    inputs = page.execute_script("return joined()[0].length")
+    assert len(page.find_elements(By.CSS_SELECTOR, "#network .node.dot")) == inputs < 30
+    page.find_element(By.ID, "all").send_keys(Keys.SPACE)
+    assert len(edges(page)) == 256 and len(page.find_elements(By.CSS_SELECTOR, "#network .node.dot")) == 30
+    edges(page)[255].send_keys(Keys.ENTER)
+    page.find_element(By.ID, "all").send_keys(Keys.SPACE)
+    assert len(edges(page)) == 86
+    assert not open_page("small").find_element(By.ID, "more").is_displayed()
+
+
+def test_the_legend_and_the_scale_of_curves(open_page):
+    page = open_page("small", in_vars=["left", "right"])
+    legend = page.find_element(By.ID, "legend").text
+    for text in ("score ≤", "spline", "formula", "input", "sum", "product", "height of a curve", "[a, b]"):
+        assert text in legend
+    low, high = page.execute_script("return [edges[0].low, edges[0].high]")
+    height = edges(page)[0].find_element(By.CSS_SELECTOR, "text.scale").text
+    assert float(height.removeprefix("↕ ")) == pytest.approx(high - low, rel=0.05)
+    ends = page.execute_script("return [edges[0].from_x, edges[0].to_x]")
+    node = page.find_element(By.CSS_SELECTOR, "#network .node.dot")
+    said = node.get_attribute("aria-label")
+    assert said.startswith("input left, range [")
+    assert [float(n) for n in said.split("[")[1].rstrip("]").split(", ")] == pytest.approx(ends, abs=0.2)
+    assert node.find_element(By.CSS_SELECTOR, "text.scale").text in said
+    strength = "return Math.min(...drawn.edges.map((e) => Number(e.style.getPropertyValue('--strength'))))"
+    assert page.execute_script(strength) >= MIN_OPACITY
+    legend = open_page("waves").find_element(By.ID, "legend").text
+    assert "numeric" in legend and "spline" not in legend and "product" not in legend
+
+
+def test_numbers_on_the_page_are_those_of_the_diagram(open_page):
+    page = open_page("small")
+    for low, high in (
+        (-1, 1),
+        (0.2578, 0.2612),
+        (1000, 1049),
+        (3e-7, 1e-4),
+        (1, 1 + 1e-9),
+        (2, 2),
+        (1e7, 3e7),
+        (-2.5e-4, 460),
+    ):
+        assert page.execute_script("return bounds(...arguments)", low, high) == list(numbers.ends(low, high))
+
+
 def test_names_run_no_script(open_page):
     page = open_page("small", in_vars=[HOSTILE, "b"], out_vars=[HOSTILE], title=HOSTILE)
     edges(page)[0].click()
@@ -188,6 +246,7 @@ def test_text_is_read_on_its_ground(open_page, dark):
 def test_a_phone_shows_hundreds_of_edges_and_the_tapped_one(open_page):
     page = open_page("large", size=(360, 740), in_vars=[f"a rather long name {n}" for n in range(30)])
     assert page.execute_script("return document.documentElement.scrollWidth") <= 360
+    page.find_element(By.ID, "all").click()
     assert len(edges(page)) == 30 * 8 + 8 * 2
     sides = [edge.find_element(By.TAG_NAME, "rect").rect["width"] for edge in edges(page)[::40]]
     assert min(sides) >= 20

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastkan import KAN
 from fastkan.network import plot_training
-from fastkan.network.plot import diagram, diagram_artists, edge_data
+from fastkan.network.plot import diagram, diagram_artists, edge_data, numbers
 from fastkan.network.plot.layout import Shape, place
 from support.models import inputs, shaken
 
@@ -79,15 +79,97 @@ def test_every_edge_that_is_on_is_drawn(shape, symbolic, off):
 
 @pytest.mark.parametrize(
     ("ends", "shown"),
-    [((-1.0, 1.0), ("-1", "1")), ((0.2578, 0.2612), ("0.258", "0.261")), ((1.0, 1.0 + 1e-9), ("1", "1"))],
-)
-def test_numbers_beside_a_box_tell_its_ends_apart(ends, shown):
-    assert diagram_artists._distinct(*ends) == shown
+    [
+        ((-1.0, 1.0), ("-1", "1")), ((0.2578, 0.2612), ("0.258", "0.261")), ((1000.0, 1049.0), ("1000", "1050")),
+        ((3e-7, 0.0001), ("3e-7", "1e-4")), ((1.0, 1.0 + 1e-9), ("1", "+1e-9")), ((2.0, 2.0), ("2", "2")),
+    ],
+)  # fmt: skip
+def test_numbers_tell_the_ends_of_a_range_apart(ends, shown):
+    assert numbers.ends(*ends) == shown
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_curve_is_flat_only_where_rounding_would_show(dtype):
+    eps = torch.finfo(dtype).eps
+    wave = torch.linspace(0, 1, 101, dtype=torch.float64).expand(3, -1)
+    y = 1000.0 + wave * torch.tensor([[1000 * eps], [0.9], [1.1]], dtype=torch.float64) * 1000 * numbers.LEVELS * eps
+    low, high = numbers.bounds(y, eps)
+    assert (high > low)[:, 0].tolist() == [False, False, True]
+    share = numbers.heights(y, low, high)
+    assert share[:2].eq(0.5).all() and share[2, [0, -1]].tolist() == [0.0, 1.0]
+    kept = numbers.rounded(y[2].tolist(), low[2].item(), high[2].item())
+    error = (torch.tensor(kept, dtype=torch.float64) - y[2]).abs().max()
+    assert error <= 0.5 * 10.0**-numbers.DIGITS * (high - low)[2].item() + 1000 * torch.finfo(torch.float64).eps
 
 
 def test_number_of_artists_is_bounded():
-    counts = [len(ready(width=[n, n, n]).plot().axes[0].get_children()) for n in (2, 12)]
+    options = {"legend": False, "max_edges": None}
+    counts = [len(ready(width=[n, n, n]).plot(**options).axes[0].get_children()) for n in (2, 12)]
     assert counts[0] == counts[1] < 40
+
+
+def legend(figure) -> list[str]:
+    return [t.get_text() for t in figure.axes[0].texts if t.get_gid() == "legend"]
+
+
+def names(figure) -> list[str]:
+    return [t.get_text() for t in figure.axes[0].texts if t.get_gid() != "legend"]
+
+
+def test_a_large_layer_shows_its_strongest_edges():
+    model = ready(width=[9, 6, 2])
+    model.attribute()
+    figure = model.plot(max_edges=7, in_vars=[f"v{n}" for n in range(9)])
+    score = model.edge_scores[0].T.flatten()
+    strongest = score.topk(7).indices.sort().values
+    inputs, outputs = strongest // 6, strongest % 6
+    hidden = set(outputs.tolist()) | set((model.edge_scores[1].T.flatten().topk(7).indices // 2).tolist())
+    assert names(figure) == [f"v{n}" for n in inputs.unique().tolist()]
+    assert len(artist(figure, "inputs").get_offsets()) == len(inputs.unique())
+    assert len(artist(figure, "sums-1").get_offsets()) == len(hidden)
+    assert all(len(artist(figure, f"curves-{l}").get_segments()) == 7 for l in (0, 1))
+    line = " ".join(legend(figure))
+    assert f"layer 0: the 7 strongest of 54 edges; nodes: {len(inputs.unique())} of 9 → {len(hidden)} of 6" in line
+    at = dict(zip(inputs.unique().tolist(), artist(figure, "inputs").get_offsets().tolist(), strict=True))
+    starts = {tuple(s[0]) for s in artist(figure, "lines-0").get_segments()}
+    assert {tuple(at[i]) for i in inputs.tolist()} <= starts
+    assert names(model.plot(max_edges=7))[:1] == [f"$x_{{{inputs.min() + 1}}}$"]
+    assert not names(model.plot(max_edges=54))
+    products = ready(**PRODUCTS).plot(max_edges=3)
+    assert (
+        len(artist(products, "products-1").get_offsets()) == 2 and len(artist(products, "curves-0").get_segments()) == 3
+    )
+
+
+def test_the_legend_has_what_is_drawn_and_nothing_else():
+    model = ready(width=[2, 3, 1])
+    assert "score ≤" in legend(model.plot(beta=1.0))[0] and not legend(model.plot(legend=False))
+    assert "symbolic" not in legend(model.plot()) and "product" not in legend(model.plot())
+    model.symbolic_fun[0].set_edge(0, 0, "sin")
+    model.set_mode(0, 0, 0, "s")
+    assert {"numeric", "symbolic"} <= set(legend(model.plot())) and not artist(model.plot(), "legend-product")
+    assert "product" in legend(ready(**PRODUCTS).plot()) and artist(ready(**PRODUCTS).plot(), "legend-product")
+    assert "points: data" in legend(model.plot(sample=True)) and "height" in " ".join(legend(model.plot()))
+    assert "height" not in " ".join(legend(model.plot(tick=True)))
+    assert not any("score ≤" in text for text in legend(model.plot(beta=1e6)))
+    assert "beta=" in " ".join(legend(model.plot(beta=0.01))) and "beta=" not in " ".join(legend(model.plot(beta=9.0)))
+    assert not legend(model.plot(figsize=(1, 1)))  # no room
+
+
+def test_the_scale_of_curves_is_beside_them():
+    model = ready(width=[2, 3, 1])
+    figure = model.plot()
+    assert len(artist(figure, "heights-0").get_paths()) == 6 and len(artist(figure, "heights-1").get_paths()) == 3
+    lines = len(artist(figure, "ranges-1").get_paths())
+    assert len(artist(figure, "ranges-0").get_paths()) == 2 and lines in (3, 6)
+    for l in (0, 1):
+        boxes = [path.get_extents() for path in artist(figure, f"boxes-{l}").get_paths()]
+        for curve, text, box in zip(artist(figure, f"curves-{l}").get_segments(),
+                                    artist(figure, f"heights-{l}").get_paths(), boxes, strict=True):  # fmt: skip
+            assert text.get_extents().y0 > curve[:, 1].max() and text.get_extents().y1 < box.y1
+            assert box.x0 < text.get_extents().x0 and text.get_extents().x1 < box.x1
+    ticks = model.plot(tick=True)
+    assert artist(ticks, "heights-0") is None and artist(ticks, "ranges-0") is None
 
 
 def test_products_join_their_subnodes():
@@ -108,8 +190,10 @@ def test_opacity_is_the_score(metric, scores):
     figure = model.plot(metric=metric, beta=0.7)
     for l, score in enumerate(getattr(model, scores)):
         expected = torch.tanh(0.7 * score.T[on(model, l)]).clamp_min(diagram.MIN_OPACITY)
-        for name in (f"curves-{l}", f"lines-{l}"):
-            torch.testing.assert_close(colours(figure, name)[: len(expected), 3], expected, rtol=1e-9, atol=1e-12)
+        curves, lines = colours(figure, f"curves-{l}"), colours(figure, f"lines-{l}")
+        torch.testing.assert_close(curves[:, 3], expected, rtol=1e-9, atol=1e-12)
+        faded = 1 + expected[:, None] * (curves[:, :3] - 1)  # on white, the strongest on top
+        torch.testing.assert_close(lines[::2, :3], faded[expected.argsort(stable=True)], rtol=1e-9, atol=1e-12)
         assert len(expected) < 2 or expected.min() < expected.max()
 
 
@@ -119,10 +203,10 @@ def test_colours_tell_the_mode():
         model.symbolic_fun[0].set_edge(i, 0, "sin")
         model.set_mode(0, i, 0, mode)
     kinds = {"light": ["black", "red", "purple"], "dark": ["white", "#ff6b6b", "#c792ff"]}
-    for style, names in kinds.items():
+    for style, of_modes in kinds.items():
         with matplotlib.rc_context({} if style == "light" else {"figure.facecolor": "black", "text.color": "white"}):
             drawn = colours(model.plot(), "curves-0")
-        expected = torch.tensor([matplotlib.colors.to_rgb(name) for name in names], dtype=torch.float64)
+        expected = torch.tensor([matplotlib.colors.to_rgb(name) for name in of_modes], dtype=torch.float64)
         torch.testing.assert_close(drawn[:, :3], expected)
     model.symbolic_enabled = False
     assert colours(model.plot(), "curves-0")[:, :3].tolist() == [[0.0] * 3] * 2
@@ -142,9 +226,11 @@ def test_curves_are_the_functions():
             torch.testing.assert_close(dots[n, :, 0], left + (x - x[0]) / (x[-1] - x[0]) * (right - left))
             height = curve[:, 1].max() - curve[:, 1].min()
             if height == 0:
-                assert y.max() - y.min() <= 1e-5 * y.abs().max()
+                assert y.max() - y.min() <= numbers.LEVELS * torch.finfo(y.dtype).eps * y.abs().max()
                 continue
-            assert height == pytest.approx((right - left).item())
+            share = 1 - 2 * diagram_artists.INSET
+            head = diagram_artists.HEAD - diagram_artists.INSET
+            assert height == pytest.approx((right - left).item() * (share - head) / share)
             line = torch.stack([y, torch.ones_like(y)], 1)  # dots stand at a y + b
             scale, off = torch.linalg.lstsq(line, dots[n, :, 1:]).solution
             assert scale > 0
@@ -219,28 +305,49 @@ def test_labels_are_complete_and_do_not_overlap(options):
     model = ready(width=[4, 3, 2])
     figure = model.plot(in_vars=LONG, out_vars=["free energy", "a rather long name"], title="A title", **options)
     renderer = matplotlib.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
-    texts = [t for t in figure.axes[0].texts if t.get_text()]
-    assert [t.get_text() for t in texts] == [*LONG, "free energy", "a rather long name", "A title"]
-    boxes = [t.get_window_extent(renderer) for t in texts]
+    assert [text.replace("\n", " ") for text in names(figure)] == [
+        *LONG,
+        "free energy",
+        "a rather long name",
+        "A title",
+    ]
+    boxes = [t.get_window_extent(renderer) for t in figure.axes[0].texts]
     for n, box in enumerate(boxes):
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
         assert not any(box.overlaps(other) for other in boxes[:n])
 
 
+def test_long_names_are_broken_before_they_are_turned():
+    model = ready(width=[3, 2, 1])
+    long = ["temperature of the water at the inlet", "p", "a_very_long_variable_name_with_underscores"]
+    figure = model.plot(in_vars=long)
+    texts = [t for t in figure.axes[0].texts if t.get_gid() != "legend"]
+    assert [t.get_text().replace("_\n", "_").replace("\n", " ") for t in texts] == long
+    assert texts[0].get_text().count("\n") and not any(t.get_rotation() for t in texts)
+
+
+@pytest.mark.parametrize("tick", [False, True])
+def test_a_network_without_edges_is_drawn(tick):
+    model = ready(width=[2, 2, 1])
+    for layer in model.act_fun:
+        layer.mask.zero_()
+    figure = model.plot(tick=tick)
+    assert len(artist(figure, "inputs").get_offsets()) == 2 and artist(figure, "curves-0") is None
+
+
 def test_names():
     sympy = pytest.importorskip("sympy")
     model = ready(width=[3, 1])
-    drawn = {t.get_text() for t in model.plot(in_vars=[sympy.Symbol("theta_1"), "b $", 3]).axes[0].texts}
-    assert drawn == {r"$\theta_{1}$", "b $", "3"}
-    assert not ready(width=[3, 1]).plot().axes[0].texts
+    assert set(names(model.plot(in_vars=[sympy.Symbol("theta_1"), "b $", 3]))) == {r"$\theta_{1}$", "b $", "3"}
+    assert not names(ready(width=[3, 1]).plot())
     pruned = model.prune_input(active_inputs=[0, 2])
-    for names in (["a", "b", "c"], ["a", "c"]):
-        assert [t.get_text() for t in pruned.plot(in_vars=names).axes[0].texts] == ["a", "c"]
+    for chosen in (["a", "b", "c"], ["a", "c"]):
+        assert names(pruned.plot(in_vars=chosen)) == ["a", "c"]
 
 
 def test_ranges_beside_the_boxes():
     model = ready(width=[2, 1])
-    texts = [t.get_text() for t in model.plot(tick=True).axes[0].texts]
+    texts = names(model.plot(tick=True))
     assert len(texts) == 8
     x = model.cache_data
     for i in (0, 1):
@@ -409,6 +516,7 @@ WRONG = [
     ({"metric": "sideways"}, "metric='sideways': expected one of 'forward_n', 'forward_u', 'backward'"),
     ({"scale": 0}, "scale=0: expected a number above 0"),
     ({"beta": -1}, "beta=-1: expected a finite number, at least 0"),
+    ({"max_edges": 0}, "max_edges=0: expected an integer, at least 1"),
     ({"figsize": (3, -1)}, "figsize[1]=-1: expected a finite number, at least 0"),
     ({"in_vars": ["a"]}, "in_vars=['a']: expected a list of 2 names"),
     ({"in_vars": "ab"}, "in_vars='ab': expected a list of 2 names"),

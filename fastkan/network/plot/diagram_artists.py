@@ -1,6 +1,6 @@
 """Diagram: the matplotlib artists of a diagram, a few for each layer regardless of its number of edges."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,14 +8,16 @@ from torch import Tensor
 from ..layers.shape import owners
 from .edge_data import Edges
 from .figure import colours
-from .layout import Layout, Point, Row
-
-if TYPE_CHECKING:
-    from ..model import KAN
+from .layout import LEAST_POINTS, NUMBERS, Layout, Point, Ranges, Row, text_size
+from .legend import GAPS, SAMPLE, Placed
+from .legend import POINTS as LEGEND_POINTS
+from .numbers import ends, heights, short
+from .selection import MIN_OPACITY, Selection
 
 INSET = 0.12  # margin around the curve in its box, in sides of the box
-MIN_NODE_OPACITY = 0.2
-MIN_BOX_OPACITY = 0.7  # of the background of a box, which hides lines behind it
+HEAD, HEAD_TEXT = 0.26, 0.17  # room and text of the number at the top of a box, in sides
+MIN_BOX_OPACITY = 0.8  # of the background of a box, which hides lines behind it
+MIN_TEXT_OPACITY = 0.65
 
 
 class Diagram:
@@ -26,7 +28,7 @@ class Diagram:
         self.colours = colours(axes.figure)
 
     def edges(self, l: int, edges: Edges, opacity: list[float], tick: bool, sample: bool) -> None:
-        """The edges of layer l: lines to and from their boxes, frames, curves."""
+        """The edges of layer l: lines to and from their boxes, frames, curves, and numbers."""
         if not edges.inputs:
             return
         boxes, side = self.layout.boxes[l], self.layout.sides[l]
@@ -35,68 +37,111 @@ class Diagram:
         above = [self.layout.subnodes[l + 1][j] for j in edges.outputs]
         lower = [(node, (x, y - side / 2)) for node, (x, y) in zip(below, boxes, strict=True)]
         upper = [((x, y + side / 2), node) for node, (x, y) in zip(above, boxes, strict=True)]
+        order = sorted(range(len(boxes)), key=opacity.__getitem__)  # the strongest on top
+        lines = [lines[n] for n in order for lines in (lower, upper)]
+        faded = [self.colours.faded(opacity[n], edges.modes[n]) for n in order for _ in range(2)]
         thin = min(1.0, max(0.4, (30 / len(boxes)) ** 0.5))
-        self._lines(f"lines-{l}", lower + upper, strokes * 2, 0.9 * self.unit * thin, 1)
+        self._lines(f"lines-{l}", lines, faded, 0.9 * self.unit * thin, 1)
         self._frames(f"boxes-{l}", boxes, side, strokes, opacity)
         thick = min(max(0.04 * 72 * side, 0.6 * self.unit), 1.6 * self.unit)
-        low, high = _bounds(edges.y)
-        y = ((edges.y - low) / (high - low)).where(edges.y.isfinite(), torch.nan)
+        y = heights(edges.y, edges.low, edges.high)
         x = torch.linspace(0, 1, edges.x.shape[1], dtype=torch.float64, device="cpu").expand_as(edges.x)
-        self._lines(f"curves-{l}", self._inside(l, x, y), strokes, thick * (0.5 if sample else 1.0), 4)
+        head = not tick and headed(side, self.unit)
+        self._lines(f"curves-{l}", self._inside(l, x, y, head), strokes, thick * (0.5 if sample else 1.0), 4)
         if sample:
             start, extent = edges.x[:, :1], edges.x[:, -1:] - edges.x[:, :1]
             x = torch.where(extent > 0, (edges.sample_x - start) / extent, 0.5)
-            self._points(f"samples-{l}", self._inside(l, x, (edges.sample_y - low) / (high - low)), strokes, thick)
+            y = heights(edges.sample_y, edges.low, edges.high)
+            self._points(f"samples-{l}", self._inside(l, x, y, head), strokes, thick)
         if tick:
             self._numbers(boxes, side, edges, strokes)
+        elif head:
+            self._extents(l, edges, strokes)
 
-    def nodes(self, model: "KAN", edges: list[Edges], opacity: list[list[float]]) -> None:
+    def nodes(self, drawn: Selection, opacity: list[list[float]]) -> None:
         """Inputs as dots, summing nodes as +, multiplication nodes as x, and the lines between subnodes and nodes.
 
-        A node's opacity is that of its strongest outgoing edge, but at least MIN_NODE_OPACITY.
+        A node's opacity is that of its strongest outgoing edge, but at least MIN_OPACITY.
         """
         layout = self.layout
         for l, positions in enumerate(layout.nodes):
-            strength = [MIN_NODE_OPACITY if l < model.depth else 1.0] * len(positions)
-            for i, alpha in zip(edges[l].inputs, opacity[l], strict=True) if l < model.depth else ():
+            last = l == len(opacity)
+            strength = [1.0 if last else MIN_OPACITY] * len(positions)
+            for i, alpha in () if last else zip(drawn.edges[l].inputs, opacity[l], strict=True):
                 strength[i] = max(strength[i], alpha)
             strokes = [self.colours.faded(alpha) for alpha in strength]
             if l == 0:
                 self._circles("inputs", positions, layout.dot, strokes, filled=True)
                 continue
-            n_sum, groups = model.width[l][0], model.subnodes(l)
-            owner = owners(groups)
+            n_sum, owner = drawn.sums[l], owners(drawn.groups[l])
             below = [strokes[node] for node in owner]
             self._circles(f"sums-{l}", layout.subnodes[l], layout.sign, below)
-            self._signs(layout.subnodes[l], below, ((1, 0), (0, 1)))
+            self._signs(layout.subnodes[l], below, SIGNS["sum"])
             if positions is not layout.subnodes[l]:
                 joins = [(layout.subnodes[l][sub], positions[node]) for sub, node in enumerate(owner)]
                 self._lines(f"joins-{l}", joins, below, 0.9 * self.unit, 1)
                 self._circles(f"handed-on-{l}", positions[:n_sum], layout.dot, strokes[:n_sum], filled=True)
                 self._circles(f"products-{l}", positions[n_sum:], layout.sign, strokes[n_sum:])
-                self._signs(positions[n_sum:], strokes[n_sum:], ((1, 1), (1, -1)))
+                self._signs(positions[n_sum:], strokes[n_sum:], SIGNS["product"])
 
-    def texts(self, below: Row, above: Row, title: Row) -> None:
-        """The names of inputs and outputs beside their nodes, and the title above."""
+    def ranges(self, l: int, ranges: Ranges) -> None:
+        """The ranges [a, b] of nodes: below the inputs, on the right of the other nodes."""
+        if not ranges.texts:
+            return
+        at, gap = [self.layout.nodes[l][n] for n in ranges.nodes], 0.05 * self.unit
+        if l == 0:
+            at, align = [(x, y - self.layout.dot - gap) for x, y in at], ("center", "top")
+        else:
+            at, align = [(x + self.layout.sign + gap, y) for x, y in at], ("left", "center")
+        inks = [self.colours.faded(MIN_TEXT_OPACITY)] * len(at)
+        self._written(f"ranges-{l}", ranges.texts, at, ranges.points, inks, align)
+
+    def texts(self, rows: list[Row], ranges: float) -> None:
+        """The names of inputs below and of outputs above their nodes, and the title; ranges: height of the inputs'."""
         layout, gap = self.layout, 0.07 * self.unit
-        for row, nodes, offset, align in (
-            (below, layout.nodes[0], -layout.dot - gap, "top"),
-            (above, layout.nodes[-1], layout.sign + gap, "bottom"),
-            (title, [(layout.width / 2, layout.height)], -gap, "top"),
-        ):
+        places = (
+            (layout.nodes[0], -layout.dot - gap - ranges, "top"),
+            (layout.nodes[-1], layout.sign + gap, "bottom"),
+            ([(layout.width / 2, layout.height)], -gap, "top"),
+        )
+        for row, (nodes, offset, align) in zip(rows, places, strict=True):
             for text, (x, y) in zip(row.texts, nodes, strict=bool(row.texts)):
                 self.axes.text(
                     x, y + offset, text, fontsize=row.points, color=self.colours.ink, ha="center", va=align,
                     rotation=90 if row.upright else 0,
                 )  # fmt: skip
 
+    def legend(self, items: list[Placed], top: float) -> None:
+        """The legend, downwards from this height."""
+        points, sample = LEGEND_POINTS * self.unit, SAMPLE * self.unit
+        line, ink = 1.5 * points / 72, self.colours.ink
+        marks = {kind: [] for kind in ("line", "sum", "product", "input")}
+        for item, x, y in items:
+            left, middle = self.layout.margin + x, top - y - line / 2
+            start = left + (sample + GAPS[0] * self.unit if item.kind else 0.0)
+            self.axes.text(start, middle, item.text, fontsize=points, color=ink, va="center_baseline", gid="legend")
+            if item.kind:
+                marks[item.kind].append((item, left, middle))
+        lines = [((x, y), (x + sample, y)) for _, x, y in marks["line"]]
+        strokes = [self.colours.faded(item.opacity, item.mode) for item, _, _ in marks["line"]]
+        self._lines("legend-lines", lines, strokes, 1.3 * self.unit, 4)
+        radius = 0.045 * self.unit
+        for kind in ("sum", "product", "input"):
+            at = [(x + sample / 2, y) for _, x, y in marks[kind]]
+            self._circles(f"legend-{kind}", at, radius, [ink] * len(at), filled=kind == "input")
+            if kind in SIGNS:
+                self._signs(at, [ink] * len(at), SIGNS[kind], radius)
+
     # Artists
 
-    def _inside(self, l: int, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Points of [0, 1] x [0, 1] in the boxes of layer l: x, y [E, P] -> E of [P, 2]."""
-        room = self.layout.sides[l] * (1 - 2 * INSET)
-        centre = torch.tensor(self.layout.boxes[l], dtype=torch.float64, device="cpu")[:, None]  # E 1 2
-        return list((centre + (torch.stack([x, y], 2).clamp(0, 1) - 0.5) * room).numpy())
+    def _inside(self, l: int, x: Tensor, y: Tensor, head: bool) -> list[Tensor]:
+        """Points of [0, 1] x [0, 1] in the boxes of layer l, below a head: x, y [E, P] -> E of [P, 2]."""
+        side = self.layout.sides[l]
+        centre = torch.tensor(self.layout.boxes[l], dtype=torch.float64, device="cpu")  # E 2
+        corner, room = centre + (INSET - 0.5) * side, (1 - 2 * INSET) * side
+        height = room - (HEAD - INSET) * side if head else room
+        x, y = corner[:, :1] + x.clamp(0, 1) * room, corner[:, 1:] + y.clamp(0, 1) * height
+        return list(torch.stack([x, y], 2).numpy())
 
     def _lines(self, name: str, lines: list, strokes: list, width: float, order: float) -> None:
         from matplotlib.collections import LineCollection
@@ -143,8 +188,9 @@ class Diagram:
             artist.set(facecolors=strokes, linewidths=0)
         self.axes.add_collection(artist, autolim=False)
 
-    def _signs(self, at: list[Point], strokes: list, directions: tuple) -> None:
-        arms = [(0.58 * self.layout.sign / (a * a + b * b) ** 0.5, a, b) for a, b in directions]
+    def _signs(self, at: list[Point], strokes: list, directions: tuple, radius: float | None = None) -> None:
+        radius = self.layout.sign if radius is None else radius
+        arms = [(0.58 * radius / (a * a + b * b) ** 0.5, a, b) for a, b in directions]
         lines = [((x - s * a, y - s * b), (x + s * a, y + s * b)) for x, y in at for s, a, b in arms]
         colour = [stroke for stroke in strokes for _ in arms]
         self._lines("signs", lines, colour, 0.9 * self.unit, 7)
@@ -155,35 +201,65 @@ class Diagram:
         background = (*paper, MIN_BOX_OPACITY * solid)
         size, half, pad = min(max(72 * side * 0.16, 2.0), 7.0 * self.unit), side / 2, 0.05 * side
         for n, (x, y) in enumerate(boxes):
-            finite = edges.y[n][edges.y[n].isfinite()]
-            first, last = _distinct(edges.x[n, 0].item(), edges.x[n, -1].item())
-            labels = [(x - half, y - half - pad, first, "left", "top")]
-            labels += [(x + half, y - half - pad, last, "right", "top")]
-            if len(finite):
-                least, most = _distinct(finite.min().item(), finite.max().item())
-                labels += [(x - half - pad, y - half, least, "right", "bottom")]
-                labels += [(x - half - pad, y + half, most, "right", "top")]
-            for at_x, at_y, text, side_x, side_y in labels:
+            first, last = ends(edges.x[n, 0].item(), edges.x[n, -1].item())
+            least, most = ends(edges.low[n].item(), edges.high[n].item())
+            below = size * min(1.0, 0.92 * side / (text_size(first, size)[0] + text_size(last, size)[0]))
+            left = size * min(1.0, (NUMBERS - 0.1) * side / max(text_size(value, size)[0] for value in (least, most)))
+            for at_x, at_y, value, points, side_x, side_y in (
+                (x - half, y - half - pad, first, below, "left", "top"),
+                (x + half, y - half - pad, last, below, "right", "top"),
+                (x - half - pad, y - half, least, left, "right", "bottom"),
+                (x - half - pad, y + half, most, left, "right", "top"),
+            ):
                 self.axes.text(
-                    at_x, at_y, text, fontsize=size, color=strokes[n], ha=side_x, va=side_y, zorder=2,
+                    at_x, at_y, value, fontsize=points, color=_legible(strokes[n]), ha=side_x, va=side_y, zorder=2,
                     bbox={"facecolor": background, "linewidth": 0, "pad": 0.5},
                 )  # fmt: skip
 
+    def _extents(self, l: int, edges: Edges, strokes: list) -> None:
+        """The height of each curve in units of the function, at the top of its box."""
+        side, points = self.layout.sides[l], head_points(self.layout.sides[l], self.unit)
+        values = [rf"$\updownarrow${short(height, 2)}" for height in (edges.high - edges.low)[:, 0].tolist()]
+        at = [(x - 0.42 * side, y + 0.42 * side) for x, y in self.layout.boxes[l]]
+        inks = [_legible(stroke) for stroke in strokes]
+        self._written(f"heights-{l}", values, at, points, inks, ("left", "top"))
 
-def _distinct(low: float, high: float) -> tuple[str, str]:
-    """Both numbers with the smallest number of digits, two to five, that distinguishes them."""
-    texts = ((f"{low:.{digits}g}", f"{high:.{digits}g}") for digits in range(2, 6))
-    return next((pair for pair in texts if pair[0] != pair[1]), (f"{low:.2g}", f"{high:.2g}"))
+    def _written(self, name: str, values: list[str], at: list[Point], points: float, inks: list, align: tuple) -> None:
+        """Texts as one artist, of glyphs in inches, on a rim of the paper; lines are parted by newlines."""
+        from matplotlib.collections import PathCollection
+        from matplotlib.path import Path
+        from matplotlib.patheffects import withStroke
+        from matplotlib.textpath import TextPath
+
+        size, shapes = points / 72, []
+        for value, (x, y) in zip(values, at, strict=True):
+            lines = value.split("\n")
+            tall = (0.72 + 1.15 * (len(lines) - 1)) * size
+            baseline = y - 0.72 * size + (tall / 2 if align[1] == "center" else 0.0)
+            for n, line in enumerate(lines):
+                glyphs = TextPath((0, 0), line, size=points)
+                wide = text_size(line, points)[0]
+                left = x - (wide / 2 if align[0] == "center" else 0.0)
+                corner = (left, baseline - 1.15 * n * size)
+                shapes.append(Path(glyphs.vertices / 72 + corner, glyphs.codes))
+        inks = [ink for ink, value in zip(inks, values, strict=True) for _ in value.split("\n")]
+        rim = [withStroke(linewidth=0.25 * points, foreground=(*self.colours.paper[:3], 0.85))]
+        artist = PathCollection(shapes, facecolors=inks, linewidths=0, zorder=8, gid=name, path_effects=rim)
+        self.axes.add_collection(artist, autolim=False)
 
 
-def _bounds(y: Tensor) -> tuple[Tensor, Tensor]:
-    """The values at the lower and upper side of the box, [E, 1] each: the range of the finite values of y [E, P].
+SIGNS = {"sum": ((1, 0), (0, 1)), "product": ((1, 1), (1, -1))}
 
-    A function that is constant up to rounding lies in the middle.
-    """
-    finite = y.isfinite()
-    low = torch.where(finite, y, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
-    high = torch.where(finite, y, -torch.inf).amax(1, keepdim=True).nan_to_num(neginf=0.0)
-    rounding = 1e-5 * torch.maximum(low.abs(), high.abs()) + 1e-30
-    constant = high - low <= rounding
-    return torch.where(constant, low - 1.0, low), torch.where(constant, high + 1.0, high)
+
+def headed(side: float, unit: float) -> bool:
+    """Whether a box of this side in inches has room for a number that can be read."""
+    return head_points(side, unit) >= LEAST_POINTS * unit
+
+
+def head_points(side: float, unit: float) -> float:
+    """The font size of that number."""
+    return min(HEAD_TEXT * 72 * side, 7.0 * unit)
+
+
+def _legible(stroke: tuple) -> tuple:
+    return (*stroke[:3], max(stroke[3], MIN_TEXT_OPACITY))

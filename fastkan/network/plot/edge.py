@@ -9,6 +9,7 @@ from torch import Tensor
 from ..layers.shape import check_edge
 from .edge_data import activations
 from .figure import check_matplotlib, colours, file_kind, new_figure, write
+from .numbers import digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,21 +146,29 @@ def _edge(model: "KAN", l: int, i: int, j: int, data: Tensor | None) -> Edge:
         symbolic, on = values[:, (to == j) & (source == i)][:, 0], True
     numeric, base, symbolic = (y.cpu().double() for y in (numeric, base, symbolic))
     mode = ("n" if mask else "") + ("s" if on else "")
-    formula, total = _formula(symbolic_layer, i, j), mask * numeric + symbolic
+    total = mask * numeric + symbolic
+    formula = _formula(symbolic_layer, i, j, x, symbolic)
     return Edge(mode, formula, inputs, knots, x, mask, numeric, base, symbolic, total)
 
 
-def _formula(layer: "SymbolicLayer", i: int, j: int) -> str:
-    """c f(a x + b) + d in numbers."""
+def _formula(layer: "SymbolicLayer", i: int, j: int, x: Tensor, y: Tensor) -> str:
+    """c f(a x + b) + d in numbers, with the digits that the ranges of x and y ask for."""
     a, b, c, d = layer.affine[j, i].tolist()
-    return f"{factor(c)}f({factor(a)}x{term(b)}){term(d)},  f = {layer.funs_name[j][i]}"
+    inside, outside = formula_digits((c, d), (x.min().item(), x.max().item()), (y.min().item(), y.max().item()))
+    inner, outer = f"f({factor(a, inside)}x{term(b, inside)})", (factor(c, outside), term(d, outside))
+    return f"{outer[0]}{inner}{outer[1]},  f = {layer.funs_name[j][i]}"
 
 
-def factor(value: float) -> str:
+def formula_digits(outer: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> tuple[int, int]:
+    """Digits of a and b, and of c and d, in c f(a x + b) + d: outer = (c, d), for the ranges of x and of the values."""
+    return digits(max(map(abs, x)), x[1] - x[0]), digits(max(map(abs, outer)), y[1] - y[0])
+
+
+def factor(value: float, places: int = 3) -> str:
     """A number as a factor, with a space after it; empty for 1."""
-    return "" if value == 1.0 else f"{value:.3g} "
+    return "" if value == 1.0 else f"{value:.{places}g} "
 
 
-def term(value: float) -> str:
+def term(value: float, places: int = 3) -> str:
     """A number as a summand, with its sign before it; empty for 0."""
-    return "" if value == 0.0 else f" {'+' if value > 0 else '−'} {abs(value):.3g}"
+    return "" if value == 0.0 else f" {'+' if value > 0 else '−'} {abs(value):.{places}g}"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..activations import Activations
 from ..scores.attribution import from_outputs
+from .numbers import bounds
 
 if TYPE_CHECKING:
     from ..model import KAN
@@ -21,7 +22,8 @@ class Edges(NamedTuple):
     """The E edges of a layer that are on, ordered by input, then output.
 
     modes: "n" numeric, "s" symbolic, "ns" both. scores [E]. x, y [E, POINTS]: the functions over the range of the data;
-    sample_x, sample_y [E, S]: at rows of the data. All in float64 on the CPU.
+    low, high [E, 1]: the range of y, equal where it is constant up to rounding; sample_x, sample_y [E, S]: at rows of
+    the data. All in float64 on the CPU.
     """
 
     inputs: list[int]
@@ -30,8 +32,17 @@ class Edges(NamedTuple):
     scores: Tensor
     x: Tensor
     y: Tensor
+    low: Tensor
+    high: Tensor
     sample_x: Tensor
     sample_y: Tensor
+
+    def only(self, edges: list[int]) -> "Edges":
+        """These of the edges, by index."""
+        names = ("scores", "x", "y", "low", "high", "sample_x", "sample_y")
+        inputs, outputs, modes = ([part[e] for e in edges] for part in (self.inputs, self.outputs, self.modes))
+        tensors = {name: getattr(self, name)[edges] for name in names}
+        return self._replace(inputs=inputs, outputs=outputs, modes=modes, **tensors)
 
 
 SCORES = {  # pykan's metrics: lists over layers of [O, I]
@@ -60,7 +71,8 @@ def drawn_edges(model: "KAN", x: Tensor | None, metric: str) -> list[Edges]:
         at = points.acts[l].T[inputs].cpu().double().split([POINTS, len(points.acts[l]) - POINTS], 1)
         values = y[:, outputs, inputs].T.cpu().double().split([POINTS, len(y) - POINTS], 1)
         score = scores[l][outputs, inputs].cpu().double()
-        layers.append(Edges(inputs, outputs, modes, score, at[0], values[0], at[1], values[1]))
+        range_of_y = bounds(values[0], min(torch.finfo(y.dtype).eps, torch.finfo(torch.float32).eps))
+        layers.append(Edges(inputs, outputs, modes, score, at[0], values[0], *range_of_y, at[1], values[1]))
     return layers
 
 

@@ -26,9 +26,10 @@ class Colours(NamedTuple):
         """The colour of an edge that is numeric, "n", symbolic, "s", or both, "ns"."""
         return {"n": self.ink, "s": self.symbolic, "ns": self.both}[mode]
 
-    def faded(self, opacity: float) -> tuple:
-        """The opaque colour of the ink at this opacity on the paper."""
-        return (*(opacity * a + (1 - opacity) * b for a, b in zip(self.ink[:3], self.paper[:3], strict=True)), 1.0)
+    def faded(self, opacity: float, mode: str = "n") -> tuple:
+        """The opaque colour of an edge's mode at this opacity on the paper: lines that cross add nothing up."""
+        colour = self.mode(mode)
+        return (*(opacity * a + (1 - opacity) * b for a, b in zip(colour[:3], self.paper[:3], strict=True)), 1.0)
 
 
 def check_matplotlib() -> None:

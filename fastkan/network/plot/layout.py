@@ -4,10 +4,14 @@ Between two rows of nodes are the boxes of the edges: few in one row, many in se
 take no room.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+RANGE_POINTS = 6.5  # of the ranges at nodes, for a diagram of scale 0.5
+LEAST_POINTS = 3.2  # of any number
+MAX_LINES = 3  # of a name
 MIN_SHRINK = 0.75  # of the size of names; below it they are turned upright instead
 
 
@@ -18,6 +22,15 @@ class Row(NamedTuple):
     points: float
     height: float
     upright: bool
+
+
+class Ranges(NamedTuple):
+    """The ranges of some nodes of a layer as texts: font size in points, height in inches."""
+
+    nodes: list[int]
+    texts: list[str]
+    points: float
+    height: float = 0.0
 
 
 def select_names(name: str, values: Sequence | None, of: Sequence[int], total: int) -> list:
@@ -36,12 +49,19 @@ def texts(name: str, values: Sequence | None, of: Sequence[int], total: int) -> 
 
 
 def fit_texts(values: list[str], points: float, slot: float, height: float) -> Row:
-    """The font size for texts in a row, in slots of this width in inches; long texts are turned upright.
+    """The font size for texts in a row, in slots of this width in inches; long texts are broken or turned upright.
 
     height: limit on the height of upright texts.
     """
     if not values:
         return Row([], points, 0.0, False)
+    parts = [broken(text, points, 0.85 * slot) for text in values]
+    if len(values) > 1 and max(map(len, parts)) <= MAX_LINES and MAX_LINES * points / 72 < height:
+        broken_values = ["\n".join(lines) for lines in parts]
+        sizes = [text_size(text, points) for text in broken_values]
+        if max(width for width, _ in sizes) <= 0.85 * slot / MIN_SHRINK:
+            fit = min(1.0, 0.85 * slot / max(width for width, _ in sizes))
+            return Row(broken_values, points * fit, max(high for _, high in sizes) * fit, False)
     sizes = [text_size(text, points) for text in values]
     widest, highest = (max(size[part] for size in sizes) for part in (0, 1))
     fit = min(1.0, (0.94 if len(values) == 1 else 0.85) * slot / widest)
@@ -49,6 +69,33 @@ def fit_texts(values: list[str], points: float, slot: float, height: float) -> R
         return Row(values, points * fit, highest * fit, False)
     fit = min(1.0, 0.94 * slot / highest, height / widest)
     return Row(values, points * fit, widest * fit, True)
+
+
+def broken(text: str, points: float, width: float) -> list[str]:
+    """The text in lines of this width in inches, broken after spaces and underscores; formulas stay whole."""
+    if "$" in text or "\n" in text:
+        return [text]
+    lines = [""]
+    for word in re.split(r"(?<=[ _])", text):
+        if lines[-1] and text_size((lines[-1] + word).rstrip(), points)[0] > width:
+            lines.append(word)
+        else:
+            lines[-1] += word
+    return [line.rstrip() for line in lines]
+
+
+def fit_ranges(ranges: list[tuple[str, str]], slot: float, unit: float) -> tuple[list[str], float]:
+    """[a, b] of ends of ranges in slots of this width in inches, in one line or two, and the font size.
+
+    No texts where they would be too small to read.
+    """
+    for between in (", ", ",\n"):
+        values = [f"[{low}{between}{high}]" for low, high in ranges]
+        widest = max((text_size(value, RANGE_POINTS * unit)[0] for value in values), default=0.0)
+        points = RANGE_POINTS * unit * min(1.0, 0.9 * slot / max(widest, 1e-9))
+        if points >= (LEAST_POINTS if "\n" in between else 0.8 * RANGE_POINTS) * unit:
+            return values, points
+    return [], 0.0
 
 
 def text_size(text: str, points: float) -> tuple[float, float]:
@@ -83,8 +130,9 @@ Point = tuple[float, float]
 
 FILL = 0.8  # side of a box over its slot
 FILL_NUMBERED = 0.55  # the same with numbers beside the boxes
-MIN_SIDE = 0.155  # of a box in inches, before another row is used
-MIN_SIDE_NUMBERED = 0.25
+NUMBERS = 0.7  # width of the numbers on the left of a box, in sides
+MIN_SIDE = 0.3  # of a box in inches, before another row is used
+MIN_SIDE_NUMBERED = 0.3
 MAX_ROWS = 8
 MARGIN = 0.05  # inches, left and right
 
@@ -94,11 +142,13 @@ class Layout:
     """Positions: nodes and subnodes of layers 0..depth (the same list where none multiplies), boxes of each layer's
     edges.
 
-    dot: radius of an input; sign: radius of a node with a sign; sides: of the square boxes of each layer.
+    margin: left and right; dot: radius of an input; sign: radius of a node with a sign; sides: of the square boxes of
+    each layer.
     """
 
     width: float
     height: float
+    margin: float
     dot: float
     sign: float
     nodes: list[list[Point]] = field(default_factory=list)
@@ -131,11 +181,11 @@ def place(
     """
     margin, fill = MARGIN * unit, FILL_NUMBERED if numbers else FILL
     room = width - 2 * margin
-    sign = min(0.085 * unit, 0.3 * width / max(shape.nodes + shape.subnodes))
+    sign = sign_radius(shape, unit, width)
     dot = 0.6 * sign
     least = (MIN_SIDE_NUMBERED if numbers else MIN_SIDE) * unit
     rows = [_rows(edges, fill * room, least) for edges in shape.edges]
-    lead = 0.5 if numbers else 0.0  # of a side, left of the first box
+    lead = NUMBERS if numbers else 0.0  # of a side, left of the first box
     sides = [
         min(0.62 * unit, 0.3 * width, fill * room * r / (max(edges, r) + lead * fill * r))
         for r, edges in zip(rows, shape.edges, strict=True)
@@ -150,7 +200,7 @@ def place(
     shrink = min(stretch, 1.0)  # boxes never grow with the height
     sides, stacks, step = [s * shrink for s in sides], [s * shrink for s in stacks], [s * stretch for s in step]
     fan = (stretch * natural - sum(stacks) - sum(step)) / (2 * len(stacks))
-    layout = Layout(width, height, dot * min(1.0, 2 * shrink), sign * min(1.0, 2 * shrink), sides=sides)
+    layout = Layout(width, height, margin, dot * min(1.0, 2 * shrink), sign * min(1.0, 2 * shrink), sides=sides)
     y = below + layout.dot
     for l, count in enumerate(shape.nodes):
         layout.subnodes.append(_row(shape.subnodes[l], margin, width - margin, y))
@@ -161,6 +211,11 @@ def place(
             layout.boxes.append(_stagger(shape.edges[l], rows[l], left, width - margin, y + fan, sides[l], pitch))
             y += 2 * fan + stacks[l]
     return layout
+
+
+def sign_radius(shape: Shape, unit: float, width: float) -> float:
+    """The radius of a node with a sign."""
+    return min(0.085 * unit, 0.3 * width / max(shape.nodes + shape.subnodes))
 
 
 def _rows(edges: int, room: float, side: float) -> int:

@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const edges = data.edges, layers = data.layers;
-let cut = 0, pinned = null, shown = -1, tabbed = 0;
+let cut = 0, pinned = null, shown = -1, tabbed = 0, all = false;
 const drawn = { edges: [], lines: [], nodes: [], joins: [] };
 const stops = [...new Set(edges.map((e) => e.score))].sort((a, b) => a - b);
 
@@ -24,8 +24,35 @@ function number(value) {
   const size = Math.abs(value);
   return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
 }
-const round = (value) => Math.round(value * 10) / 10;
+function bounds(low, high) {  // both with the fewest digits that place each to a tenth of the range, as ends in numbers.py
+  for (let digits = 2; digits < 7; digits++) {
+    const near = [low, high].map((value) => Number(value.toPrecision(digits)));
+    const off = Math.max(Math.abs(near[0] - low), Math.abs(near[1] - high));
+    if (low === high || off <= 0.1 * (high - low)) return near.map((value) => plain(value));
+  }
+  return [plain(low), "+" + plain(high - low, 2)];
+}
+function plain(value, digits = 6) {
+  const size = Math.abs(value);
+  return size && (size >= 1e6 || size < 1e-3) ? String(Number(value.toPrecision(digits)).toExponential()).replace("e+", "e")
+    : String(Number(value.toPrecision(digits)));
+}
+const round = (value) => Math.round(value * 100) / 100;
 const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+
+// The edges that are drawn: all, or the strongest of each layer and the nodes they join
+
+const FEW = data.most;
+const strongest = layers.map((_, l) => edges.map((e, k) => k).filter((k) => edges[k].layer === l)
+  .sort((a, b) => edges[b].score - edges[a].score).slice(0, FEW));
+const some = new Set(strongest.flat());
+const visible = (k) => all || some.has(k);
+function joined() {  // of each layer, the nodes that are drawn; where nodes multiply, all
+  const used = layers.map(() => new Set());
+  edges.forEach((e, k) => { if (visible(k)) { used[e.layer].add(e.from); used[e.layer + 1].add(e.node); } });
+  const whole = layers.map((_, l) => [l, l - 1].every((m) => all || edges.filter((e) => e.layer === m).length <= FEW));
+  return layers.map((layer, l) => layer.nodes.map((_, n) => n).filter((n) => whole[l] || layer.product || used[l].has(n)));
+}
 
 // What is left of the network
 
@@ -50,20 +77,26 @@ function alive() {
 
 // Places: inputs below, outputs above; the boxes of a layer's edges in staggered rows
 
-const RADIUS = 9, DOT = 5, LEAST = 26, MOST = 74, ROWS = 8;
+const RADIUS = 9, DOT = 5, LEAST = 40, MOST = 84, ROWS = 8, HEAD = 15, HEADED = 44;
 
 function spread(count, width) {
   return Array.from({ length: count }, (_, n) => ((n + 0.5) / count) * width);
 }
 function layout(room) {
-  const counts = layers.slice(0, -1).map((_, l) => edges.filter((e) => e.layer === l).length);
-  const widest = Math.max(...layers.map((layer) => Math.max(layer.nodes.length * 22, layer.subnodes.length * 24)));
+  const kept = joined();
+  const counts = layers.slice(0, -1).map((_, l) => edges.filter((e, k) => e.layer === l && visible(k)).length);
+  const widest = Math.max(...layers.map((layer, l) => Math.max(kept[l].length * 22, (layer.product && layer.subnodes.length) * 24)));
   const most = Math.max(1, ...counts);
   const width = Math.max(room, widest, (most / ROWS) * LEAST * 1.3);
-  const slot = [0, layers.length - 1].map((l) => width / layers[l].nodes.length);
+  const slot = [0, layers.length - 1].map((l) => width / kept[l].length);
   const long = [0, layers.length - 1].map((l) => Math.max(0, ...layers[l].nodes.map((n) => Math.min(n.name.length, 24))));
   const upright = long.map((length, k) => length * 7.6 > slot[k] - 6);
+  const ranges = layers.map((_, l) => {  // lines of the range of a node: 0 where there is no room
+    const free = l ? width / kept[l].length / 2 - RADIUS - 5 : width / kept[l].length;
+    return l + 1 === layers.length || free < 44 || (l === 0 && upright[0]) ? 0 : free < 84 ? 2 : 1;
+  });
   const text = long.map((length, k) => (length ? (upright[k] ? length * 7.4 + 14 : 26) : 8));
+  text[0] += 13 * ranges[0] + (ranges[0] ? 2 : 0);
   const rows = counts.map((count) => {
     for (let r = 1; r < ROWS; r++) if ((0.8 * width * r) / count >= Math.min(LEAST + 6, 0.8 * width)) return r;
     return ROWS;
@@ -73,7 +106,7 @@ function layout(room) {
   let y = text[1] + RADIUS;
   for (let l = layers.length - 1; l >= 0; l--) {
     const layer = layers[l], place = { nodes: [], subnodes: [] };
-    place.nodes = spread(layer.nodes.length, width).map((x) => [x, y]);
+    spread(kept[l].length, width).forEach((x, n) => { place.nodes[kept[l][n]] = [x, y]; });
     if (layer.product) {
       y += 46;
       place.subnodes = spread(layer.subnodes.length, width).map((x) => [x, y]);
@@ -89,16 +122,17 @@ function layout(room) {
     ]);
     y += 2 * fan + side + (r - 1) * pitch;
   }
-  return { width, height: y + DOT + text[0], places, boxes, sides, upright };
+  return { width, height: y + DOT + text[0], places, boxes, sides, upright, ranges };
 }
 
 function curvePath(e, x, y, side) {
   const inside = side * 0.78, span = e.high - e.low, left = x - inside / 2, bottom = y + inside / 2;
+  const tall = side >= HEADED ? side * 0.89 - HEAD : inside;
   let path = "", pen = "M";
   e.y.forEach((value, k) => {
     if (value === null) { pen = "M"; return; }
     const up = span > 0 ? (value - e.low) / span : 0.5;
-    path += pen + round(left + (k / (e.y.length - 1)) * inside) + " " + round(bottom - up * inside);
+    path += pen + round(left + (k / (e.y.length - 1)) * inside) + " " + round(bottom - up * tall);
     pen = "L";
   });
   return path;
@@ -115,6 +149,7 @@ function draw() {
   drawn.edges = []; drawn.lines = []; drawn.nodes = layers.map(() => []); drawn.joins = [];
   const seen = layers.map(() => 0);
   edges.forEach((e, k) => {
+    if (!visible(k)) return;
     const [x, y] = at.boxes[e.layer][seen[e.layer]++], side = at.sides[e.layer];
     const [fx, fy] = at.places[e.layer].nodes[e.from], [tx, ty] = at.places[e.layer + 1].subnodes[e.to];
     const wire = `M${round(fx)} ${round(fy)}L${round(x)} ${round(y + side / 2)}M${round(x)} ${round(y - side / 2)}L${round(tx)} ${round(ty)}`;
@@ -122,18 +157,23 @@ function draw() {
     const group = make("g", { class: `edge ${e.mode}`, role: "button", tabindex: "-1", "aria-pressed": "false", "aria-label": spoken(e) },
       make("rect", { x: x - side / 2, y: y - side / 2, width: side, height: side, rx: Math.min(4, side / 8) }),
       make("path", { class: "curve", d: curvePath(e, x, y, side) }));
+    if (side >= HEADED)
+      group.append(make("text", { class: "scale", x: x - side / 2 + 4, y: y - side / 2 + 12 }, "↕ " + plain(e.high - e.low, 2)));
     for (const part of [lines, group]) {
-      part.style.setProperty("--strength", Math.max(0.2, Math.tanh(3 * e.score)));
+      part.style.setProperty("--strength", strength(e.score));
       part.addEventListener("pointerenter", (event) => { if (event.pointerType !== "touch") show(k); });
       part.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") show(pinned); });
       part.addEventListener("click", () => { pin(pinned === k ? null : k); focusOn(k); });
     }
     group.addEventListener("focus", () => show(k));
     group.addEventListener("blur", () => show(pinned));
-    drawn.edges.push(group);
-    drawn.lines.push(lines);
-    wires.append(lines);
+    drawn.edges[k] = group;
+    drawn.lines[k] = lines;
     boxes.append(group);
+  });
+  Object.keys(drawn.lines).sort((a, b) => edges[a].score - edges[b].score).forEach((k) => wires.append(drawn.lines[k]));
+  const range = layers.map(() => []);
+  edges.forEach((e) => { range[e.layer][e.from] = `[${bounds(e.from_x, e.to_x).join(", ")}]`;
   });
   svg.append(wires, boxes);
   layers.forEach((layer, l) => {
@@ -147,21 +187,30 @@ function draw() {
       drawn.joins.push({ element: sum, layer: l, owner });
       svg.append(sum);
     });
-    layer.nodes.forEach((node, n) => {
-      const [x, y] = place.nodes[n], dot = node.kind === "input" || node.kind === "copy";
-      const group = make("g", { class: dot ? "node dot" : "node", role: "img", "aria-label": `${node.kind} ${node.name || n + 1}` },
-        make("title", {}, `${node.kind} ${node.name || n + 1}`), make("circle", { cx: x, cy: y, r: dot ? DOT : RADIUS }));
+    place.nodes.forEach(([x, y], n) => {
+      const node = layer.nodes[n], dot = node.kind === "input" || node.kind === "copy";
+      const said = `${node.kind} ${node.name || n + 1}${range[l][n] ? ", range " + range[l][n] : ""}`;
+      const group = make("g", { class: dot ? "node dot" : "node", role: "img", "aria-label": said },
+        make("title", {}, said), make("circle", { cx: x, cy: y, r: dot ? DOT : RADIUS }));
       if (!dot) group.append(sign(x, y, node.kind));
-      if (node.name) group.append(label(node.name, x, y, l === 0, at.upright[l === 0 ? 0 : 1]));
-      drawn.nodes[l].push(group);
+      if (at.ranges[l] && range[l][n]) group.append(...ranged(range[l][n], x, y, l === 0, at.ranges[l]));
+      if (node.name) group.append(label(node.name, x, l === 0 ? y + 13 * at.ranges[0] : y, l === 0, at.upright[l === 0 ? 0 : 1]));
+      drawn.nodes[l][n] = group;
       svg.append(group);
     });
   });
   svg.addEventListener("keydown", onKey);
   holder.replaceChildren(svg);
   update();
-  mark(shown, "shown", true);
+  if (shown !== null) mark(shown, "shown", true);
   if (pinned !== null) drawn.edges[pinned].setAttribute("aria-pressed", "true");
+}
+// 3 as in plot(); more where it would show no differences
+const BETA = stops[stops.length - 1] * 3 < 0.5 ? 1.5 / (stops[stops.length - 1] || 1) : 3;
+const strength = (score) => Math.max(data.least, Math.tanh(BETA * score));
+function ranged(text, x, y, below, lines) {
+  const place = below ? { x, "text-anchor": "middle" } : { x: x + RADIUS + 5 }, first = below ? y + 18 : y + (lines > 1 ? -2 : 4);
+  return (lines > 1 ? text.split(" ") : [text]).map((line, n) => make("text", { class: "scale", y: first + 12 * n, ...place }, line));
 }
 
 function sign(x, y, kind) {
@@ -197,8 +246,8 @@ function update() {
   const text = `${threshold}${left} of ${edges.length} edges, ${kept} of ${total} nodes`;
   byId("count").textContent = text;
   byId("cut").setAttribute("aria-valuetext", text);
-  if (pinned !== null && !on[pinned]) pin(null);
-  if (!on[tabbed]) tabbed = Math.max(0, on.indexOf(true));
+  if (pinned !== null && !(on[pinned] && drawn.edges[pinned])) pin(null);
+  if (!on[tabbed] || !drawn.edges[tabbed]) tabbed = Math.max(0, on.findIndex((set, k) => set && drawn.edges[k]));
   drawn.edges.forEach((group, k) => group.setAttribute("tabindex", k === tabbed ? "0" : "-1"));
 }
 
@@ -211,7 +260,7 @@ function focusOn(k) {
   drawn.edges[k].focus();
 }
 function pin(k) {
-  if (pinned !== null) drawn.edges[pinned].setAttribute("aria-pressed", "false");
+  if (pinned !== null) drawn.edges[pinned]?.setAttribute("aria-pressed", "false");
   pinned = k;
   if (k !== null) drawn.edges[k].setAttribute("aria-pressed", "true");
   show(k, true);
@@ -226,17 +275,16 @@ function uncover(k) {  // where the panel lies over the edge, as on a phone
 function onKey(event) {
   const k = drawn.edges.indexOf(event.target);
   if (k < 0) return;
-  const on = edges.map((_, n) => !drawn.edges[n].classList.contains("off"));
-  const all = edges.map((_, n) => n).filter((n) => on[n]);
-  const row = all.filter((n) => edges[n].layer === edges[k].layer);
+  const on = edges.map((_, n) => n).filter((n) => drawn.edges[n] && !drawn.edges[n].classList.contains("off"));
+  const row = on.filter((n) => edges[n].layer === edges[k].layer);
   const place = row.indexOf(k) / Math.max(1, row.length - 1);
   const to = (layer) => {
-    const other = all.filter((n) => edges[n].layer === layer);
+    const other = on.filter((n) => edges[n].layer === layer);
     return other.length ? other[Math.round(place * (other.length - 1))] : k;
   };
   const target = {
     ArrowRight: row[(row.indexOf(k) + 1) % row.length], ArrowLeft: row[(row.indexOf(k) + row.length - 1) % row.length],
-    ArrowUp: to(edges[k].layer + 1), ArrowDown: to(edges[k].layer - 1), Home: all[0], End: all[all.length - 1],
+    ArrowUp: to(edges[k].layer + 1), ArrowDown: to(edges[k].layer - 1), Home: on[0], End: on[on.length - 1],
   }[event.key];
   if (target !== undefined) focusOn(target);
   else if (event.key === "Enter" || event.key === " ") pin(pinned === k ? null : k);
@@ -256,7 +304,8 @@ function ends(e) {
   const name = (node, l, n) => node.name || `node ${n + 1} of layer ${l}`;
   return `${name(from, e.layer, e.from)} → ${name(to, e.layer + 1, e.node)}`;
 }
-const KINDS = { n: "spline", s: "formula", ns: "spline and formula" };
+const learnt = edges.every((e) => e.mode === "s" || e.detail.startsWith("spline")) ? "spline" : "numeric";
+const KINDS = { n: learnt, s: "formula", ns: `${learnt} and formula` };
 function spoken(e) {
   return `Edge ${ends(e)}: ${KINDS[e.mode]}${e.formula ? " " + e.formula : ""}, score ${number(e.score)}`;
 }
@@ -272,8 +321,8 @@ function show(k, again = false) {
   const e = edges[k];
   mark(k, "shown", true);
   const facts = html("dl", null);
-  const rows = { kind: e.detail, formula: e.formula, input: `${number(e.from_x)} to ${number(e.to_x)}`,
-    output: `${number(e.low)} to ${number(e.high)}`, score: number(e.score), edge: `layer ${e.layer}, ${e.from} → ${e.to}` };
+  const rows = { kind: e.detail, formula: e.formula, input: bounds(e.from_x, e.to_x).join(" to "),
+    output: e.low === e.high ? plain(e.low, 3) : bounds(e.low, e.high).join(" to "), score: number(e.score), edge: `layer ${e.layer}, ${e.from} → ${e.to}` };
   for (const [name, value] of Object.entries(rows)) if (value) facts.append(html("dt", name), html("dd", value));
   const parts = [html("h2", ends(e)), chart(e), facts];
   if (pinned === k) {
@@ -302,9 +351,10 @@ function chart(e) {
   });
   svg.append(make("path", { class: "plot", d: path }));
   const tick = (x, y, anchor, text) => svg.append(make("text", { class: "tick", x, y, "text-anchor": anchor }, text));
-  tick(left, height - 18, "start", number(e.from_x)); tick(left + w, height - 18, "end", number(e.to_x));
-  tick(left - 5, py(e.high) + 4, "end", number(e.high));
-  if (e.high > e.low) tick(left - 5, py(e.low) + 4, "end", number(e.low));
+  const across = bounds(e.from_x, e.to_x), up = bounds(e.low, e.high);
+  tick(left, height - 18, "start", across[0]); tick(left + w, height - 18, "end", across[1]);
+  tick(left - 5, py(e.high) + 4, "end", up[1]);
+  if (e.high > e.low) tick(left - 5, py(e.low) + 4, "end", up[0]);
   tick(left + w / 2, height - 4, "middle", "input; strokes: quantiles of the data");
   return svg;
 }
@@ -316,12 +366,27 @@ byId("caption").textContent = data.caption;
 const inner = layers.slice(1, -1).map((layer) => layer.nodes.length);
 byId("summary").textContent = `${layers[0].nodes.length} inputs, ${inner.length ? inner.join(" and ") + " hidden nodes, " : ""}` +
   `${layers[layers.length - 1].nodes.length} output${layers[layers.length - 1].nodes.length > 1 ? "s" : ""}; the stronger an edge, the more the output depends on it`;
-for (const [mode, text] of [["n", "spline"], ["s", "formula"], ["ns", "spline and formula"]])
-  if (edges.some((e) => e.mode === mode)) {
-    const entry = html("span", null, html("i", null), text);
-    entry.className = mode;
-    byId("legend").append(entry);
-  }
+function entry(text, kind, opacity, sample = html("i", null)) {
+  const made = html("span", null, sample, text);
+  made.className = kind;
+  sample.style.opacity = opacity;
+  byId("legend").append(made);
+}
+function symbol(kind) {
+  const dot = kind === "input", mark = make("circle", { cx: 9, cy: 9, r: dot ? 5 : 8 });
+  return make("svg", { width: 18, height: 18, "aria-hidden": "true" },
+    make("g", { class: dot ? "node dot" : "node" }, mark, ...(dot ? [] : [sign(9, 9, kind)])));
+}
+for (const [text, opacity] of [["score ≤ ", data.least], ["", 0.6], ["≥ ", 0.95]])
+  entry(text + plain(Math.atanh(opacity) / BETA, 1), "n", opacity);
+for (const mode of Object.keys(KINDS)) if (edges.some((e) => e.mode === mode)) entry(KINDS[mode], mode, 1);
+for (const kind of ["input", "sum", "product"])
+  if (kind !== "product" || layers.some((layer) => layer.product)) entry(kind, "", 1, symbol(kind));
+entry("height of a curve, highest minus lowest value", "", 1, html("b", "↕"));
+entry("range of a node, the horizontal axis of its curves", "", 1, html("b", "[a, b]"));
+byId("more").hidden = some.size === edges.length;
+byId("most").textContent = `all ${edges.length} edges, not only the ${some.size} strongest: up to ${FEW} of each layer`;
+byId("all").addEventListener("input", () => { all = byId("all").checked; draw(); });
 byId("cut").max = Math.max(0, stops.length - 1);
 byId("cut").disabled = stops.length < 2;
 byId("cut").addEventListener("input", () => { cut = Number(byId("cut").value); update(); });

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..checkpoint import atomic_write
 from ..formulas.expression import statistics
 from ..layers.shape import owners
-from .edge import factor, term
+from .edge import factor, formula_digits, term
 from .edge_data import Edges, drawn_edges
 from .layout import select_names
+from .numbers import rounded
+from .selection import MAX_EDGES, MIN_OPACITY
 
 if TYPE_CHECKING:
     from ..layers.symbolic import SymbolicLayer
@@ -62,6 +65,8 @@ def to_html(
     scales = _Scales(model, normalizer, output_normalizer)
     title = "A Kolmogorov-Arnold network" if title is None else str(title)
     content = {
+        "most": MAX_EDGES,
+        "least": MIN_OPACITY,
         "title": title,
         "caption": str(caption),
         "layers": [_layer(model, l, inputs, results) for l in range(model.depth + 1)],
@@ -128,37 +133,43 @@ def _edges(model: "KAN", l: int, edges: Edges, scales: _Scales) -> list[dict]:
     described = []
     for n, (i, j, mode) in enumerate(zip(edges.inputs, edges.outputs, edges.modes, strict=True)):
         mean, std, scale = scales.of(l, i, j)
-        x, data = edges.x[n, [0, -1]] * std + mean, edges.sample_x[n] * std + mean
-        y = [_short(value) for value in (edges.y[n] * scale).tolist()]
-        finite = [value for value in y if value is not None] or [0.0]
+        from_x, to_x = (edges.x[n, [0, -1]] * std + mean).tolist()
+        low, high = sorted((scale * edges.low[n].item(), scale * edges.high[n].item()))
+        y = (
+            edges.y[n] * scale
+            if low < high
+            else torch.full_like(edges.y[n], low).where(edges.y[n].isfinite(), torch.nan)
+        )
         described.append({
             "layer": l, "from": i, "to": j, "node": owner[j], "mode": mode, "detail": kinds[mode],
-            "formula": _formula(symbolic, i, j, mean, std, scale) if "s" in mode else "",
-            "score": _short(edges.scores[n].item()) or 0.0,
-            "from_x": _short(x[0].item()), "to_x": _short(x[1].item()),
-            "low": min(finite), "high": max(finite), "y": y,
-            "data": [_short(value) for value in data.tolist()],
+            "formula": _formula(symbolic, i, j, mean, std, scale, (from_x, to_x), (low, high)) if "s" in mode else "",
+            "score": rounded([edges.scores[n].item()], 0.0, 0.0)[0] or 0.0,
+            **dict(zip(("from_x", "to_x"), rounded([from_x, to_x], from_x, to_x), strict=True)),
+            **dict(zip(("low", "high"), rounded([low, high], low, high), strict=True)),
+            "y": rounded(y.tolist(), low, high),
+            "data": rounded((edges.sample_x[n] * std + mean).tolist(), from_x, to_x),
         })  # fmt: skip
     return described
 
 
-def _short(value: float) -> float | None:
-    """The value with five digits, enough for a screen; None if it is not finite."""
-    value = float(f"{value:.5g}")
-    return value if abs(value) < float("inf") else None
-
-
-def _formula(symbolic: "SymbolicLayer", i: int, j: int, mean: float = 0.0, std: float = 1.0, scale: float = 1.0) -> str:
-    """scale (c f(a (x - mean) / std + b) + d) in numbers, such as 0.5 sin(2 x + 1) - 3."""
+def _formula(
+    symbolic: "SymbolicLayer", i: int, j: int, mean: float = 0.0, std: float = 1.0, scale: float = 1.0,
+    x: tuple[float, float] = (0.0, 0.0), y: tuple[float, float] = (0.0, 0.0),
+) -> str:  # fmt: skip
+    """scale (c f(a (x - mean) / std + b) + d) as text, 0.5 sin(2 x + 1) - 3; x, y: ranges, for the digits."""
     a, b, c, d = symbolic.affine[j, i].tolist()
     a, b, c, d = a / std, b - a * mean / std, c * scale, d * scale
     name = symbolic.funs_name[j][i]
+    inside, outside = formula_digits((c, d), x, y)
     if name == "0":
-        return f"{d:.3g}"
+        return f"{d:.{outside}g}"
     if name == "x":
-        return f"{factor(a * c)}x{term(b * c + d)}"
-    value = _apply(name, f"{factor(a)}x{term(b)}")
-    return (f"{c:.3g}{value[1:]}" if value.startswith("1/") else f"{factor(c)}{value}") + term(d)
+        c, d = a * c, b * c + d
+        inside, outside = formula_digits((c * max(map(abs, x)), d), x, y)
+        return f"{factor(c, inside)}x{term(d, outside)}"
+    value = _apply(name, f"{factor(a, inside)}x{term(b, inside)}")
+    outer = f"{c:.{outside}g}{value[1:]}" if value.startswith("1/") else f"{factor(c, outside)}{value}"
+    return outer + term(d, outside)
 
 
 def _apply(name: str, inside: str) -> str:
