@@ -15,7 +15,7 @@ from ..measure.progress import steps
 from ..measure.table import duration, table
 from ..network import KAN
 from ..network.plot import page
-from ..tabular import files, formula, prepare, report, row_sample, search
+from ..tabular import files, formula, laws, prepare, report, row_sample, search
 from ..tabular.delimited import Delimited, TableError, counted
 
 NAMES = {"model": files.MODEL, "diagram": "diagram.svg", "page": "page.html"}
@@ -37,11 +37,12 @@ def run(args: argparse.Namespace) -> int:
         options = (args.task, args.drop, args.hold_out, args.seed, source.header, args.time)
         data = prepare.prepare(rows, target, *options)
         found = search.find(data, args.seed, report_step)
-        if found.formula is not None and not formula.can_be_written():
+        data = found.data
+        if found.formula is not None and not laws.can_be_searched():
             data.notes.append("no formula: it needs SymPy and NumPy, pip install sympy numpy")
             found = found._replace(formula=None)
         report_step("errors and formula")
-        content = _report(args, source, rows, data, found)
+        content = _report(args, source, rows, found)
         fitted = files.Fitted(_kept(args, found), data.preparation, content)
         report_step("files")
         content["files"] = _write(fitted, data, paths)
@@ -73,15 +74,14 @@ def _kept(args: argparse.Namespace, found: search.Found) -> KAN:
     return found.formula if formula and found.formula is not None else found.network
 
 
-def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prepared, found: search.Found) -> dict:
+def _report(args, source: Delimited, rows: row_sample.Sample, found: search.Found) -> dict:
     """The report as JSON-compatible values."""
+    data = found.data
     p, notes = data.preparation, [*source.notes, *data.notes]
     if source.skipped:
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")
     if rows.total > len(rows.values):
         notes.append(f"a random sample of {len(rows.values)} of {rows.total} rows (--rows)")
-    few = data.x[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]]
-    label = data.y[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]] if p.classes is None else None
     kept = _kept(args, found)
     return {
         "fastkan": __version__,
@@ -94,9 +94,8 @@ def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prep
         "inputs": p.inputs,
         "used": [p.inputs[n] for n in kept.input_id.tolist()],
         "notes": notes,
-        "errors": report.errors(data, found),
-        "formula": dict(zip(p.outcomes, formula.formulas(found.formula, p, few, label), strict=True))
-        if found.formula is not None else None,
+        "errors": report.errors(found),
+        "formula": dict(zip(p.outcomes, formula.formulas(found), strict=True)) if found.formula is not None else None,
         "kept": "network" if kept is found.network else "formula",
         "shape": [sum(width) for width in kept.width],
         "edges": kept.n_edge,

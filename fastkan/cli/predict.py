@@ -129,7 +129,7 @@ class Predictor:
             prediction, label = (torch.cat(part) for part in zip(*self.known, strict=True))
             target = self.preparation.target
             if self.preparation.classes is None:
-                scores = report.number_scores(prediction, target.scaled(label)[:, None], target.std)
+                scores = report.number_scores(target.unscaled(prediction), label[:, None])
             else:
                 scores = report.class_scores(prediction, label.long())
             (_, *kinds), ((_, *values),) = report.lines({"": scores})

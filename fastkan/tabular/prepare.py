@@ -20,7 +20,7 @@ ORDINAL = 4  # as many, one after the other, are a scale, as from 1 to 5
 
 class Prepared(NamedTuple):
     """x [N, inputs] and y, [N, 1] standardised or [N] class indices, in float64; indices of the training, validation
-    and test rows; notes for the user."""
+    and test rows; notes for the user; a numeric target in its own units, [N], if its scale may be chosen (skew.py)."""
 
     preparation: Preparation
     x: Tensor
@@ -29,6 +29,7 @@ class Prepared(NamedTuple):
     valid: Tensor
     test: Tensor
     notes: list[str]
+    numbers: Tensor | None = None
 
 
 def find_target(names: Sequence[str], target: str, duplicates: Collection[str] = ()) -> str:
@@ -105,7 +106,8 @@ def prepare(
         label = looked_up(y, indices(list(field.texts), classes)) if field.is_text else _codes(y, classes)
         label = label.long()
     preparation = Preparation(columns, scaled, classes, header)
-    return Prepared(preparation, torch.cat(features, 1), label, train, valid, test, notes)
+    numbers = y if classes is None else None
+    return Prepared(preparation, torch.cat(features, 1), label, train, valid, test, notes, numbers)
 
 
 def _times(sample: Sample, name: str) -> Tensor:

@@ -8,27 +8,45 @@ from torch import Tensor
 
 from ..network.train.predict import chosen
 from .baseline import linear, with_constant
+from .columns import of_numbers
 from .prepare import Prepared
 from .search import Found, row_losses
+from .skew import with_target
 
 
 @torch.no_grad()
-def errors(data: Prepared, found: Found) -> dict[str, dict[str, float]]:
+def errors(found: Found) -> dict[str, dict[str, float]]:
     """Test errors by model: "rmse" and "r2" for numbers; "accuracy" and "log_loss", in nats, for classes."""
+    data = found.data
     p = data.preparation
     seen, test, classes = torch.cat([data.train, data.valid]), data.test, p.classes is not None
+    own = _own_scale(data)  # of the baselines
     with torch.enable_grad():
-        weight = linear(data.x[seen], data.y[seen], p.outputs, classes)
+        weight = linear(data.x[seen], own.y[seen], p.outputs, classes)
     rows = data.x[test]
-    predictions = {
-        ("most common class" if classes else "mean"): _baseline(data, seen).expand(len(test), -1),
+    baselines = {
+        ("most common class" if classes else "mean"): _baseline(own, seen).expand(len(test), -1),
         ("logistic regression" if classes else "linear model"): with_constant(rows) @ weight,
-        "network": found.network(rows),
     }
+    predictions = {"network": found.network(rows)}
     if found.formula is not None:
         predictions["formula"] = found.formula(rows)
-    score = class_scores if classes else number_scores
-    return {name: score(prediction, data.y[test], p.target.std) for name, prediction in predictions.items()}
+    if classes:
+        return {name: class_scores(prediction, data.y[test]) for name, prediction in (baselines | predictions).items()}
+    y = own.preparation.target.unscaled(own.y[test])
+    found_values = {name: own.preparation.target.unscaled(value) for name, value in baselines.items()}
+    found_values |= {name: p.target.unscaled(value) for name, value in predictions.items()}
+    return {name: number_scores(value, y) for name, value in found_values.items()}
+
+
+def _own_scale(data: Prepared) -> Prepared:
+    """The data with the target in its own units, standardised."""
+    target = data.preparation.target
+    if data.numbers is None or target.transform is None:
+        return data
+    column = of_numbers(target.name, data.numbers[torch.cat([data.train, data.valid])])
+    assert column is not None
+    return with_target(data, column)
 
 
 def _baseline(data: Prepared, seen: Tensor) -> Tensor:
@@ -40,15 +58,16 @@ def _baseline(data: Prepared, seen: Tensor) -> Tensor:
     return (share[1:] / share[0]).log()[None] if len(classes) == 2 else share.log()[None].to(data.x.dtype)
 
 
-def number_scores(prediction: Tensor, y: Tensor, std: float) -> dict[str, float]:
-    """RMSE and R^2 of standardised predictions [N, 1]."""
-    mean_square = float((prediction - y).square().mean())
-    variance = float(y.var(correction=0))
+def number_scores(prediction: Tensor, y: Tensor) -> dict[str, float]:
+    """RMSE and R^2 of predictions [N, 1], in the units of y; without overflow or underflow of squares."""
+    size = float(y.abs().max()) or 1.0
+    mean_square = float((prediction / size - y / size).square().mean())
+    variance = float((y / size).var(correction=0))
     r2 = 1 - mean_square / variance if variance else float(not mean_square)
-    return {"rmse": math.sqrt(mean_square) * std, "r2": r2}
+    return {"rmse": math.sqrt(mean_square) * size, "r2": r2}
 
 
-def class_scores(prediction: Tensor, y: Tensor, std: float = 1.0) -> dict[str, float]:
+def class_scores(prediction: Tensor, y: Tensor) -> dict[str, float]:
     """Accuracy and log loss of outputs [N, classes], or [N, 1] for two classes."""
     right = chosen(prediction) == y
     return {"accuracy": float(right.double().mean()), "log_loss": float(row_losses(prediction, y, True).mean())}

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..network import KAN
 from ..network.formulas.edges import replace_edges
 from ..network.train.losses import cross_entropy
+from . import laws, skew
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
@@ -37,28 +38,50 @@ EXPECTED_PROGRESS_CALLS = 36  # approximately, for the progress bar
 
 
 class Found(NamedTuple):
-    """network: pruned, with splines. formula: the same with symbolic functions on its edges, or None."""
+    """data: as searched, with the target on its scale (skew.py). network: pruned, with splines. formula: the same with
+    symbolic functions on its edges, or the network of `law`; None without."""
 
+    data: Prepared
     network: KAN
     formula: KAN | None
     formula_is_as_good: bool
+    law: laws.Law | None = None
 
 
 def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None) -> Found:
     """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
-    search = Search(data, seed, progress)
     with threads(1):
+        progress("laws")
+        law = laws.find(data, seed)
+        if law is None or not law.exact:
+            progress("scale of the target")
+            own, data = data, skew.scaled(data, lambda d, rows, others: additive(d, rows, others, seed))
+            law = law if data is own else laws.find(data, seed)
+        search = Search(data, seed, progress)
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
-        formula, good = search.symbolic(model)
+        formula, law, good = search.symbolic(model, law)
     progress("final training")
     everything = torch.cat([data.train, data.valid])
     with threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
         search.fit(model, everything, search.lamb)
-        if formula is not None:
+        if law is not None:
+            law = laws.refitted(law, data, everything)
+            formula = law.model
+        elif formula is not None:
             search.polish(formula, everything, 30)
-    return Found(model, formula, good)
+    return Found(data, model, formula, good, law)
+
+
+@torch.no_grad()
+def additive(data: Prepared, rows: Tensor, others: Tensor, seed: int) -> Tensor:
+    """The outputs at the other rows of a network without hidden nodes, trained on the rows."""
+    search = Search(data._replace(train=rows, valid=others), seed, lambda stage: None)
+    model = search.new([data.x.shape[1], data.preparation.outputs])
+    with torch.enable_grad():
+        search.fit(model, rows, search.lamb)
+    return model(data.x[others])
 
 
 @contextlib.contextmanager
@@ -189,9 +212,17 @@ class Search:
         except ValueError:
             return None
 
-    def symbolic(self, model: KAN) -> tuple[KAN | None, bool]:
-        """The model with symbolic functions of the smallest set that is not worse than a larger one, and whether it
-        is as good as the splines."""
+    def symbolic(self, model: KAN, law: laws.Law | None) -> tuple[KAN | None, laws.Law | None, bool]:
+        """The formula, with the law if it is that, and whether it is as good as the splines."""
+        found = None if law is not None and law.exact else self.replaced(model)
+        if law is not None and (found is None or not worse(self.losses(law.model), self.losses(found))):
+            found = law.model
+        else:
+            law = None
+        return found, law, found is not None and not worse(self.losses(found), self.losses(model))
+
+    def replaced(self, model: KAN) -> KAN | None:
+        """The model with symbolic functions of the smallest set that is not worse than a larger one."""
         best: tuple[KAN, Tensor] | None = None
         for lib in LIBRARIES:
             self.progress(f"functions {', '.join(lib)}")
@@ -206,9 +237,8 @@ class Search:
             if bool(losses.isfinite().all()) and (best is None or worse(best[1], losses)):
                 best = trial, losses
         if best is None:
-            return None, False
-        formula = self.pruned(best[0], lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
-        return formula, not worse(self.losses(formula), self.losses(model))
+            return None
+        return self.pruned(best[0], lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
 
 
 def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:
