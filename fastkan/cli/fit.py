@@ -18,6 +18,7 @@ from ..network.plot import page
 from ..tabular import files, formula, laws, prepare, report, row_sample, search
 from ..tabular.delimited import Delimited, TableError, counted
 
+NAMED = {"network": "Network of splines", "formula": "Formula"}
 NAMES = {"model": files.MODEL, "diagram": "diagram.svg", "page": "page.html"}
 
 
@@ -109,19 +110,32 @@ def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path])
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     title = f"{p.target.name}, from {fitted.report['table']}"
-    in_vars, out_vars = [_plain(name) for name in p.inputs], [_plain(name) for name in p.outcomes]
+    out_vars = p.outcomes if p.classes else [p.target.fitted_name]
     try:
-        model.plot(in_vars=in_vars, out_vars=out_vars, path=paths["diagram"])
+        in_plot, out_plot = [_plain(name) for name in p.inputs], [_plain(name) for name in out_vars]
+        model.plot(in_vars=in_plot, out_vars=out_plot, path=paths["diagram"])
     except (ImportError, ValueError) as error:
         fitted.report["notes"].append(f"no diagram: {error}")
         paths = {kind: path for kind, path in paths.items() if kind != "diagram"}
     page.to_html(
-        model, paths["page"], in_vars=p.inputs, out_vars=p.outcomes, title=title,
-        caption="\n".join(f"{name} = {formula}" for name, formula in (fitted.report["formula"] or {}).items()),
+        model, paths["page"], in_vars=p.inputs, out_vars=out_vars, title=title, caption=_caption(fitted.report),
         normalizer=p.normalizer(), output_normalizer=p.output_normalizer(),
     )  # fmt: skip
     files.save(fitted, paths["model"])
     return {kind: str(path) for kind, path in paths.items()}
+
+
+def _caption(content: dict) -> str:
+    """The formula, if that is the model, and its errors."""
+    lines = [f"{name} = {formula}" for name, formula in (content["formula"] or {}).items()]
+    return "\n".join([*(lines if content["kept"] == "formula" else []), _scores(content, content["kept"])])
+
+
+def _scores(content: dict, kind: str) -> str:
+    """The errors of a model in a sentence."""
+    (_, *kinds), ((_, *values),) = report.lines({kind: content["errors"][kind]})
+    shown = " and ".join(f"{what} {value}" for what, value in zip(kinds, values, strict=True))
+    return f"{NAMED[kind]}: {shown} on {counted(content['rows']['held_out'], 'held-out row')}."
 
 
 def _plain(name: str) -> str:
@@ -150,16 +164,17 @@ def text(fitted: files.Fitted) -> str:
         + f", {rows['trained_on']} rows to train on, {rows['held_out']} held out"
     ]
     lines += [f"  {note}" for note in r["notes"]]
-    lines += ["", table(*report.lines(r["errors"])), ""]
-    if r["formula"]:
+    other = {"network": "formula", "formula": "network"}[r["kept"]]
+    shown = {kind: scores for kind, scores in r["errors"].items() if kind != other}
+    lines += ["", table(*report.lines(shown)), ""]
+    if r["kept"] == "formula":
         lines += [f"{name} = {formula}" for name, formula in r["formula"].items()]
-        if r["kept"] == "network":
-            lines.append(
-                "The spline network had the lower validation error and was saved; --keep formula saves the formula."
-            )
     unused = len(r["inputs"]) - len(r["used"])
-    inputs = f"{len(r['used'])} of {len(r['inputs'])} inputs" if unused else f"{len(r['inputs'])} inputs"
-    lines.append(f"Saved: the {r['kept']}, {'-'.join(map(str, r['shape']))}, {r['edges']} edges, {inputs}.")
+    inputs = f"{len(r['used'])} of {counted(len(r['inputs']), 'input')}" if unused else counted(len(r["used"]), "input")
+    edges = counted(r["edges"], "edge")
+    lines.append(f"Saved: the {r['kept']}, {'-'.join(map(str, r['shape']))}, {edges}, {inputs}.")
+    if other in r["errors"]:
+        lines.append(f"Not saved (--keep {other}): {_scores(r, other)}")
     for kind, path in r.get("files", {}).items():
         lines.append(f"{kind + ':':9}{path}")
     if "seconds" in r:

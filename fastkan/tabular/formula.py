@@ -31,6 +31,7 @@ def formulas(found: Found) -> list[str]:
     raw = x * x.new_tensor(mean_std[1]) + x.new_tensor(mean_std[0])
     if found.law is not None:
         exact, symbols = [plain_numbers(found.law.expression)], found.law.symbols
+        raw = raw[:, found.law.units.inputs]
     else:
         exact, symbols = model.symbolic_formula(list(map(variable, p.inputs)), mean_std, p.output_normalizer())
     with torch.no_grad():
@@ -112,14 +113,18 @@ def shown(value: float) -> str:
 
 
 def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allowed: float):
-    """Set numbers in expr to 0, smallest first, while it stays within `allowed` of the values at the raw columns."""
+    """Set numbers in expr to 0, smallest first, while it stays within `allowed` of the values at the raw columns.
+
+    All columns stay, since they are inputs of the model that the formula is of.
+    """
     import sympy
 
     numbers = {sympy.Dummy(): number for number in sorted(expr.atoms(sympy.Float), key=abs)}
     general = expr.xreplace({number: dummy for dummy, number in numbers.items()})
     for dummy in numbers:
         trial = general.xreplace(numbers | {dummy: sympy.S.Zero})
-        if _distance(trial, symbols, raw, values) <= allowed:
+        kept = expr.free_symbols <= trial.free_symbols
+        if kept and _distance(trial, symbols, raw, values) <= allowed:
             numbers[dummy] = sympy.S.Zero
     return general.xreplace(numbers)
 

@@ -7,6 +7,7 @@ number of steps, not seconds, so that equal tables give equal formulas.
 import importlib.util
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +20,8 @@ from ..network.formulas.search.search import Search
 from .columns import variable
 from .prepare import Prepared
 
-STEPS = 100  # of a search, some seconds
-MOST_INPUTS = 10
+STEPS = 60  # of a search, some seconds
+MOST_INPUTS = 6
 MOST_ROWS = 2500
 EXACT = 1e-9  # squared error over the variance, as of tables with five digits
 
@@ -28,13 +29,18 @@ EXACT = 1e-9  # squared error over the variance, as of tables with five digits
 class Law(NamedTuple):
     """expression: in SymPy, of the columns' symbols, for the target (as fitted: see Column.transform). model: the same as
     a network of standardised inputs and target. exact: whether its error is one of rounding. scaled: the formula in the
-    units of the search. symbols: of all columns."""
+    units of the search."""
 
     expression: Any
     model: KAN
     exact: bool
     scaled: Formula
-    symbols: list
+    units: "_Units"
+
+    @property
+    def symbols(self) -> list:
+        """Of the inputs in the expression."""
+        return self.units.symbols
 
 
 def can_be_searched() -> bool:
@@ -42,20 +48,20 @@ def can_be_searched() -> bool:
     return all(importlib.util.find_spec(name) for name in ("sympy", "numpy"))
 
 
-def find(data: Prepared, seed: int) -> Law | None:
-    """The best law of the training rows; None for classes, texts, dates, many columns, or without a law."""
+def find(data: Prepared, seed: int, inputs: Sequence[int]) -> Law | None:
+    """The best law of some inputs by the training rows; None for classes, texts, dates, many inputs, or without a law."""
     p = data.preparation
-    if p.classes is not None or len(p.inputs) > MOST_INPUTS or not can_be_searched():
+    plain = [column.levels is None and column.dates is None for column in p.columns for _ in column.inputs]
+    if p.classes is not None or not 0 < len(inputs) <= MOST_INPUTS or not all(plain[n] for n in inputs):
         return None
-    if any(column.levels is not None or column.dates is not None for column in p.columns):
+    if not can_be_searched():
         return None
-    units = _Units(data)
+    units = _Units(data, inputs)
     x, y = units.rows(data, data.train[:MOST_ROWS])
     steps = itertools.count()
     search = Search(x, y, units.symbols, seed, lambda: STEPS - next(steps), lambda formula: None, EXACT)
     search.run(levels=1)
-    seen = torch.cat([data.train, data.valid])
-    every = units.rows(data, seen)[0]
+    every = units.rows(data, torch.cat([data.train, data.valid]))[0]
     for found in sorted(search.formulas.values(), key=search.table.merit):
         if found.error < 1 and bool(evaluator(units.symbols, [found.filled])(every).isfinite().all()):
             return _law(found, data, units)
@@ -64,33 +70,31 @@ def find(data: Prepared, seed: int) -> Law | None:
 
 def refitted(law: Law, data: Prepared, rows: Tensor) -> Law:
     """The law with its numbers fitted to these rows."""
-    units = _Units(data)
-    best, _ = fitted(law.scaled, Table(*units.rows(data, rows[:MOST_ROWS]), units.symbols))
-    return _law(best, data, units)
+    table = Table(*law.units.rows(data, rows[:MOST_ROWS]), law.units.symbols)
+    return _law(fitted(law.scaled, table)[0], data, law.units)
 
 
 class _Units:
-    """Powers of ten that the columns and the target are divided by, and the columns' symbols."""
+    """Powers of ten that some inputs and the target are divided by, and the inputs' symbols."""
 
-    def __init__(self, data: Prepared):
+    def __init__(self, data: Prepared, inputs: Sequence[int]):
         import sympy
 
-        rows = torch.cat([data.train, data.valid])
-        x, y = _raw(data, rows)
-        self.inputs = [_exponent(column) for column in x.T]
-        self.target = _exponent(y)
-        self.symbols = [sympy.Symbol(variable(name), real=True) for name in data.preparation.inputs]
+        self.inputs = list(inputs)
+        x, y = self._raw(data, torch.cat([data.train, data.valid]))
+        self.exponents, self.target = [_exponent(column) for column in x.T], _exponent(y)
+        self.symbols = [sympy.Symbol(variable(data.preparation.inputs[n]), real=True) for n in self.inputs]
+
+    def _raw(self, data: Prepared, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, inputs] in the columns' units, y [N] in those of the target's scale."""
+        mean, std = (data.x.new_tensor(part)[self.inputs] for part in data.preparation.normalizer())
+        target = data.preparation.target
+        return data.x[rows][:, self.inputs] * std + mean, data.y[rows, 0] * target.std + target.mean
 
     def rows(self, data: Prepared, rows: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = _raw(data, rows)
-        return x * torch.tensor([10.0**-e for e in self.inputs], dtype=x.dtype), y * 10.0**-self.target
-
-
-def _raw(data: Prepared, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """x [N, inputs] in the columns' units, y [N] in those of the target's scale."""
-    mean, std = (data.x.new_tensor(part) for part in data.preparation.normalizer())
-    target = data.preparation.target
-    return data.x[rows] * std + mean, data.y[rows, 0] * target.std + target.mean
+        """x [N, inputs] and y [N] in the units of the search."""
+        x, y = self._raw(data, rows)
+        return x * x.new_tensor([10.0**-e for e in self.exponents]), y * 10.0**-self.target
 
 
 def _exponent(values: Tensor) -> int:
@@ -99,29 +103,22 @@ def _exponent(values: Tensor) -> int:
     return max(-290, min(290, round(math.log10(float(sizes.median()))))) if len(sizes) else 0
 
 
-def _ten(exponent: int):
-    import sympy
-
-    return sympy.Integer(10) ** exponent
-
-
 def _law(found: Formula, data: Prepared, units: _Units) -> Law:
-    """The law of a formula in scaled columns."""
+    """The law of a formula in the units of the search."""
     import sympy
 
-    filled, p = found.filled, data.preparation
-    own = {s: s / _ten(e) for s, e in zip(units.symbols, units.inputs, strict=True)}
-    expression = filled.xreplace(own) * _ten(units.target)
+    filled, p, ten = found.filled, data.preparation, sympy.Integer(10)
+    own = {s: s / ten**e for s, e in zip(units.symbols, units.exponents, strict=True)}
+    z = [sympy.Symbol(f"z_{n}", real=True) for n in range(len(p.inputs))]
     mean, std = p.normalizer()
-    z = [sympy.Symbol(f"z_{n}", real=True) for n in range(len(units.symbols))]
     standard = {
-        s: zn * sympy.Float(d * 10.0**-e) + sympy.Float(m * 10.0**-e)
-        for s, zn, m, d, e in zip(units.symbols, z, mean, std, units.inputs, strict=True)
+        s: z[n] * sympy.Float(std[n] * 10.0**-e) + sympy.Float(mean[n] * 10.0**-e)
+        for s, n, e in zip(units.symbols, units.inputs, units.exponents, strict=True)
     }
-    size = 10.0**units.target
-    whole = filled.xreplace(standard) * sympy.Float(size / p.target.std) - sympy.Float(p.target.mean / p.target.std)
+    size = sympy.Float(10.0**units.target / p.target.std)
+    whole = filled.xreplace(standard) * size - sympy.Float(p.target.mean / p.target.std)
     model = compile_formulas(KAN, z, whole, 3, 3, dtype=torch.float64)
-    used = [n for n, s in enumerate(units.symbols) if s in filled.free_symbols]
+    used = [n for s, n in zip(units.symbols, units.inputs, strict=True) if s in filled.free_symbols]
     if used:
         model = model.prune_input(active_inputs=used)
-    return Law(expression, model, found.error < EXACT, found, units.symbols)
+    return Law(filled.xreplace(own) * ten**units.target, model, found.error < EXACT, found, units)

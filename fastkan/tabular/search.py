@@ -34,6 +34,8 @@ LIBRARIES = (
     ("x", "x^2"),
     ("x", "x^2", "x^3", "exp", "tanh", "sin", "gaussian"),
 )
+FEWEST_SHARE = 50  # of many edges, at least about this share is removed at a time
+READABLE = 100  # edges that a formula may have
 EXPECTED_PROGRESS_CALLS = 36  # approximately, for the progress bar
 
 
@@ -52,15 +54,19 @@ def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda s
     """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
     with threads(1):
         progress("laws")
-        law = laws.find(data, seed)
+        inputs = range(data.x.shape[1])
+        law = laws.find(data, seed, inputs)
         if law is None or not law.exact:
             progress("scale of the target")
             own, data = data, skew.scaled(data, lambda d, rows, others: additive(d, rows, others, seed))
-            law = law if data is own else laws.find(data, seed)
+            law = law if data is own else laws.find(data, seed, inputs)
         search = Search(data, seed, progress)
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
+        if len(inputs) > laws.MOST_INPUTS:
+            progress("laws of the inputs that are left")
+            law = laws.find(data, seed, model.input_id.tolist())
         formula, law, good = search.symbolic(model, law)
     progress("final training")
     everything = torch.cat([data.train, data.valid])
@@ -191,7 +197,7 @@ class Search:
         train(model) is called."""
         least, best = self.losses(model), model
         step = best.n_edge // 3
-        while step and best.n_edge > 1:
+        while step > best.n_edge // FEWEST_SHARE and best.n_edge > 1:
             step = min(step, best.n_edge - 1)
             self.progress(f"{best.n_edge - step} of {model.n_edge} edges")
             smaller = self.without(best, best.n_edge - step)
@@ -214,11 +220,15 @@ class Search:
 
     def symbolic(self, model: KAN, law: laws.Law | None) -> tuple[KAN | None, laws.Law | None, bool]:
         """The formula, with the law if it is that, and whether it is as good as the splines."""
+        if model.n_edge > READABLE:
+            self.data.notes.append(f"no formula: the network needs {model.n_edge} edges")
+            return None, None, False
         found = None if law is not None and law.exact else self.replaced(model)
-        if law is not None and (found is None or not worse(self.losses(law.model), self.losses(found))):
-            found = law.model
-        else:
-            law = None
+        if law is not None and found is not None:
+            losses, others = self.losses(law.model), self.losses(found)
+            shorter = law.model.n_edge <= found.n_edge
+            law = law if worse(others, losses) or (shorter and not worse(losses, others)) else None
+        found = found if law is None else law.model
         return found, law, found is not None and not worse(self.losses(found), self.losses(model))
 
     def replaced(self, model: KAN) -> KAN | None:
