@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..measure.progress import steps
+from ..measure.progress import stages
 from ..measure.table import duration, table
 from ..network import KAN
 from ..network.plot import page
 from ..tabular import files, formula, laws, prepare, report, row_sample, search
-from ..tabular.delimited import Delimited, TableError, counted
+from ..tabular.delimited import CHUNK, Delimited, TableError, counted
 
 NAMED = {"network": "Network of splines", "formula": "Formula"}
 NAMES = {"model": files.MODEL, "diagram": "diagram.svg", "page": "page.html"}
@@ -32,19 +32,24 @@ def run(args: argparse.Namespace) -> int:
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
-    with steps(search.EXPECTED_PROGRESS_CALLS, not silent) as report_step, warnings.catch_warnings():
+    with stages(not silent) as report_step, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of discarded candidate models are of no use to the user
-        rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: report_step(f"{n} rows read", 0))
+        rows = row_sample.read(
+            source, args.rows, args.seed, args.text, lambda n: n > CHUNK and report_step(f"{n} rows read")
+        )
         options = (args.task, args.drop, args.hold_out, args.seed, source.header, args.time)
         data = prepare.prepare(rows, target, *options)
-        found = search.find(data, args.seed, report_step)
-        data = found.data
-        if found.formula is not None and not laws.can_be_searched():
+        if args.time is None:
+            found = search.folds(data, lambda n: prepare.prepare(rows, target, *options, n), args.seed, report_step)
+        else:
+            found = [search.find(data, args.seed, report_step)]
+        if found[0].formula is not None and not laws.can_be_searched():
             data.notes.append("no formula: it needs SymPy and NumPy, pip install sympy numpy")
-            found = found._replace(formula=None)
+            found = [one._replace(formula=None) for one in found]
         report_step("errors and formula")
-        content = _report(args, source, rows, found)
-        fitted = files.Fitted(_kept(args, found), data.preparation, content)
+        data, kept = found[0].data, _kept(args, found)
+        content = _report(args, source, rows, found, kept)
+        fitted = files.Fitted(found[0].formula if kept == "formula" else found[0].network, data.preparation, content)
         report_step("files")
         content["files"] = _write(fitted, data, paths)
     content["seconds"] = round(time.perf_counter() - start, 1)
@@ -70,20 +75,25 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
     return paths
 
 
-def _kept(args: argparse.Namespace, found: search.Found) -> KAN:
-    formula = args.keep == "formula" or (found.formula_is_as_good and args.keep != "network")
-    return found.formula if formula and found.formula is not None else found.network
+def _kept(args: argparse.Namespace, found: list[search.Found]) -> str:
+    """Which model is kept: "formula" or "network"."""
+    if found[0].formula is None:
+        return "network"
+    return args.keep or ("formula" if report.formula_is_as_good(found) else "network")
 
 
-def _report(args, source: Delimited, rows: row_sample.Sample, found: search.Found) -> dict:
+def _report(args, source: Delimited, rows: row_sample.Sample, found: list[search.Found], kept: str) -> dict:
     """The report as JSON-compatible values."""
-    data = found.data
+    first = found[0]
+    data, model = first.data, first.formula if kept == "formula" else first.network
     p, notes = data.preparation, [*source.notes, *data.notes]
     if source.skipped:
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")
     if rows.total > len(rows.values):
         notes.append(f"a random sample of {len(rows.values)} of {rows.total} rows (--rows)")
-    kept = _kept(args, found)
+    held_out = sum(len(one.data.test) for one in found)
+    if len(found) > 1:
+        notes.append(f"few rows: errors are those of {len(found)} searches, each without other rows, {held_out} in all")
     return {
         "fastkan": __version__,
         "table": args.data.name,
@@ -93,13 +103,15 @@ def _report(args, source: Delimited, rows: row_sample.Sample, found: search.Foun
         "seed": args.seed,
         "rows": {"table": rows.total, "trained_on": len(data.train) + len(data.valid), "held_out": len(data.test)},
         "inputs": p.inputs,
-        "used": [p.inputs[n] for n in kept.input_id.tolist()],
+        "used": [p.inputs[n] for n in model.input_id.tolist()],
         "notes": notes,
         "errors": report.errors(found),
-        "formula": dict(zip(p.outcomes, formula.formulas(found), strict=True)) if found.formula is not None else None,
-        "kept": "network" if kept is found.network else "formula",
-        "shape": [sum(width) for width in kept.width],
-        "edges": kept.n_edge,
+        "folds": len(found),
+        "tested_on": held_out,
+        "formula": dict(zip(p.outcomes, formula.formulas(first), strict=True)) if first.formula is not None else None,
+        "kept": kept,
+        "shape": [sum(width) for width in model.width],
+        "edges": model.n_edge,
     }  # fmt: skip
 
 
@@ -135,7 +147,7 @@ def _scores(content: dict, kind: str) -> str:
     """The errors of a model in a sentence."""
     (_, *kinds), ((_, *values),) = report.lines({kind: content["errors"][kind]})
     shown = " and ".join(f"{what} {value}" for what, value in zip(kinds, values, strict=True))
-    return f"{NAMED[kind]}: {shown} on {counted(content['rows']['held_out'], 'held-out row')}."
+    return f"{NAMED[kind]}: {shown} on {counted(content['tested_on'], 'held-out row')}."
 
 
 def _plain(name: str) -> str:

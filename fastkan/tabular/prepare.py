@@ -52,11 +52,12 @@ def find_target(names: Sequence[str], target: str, duplicates: Collection[str] =
 
 def prepare(
     sample: Sample, target: str, task: str | None, drop: Collection[str], hold_out: float, seed: int, header: bool,
-    time: str | None = None,
+    time: str | None = None, fold: int = 0,
 ) -> Prepared:  # fmt: skip
     """Split the rows, choose columns, and scale by the training and validation rows. Raises TableError.
 
-    time: a column of numbers or dates; the last rows by it are the test, those before them the validation rows.
+    time: a column of numbers or dates; the last rows by it are the test, those before them the validation rows. fold:
+    each one has other test rows, as far as there are others.
     """
     field, y = sample.column(target)
     notes = _odd_cells(sample.fields, target)
@@ -77,6 +78,7 @@ def prepare(
     if time is not None:
         order = order[_times(sample, time)[has][order].argsort(descending=True, stable=True)]
     tested = max(2, round(hold_out * len(y)))
+    order = order.roll(-fold * tested)
     test, rest = order[:tested], order[tested:]
     valid, train = rest[: max(2, len(rest) // 4)], rest[max(2, len(rest) // 4) :]
     fitted = torch.cat([train, valid])

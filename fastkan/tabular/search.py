@@ -17,6 +17,7 @@ from ..network import KAN
 from ..network.formulas.edges import replace_edges
 from ..network.train.losses import cross_entropy
 from . import laws, skew
+from .delimited import TableError
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
@@ -34,9 +35,9 @@ LIBRARIES = (
     ("x", "x^2"),
     ("x", "x^2", "x^3", "exp", "tanh", "sin", "gaussian"),
 )
+FOLDS, FOLDS_ROWS, FOLDS_CELLS = 5, 500, 5000  # number of folds, and the largest tables that have several
 FEWEST_SHARE = 50  # of many edges, at least about this share is removed at a time
 READABLE = 100  # edges that a formula may have
-EXPECTED_PROGRESS_CALLS = 36  # approximately, for the progress bar
 
 
 class Found(NamedTuple):
@@ -78,6 +79,24 @@ def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda s
         elif formula is not None:
             search.polish(formula, everything, 30)
     return Found(data, model, formula, good, law)
+
+
+def folds(
+    data: Prepared, prepared: Callable[[int], Prepared], seed: int, progress: Callable[[str], object]
+) -> list[Found]:
+    """The search, and for a small table those of other folds, so that errors do not depend on the luck of one split;
+    not where the first finds an exact law.
+
+    prepared: the data of fold 1, 2, ...
+    """
+    found = [find(data, seed, progress)]
+    small = len(data.x) <= FOLDS_ROWS and data.x.numel() <= FOLDS_CELLS
+    exact = found[0].law is not None and found[0].law.exact
+    count = min(FOLDS, len(data.x) // len(data.test)) if small and not exact else 1
+    for n in range(1, count):
+        with contextlib.suppress(TableError):  # without a column or a class in so few rows
+            found.append(find(prepared(n), seed, lambda stage, n=n: progress(f"fold {n + 1} of {count}: {stage}")))
+    return found
 
 
 @torch.no_grad()
