@@ -48,6 +48,7 @@ def quick(monkeypatch):
     """Few networks are tried, and no diagram is drawn."""
     monkeypatch.setattr(KAN, "plot", lambda *args, **options: None)
     monkeypatch.setattr(search, "STEPS", 3)
+    monkeypatch.setattr(search, "FOLDS", 1)
     monkeypatch.setattr(search, "SHAPES", ((),))
     monkeypatch.setattr(search, "PENALTIES", (1e-2,))
     monkeypatch.setattr(search, "GRIDS", (3,))

@@ -91,9 +91,9 @@ def _report(args, source: Delimited, rows: row_sample.Sample, found: list[search
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")
     if rows.total > len(rows.values):
         notes.append(f"a random sample of {len(rows.values)} of {rows.total} rows (--rows)")
-    held_out = sum(len(one.data.test) for one in found)
-    if len(found) > 1:
-        notes.append(f"few rows: errors are those of {len(found)} searches, each without other rows, {held_out} in all")
+    factor = report.mean_over_median(first, model)
+    if factor is not None:
+        notes.append(f"means of {p.target.name} are about {factor:.3g} times the predictions")
     return {
         "fastkan": __version__,
         "table": args.data.name,
@@ -107,7 +107,7 @@ def _report(args, source: Delimited, rows: row_sample.Sample, found: list[search
         "notes": notes,
         "errors": report.errors(found),
         "folds": len(found),
-        "tested_on": held_out,
+        "tested_on": sum(len(one.data.test) for one in found),
         "formula": dict(zip(p.outcomes, formula.formulas(first), strict=True)) if first.formula is not None else None,
         "kept": kept,
         "shape": [sum(width) for width in model.width],
@@ -178,7 +178,8 @@ def text(fitted: files.Fitted) -> str:
     lines += [f"  {note}" for note in r["notes"]]
     other = {"network": "formula", "formula": "network"}[r["kept"]]
     shown = {kind: scores for kind, scores in r["errors"].items() if kind != other}
-    lines += ["", table(*report.lines(shown)), ""]
+    where = "on held-out rows" if r["folds"] == 1 else f"on held-out rows, {r['folds']} folds"
+    lines += ["", table(*report.lines(shown, where)), ""]
     if r["kept"] == "formula":
         lines += [f"{name} = {formula}" for name, formula in r["formula"].items()]
     unused = len(r["inputs"]) - len(r["used"])

@@ -5,7 +5,6 @@ import decimal
 import torch
 from torch import Tensor
 
-from ..network.formulas.simplify import count_operations
 from .columns import Column, variable
 from .search import SEARCH_ROWS, Found
 from .transform import TRANSFORMS
@@ -53,10 +52,19 @@ def _short(formula, symbols: list, raw: Tensor, values: Tensor, allowed: float, 
 
     few = without_small_numbers(formula, symbols, raw, values, allowed / 2)
     long = sympy.count_ops(few) > LONG  # expanding powers of long sums takes time, and helps nobody
-    options = [few, *(sympy.expand(few, multinomial=m, **KEEP) for m in ((False,) if long else (False, True)))]
-    shortest = rounded = untransformed(min(options, key=count_operations), target)
+    options = [few]
+    for multinomial in (False,) if long else (False, True):
+        expanded = sympy.expand(few, multinomial=multinomial, **KEEP)
+        options.append(without_small_numbers(expanded, symbols, raw, values, allowed / 2))
+    rounded = [_rounded(untransformed(option, target), symbols, raw, values, allowed, target) for option in options]
+    return min(rounded, key=lambda option: len(text(option)))
+
+
+def _rounded(formula, symbols: list, raw: Tensor, values: Tensor, allowed: float, target: Column):
+    """The formula with as few digits as its distance from the values allows."""
+    rounded = formula
     for digits in DIGITS:
-        rounded = significant(shortest, digits)
+        rounded = significant(formula, digits)
         if _distance(rounded, symbols, raw, values, target) <= allowed:
             break
     return rounded

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..network import KAN
 from ..network.train.predict import chosen
 from .baseline import linear, with_constant
 from .columns import of_numbers
@@ -61,6 +62,19 @@ def formula_is_as_good(found: Sequence[Found]) -> bool:
         torch.cat([row_losses(*part[name], classes) for part in parts]) for name in ("formula", "network")
     )
     return not worse(formula, network)
+
+
+@torch.no_grad()
+def mean_over_median(found: Found, model: KAN) -> float | None:
+    """Of a target fitted as its logarithm, the factor from predictions to means; None for others.
+
+    Source: Duan, Smearing estimate (1983).
+    """
+    data, target = found.data, found.data.preparation.target
+    if target.transform != "log":
+        return None
+    seen = torch.cat([data.train, data.valid])
+    return float(((data.y[seen] - model(data.x[seen])) * target.std).exp().mean())
 
 
 def _own_scale(data: Prepared) -> Prepared:

@@ -8,6 +8,7 @@ of their row losses exceeds its standard error, the rule of Breiman et al., Clas
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -51,21 +52,24 @@ class Found(NamedTuple):
     law: laws.Law | None = None
 
 
-def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None) -> Found:
+def find(
+    data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None, with_laws: bool = True
+) -> Found:
     """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
     with threads(1):
         progress("laws")
         inputs = range(data.x.shape[1])
-        law = laws.find(data, seed, inputs)
+        law = laws.find(data, seed, inputs) if with_laws else None
         if law is None or not law.exact:
             progress("scale of the target")
             own, data = data, skew.scaled(data, lambda d, rows, others: additive(d, rows, others, seed))
-            law = law if data is own else laws.find(data, seed, inputs)
+            if with_laws and data is not own:
+                law = laws.find(data, seed, inputs)
         search = Search(data, seed, progress)
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
-        if len(inputs) > laws.MOST_INPUTS:
+        if with_laws and len(inputs) > laws.MOST_INPUTS:
             progress("laws of the inputs that are left")
             law = laws.find(data, seed, model.input_id.tolist())
         formula, law, good = search.symbolic(model, law)
@@ -91,12 +95,18 @@ def folds(
     """
     found = [find(data, seed, progress)]
     small = len(data.x) <= FOLDS_ROWS and data.x.numel() <= FOLDS_CELLS
-    exact = found[0].law is not None and found[0].law.exact
+    law = found[0].law
+    exact = law is not None and law.exact
     count = min(FOLDS, len(data.x) // len(data.test)) if small and not exact else 1
     for n in range(1, count):
         with contextlib.suppress(TableError):  # without a column or a class in so few rows
-            found.append(find(prepared(n), seed, lambda stage, n=n: progress(f"fold {n + 1} of {count}: {stage}")))
+            said = partial(_say, progress, f"fold {n + 1} of {count}: ")
+            found.append(find(prepared(n), seed, said, with_laws=law is not None))
     return found
+
+
+def _say(progress: Callable[[str], object], before: str, stage: str) -> None:
+    progress(before + stage)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def scaled(data: Prepared, additive: Additive) -> Prepared:
     target = best.preparation.target
     if target.transform is not None:
         best.notes.append(
-            f"{target.name} is skewed: {target.fitted_name} was fitted, so that a prediction is a median, not a mean"
+            f"{target.name} is skewed: {target.fitted_name} was fitted, and predictions are medians rather than means"
         )
     return best
 
