@@ -13,7 +13,6 @@ import torch
 from .. import __version__
 from ..measure.progress import stages
 from ..measure.table import duration, table
-from ..network import KAN
 from ..network.plot import page
 from ..tabular import files, formula, laws, prepare, report, row_sample, search
 from ..tabular.delimited import CHUNK, Delimited, TableError, counted
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         report_step("errors and formula")
         data, kept = found[0].data, _kept(args, found)
         content = _report(args, source, rows, found, kept)
-        fitted = files.Fitted(found[0].formula if kept == "formula" else found[0].network, data.preparation, content)
+        fitted = files.Fitted(found[0].model(kept), data.preparation, content)
         report_step("files")
         content["files"] = _write(fitted, data, paths)
     content["seconds"] = round(time.perf_counter() - start, 1)
@@ -85,7 +84,7 @@ def _kept(args: argparse.Namespace, found: list[search.Found]) -> str:
 def _report(args, source: Delimited, rows: row_sample.Sample, found: list[search.Found], kept: str) -> dict:
     """The report as JSON-compatible values."""
     first = found[0]
-    data, model = first.data, first.formula if kept == "formula" else first.network
+    data, model = first.data, first.model(kept)
     p, notes = data.preparation, [*source.notes, *data.notes]
     if source.skipped:
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")

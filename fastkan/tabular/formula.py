@@ -11,6 +11,8 @@ from .transform import TRANSFORMS
 
 DIGITS = range(3, 13)
 SHARE = 0.1  # rounding may add this share of the model's error, which raises the total by 0.5 %
+EXACT_SHARE = 0.3  # of an exact law, whose error is that of the table's digits
+HARDLY = 1e-3  # of the allowed distance, for leaving out a column
 LONG = 100  # operations of a formula
 SMALL, LARGE = 1e-4, 1e7  # numbers between are written without an exponent
 KEEP = {"power_base": False, "power_exp": False, "log": False, "basic": False}
@@ -22,9 +24,7 @@ def formulas(found: Found) -> list[str]:
     Rounding is limited by its effect on the outputs at the rows of training and validation, relative to their error or,
     for classes, to their size.
     """
-    import sympy
-
-    data, model, p = found.data, found.formula, found.data.preparation
+    data, model, p = found.data, found.model("formula"), found.data.preparation
     rows = torch.cat([data.train, data.valid])[:SEARCH_ROWS]
     x, mean_std = data.x[rows], p.normalizer()
     raw = x * x.new_tensor(mean_std[1]) + x.new_tensor(mean_std[0])
@@ -37,8 +37,11 @@ def formulas(found: Found) -> list[str]:
         values = model(x)
         error = (values if p.classes else values - data.y[rows]).square().mean(0).sqrt()
     mean, std = (p.target.mean, p.target.std) if p.classes is None else (0.0, 1.0)
+    share = EXACT_SHARE if found.law is not None and found.law.exact else SHARE
     return [
-        text(_short(formula, symbols, raw, values[:, n] * std + mean, std * max(SHARE * float(error[n]), 1e-9), p.target))
+        text(
+            _short(formula, symbols, raw, values[:, n] * std + mean, std * max(share * float(error[n]), 1e-9), p.target)
+        )
         for n, formula in enumerate(exact)
     ]
 
@@ -123,7 +126,7 @@ def shown(value: float) -> str:
 def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allowed: float):
     """Set numbers in expr to 0, smallest first, while it stays within `allowed` of the values at the raw columns.
 
-    All columns stay, since they are inputs of the model that the formula is of.
+    Columns stay unless they hardly matter, since they are inputs of the model that the formula is of.
     """
     import sympy
 
@@ -132,7 +135,7 @@ def without_small_numbers(expr, symbols: list, raw: Tensor, values: Tensor, allo
     for dummy in numbers:
         trial = general.xreplace(numbers | {dummy: sympy.S.Zero})
         kept = expr.free_symbols <= trial.free_symbols
-        if kept and _distance(trial, symbols, raw, values) <= allowed:
+        if _distance(trial, symbols, raw, values) <= (allowed if kept else HARDLY * allowed):
             numbers[dummy] = sympy.S.Zero
     return general.xreplace(numbers)
 

@@ -1,7 +1,7 @@
 """Laws: formulas of the columns in their own units, such as 0.5*m*v**2, by the search of KAN.discover.
 
-Columns and target are divided by powers of ten near their medians, so that units do not matter. The search takes a fixed
-number of steps, not seconds, so that equal tables give equal formulas.
+Columns and target are divided by powers of ten near their medians, so that units do not matter. The search takes a
+fixed number of steps, not seconds, so that equal tables give equal formulas.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..network import KAN
 from ..network.formulas.compiler import compile_formulas
-from ..network.formulas.search.constants import Formula, Table, evaluator, fitted
+from ..network.formulas.search.constants import Formula, Table, evaluator, fitted, length
 from ..network.formulas.search.search import Search
 from .columns import variable
 from .prepare import Prepared
@@ -23,13 +23,14 @@ from .prepare import Prepared
 STEPS = 45  # of a search, some seconds
 MOST_INPUTS = 5
 MOST_ROWS = 2500
+ROUNDING, ALIKE = 1e-18, 10.0  # squared errors over the variance that do not tell exact laws apart, and their ratio
 EXACT = 1e-9  # squared error over the variance, as of tables with five digits
 
 
 class Law(NamedTuple):
-    """expression: in SymPy, of the columns' symbols, for the target (as fitted: see Column.transform). model: the same as
-    a network of standardised inputs and target. exact: whether its error is one of rounding. scaled: the formula in the
-    units of the search."""
+    """expression: in SymPy, of the columns' symbols, for the target (as fitted: see Column.transform). model: the same
+    as a network of standardised inputs and target. exact: whether its error is one of rounding. scaled: the formula in
+    the units of the search."""
 
     expression: Any
     model: KAN
@@ -49,7 +50,7 @@ def can_be_searched() -> bool:
 
 
 def find(data: Prepared, seed: int, inputs: Sequence[int]) -> Law | None:
-    """The best law of some inputs by the training rows; None for classes, texts, dates, many inputs, or without a law."""
+    """The best law of some inputs by the training rows; None for classes, texts, dates, many inputs, or no fit."""
     p = data.preparation
     plain = [column.levels is None and column.dates is None for column in p.columns for _ in column.inputs]
     if p.classes is not None or not 0 < len(inputs) <= MOST_INPUTS or not all(plain[n] for n in inputs):
@@ -62,11 +63,20 @@ def find(data: Prepared, seed: int, inputs: Sequence[int]) -> Law | None:
     search = Search(x, y, units.symbols, seed, lambda: STEPS - next(steps), lambda formula: None, EXACT)
     search.run(levels=1)
     seen = units.rows(data, torch.cat([data.train, data.valid]))[0]
-    for found in sorted(search.formulas.values(), key=search.table.merit):
+    for found in _ranked(list(search.formulas.values()), search.table):
         rows = seen if found.error < EXACT else _beyond(seen)
         if found.error < 1 and bool(evaluator(units.symbols, [found.filled])(rows).isfinite().all()):
             return _law(found, data, units)
     return None
+
+
+def _ranked(formulas: list[Formula], table: Table) -> list[Formula]:
+    """The formulas, the best first: of those that are exact to about the same digits, the shortest; then by merit."""
+    least = max(ALIKE * min(formula.error for formula in formulas), ROUNDING)
+    alike = [formula for formula in formulas if formula.error < min(least, EXACT)]
+    others = [formula for formula in formulas if formula not in alike]
+    alike.sort(key=lambda formula: (length(formula.filled), formula.error))
+    return alike + sorted(others, key=table.merit)
 
 
 def _beyond(x: Tensor) -> Tensor:

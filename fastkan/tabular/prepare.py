@@ -15,6 +15,8 @@ from .row_sample import Field, Sample
 FEWEST_ROWS = 10
 MOST_CLASSES = 20
 FEW = 5  # up to this many different whole numbers are classes
+FAR, MOST_FAR = 1e4, 0.02  # distance in interquartile ranges, and share of the rows, of numbers that may be errors
+MOST_RARE = 0.1  # share of the rows whose text may be rare without a note
 ORDINAL = 4  # as many, one after the other, are a scale, as from 1 to 5
 
 
@@ -92,6 +94,7 @@ def prepare(
             notes.append(f"{f.name}: {why}: left out")
             unused.append(f"{f.name} ({why})")
             continue
+        notes += _rare(f, values[fitted, n], column) if column.levels is not None else _far(f, values[:, n])
         columns.append(column)
         features.append(column.features(by_level(f, values[:, n], column)))
     if not columns:
@@ -163,6 +166,30 @@ def _unusable(field: Field, values: Tensor) -> str:
     if field.is_text and len(given.unique()) > 1:
         return f"text with {len(given.unique())} different values, of which fewer than two are common"
     return "constant"
+
+
+def _rare(field: Field, values: Tensor, column: Column) -> list[str]:
+    """A note on a text column of which many rows have values that get no input."""
+    given = values[~values.isnan()].long()
+    times = torch.bincount(given).sort(descending=True).values
+    rest = float(times[len(column.levels or ()) + 1 :].sum()) / max(len(given), 1)
+    if rest < MOST_RARE:
+        return []
+    return [
+        f"{field.name}: text with {int((times > 0).sum())} different values, inputs for {len(column.levels or ())} of "
+        f"them; the rest, {rest:.0%} of the rows, count as the most common one"
+    ]
+
+
+def _far(field: Field, values: Tensor) -> list[str]:
+    """A note on numbers that are so far from the others that they may be errors."""
+    given = values[~values.isnan()]
+    ordered = given.sort().values
+    low, middle, high = (float(ordered[len(given) * quarter // 4]) for quarter in (1, 2, 3))
+    far = given[(given - middle).abs() > FAR * (high - low)] if high > low else given[:0]
+    if not 0 < len(far) < MOST_FAR * len(given):
+        return []
+    return [f"{field.name}: {counted(len(far), 'number')} far from the others, such as {float(far[0]):g}"]
 
 
 def _odd_cells(fields: Sequence[Field], target: str) -> list[str]:

@@ -16,8 +16,8 @@ from .skew import with_target
 
 
 def errors(found: Sequence[Found]) -> dict[str, dict[str, float]]:
-    """Errors by model on the test rows of every search: "rmse" and "r2" for numbers; "accuracy" and "log_loss", in nats,
-    for classes; and with "_error" the standard error of each. The formula is there if every search found one."""
+    """Errors by model on the test rows of every search: "rmse" and "r2" for numbers; "accuracy" and "log_loss", in
+    nats, for classes; and with "_error" the standard error of each. The formula is there if every search found one."""
     parts = [outcomes(one) for one in found]
     names = [name for name in parts[0] if all(name in part for part in parts)]
     score = number_scores if found[0].data.preparation.classes is None else class_scores
@@ -123,16 +123,20 @@ def standard_error(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def lines(errors: Mapping[str, Mapping[str, float]], where: str = "on held-out rows") -> tuple[list[str], list[list[str]]]:
+def lines(
+    errors: Mapping[str, Mapping[str, float]], where: str = "on held-out rows"
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of errors."""
     kinds = {"rmse": "RMSE", "r2": "R^2", "accuracy": "accuracy", "log_loss": "log loss"}
     used = [kind for kind in kinds if kind in next(iter(errors.values()))]
-    return [where, *map(kinds.get, used)], [[name, *(_shown(row, k) for k in used)] for name, row in errors.items()]
+    return [where, *(kinds[kind] for kind in used)], [
+        [name, *(_shown(row, k) for k in used)] for name, row in errors.items()
+    ]
 
 
 def _shown(scores: Mapping[str, float], kind: str) -> str:
     """A score with its standard error."""
     value, error = scores[kind], scores[f"{kind}_error"]
-    if kind != "rmse":
+    if kind != "rmse" and abs(value) < 1e4:
         return f"{value:.3f} ± {error:.3f}"
     return f"{value:.4g} ± {error:.0f}" if 10 <= error < 1e5 else f"{value:.4g} ± {error:.1g}"

@@ -51,6 +51,12 @@ class Found(NamedTuple):
     formula_is_as_good: bool
     law: laws.Law | None = None
 
+    def model(self, kind: str) -> KAN:
+        """The "formula" or the "network"."""
+        model = self.formula if kind == "formula" else self.network
+        assert model is not None
+        return model
+
 
 def find(
     data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None, with_laws: bool = True

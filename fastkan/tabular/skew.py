@@ -84,7 +84,7 @@ def with_target(data: Prepared, column: Column) -> Prepared:
 
 
 def _densities(data: Prepared, seen: Tensor, additive: Additive) -> Tensor:
-    """The logarithm of the density of every seen row's target, in its own units, by networks trained without it: [N]."""
+    """The log-density of every seen row's target, in its own units, by networks trained without it: [N]."""
     assert data.numbers is not None
     rest = torch.empty(len(seen), dtype=torch.float64)
     for part in range(PARTS):
