@@ -65,6 +65,11 @@ def test_fit_prints_saves_and_predicts_a_law(tmp_path, monkeypatch, capsys):
     assert main(["predict", "t-kan", "new.csv", "--quiet"]) == 0
     assert float(capsys.readouterr().out.split()[1]) == pytest.approx(0.5 * 3e-27 * 4e10, rel=1e-7)
 
+    (tmp_path / "new.csv").write_text("v,m\n1e200,1e200\n2e5,3e-27\n")  # beyond float64, then as before
+    assert main(["predict", "t-kan", "new.csv", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith('{"E": null}\n{"E": 6') and "1 row without a prediction" in captured.err
+
 
 def test_a_law_with_noise_has_values_beyond_the_rows():
     """log(x) would fit as well, but has no value where x is 0."""
