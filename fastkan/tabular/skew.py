@@ -18,6 +18,7 @@ from .prepare import Prepared
 from .transform import TRANSFORMS
 
 SKEWNESS, KURTOSIS = 1.0, 6.0  # from which on other scales are tried; of a normal distribution 0 and 3
+UNITS = (1.0, 0.1, 0.01)  # of asinh, in medians of the sizes
 ROWS, PARTS = 1000, 4  # of the cross-validation
 GAIN = 0.1  # nats a row that another scale has to be better by, beside two standard errors
 
@@ -67,7 +68,8 @@ def _candidates(data: Prepared) -> Iterator[Column]:
         scales = [("asinh", 1.0)]  # counts
     else:
         sizes = values[torch.cat([data.train, data.valid])].abs()
-        scales = [("asinh", float(f"{float(sizes[sizes > 0].median()):.1g}"))]
+        middle = float(sizes[sizes > 0].median())
+        scales = [("asinh", float(f"{middle * share:.1g}")) for share in UNITS]
     for transform, unit in scales:
         moved = TRANSFORMS[transform].forward(values / unit)
         column = of_numbers(name, moved[torch.cat([data.train, data.valid])])
