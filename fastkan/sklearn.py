@@ -243,11 +243,11 @@ class _Estimator(BaseEstimator):
                 found = search.find(Prepared(p, x, label, train, valid, test, []), seed % 1000)
             if found.formula is None:
                 return None, math.nan
-            texts += formulas.formulas(found.formula, p, x, None if self._classes else label)
+            texts += formulas.formulas(found)
             with torch.no_grad():
                 prediction = found.formula(x[test])
             score = report.class_scores if self._classes else report.number_scores
-            scores.append(score(prediction, label[test], target.std)["accuracy" if self._classes else "r2"])
+            scores.append(score(prediction, label[test])["accuracy" if self._classes else "r2"])
         return texts, sum(scores) / len(scores)
 
     def plot(self, **options):

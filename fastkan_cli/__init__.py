@@ -26,6 +26,7 @@ PEERS = (
 DEFAULT_PEERS = ("linear", "linear-same-shape", "native", "reference", "efficient-kan")
 TASKS = ("regression", "classification")
 FEW_CLASSES = 5
+STARTING = "importing PyTorch"  # shown for the seconds that it takes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "completion":
             print(script(parser, args.shell), flush=True)
             return 0
+        shown = args.command == "fit" and not (args.quiet or args.json) and sys.stderr.isatty()
+        print(STARTING if shown else "", end="", file=sys.stderr, flush=True)
         from fastkan.cli import run
 
+        print(f"\r{' ' * len(STARTING)}\r" if shown else "", end="", file=sys.stderr, flush=True)
         return run(args, parser.error)
     except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit

@@ -8,13 +8,16 @@ import json
 import math
 import os
 import random
+from typing import Any
 
 import pytest
 import torch
 
 from fastkan import KAN
+from fastkan.measure import progress
 from fastkan.network import checkpoint
 from fastkan.tabular import cells, columns, dates, delimited, files, prepare, row_sample, search
+from fastkan.tabular import report as report_of_table
 from fastkan_cli import main
 from support.tiers import long
 
@@ -48,6 +51,7 @@ def quick(monkeypatch):
     """Few networks are tried, and no diagram is drawn."""
     monkeypatch.setattr(KAN, "plot", lambda *args, **options: None)
     monkeypatch.setattr(search, "STEPS", 3)
+    monkeypatch.setattr(search, "FOLDS", 1)
     monkeypatch.setattr(search, "SHAPES", ((),))
     monkeypatch.setattr(search, "PENALTIES", (1e-2,))
     monkeypatch.setattr(search, "GRIDS", (3,))
@@ -58,7 +62,9 @@ def quick(monkeypatch):
 def fitted(tmp_path_factory):
     """A folder with a table and the output of a full fit."""
     folder = tmp_path_factory.mktemp("fitted")
-    assert main(["fit", written(folder / "t.csv", rows(80)), "--target", "y", "--out", str(folder), "--quiet"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "FOLDS", 1)
+        assert main(["fit", written(folder / "t.csv", rows(80)), "--target", "y", "--out", str(folder), "--quiet"]) == 0
     return folder
 
 
@@ -156,6 +162,94 @@ def test_three_classes_of_numbers(tmp_path, quick, capsys):
     assert report(capsys)["task"] == "regression"
 
 
+# Small tables: the errors of several searches
+
+
+def test_errors_of_a_small_table_are_those_of_every_row(tmp_path, quick, monkeypatch, capsys):
+    """The folds of 60 rows hold out each row once; the error of the mean is then that of all of them."""
+    monkeypatch.setattr(search, "FOLDS", 5)
+    table = rows()
+    path = written(tmp_path / "t.csv", table)
+    assert main(["fit", path, "--target", "y", "--json"]) == 0
+    shown = report(capsys)
+    assert (shown["folds"], shown["tested_on"], shown["rows"]["held_out"]) == (5, 60, 12)
+    y = torch.tensor([row[-1] for row in table], dtype=torch.float64)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    tests = order.view(5, 12)
+    rest = torch.stack([y[t] - (y.sum() - y[t].sum()) / 48 for t in tests]).flatten()
+    assert shown["errors"]["mean"]["rmse"] == pytest.approx(float(rest.square().mean().sqrt()), rel=1e-9)
+    error = float(rest.square().std()) / 60**0.5 / (2 * shown["errors"]["mean"]["rmse"])
+    assert shown["errors"]["mean"]["rmse_error"] == pytest.approx(error, rel=1e-9)
+    assert main(["fit", path, "--target", "y", "--time", "a", "--json"]) == 0
+    assert report(capsys)["folds"] == 1, "the last rows by the time are the test"
+
+
+def test_the_choice_is_by_all_folds():
+    """One search whose formula was lucky on its validation rows, and two where it fails."""
+    x = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
+    column = columns.Column("x", 0.0, 1.0)
+    p = columns.Preparation([column], column, None, True)
+    y = p.target.scaled(x[:, 0])[:, None]
+
+    def found(formula: Any, start: int) -> search.Found:
+        part = torch.arange(start, start + 10)
+        network: Any = lambda x: x + 0.1  # noqa: E731
+        return search.Found(prepare.Prepared(p, y, y, part, part, part, []), network, formula, True)
+
+    lucky, bad = found(lambda x: x, 0), found(lambda x: x + 1, 10)
+    assert report_of_table.formula_is_as_good([lucky])
+    assert not report_of_table.formula_is_as_good([lucky, bad, bad])
+
+
+# The report and the page are of the model that is kept
+
+
+@pytest.mark.parametrize("keep", ["formula", "network"])
+def test_page_and_report_are_of_the_kept_model(tmp_path, quick, keep, capsys):
+    path = written(tmp_path / "t.csv", rows())
+    assert main(["fit", path, "--target", "y", "--keep", keep]) == 0
+    out, page = capsys.readouterr().out, (tmp_path / "t-kan/page.html").read_text()
+    fitted = files.load("t-kan/model.pt")
+    formula = f"y = {fitted.report['formula']['y']}"
+    assert (formula in out) == (json.dumps(formula)[1:-1] in page) == (keep == "formula")
+    assert f"Saved: the {keep}, " in out and f" {fitted.model.n_edge} edges" in out
+    other = {"formula": "Network of splines", "network": "Formula"}[keep]
+    assert f"{other}: RMSE" in out and f"{other}: RMSE" not in page
+    table = out[out.index("| on") : out.index("\n\n", out.index("| on"))]
+    assert f"| {keep}" in table and table.count("\n") == 4
+
+
+def test_a_formula_has_the_inputs_of_its_model(fitted):
+    shown = files.load(fitted).report
+    assert all(name in shown["formula"]["y"] for name in shown["used"])
+
+
+def test_networks_of_many_edges_get_no_formula(tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setattr(search, "READABLE", 1)
+    assert main(["fit", written(tmp_path / "t.csv", rows()), "--target", "y", "--json"]) == 0
+    shown = report(capsys)
+    assert shown["formula"] is None and shown["kept"] == "network" and "no formula: the net" in str(shown["notes"])
+
+
+# Progress
+
+
+def test_progress_is_a_line_on_a_terminal_and_few_lines_elsewhere(monkeypatch, capsys):
+    with progress.stages() as stage:
+        for n in range(5):
+            stage(f"stage {n}")
+    assert capsys.readouterr().err == "   0 s  stage 0\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with progress.stages() as stage:
+        stage("stage 0")
+        stage("stage 1")
+    err = capsys.readouterr().err
+    assert "stage 1" in err and "\n" not in err and err.endswith("\r") and not err.split("\r")[-2].strip()
+    with progress.stages(False) as stage:
+        stage("stage 0")
+    assert capsys.readouterr().err == ""
+
+
 # Unusual tables
 
 BASE = "\n".join([",".join(HEADER), *(",".join(map(str, row)) for row in rows())]) + "\n"
@@ -191,6 +285,8 @@ ODD = {
     "an open quote": ("\n".join([*LINES[:50], '"1,2,red,3', *LINES[50:]]), "y", "is a quote not closed?"),
     "quotes, line breaks": (extended(lambda k: f'"a, ""{k % 2}""\nb"'), "y", ""),
     "strange names": (BASE.replace("a,b,colour", '"$a_1$ <b>","x^2","co=l"'), "y", ""),
+    "a typing error": (extended(lambda k: 1e12 if k == 5 else k), "y", "k: 1 number far from the others, such as"),
+    "rare texts": (extended(lambda k: f"id{k % 6 if k < 30 else k}"), "y", "k: text with 29 different values, inputs"),
     "few rows": ("\n".join(LINES[:11]), "y", "colour: text with 3 different values"),
 }  # fmt: skip
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..measure.progress import steps
+from ..measure.progress import stages
 from ..measure.table import duration, table
-from ..network import KAN
 from ..network.plot import page
-from ..tabular import files, formula, prepare, report, row_sample, search
-from ..tabular.delimited import Delimited, TableError, counted
+from ..tabular import files, formula, laws, prepare, report, row_sample, search
+from ..tabular.delimited import CHUNK, Delimited, TableError, counted
 
+NAMED = {"network": "Network of splines", "formula": "Formula"}
 NAMES = {"model": files.MODEL, "diagram": "diagram.svg", "page": "page.html"}
 
 
@@ -31,18 +31,24 @@ def run(args: argparse.Namespace) -> int:
         for name in names:
             if name not in source.names:
                 raise TableError(f"{option} {name!r}: expected a column, {prepare.listed(source.names)}")
-    with steps(search.EXPECTED_PROGRESS_CALLS, not silent) as report_step, warnings.catch_warnings():
+    with stages(not silent) as report_step, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of discarded candidate models are of no use to the user
-        rows = row_sample.read(source, args.rows, args.seed, args.text, lambda n: report_step(f"{n} rows read", 0))
+        rows = row_sample.read(
+            source, args.rows, args.seed, args.text, lambda n: n > CHUNK and report_step(f"{n} rows read")
+        )
         options = (args.task, args.drop, args.hold_out, args.seed, source.header, args.time)
         data = prepare.prepare(rows, target, *options)
-        found = search.find(data, args.seed, report_step)
-        if found.formula is not None and not formula.can_be_written():
+        if args.time is None:
+            found = search.folds(data, lambda n: prepare.prepare(rows, target, *options, n), args.seed, report_step)
+        else:
+            found = [search.find(data, args.seed, report_step)]
+        if found[0].formula is not None and not laws.can_be_searched():
             data.notes.append("no formula: it needs SymPy and NumPy, pip install sympy numpy")
-            found = found._replace(formula=None)
+            found = [one._replace(formula=None) for one in found]
         report_step("errors and formula")
-        content = _report(args, source, rows, data, found)
-        fitted = files.Fitted(_kept(args, found), data.preparation, content)
+        data, kept = found[0].data, _kept(args, found)
+        content = _report(args, source, rows, found, kept)
+        fitted = files.Fitted(found[0].model(kept), data.preparation, content)
         report_step("files")
         content["files"] = _write(fitted, data, paths)
     content["seconds"] = round(time.perf_counter() - start, 1)
@@ -68,21 +74,25 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
     return paths
 
 
-def _kept(args: argparse.Namespace, found: search.Found) -> KAN:
-    formula = args.keep == "formula" or (found.formula_is_as_good and args.keep != "network")
-    return found.formula if formula and found.formula is not None else found.network
+def _kept(args: argparse.Namespace, found: list[search.Found]) -> str:
+    """Which model is kept: "formula" or "network"."""
+    if found[0].formula is None:
+        return "network"
+    return args.keep or ("formula" if report.formula_is_as_good(found) else "network")
 
 
-def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prepared, found: search.Found) -> dict:
+def _report(args, source: Delimited, rows: row_sample.Sample, found: list[search.Found], kept: str) -> dict:
     """The report as JSON-compatible values."""
+    first = found[0]
+    data, model = first.data, first.model(kept)
     p, notes = data.preparation, [*source.notes, *data.notes]
     if source.skipped:
         notes.append(f"{counted(source.skipped, 'row')} skipped: {source.first_skipped}")
     if rows.total > len(rows.values):
         notes.append(f"a random sample of {len(rows.values)} of {rows.total} rows (--rows)")
-    few = data.x[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]]
-    label = data.y[torch.cat([data.train, data.valid])[: search.SEARCH_ROWS]] if p.classes is None else None
-    kept = _kept(args, found)
+    factor = report.mean_over_median(first, model)
+    if factor is not None:
+        notes.append(f"means of {p.target.name} are about {factor:.3g} times the predictions")
     return {
         "fastkan": __version__,
         "table": args.data.name,
@@ -92,14 +102,15 @@ def _report(args, source: Delimited, rows: row_sample.Sample, data: prepare.Prep
         "seed": args.seed,
         "rows": {"table": rows.total, "trained_on": len(data.train) + len(data.valid), "held_out": len(data.test)},
         "inputs": p.inputs,
-        "used": [p.inputs[n] for n in kept.input_id.tolist()],
+        "used": [p.inputs[n] for n in model.input_id.tolist()],
         "notes": notes,
-        "errors": report.errors(data, found),
-        "formula": dict(zip(p.outcomes, formula.formulas(found.formula, p, few, label), strict=True))
-        if found.formula is not None else None,
-        "kept": "network" if kept is found.network else "formula",
-        "shape": [sum(width) for width in kept.width],
-        "edges": kept.n_edge,
+        "errors": report.errors(found),
+        "folds": len(found),
+        "tested_on": sum(len(one.data.test) for one in found),
+        "formula": dict(zip(p.outcomes, formula.formulas(first), strict=True)) if first.formula is not None else None,
+        "kept": kept,
+        "shape": [sum(width) for width in model.width],
+        "edges": model.n_edge,
     }  # fmt: skip
 
 
@@ -110,19 +121,32 @@ def _write(fitted: files.Fitted, data: prepare.Prepared, paths: dict[str, Path])
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     title = f"{p.target.name}, from {fitted.report['table']}"
-    in_vars, out_vars = [_plain(name) for name in p.inputs], [_plain(name) for name in p.outcomes]
+    out_vars = p.outcomes if p.classes else [p.target.fitted_name]
     try:
-        model.plot(in_vars=in_vars, out_vars=out_vars, path=paths["diagram"])
+        in_plot, out_plot = [_plain(name) for name in p.inputs], [_plain(name) for name in out_vars]
+        model.plot(in_vars=in_plot, out_vars=out_plot, path=paths["diagram"])
     except (ImportError, ValueError) as error:
         fitted.report["notes"].append(f"no diagram: {error}")
         paths = {kind: path for kind, path in paths.items() if kind != "diagram"}
     page.to_html(
-        model, paths["page"], in_vars=p.inputs, out_vars=p.outcomes, title=title,
-        caption="\n".join(f"{name} = {formula}" for name, formula in (fitted.report["formula"] or {}).items()),
+        model, paths["page"], in_vars=p.inputs, out_vars=out_vars, title=title, caption=_caption(fitted.report),
         normalizer=p.normalizer(), output_normalizer=p.output_normalizer(),
     )  # fmt: skip
     files.save(fitted, paths["model"])
     return {kind: str(path) for kind, path in paths.items()}
+
+
+def _caption(content: dict) -> str:
+    """The formula, if that is the model, and its errors."""
+    lines = [f"{name} = {formula}" for name, formula in (content["formula"] or {}).items()]
+    return "\n".join([*(lines if content["kept"] == "formula" else []), _scores(content, content["kept"])])
+
+
+def _scores(content: dict, kind: str) -> str:
+    """The errors of a model in a sentence."""
+    (_, *kinds), ((_, *values),) = report.lines({kind: content["errors"][kind]})
+    shown = " and ".join(f"{what} {value}" for what, value in zip(kinds, values, strict=True))
+    return f"{NAMED[kind]}: {shown} on {counted(content['tested_on'], 'held-out row')}."
 
 
 def _plain(name: str) -> str:
@@ -151,16 +175,18 @@ def text(fitted: files.Fitted) -> str:
         + f", {rows['trained_on']} rows to train on, {rows['held_out']} held out"
     ]
     lines += [f"  {note}" for note in r["notes"]]
-    lines += ["", table(*report.lines(r["errors"])), ""]
-    if r["formula"]:
+    other = {"network": "formula", "formula": "network"}[r["kept"]]
+    shown = {kind: scores for kind, scores in r["errors"].items() if kind != other}
+    where = "on held-out rows" if r["folds"] == 1 else f"on held-out rows, {r['folds']} folds"
+    lines += ["", table(*report.lines(shown, where)), ""]
+    if r["kept"] == "formula":
         lines += [f"{name} = {formula}" for name, formula in r["formula"].items()]
-        if r["kept"] == "network":
-            lines.append(
-                "The spline network had the lower validation error and was saved; --keep formula saves the formula."
-            )
     unused = len(r["inputs"]) - len(r["used"])
-    inputs = f"{len(r['used'])} of {len(r['inputs'])} inputs" if unused else f"{len(r['inputs'])} inputs"
-    lines.append(f"Saved: the {r['kept']}, {'-'.join(map(str, r['shape']))}, {r['edges']} edges, {inputs}.")
+    inputs = f"{len(r['used'])} of {counted(len(r['inputs']), 'input')}" if unused else counted(len(r["used"]), "input")
+    edges = counted(r["edges"], "edge")
+    lines.append(f"Saved: the {r['kept']}, {'-'.join(map(str, r['shape']))}, {edges}, {inputs}.")
+    if other in r["errors"]:
+        lines.append(f"Not saved (--keep {other}): {_scores(r, other)}")
     for kind, path in r.get("files", {}).items():
         lines.append(f"{kind + ':':9}{path}")
     if "seconds" in r:

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -67,7 +68,7 @@ class Predictor:
         self.fields = {c.name: of_column(c.name, c.levels, c.dates) for c in self.used}
         self.target = self.preparation.target.name if self.preparation.target.name in source.names else None
         self.label = of_column(self.preparation.target.name, fitted.preparation.classes, None)
-        self.outside, self.empty = dict.fromkeys(self.fields, 0), 0
+        self.outside, self.empty, self.without_value = dict.fromkeys(self.fields, 0), 0, 0
         self.known: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -110,7 +111,9 @@ class Predictor:
     def _cells(self, prediction: Tensor) -> list[list]:
         p = self.preparation
         if p.classes is None:
-            return [[value] for value in p.target.unscaled(prediction[:, 0]).tolist()]
+            values = p.target.unscaled(prediction[:, 0])
+            self.without_value += int((~values.isfinite()).sum())
+            return [[value if math.isfinite(value) else ""] for value in values.tolist()]
         names = [p.classes[n] for n in chosen(prediction).tolist()]
         shares = probabilities(prediction).tolist()
         return [[name, *share] for name, share in zip(names, shares, strict=True)]
@@ -125,11 +128,14 @@ class Predictor:
             counts = [f"{count} {what}" for what, count in parts.items() if count > 0]
             if counts:
                 notes.append(f"{name}: {', '.join(counts)}")
+        if self.without_value:
+            rows = counted(self.without_value, "row")
+            notes.append(f"{rows} without a prediction: the formula has no finite value there")
         if self.known:
             prediction, label = (torch.cat(part) for part in zip(*self.known, strict=True))
             target = self.preparation.target
             if self.preparation.classes is None:
-                scores = report.number_scores(prediction, target.scaled(label)[:, None], target.std)
+                scores = report.number_scores(target.unscaled(prediction), label[:, None])
             else:
                 scores = report.class_scores(prediction, label.long())
             (_, *kinds), ((_, *values),) = report.lines({"": scores})
@@ -166,7 +172,7 @@ def _json_lines(file: IO[str], predictor: Predictor):
 
     def write(rows: list[list], blank: list[bool]) -> None:
         for row, empty in zip(rows, blank, strict=True):
-            cells = [cell if isinstance(cell, str) else float(_short(cell)) for cell in row]
+            cells = [(cell or None) if isinstance(cell, str) else float(_short(cell)) for cell in row]
             cells = [None] * len(row) if empty else cells
             file.write(json.dumps(dict(zip(header, cells, strict=True))) + "\n")
 

@@ -1,12 +1,16 @@
-"""Progress bars, if tqdm is installed."""
+"""Progress bars, if tqdm is installed, and a line with the present stage."""
 
 import functools
+import math
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
+SECONDS = 15.0  # between lines, where the output is no terminal
 
 
 def bar(items: Iterable[T], label: str) -> Iterable[T]:
@@ -20,25 +24,32 @@ def bar(items: Iterable[T], label: str) -> Iterable[T]:
 
 
 @contextmanager
-def steps(count: int, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Yields a function to call at the start of each of about `count` steps with its name, which updates a bar."""
-    shown = shown and sys.stderr.isatty()
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        tqdm = None
-        if shown:
-            _say_once()
-    if tqdm is None or not shown:
-        yield lambda name, forward=1: None
+def stages(shown: bool = True) -> Iterator[Callable[[str], None]]:
+    """Yields a function to call with the name of each stage as it starts.
+
+    On a terminal it updates a line on standard error with the seconds so far; elsewhere it prints the first stage, and
+    another one only when SECONDS have passed since.
+    """
+    start, terminal, last = time.monotonic(), sys.stderr.isatty(), -math.inf
+
+    def stage(name: str) -> None:
+        nonlocal last
+        seconds = time.monotonic() - start
+        if terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{f'{seconds:4.0f} s  {name}'[:width]:{width}}", end="", file=sys.stderr, flush=True)
+        elif seconds - last >= SECONDS:
+            print(f"{seconds:4.0f} s  {name}", file=sys.stderr, flush=True)
+            last = seconds
+
+    if not shown:
+        yield lambda name: None
         return
-    with tqdm(total=count, leave=False, dynamic_ncols=True, bar_format="{percentage:3.0f}%|{bar}| {desc}") as line:
-
-        def step(name: str, forward: int = 1) -> None:
-            line.update(min(forward, line.total - line.n))
-            line.set_description_str(name)
-
-        yield step
+    try:
+        yield stage
+    finally:
+        if terminal:
+            print(f"\r{'':{shutil.get_terminal_size().columns - 1}}\r", end="", file=sys.stderr, flush=True)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .delimited import different
 from .row_sample import Field
+from .transform import TRANSFORMS
 
 MOST_LEVELS = 20  # text values of a column that become inputs
 CYCLES = {"year": 365.2425, "week": 7.0, "day": 1.0}  # of dates, in days
@@ -23,7 +24,8 @@ class Column:
     Numbers: mean, standard deviation, the fill value of missing cells (the median) and the range, over the training
     rows. Text: `levels`, the values with an input of 0 or 1 each; all others, and missing cells, count as the most
     common value, for which all these inputs are 0. Dates, `dates` in one of dates.ORDERS: days, with a cosine and a
-    sine of every one of `cycles`.
+    sine of every one of `cycles`. A target may be fitted as `transform`, one of TRANSFORMS, of the numbers over `unit`;
+    mean and standard deviation are then of that.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Column:
     levels: list[str] | None = None
     dates: str | None = None
     cycles: list[str] = field(default_factory=list)
+    transform: str | None = None
+    unit: float = 1.0
 
     @property
     def inputs(self) -> list[str]:
@@ -55,10 +59,19 @@ class Column:
 
     def scaled(self, values: Tensor) -> Tensor:
         """(values - mean) / std, without intermediate overflow: halves are exact."""
+        if self.transform is not None:
+            values = TRANSFORMS[self.transform].forward(values / self.unit)
         return (values / 2 - self.mean / 2) / (self.std / 2)
 
     def unscaled(self, values: Tensor) -> Tensor:
-        return values * self.std + self.mean
+        """The inverse of scaled."""
+        values = values * self.std + self.mean
+        return values if self.transform is None else TRANSFORMS[self.transform].inverse(values) * self.unit
+
+    @property
+    def fitted_name(self) -> str:
+        """What is fitted: y, or log(y) where that is the transform."""
+        return self.name if self.transform is None else TRANSFORMS[self.transform].written(self.name, self.unit)
 
     def outside(self, values: Tensor) -> Tensor:
         """[N], whether a number is outside the training range."""

@@ -15,12 +15,14 @@ from .row_sample import Field, Sample
 FEWEST_ROWS = 10
 MOST_CLASSES = 20
 FEW = 5  # up to this many different whole numbers are classes
+FAR, MOST_FAR = 1e4, 0.02  # distance in interquartile ranges, and share of the rows, of numbers that may be errors
+MOST_RARE = 0.1  # share of the rows whose text may be rare without a note
 ORDINAL = 4  # as many, one after the other, are a scale, as from 1 to 5
 
 
 class Prepared(NamedTuple):
     """x [N, inputs] and y, [N, 1] standardised or [N] class indices, in float64; indices of the training, validation
-    and test rows; notes for the user."""
+    and test rows; notes for the user; a numeric target in its own units, [N], if its scale may be chosen (skew.py)."""
 
     preparation: Preparation
     x: Tensor
@@ -29,6 +31,7 @@ class Prepared(NamedTuple):
     valid: Tensor
     test: Tensor
     notes: list[str]
+    numbers: Tensor | None = None
 
 
 def find_target(names: Sequence[str], target: str, duplicates: Collection[str] = ()) -> str:
@@ -51,11 +54,12 @@ def find_target(names: Sequence[str], target: str, duplicates: Collection[str] =
 
 def prepare(
     sample: Sample, target: str, task: str | None, drop: Collection[str], hold_out: float, seed: int, header: bool,
-    time: str | None = None,
+    time: str | None = None, fold: int = 0,
 ) -> Prepared:  # fmt: skip
     """Split the rows, choose columns, and scale by the training and validation rows. Raises TableError.
 
-    time: a column of numbers or dates; the last rows by it are the test, those before them the validation rows.
+    time: a column of numbers or dates; the last rows by it are the test, those before them the validation rows. fold:
+    each one has other test rows, as far as there are others.
     """
     field, y = sample.column(target)
     notes = _odd_cells(sample.fields, target)
@@ -76,6 +80,7 @@ def prepare(
     if time is not None:
         order = order[_times(sample, time)[has][order].argsort(descending=True, stable=True)]
     tested = max(2, round(hold_out * len(y)))
+    order = order.roll(-fold * tested)
     test, rest = order[:tested], order[tested:]
     valid, train = rest[: max(2, len(rest) // 4)], rest[max(2, len(rest) // 4) :]
     fitted = torch.cat([train, valid])
@@ -89,6 +94,7 @@ def prepare(
             notes.append(f"{f.name}: {why}: left out")
             unused.append(f"{f.name} ({why})")
             continue
+        notes += _rare(f, values[fitted, n], column) if column.levels is not None else _far(f, values[:, n])
         columns.append(column)
         features.append(column.features(by_level(f, values[:, n], column)))
     if not columns:
@@ -105,7 +111,8 @@ def prepare(
         label = looked_up(y, indices(list(field.texts), classes)) if field.is_text else _codes(y, classes)
         label = label.long()
     preparation = Preparation(columns, scaled, classes, header)
-    return Prepared(preparation, torch.cat(features, 1), label, train, valid, test, notes)
+    numbers = y if classes is None else None
+    return Prepared(preparation, torch.cat(features, 1), label, train, valid, test, notes, numbers)
 
 
 def _times(sample: Sample, name: str) -> Tensor:
@@ -159,6 +166,30 @@ def _unusable(field: Field, values: Tensor) -> str:
     if field.is_text and len(given.unique()) > 1:
         return f"text with {len(given.unique())} different values, of which fewer than two are common"
     return "constant"
+
+
+def _rare(field: Field, values: Tensor, column: Column) -> list[str]:
+    """A note on a text column of which many rows have values that get no input."""
+    given = values[~values.isnan()].long()
+    times = torch.bincount(given).sort(descending=True).values
+    rest = float(times[len(column.levels or ()) + 1 :].sum()) / max(len(given), 1)
+    if rest < MOST_RARE:
+        return []
+    return [
+        f"{field.name}: text with {int((times > 0).sum())} different values, inputs for {len(column.levels or ())} of "
+        f"them; the rest, {rest:.0%} of the rows, count as the most common one"
+    ]
+
+
+def _far(field: Field, values: Tensor) -> list[str]:
+    """A note on numbers that are so far from the others that they may be errors."""
+    given = values[~values.isnan()]
+    ordered = given.sort().values
+    low, middle, high = (float(ordered[len(given) * quarter // 4]) for quarter in (1, 2, 3))
+    far = given[(given - middle).abs() > FAR * (high - low)] if high > low else given[:0]
+    if not 0 < len(far) < MOST_FAR * len(given):
+        return []
+    return [f"{field.name}: {counted(len(far), 'number')} far from the others, such as {float(far[0]):g}"]
 
 
 def _odd_cells(fields: Sequence[Field], target: str) -> list[str]:

@@ -8,6 +8,7 @@ of their row losses exceeds its standard error, the rule of Breiman et al., Clas
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from ..network import KAN
 from ..network.formulas.edges import replace_edges
 from ..network.train.losses import cross_entropy
+from . import laws, skew
+from .delimited import TableError
 from .prepare import Prepared
 
 GRIDS = (3, 6, 12)  # intervals, from coarse to fine
@@ -33,32 +36,93 @@ LIBRARIES = (
     ("x", "x^2"),
     ("x", "x^2", "x^3", "exp", "tanh", "sin", "gaussian"),
 )
-EXPECTED_PROGRESS_CALLS = 36  # approximately, for the progress bar
+FOLDS, FOLDS_ROWS, FOLDS_CELLS = 5, 500, 5000  # number of folds, and the largest tables that have several
+FEWEST_SHARE = 50  # of many edges, at least about this share is removed at a time
+READABLE = 100  # edges that a formula may have
 
 
 class Found(NamedTuple):
-    """network: pruned, with splines. formula: the same with symbolic functions on its edges, or None."""
+    """data: as searched, with the target on its scale (skew.py). network: pruned, with splines. formula: the same with
+    symbolic functions on its edges, or the network of `law`; None without."""
 
+    data: Prepared
     network: KAN
     formula: KAN | None
     formula_is_as_good: bool
+    law: laws.Law | None = None
+
+    def model(self, kind: str) -> KAN:
+        """The "formula" or the "network"."""
+        model = self.formula if kind == "formula" else self.network
+        assert model is not None
+        return model
 
 
-def find(data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None) -> Found:
+def find(
+    data: Prepared, seed: int, progress: Callable[[str], object] = lambda stage: None, with_laws: bool = True
+) -> Found:
     """Search and train; progress is called with the name of each stage. Reproducible on a CPU."""
-    search = Search(data, seed, progress)
     with threads(1):
+        progress("laws")
+        inputs = range(data.x.shape[1])
+        law = laws.find(data, seed, inputs) if with_laws else None
+        if law is None or not law.exact:
+            progress("scale of the target")
+            own, data = data, skew.scaled(data, lambda d, rows, others: additive(d, rows, others, seed))
+            if with_laws and data is not own:
+                law = laws.find(data, seed, inputs)
+        search = Search(data, seed, progress)
         model = search.shaped()
         model = search.refined(model)
         model = search.pruned(model, lambda m: search.fit(m, search.train, search.lamb))
-        formula, good = search.symbolic(model)
+        if with_laws and len(inputs) > laws.MOST_INPUTS:
+            progress("laws of the inputs that are left")
+            law = laws.find(data, seed, model.input_id.tolist())
+        formula, law, good = search.symbolic(model, law)
     progress("final training")
     everything = torch.cat([data.train, data.valid])
     with threads(1 if len(everything) < ROWS_FOR_THREADS else torch.get_num_threads()):
         search.fit(model, everything, search.lamb)
-        if formula is not None:
+        if law is not None:
+            law = laws.refitted(law, data, everything)
+            formula = law.model
+        elif formula is not None:
             search.polish(formula, everything, 30)
-    return Found(model, formula, good)
+    return Found(data, model, formula, good, law)
+
+
+def folds(
+    data: Prepared, prepared: Callable[[int], Prepared], seed: int, progress: Callable[[str], object]
+) -> list[Found]:
+    """The search, and for a small table those of other folds, so that errors do not depend on the luck of one split;
+    not where the first finds an exact law.
+
+    prepared: the data of fold 1, 2, ...
+    """
+    found = [find(data, seed, progress)]
+    small = len(data.x) <= FOLDS_ROWS and data.x.numel() <= FOLDS_CELLS
+    law = found[0].law
+    exact = law is not None and law.exact
+    count = min(FOLDS, len(data.x) // len(data.test)) if small and not exact else 1
+    for n in range(1, count):
+        with contextlib.suppress(TableError):  # without a column or a class in so few rows
+            said = partial(_say, progress, f"fold {n + 1} of {count}: ")
+            found.append(find(prepared(n), seed, said, with_laws=law is not None))
+    return found
+
+
+def _say(progress: Callable[[str], object], before: str, stage: str) -> None:
+    progress(before + stage)
+
+
+@torch.no_grad()
+def additive(data: Prepared, rows: Tensor, others: Tensor, seed: int) -> Tensor:
+    """The outputs at the other rows of a network without hidden nodes, trained on the rows."""
+    search = Search(data._replace(train=rows, valid=others), seed, lambda stage: None)
+    model = search.new([data.x.shape[1], data.preparation.outputs])
+    with torch.enable_grad():
+        search.fit(model, rows, search.lamb)
+    return model(data.x[others])
 
 
 @contextlib.contextmanager
@@ -168,7 +232,7 @@ class Search:
         train(model) is called."""
         least, best = self.losses(model), model
         step = best.n_edge // 3
-        while step and best.n_edge > 1:
+        while step > best.n_edge // FEWEST_SHARE and best.n_edge > 1:
             step = min(step, best.n_edge - 1)
             self.progress(f"{best.n_edge - step} of {model.n_edge} edges")
             smaller = self.without(best, best.n_edge - step)
@@ -189,9 +253,21 @@ class Search:
         except ValueError:
             return None
 
-    def symbolic(self, model: KAN) -> tuple[KAN | None, bool]:
-        """The model with symbolic functions of the smallest set that is not worse than a larger one, and whether it
-        is as good as the splines."""
+    def symbolic(self, model: KAN, law: laws.Law | None) -> tuple[KAN | None, laws.Law | None, bool]:
+        """The formula, with the law if it is that, and whether it is as good as the splines."""
+        if model.n_edge > READABLE:
+            self.data.notes.append(f"no formula: the network needs {model.n_edge} edges")
+            return None, None, False
+        found = None if law is not None and law.exact else self.replaced(model)
+        if law is not None and found is not None:
+            losses, others = self.losses(law.model), self.losses(found)
+            shorter = law.model.n_edge <= found.n_edge
+            law = law if worse(others, losses) or (shorter and not worse(losses, others)) else None
+        found = found if law is None else law.model
+        return found, law, found is not None and not worse(self.losses(found), self.losses(model))
+
+    def replaced(self, model: KAN) -> KAN | None:
+        """The model with symbolic functions of the smallest set that is not worse than a larger one."""
         best: tuple[KAN, Tensor] | None = None
         for lib in LIBRARIES:
             self.progress(f"functions {', '.join(lib)}")
@@ -206,9 +282,8 @@ class Search:
             if bool(losses.isfinite().all()) and (best is None or worse(best[1], losses)):
                 best = trial, losses
         if best is None:
-            return None, False
-        formula = self.pruned(best[0], lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
-        return formula, not worse(self.losses(formula), self.losses(model))
+            return None
+        return self.pruned(best[0], lambda m: self.polish(m, self.train[:FORMULA_ROWS], 10))
 
 
 def row_losses(prediction: Tensor, label: Tensor, classes: bool) -> Tensor:

@@ -54,15 +54,18 @@ class Scan(NamedTuple):
 class Search:
     """Formulas of one output y [N] of x [N, inputs], float64. formulas: the found ones, by their expressions.
 
-    time_left: seconds that remain; report: called with every new best Formula.
+    time_left: seconds, or other units, that remain; report: called with every new best Formula. exact: squared
+    relative error of a formula that ends the search.
     """
 
     most_error = 0.5  # relative squared error of a formula that may be all there is
 
     def __init__(
-        self, x: Tensor, y: Tensor, symbols: list, seed: int, time_left: Callable[[], float], report: Callable
-    ):
+        self, x: Tensor, y: Tensor, symbols: list, seed: int, time_left: Callable[[], float], report: Callable,
+        exact: float = EXACT,
+    ):  # fmt: skip
         self.x, self.y, self.seed, self.time_left, self.report = x, y, seed, time_left, report
+        self.exact = exact
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         self.rows = order[:ROWS]
         self.row_unit = sum_of_squares(y[self.rows])
@@ -70,14 +73,17 @@ class Search:
         self.formulas: dict[str, Formula] = {}
         self.best: Formula | None = None
 
-    def run(self) -> bool:
-        """Search until a formula is exact, or leaves nothing to explain (True), or until the time is over (False)."""
+    def run(self, levels: int = 3) -> bool:
+        """Search until a formula is exact, or leaves nothing to explain (True), or until the time is over (False).
+
+        levels: from 1 to 3, of larger and larger vocabularies.
+        """
         import sympy
 
         constant = sympy.Symbol("c_0", real=True)
         self._consider(Formula(constant, (constant,), (float(self.y.mean()),), 1.0))
         parts = power_factors(self.x, self.y, self.rows, self.table.symbols)
-        for level in range(3):
+        for level in range(levels):
             self._scan(parts, level, (self._product_scans,))
             if level == 0 and not self._is_exact:
                 for found in compositions(self.x, self.y):
@@ -129,7 +135,7 @@ class Search:
         def adopt(formula: Formula) -> None:
             self._keep(formula._replace(expression=formula.expression.xreplace(table)))
 
-        inner = Search(z, self.y, symbols, self.seed, self.time_left, adopt)
+        inner = Search(z, self.y, symbols, self.seed, self.time_left, adopt, self.exact)
         one, rest = z.new_ones(len(self.rows)), range(1, len(groups))
         parts = [Factor(one, sympy.Integer(1), list(range(len(groups))))]
         if found.powers:
@@ -140,7 +146,7 @@ class Search:
 
     @property
     def _is_exact(self) -> bool:
-        return self.best is not None and self.best.error < EXACT
+        return self.best is not None and self.best.error < self.exact
 
     def _try(self, scans: Iterator[tuple[Scan, int]]) -> None:
         """Fit the best results of some regressions."""
@@ -178,7 +184,7 @@ class Search:
             return
         formula = measured(formula, self.table)
         least = self.table.merit(self.best) if self.best else math.inf
-        if EXACT < formula.error < math.inf and (
+        if self.exact < formula.error < math.inf and (
             self.table.merit(formula) < least + NEAR or (self.best and formula.error < 3 * self.best.error)
         ):
             formula, _ = fitted(formula, self.table)
