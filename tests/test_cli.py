@@ -177,7 +177,7 @@ def test_demo_shows_both_networks_the_formulas_and_the_throughput(monkeypatch, c
     out = capsys.readouterr().out
     assert "formula found: exp(y**2 + sin(pi*x))" in out and "progress = " in out
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"formula.svg", "diabetes.svg"}
-    for text in ("accuracy", "parameters", "an epoch takes", "nn.Linear", "KANLinear", "outside the grid"):
+    for text in ("accuracy", "parameters", "step, AdamW(fused=True)", "nn.Linear", "KANLinear", "outside the grid"):
         assert text in out
     assert PEERS["efficient-kan"].label in out
 

@@ -85,6 +85,15 @@ struct KanOut : torch::autograd::Function<KanOut> {
   }
 };
 
+// x [N, I] -> [N, O], with a node in the graph if a gradient may be asked for.
+Tensor layer_out(const Tensor& x, const Tensor& coef, const Maybe& scale, const Maybe& weight, const Maybe& bias,
+                 const Tensor& grid, const Basis& basis) {
+  const bool graph = at::GradMode::is_enabled() && (x.requires_grad() || coef.requires_grad() || needs_grad(scale) ||
+                                                    needs_grad(weight) || needs_grad(bias));
+  return graph ? KanOut::apply(x, coef, scale, weight, bias, grid, basis.packed())
+               : forward_of(x, coef, scale, weight, bias, grid, basis);
+}
+
 // kan_out(x, coef, grid, base_weight, bias, scale, spec): functional.apply on "native" with the automatic choice; None
 // for a call that is not an ordinary one, or with an error, which the Python names.
 PyObject* kan_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
@@ -108,10 +117,7 @@ PyObject* kan_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     const pybind11::gil_scoped_release nogil;
     const auto lead = x->sizes().slice(0, x->dim() - 1).vec();
     const Tensor rows = x->dim() == 2 ? *x : x->reshape({c10::multiply_integers(lead), x->size(-1)});
-    if (at::GradMode::is_enabled() && std::any_of(tensors, tensors + 6, needs_grad))
-      y = KanOut::apply(rows, *coef, scale, weight, bias, *grid, basis.packed());
-    else
-      y = forward_of(rows, *coef, scale, weight, bias, *grid, basis);
+    y = layer_out(rows, *coef, scale, weight, bias, *grid, basis);
     if (x->dim() != 2) {
       auto shape = lead;
       shape.push_back(coef->size(2));

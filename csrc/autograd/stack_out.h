@@ -4,8 +4,7 @@
 #include <algorithm>
 
 #include "../contract/stack.h"
-#include "../cpu/interface.h"
-#include "ordinary.h"
+#include "kan_out.h"
 
 namespace fastkan {
 namespace {
@@ -75,8 +74,9 @@ struct StackOut : torch::autograd::Function<StackOut> {
   }
 };
 
-// stack_out(x, layers, coefs, work): layers as one call, if they have at most so many coefficients, and these times
-// rows are at most `work`; None for a call that is not an ordinary one, or with an error, which the Python names.
+// stack_out(x, layers, coefs, work): layers as one operator, if they have at most so many coefficients, and these times
+// rows are at most `work`, else one by one; None for a call that is not an ordinary one, or with an error, which the
+// Python names.
 PyObject* stack_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   if (count != 4 || !PyList_Check(arguments[1]) || !is_plain()) Py_RETURN_NONE;
@@ -87,6 +87,7 @@ PyObject* stack_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   const ScalarType type = x->scalar_type();
   if (type != ScalarType::Float && type != ScalarType::Double) Py_RETURN_NONE;
   variable_list tensors{*x}, grids;
+  std::vector<Maybe> weights;
   std::vector<int64_t> specs;
   int64_t present = 0, size = 0;
   for (Py_ssize_t l = 0; l < depth; ++l) {
@@ -96,6 +97,7 @@ PyObject* stack_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
       Maybe t;
       if (!read(PyTuple_GET_ITEM(layer, k), t) || (t && t->scalar_type() != type) || (k == 0 && !t)) Py_RETURN_NONE;
       if (k == 0) size += t->numel();
+      weights.push_back(t);
       if (!t) continue;
       tensors.push_back(*t);
       present |= int64_t{1} << (l * kWeights + k);
@@ -110,18 +112,24 @@ PyObject* stack_out(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     if (specs.back() != static_cast<int64_t>(Family::bspline)) Py_RETURN_NONE;
   }
   const int64_t rows = x->numel() / x->size(-1);
-  if (size > PyLong_AsLongLong(arguments[2]) || rows * size > PyLong_AsLongLong(arguments[3])) Py_RETURN_NONE;
+  const bool is_small = size <= PyLong_AsLongLong(arguments[2]) && rows * size <= PyLong_AsLongLong(arguments[3]);
   Tensor y;
   {
     const pybind11::gil_scoped_release nogil;
-    if (x->dim() != 2) tensors[0] = x->reshape({rows, x->size(-1)});
-    const bool graph = at::GradMode::is_enabled() && std::any_of(tensors.begin(), tensors.end(), needs_grad);
-    tensors.insert(tensors.end(), grids.begin(), grids.end());
-    if (graph) {
+    Tensor& h = tensors[0];
+    if (x->dim() != 2) h = x->reshape({rows, x->size(-1)});
+    if (!is_small) {
+      for (Py_ssize_t l = 0; l < depth; ++l) {
+        const Maybe* of = &weights[kWeights * l];
+        const int64_t* spec = &specs[kSpec * l];
+        h = layer_out(h, *of[0], of[1], of[2], of[3], grids[l], {spec[0], spec[1], spec[2], spec[3], spec[4]});
+      }
+      y = h;
+    } else if (at::GradMode::is_enabled() && std::any_of(tensors.begin(), tensors.end(), needs_grad)) {
+      tensors.insert(tensors.end(), grids.begin(), grids.end());
       y = StackOut::apply(at::TensorList(tensors), present, specs);
     } else {
-      const StackArguments a = StackOut::arguments(tensors, present, specs);
-      y = Stacks::out(tensors[0], {}, a.weights, a.grids, a.specs);
+      y = Stacks::out(h, {}, weights, grids, specs);
     }
     if (x->dim() != 2) {
       auto shape = x->sizes().vec();

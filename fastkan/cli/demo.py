@@ -2,9 +2,11 @@
 
 import argparse
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from ..measure.correctness import Case
 from ..measure.peers import DEFAULT, builds
 from ..measure.progress import bar
 from ..measure.table import duration, table
-from ..measure.timing import measure
+from ..measure.timing import measure, time_interleaved
 from ..nn import KANLinear, replace_linear
 from . import MissingExtra, formulas
 from .bench import FOOTNOTE, headline, results_table
@@ -24,6 +26,7 @@ HIDDEN = 64
 CLASSES = 10
 BATCH = 64
 LEARNING_RATE = 3e-3
+OPTIMIZERS: dict[str, dict[str, Any]] = {"AdamW": {}, "AdamW(fused=True)": {"fused": True}}
 CASES = (Case(1024, 256, 256, 5), Case(256, 64, 64, 200))
 
 
@@ -37,11 +40,13 @@ def run(args: argparse.Namespace) -> int:
         f"{torch.get_num_threads()} threads, {provenance.cpu_model()}\n"
     )
     outcomes = [train(name, model, digits, args.epochs, args.seed) for name, model in models(args.seed).items()]
-    print(outcome_table(outcomes))
+    print(outcome_table(outcomes, step_seconds(digits, args.seed, args.rounds)))
     print(
         f"\nAccuracy on the {len(digits.test_y)} held-out digits, with its standard error. The third network is the "
         "first\nafter replace_linear; share of held-out inputs outside the grid, layer by layer: "
-        f"{', '.join(f'{share:.1%}' for share in outcomes[-1].outside)}."
+        f"{', '.join(f'{share:.1%}' for share in outcomes[-1].outside)}.\n"
+        f"A step is forward, backward and optimizer for {BATCH} digits, timed in turns; kept: what the forward saves "
+        "for\nthe backward beside parameters and data."
     )
     print()
     formulas.show(args.folder, args.seed)
@@ -117,7 +122,7 @@ class Outcome:
     parameters: int
     accuracy: float
     tested: int
-    epoch_seconds: float
+    kept_bytes: int
     outside: list[float]  # share of the test inputs outside the grid of each KAN layer
 
 
@@ -127,20 +132,49 @@ def train(name: str, model: nn.Sequential, digits: Digits, epochs: int, seed: in
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
     steps = math.ceil(len(digits.train_y) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
-    seconds = []
     for _ in bar(range(epochs), name):
-        order = torch.randperm(len(digits.train_y), generator=g)
-        start = time.perf_counter()
-        for rows in order.split(BATCH):
+        for rows in torch.randperm(len(digits.train_y), generator=g).split(BATCH):
             optimizer.zero_grad()
             F.cross_entropy(model(digits.train_x[rows]), digits.train_y[rows]).backward()
             optimizer.step()
             schedule.step()
-        seconds.append(time.perf_counter() - start)
     accuracy, outside = test(model, digits)
     linears = [layer for layer in model if hasattr(layer, "in_features")]
     shape = "-".join(str(layer.in_features) for layer in linears) + f"-{CLASSES}"
-    return Outcome(name, shape, parameter_count(model), accuracy, len(digits.test_y), median(seconds), outside)
+    kept = saved_bytes(model, digits.train_x[:BATCH])
+    return Outcome(name, shape, parameter_count(model), accuracy, len(digits.test_y), kept, outside)
+
+
+def saved_bytes(model: nn.Module, x: Tensor) -> int:
+    """What a forward saves for the backward, beside x, parameters and buffers."""
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(t: Tensor) -> Tensor:
+        saved[t.untyped_storage().data_ptr()] = t.untyped_storage()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model(x)
+    own = {t.untyped_storage().data_ptr() for t in (x, *model.parameters(), *model.buffers())}
+    return sum(storage.nbytes() for at, storage in saved.items() if at not in own)
+
+
+def step_seconds(digits: Digits, seed: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a training step of every network, with each of OPTIMIZERS."""
+    x, y = digits.train_x[:BATCH], digits.train_y[:BATCH]
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    runs: dict[str, Callable[[], object]] = {}
+    for options in OPTIMIZERS.values():
+        for name, model in models(seed).items():
+            optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, **options)
+            runs[f"{name} {options}"] = partial(step, model, optimizer)
+    times, _ = time_interleaved(runs, rounds, progress=bar, label="steps")
+    return {name: [median(times[f"{name} {options}"]) for options in OPTIMIZERS.values()] for name in models(seed)}
 
 
 @torch.no_grad()
@@ -154,13 +188,14 @@ def test(model: nn.Sequential, digits: Digits) -> tuple[float, list[float]]:
     return (x.argmax(1) == digits.test_y).double().mean().item(), outside
 
 
-def outcome_table(outcomes: list[Outcome]) -> str:
+def outcome_table(outcomes: list[Outcome], seconds: dict[str, list[float]]) -> str:
     rows = [
         [
             o.name, o.shape, str(o.parameters),
             f"{o.accuracy:.3f} +- {math.sqrt(o.accuracy * (1 - o.accuracy) / o.tested):.3f}",
-            duration(o.epoch_seconds),
+            *map(duration, seconds[o.name]), f"{o.kept_bytes / 1024:.0f} kB",
         ]
         for o in outcomes
     ]  # fmt: skip
-    return table(("layers", "sizes", "parameters", "accuracy", "an epoch takes"), rows, left=2)
+    steps = (f"step, {name}" for name in OPTIMIZERS)
+    return table(("layers", "sizes", "parameters", "accuracy", *steps, "kept"), rows, left=2)
