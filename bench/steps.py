@@ -1,9 +1,17 @@
-"""Times of training steps of small networks, one of them a PDE solver, eager and as a CUDA graph."""
+"""Times of training steps of small networks, one of them a PDE solver: on a GPU eager and as a CUDA graph.
 
+    python -m bench.steps [--rounds N] [--threads N] [--out DIR]
+
+measures them on the CPU, with AdamW as it comes and with fused=True, all peers in turns.
+"""
+
+import argparse
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -12,6 +20,8 @@ from torch import Tensor, nn
 from fastkan import KANLinear, select
 from fastkan.measure.correctness import RANGE, Case, Operands
 from fastkan.measure.peers import BASELINE, EfficientKAN
+from fastkan.measure.provenance import cpu_kind, write_csv
+from fastkan.measure.table import table
 from fastkan.measure.timing import quartiles, time_interleaved
 from fastkan.nn import KANSequential
 
@@ -29,23 +39,31 @@ class Network:
     sizes: tuple[int, ...]
     batch: int
     pde: bool = False
+    grid_size: int = GRID_SIZE
 
     def __str__(self) -> str:
         loss = ", second derivatives" if self.pde else ""
-        return f"{'-'.join(map(str, self.sizes))}, {self.batch} rows{loss}"
+        grid = "" if self.grid_size == GRID_SIZE else f", G = {self.grid_size}"
+        return f"{'-'.join(map(str, self.sizes))}{grid}, {self.batch} rows{loss}"
 
 
 FULL = (
     Network((2, 10, 1), 1000, pde=True), Network((784, 64, 10), 512), Network((2, 5, 1), 1000),
     Network((784, 64, 10), 8192), Network((2, 10, 1), 10_000, pde=True), Network((4, 10, 10, 1), 1000),
 )  # fmt: skip
+ON_CPU = (
+    Network((64, 64, 10), 64), Network((784, 64, 10), 64), Network((784, 64, 10), 512),
+    Network((20, 32, 32, 1), 256, grid_size=8), Network((2, 5, 1), 1000), Network((4, 10, 10, 1), 1000),
+    Network((256, 256, 256), 1024), Network((2, 10, 1), 1000, pde=True),
+)  # fmt: skip
+OPTIMIZERS = {"AdamW": {}, "AdamW(fused=True)": {"fused": True}}
 TINY = (Network((2, 3, 1), 8), Network((2, 3, 1), 8, pde=True))
 
 
 def kan(network: Network, device: torch.device, backend: str, **options) -> nn.Module:
     torch.manual_seed(0)
     layers = (
-        KANLinear(i, o, GRID_SIZE, backend=backend, device=device, **options)
+        KANLinear(i, o, network.grid_size, backend=backend, device=device, **options)
         for i, o in itertools.pairwise(network.sizes)
     )
     return nn.Sequential(*layers)
@@ -54,7 +72,7 @@ def kan(network: Network, device: torch.device, backend: str, **options) -> nn.M
 def perceptron(network: Network, device: torch.device) -> nn.Module:
     """An MLP with as many parameters as the KAN and hidden layers of one width w: q w^2 + p w + c = parameters."""
     first, *hidden, last = network.sizes
-    parameters = sum(i * o * (GRID_SIZE + 4) for i, o in itertools.pairwise(network.sizes))
+    parameters = sum(i * o * (network.grid_size + 4) for i, o in itertools.pairwise(network.sizes))
     q, p, c = len(hidden) - 1, first + len(hidden) + last, last - parameters
     width = max(1, round((math.sqrt(p * p - 4 * q * c) - p) / (2 * q) if q else -c / p))
     torch.manual_seed(0)
@@ -65,7 +83,7 @@ def perceptron(network: Network, device: torch.device) -> nn.Module:
 
 
 def efficient_kan(network: Network, device: torch.device) -> nn.Module:
-    cases = (Case(network.batch, i, o, GRID_SIZE) for i, o in itertools.pairwise(network.sizes))
+    cases = (Case(network.batch, i, o, network.grid_size) for i, o in itertools.pairwise(network.sizes))
     layers = [EfficientKAN(Operands.of(case, device=device)).to(device) for case in cases]
     for layer in layers:
         layer.spline_weight.data *= 0.1  # otherwise the second layer's inputs are all outside its grid
@@ -82,16 +100,18 @@ PEERS: dict[str, Callable[[Network, torch.device], nn.Module]] = {
 
 
 class Training:
-    """A network with data and an Adam optimizer."""
+    """A network with data and an AdamW optimizer with these options."""
 
-    def __init__(self, network: Network, model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, network: Network, model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32, **options
+    ):
         drawn = {"generator": torch.Generator(device).manual_seed(0), "device": device}
         low, high = RANGE
         self.model, self.pde = model, network.pde
         self.x = (low + (high - low) * torch.rand(network.batch, network.sizes[0], **drawn)).to(dtype)
         self.y = torch.randn(network.batch, network.sizes[-1], **drawn).to(dtype)
         self.x.requires_grad_(network.pde)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, capturable=device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, capturable=device.type == "cuda", **options)
 
     def loss(self) -> Tensor:
         u = self.model(self.x)
@@ -151,12 +171,12 @@ def _absence(network: Network, peer: str, device: torch.device) -> str:
 def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str, object]]:
     """One row per peer and mode."""
     runs, failed, count = {}, {}, {}
-    modes = ("eager", "graph") if device.type == "cuda" else ("eager",)
+    modes = ("eager", "graph") if device.type == "cuda" else tuple(OPTIMIZERS)
     for peer, mode in itertools.product(PEERS, modes):
         try:
             reason = _absence(which, peer, device)
             if not reason:
-                training = Training(which, PEERS[peer](which, device), device)
+                training = Training(which, PEERS[peer](which, device), device, **OPTIMIZERS.get(mode, {}))
                 count[peer] = sum(p.numel() for p in training.model.parameters())
                 runs[peer, mode] = training.captured() if mode == "graph" else training.step
         except Exception as failure:  # becomes a row of the table
@@ -174,3 +194,22 @@ def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str
             if base := times.get((BASELINE, mode)):
                 row["ratio"] = f"{median(a / b for a, b in zip(samples, base, strict=True)):.4g}"
         yield row
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.steps", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for steps.csv; default: by the kind of CPU")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = [row for network in ON_CPU for row in rows(network, args.rounds, torch.device("cpu"))]
+    columns = ("network", "mode", "peer", "seconds", "ratio")
+    timed = [row for row in found if row["seconds"]]
+    print(table(columns, [[str(row[c]) for c in columns] for row in timed], left=3))
+    write_csv((args.out or Path(__file__).parent / "results" / cpu_kind()) / "steps.csv", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

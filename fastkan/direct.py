@@ -1,9 +1,9 @@
 """Forward and backward of a layer, and of a stack of layers, in C++ on the CPU, for the torch and Python at the build.
 
 They do what functional.py, autograd.py and stack.py do in an ordinary call, without their Python, which takes longer
-than a small layer. `kan_out` and `stack_out` are None where they are absent, and return None for every other call: under
-transforms, tracers, autocast and profilers, for subclasses of tensors, and for arguments that are wrong. The source is
-in csrc/autograd.
+than a small layer. `kan_out` and `stack_out` are None where they are absent, and return None for every other call:
+under transforms, tracers, autocast and profilers, for subclasses of tensors, for arguments that are wrong. The source
+is in csrc/autograd.
 """
 
 import importlib.util
@@ -45,7 +45,7 @@ def _load() -> ModuleType | str:
 
 def _gradients(
     u: Tensor, x: Tensor, coef: Tensor, scale: Tensor | None, base_weight: Tensor | None, grid: Tensor,
-    spec: tuple[int, ...], needs: tuple[bool, ...],
+    spec: tuple[int, int, int, bool, int], needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     return autograd.kan_out_gradients(u, x, None, coef, scale, base_weight, grid, Spec(*spec), 0, "native", needs)
 

@@ -17,14 +17,30 @@ from .. import __version__
 
 
 def cpu_model() -> str:
-    """Model name of the CPU, or its architecture if the operating system has no name."""
+    """Model name of the CPU with its family and model, or its architecture if the operating system has no name."""
+    facts = _cpuinfo()
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    if "cpu family" not in facts:
+        return facts["model name"]
+    return f"{facts['model name']}, family {facts['cpu family']} model {facts['model']}"
+
+
+def cpu_kind() -> str:
+    """The kind of CPU as the name of a folder, such as "cpu-intel-6-167": maker, family and model."""
+    facts = _cpuinfo()
+    maker = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}.get(facts.get("vendor_id", ""), platform.machine().lower())
+    return "-".join(["cpu", maker, *(facts[name] for name in ("cpu family", "model") if name in facts)])
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says about the first core."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def gpu() -> str:
