@@ -101,7 +101,7 @@ def apply(
     spec: Spec, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """kan_linear after validation: x [..., I], grid [I, M] as _rows returns it."""
-    if direct.kan_out is not None and not torch.compiler.is_compiling() and select.is_native(backend):
+    if direct.kan_out is not None and x.is_cpu and not torch.compiler.is_compiling() and select.is_native(backend):
         y = direct.kan_out(x, coef, grid, base_weight, bias, scale, spec)
         if y is not None:
             return y
@@ -126,7 +126,7 @@ def apply_derivative(
 
 def apply_stack(x: Tensor, layers: Sequence[Layer], backend: str | None) -> Tensor:
     """Consecutive layers, x [..., I] -> [..., O]: as one fused call where that is faster; equal up to rounding."""
-    if direct.stack_out is not None and not torch.compiler.is_compiling() and select.is_native(backend):
+    if direct.stack_out is not None and x.is_cpu and not torch.compiler.is_compiling() and select.is_native(backend):
         y = direct.stack_out(x, layers, stack.COEFS, stack.WORK)
         if y is not None:
             return y
