@@ -9,7 +9,7 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -57,6 +57,7 @@ ON_CPU = (
     Network((256, 256, 256), 1024), Network((2, 10, 1), 1000, pde=True),
 )  # fmt: skip
 OPTIMIZERS = {"AdamW": {}, "AdamW(fused=True)": {"fused": True}}
+CPU = torch.device("cpu")
 TINY = (Network((2, 3, 1), 8), Network((2, 3, 1), 8, pde=True))
 
 
@@ -168,10 +169,12 @@ def _absence(network: Network, peer: str, device: torch.device) -> str:
     return select.missing(backend, device.type, (torch.float32,)) or wrong(network, peer, device)
 
 
-def rows(which: Network, rounds: int, device: torch.device) -> Iterator[dict[str, object]]:
-    """One row per peer and mode."""
+def rows(
+    which: Network, rounds: int, device: torch.device, optimizers: Sequence[str] = ()
+) -> Iterator[dict[str, object]]:
+    """One row per peer and mode: eager and, on a GPU, in a graph; or eager with each of these of OPTIMIZERS."""
     runs, failed, count = {}, {}, {}
-    modes = ("eager", "graph") if device.type == "cuda" else tuple(OPTIMIZERS)
+    modes = tuple(optimizers) or (("eager", "graph") if device.type == "cuda" else ("eager",))
     for peer, mode in itertools.product(PEERS, modes):
         try:
             reason = _absence(which, peer, device)
@@ -203,7 +206,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for steps.csv; default: by the kind of CPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = [row for network in ON_CPU for row in rows(network, args.rounds, torch.device("cpu"))]
+    found = [row for network in ON_CPU for row in rows(network, args.rounds, CPU, tuple(OPTIMIZERS))]
     columns = ("network", "mode", "peer", "seconds", "ratio")
     timed = [row for row in found if row["seconds"]]
     print(table(columns, [[str(row[c]) for c in columns] for row in timed], left=3))

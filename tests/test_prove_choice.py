@@ -122,7 +122,7 @@ def test_unproven_kernels_run_where_they_are_named(gpu):
 # What runs
 
 
-def test_derivatives_beyond_the_proof_run_on_dense(monkeypatch):
+def test_derivatives_beyond_the_proof_run_on_dense(by_python, monkeypatch):
     ours, others = [], []
     monkeypatch.setitem(select.ALGORITHMS, "triton:features", recording(ours))
     monkeypatch.setitem(select.BACKENDS, "dense", recording(others))
@@ -168,7 +168,7 @@ def test_contractions_beside_a_stack_are_not_its_backends(monkeypatch):
 # Once per process
 
 
-def test_torch_compile_takes_the_choice_as_a_constant(monkeypatch):
+def test_torch_compile_takes_the_choice_as_a_constant(by_python, monkeypatch):
     functions = {name: getattr(reference, name) for name in CONTRACTIONS}
     functions["kan_out"] = lambda *args: reference.kan_out(*args) + 100
     monkeypatch.setitem(select.ALGORITHMS, "triton:features", SimpleNamespace(**functions, missing=lambda *args: None))
@@ -266,7 +266,7 @@ def test_the_mode_is_validated(gpu):
         verdicts.mode()
 
 
-def test_functional_asks_for_the_layers_own_kind(monkeypatch):
+def test_functional_asks_for_the_layers_own_kind(by_python, monkeypatch):
     asked = []
     monkeypatch.setattr(
         select, "_proven", lambda device, dtypes, spec, *rest: asked.append((dtypes, Spec(*spec))) or "dense"
