@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` measures and writes bench/results/cpu/*.csv, then makes the report from these alone."""
+"""Benchmarks: `python -m bench` measures and writes CSV files in bench/results, then makes the report from these alone."""

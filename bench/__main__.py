@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fastkan.measure.provenance import write_csv
+from fastkan.measure.provenance import cpu_kind, write_csv
 from fastkan_cli import positive
 
 from . import (
@@ -36,7 +36,7 @@ WHAT = {
     "convolutions": convolutions,
 }  # fmt: skip
 
-RESULTS = Path(__file__).parent / "results" / "cpu"
+RESULTS = Path(__file__).parent / "results" / cpu_kind()
 
 
 def main() -> int:
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("what", nargs="*", choices=(*WHAT, "report", "all"), default="all", help="(all)")
     parser.add_argument("--rounds", type=positive, default=21, help="samples of each candidate (21)")
     parser.add_argument("--threads", type=positive, default=2, help="number of torch threads (2)")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="(bench/results/cpu)")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help=f"(bench/results/{RESULTS.name})")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), help="of layers (all)")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes: to test the benchmarks, not to measure")
     args = parser.parse_args()
