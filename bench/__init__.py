@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` measures and writes CSV files in bench/results, then makes the report from these alone."""
+"""Benchmarks: `python -m bench` measures, writes CSV files in bench/results, and makes the report from these alone."""
