@@ -111,9 +111,9 @@ class Predictor:
         before, after, target = self.model(features), tables(features), self.preparation.target
         if self.preparation.classes is None:
             before, after = target.unscaled(before), target.unscaled(after)
-        error, rows = float((after - before).abs().max()), counted(len(features), "row")
-        what = target.name if self.preparation.classes is None else "a logarithm of a probability"
-        self.about_tables = [f"8-bit tables for the ranges of the first {rows}, where {what} changes by {error:.3g} at most"]
+        change, rows = float((after - before).abs().max()), counted(len(features), "row")
+        what = target.name if self.preparation.classes is None else "an output of the network"
+        self.about_tables = [f"8-bit tables for the ranges of the first {rows}: {what} changes by {change:.3g} at most"]
         return tables
 
     def _read(self, column: Column, cells: tuple[str, ...]) -> Tensor:

@@ -4,7 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +56,15 @@ def quantize(model: nn.Module, x: Tensor | None = None, bits: int = 8) -> nn.Mod
     rows = dict.fromkeys(found.values()) if x is None else _inputs(model, x, list(found.values()))
     memo: dict[int, Any] = {}  # what copy.deepcopy takes for copies of the layers
     for module, name in found.items():
-        build: Any = _table if isinstance(module, KANLinear) else type(module).quantized
-        memo[id(module)] = build(module, rows[name], bits)
+        part = rows[name], bits
+        memo[id(module)] = (
+            _table(module, *part) if isinstance(module, KANLinear) else cast(Any, module).as_tables(*part)
+        )
     return copy.deepcopy(model, memo).eval().requires_grad_(False)
 
 
 def _is_replaced(module: nn.Module) -> bool:
-    return type(module).forward is KANLinear.forward or hasattr(type(module), "quantized")
+    return type(module).forward is KANLinear.forward or hasattr(type(module), "as_tables")
 
 
 def _outermost(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:

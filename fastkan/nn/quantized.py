@@ -99,7 +99,11 @@ class QuantizedKANLinear(Module):
 
 def _bag(table: Tensor, rows: Tensor) -> Tensor:
     """_gathered by an operator of torch for the CPU."""
-    return _OPERATORS.embedding_bag_byte_rowwise_offsets(table, rows, None, False, 0, False, None, None, False)
+    offsets = None
+    if torch.compiler.is_compiling():  # which needs them: where each sum begins
+        n, inputs = rows.shape
+        offsets, rows = torch.arange(n, dtype=torch.int32) * inputs, rows.flatten()
+    return _OPERATORS.embedding_bag_byte_rowwise_offsets(table, rows, offsets, False, 0, False, None, None, False)
 
 
 def _gathered(table: Tensor, rows: Tensor) -> Tensor:

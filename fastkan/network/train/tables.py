@@ -1,4 +1,4 @@
-"""quantized: a network as tables of 8-bit numbers, for fastkan.nn.quantize."""
+"""as_tables: a network as tables of 8-bit numbers, for fastkan.nn.quantize."""
 
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class Products(nn.Module):
 
 
 @torch.no_grad()
-def quantized(model: "KAN", x: Tensor | None = None, bits: int = 8) -> nn.Sequential:
+def as_tables(model: "KAN", x: Tensor | None = None, bits: int = 8) -> nn.Sequential:
     """The network as tables, for inference: x [..., in_features] -> [..., outputs]; see fastkan.nn.quantize.
 
     Symbolic edges and the maps of summing nodes are in the tables; multiplication nodes are products of their results.
