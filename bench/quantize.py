@@ -1,12 +1,13 @@
 """python -m bench.quantize: a classifier of scikit-learn's digits, in float32 and as tables of 8-bit numbers.
 
-[64, 16, 10], trained by AdamW on four fifths of the rows; the ranges of the tables are those of these rows. Reported are
-the accuracy on the others, the largest and the root mean square difference of the outputs on all rows, bytes of
-parameters and buffers, and times of calls of 1, 32 and 1797 rows under torch.inference_mode(), interleaved, as medians.
+[64, 16, 10], trained by AdamW on four fifths of the rows; the ranges of the tables are those of these rows. Reported
+are the accuracy on the others, the largest and the root mean square difference of the outputs on all rows, bytes of
+parameters and buffers, and times of calls of 1, 32 and 1797 rows under torch.inference_mode(), interleaved, medians.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -54,7 +55,7 @@ def rows(seed: int, epochs: int, rounds: int) -> list[dict[str, object]]:
         models[f"tables, {1 << bits} points"] = quantize(model, x[train], bits=bits)
     with torch.inference_mode():
         outputs = {name: each(x) for name, each in models.items()}
-        times = {n: time_interleaved({k: lambda m=m: m(x[:n]) for k, m in models.items()}, rounds)[0] for n in ROWS}
+        times = {n: time_interleaved(calls(models, x[:n]), rounds)[0] for n in ROWS}
     return [
         {
             "model": name,
@@ -69,8 +70,19 @@ def rows(seed: int, epochs: int, rounds: int) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
+def calls(models: dict[str, nn.Module], x: Tensor) -> dict[str, Callable[[], object]]:
+    return {name: lambda model=model: model(x) for name, model in models.items()}
+
+
 def as_table(measured: list[dict[str, object]]) -> str:
-    names = ["digits", "accuracy", "largest difference", "RMS of it", "bytes", *(f"{n} rows" for n in ROWS)]
+    names = [
+        "digits",
+        "accuracy",
+        "largest difference",
+        "RMS of it",
+        "bytes",
+        *(f"{n} row{'s' if n > 1 else ''}" for n in ROWS),
+    ]
     keys = ("model", "accuracy", "largest_difference", "rms_difference", "bytes")
     lines = [
         [str(row[key]) for key in keys] + [duration(float(str(row[f"seconds_{n}"]))) for n in ROWS] for row in measured

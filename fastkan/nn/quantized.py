@@ -17,7 +17,7 @@ _OPERATORS: Any = torch.ops.quantized
 
 
 class QuantizedKANLinear(Module):
-    """y[n,o] = sum_i (scale[i,l] table[i,l,o] + offset[i,l]) + bias[o], l = the level of x[n,i]. See quantize.
+    """y[n,o] = sum_i (scale[i,l] table[i,l,o] + offset[i,l]) + bias[o], l the level of x[n,i]. See quantize.
 
     The level is that of the nearest of 2^bits equidistant points in the range of input i, whose ends included; an x
     beyond the range has the level of its end. One more level, the last, is that of a NaN, which makes its row NaN.
@@ -31,9 +31,9 @@ class QuantizedKANLinear(Module):
         bias: [O], or None.
         dtype: of the result.
 
-    Buffers: table [I, 2^bits + 1, O + 8], of bytes: a row has a number from 0 to 255 for every output, then scale and
-    offset in float32. bias [O]; low and per_unit [I], the start of the first level and levels per unit of x, always in
-    float64 (float32 on a device without it); first [I], the place of every input's first row.
+    Buffers: table [I * (2^bits + 1), O + 8], of bytes: a row has a number from 0 to 255 for every output, then scale
+    and offset in float32. bias [O]. low and per_unit [I], the start of the first level and levels per unit of x, always
+    in float64 (float32 on a device without it). first [I], the place of every input's first row.
     """
 
     exact = ("low", "per_unit")
@@ -48,7 +48,7 @@ class QuantizedKANLinear(Module):
         self.in_features, self.levels, self.out_features = values.shape
         device, values = values.device, values.to(HOST).double()
         middle = (values.amin(1) + values.amax(1)) / 2  # [I, O]: goes to the bias, so that rows have a small range
-        table = torch.cat([self._packed(values - middle[:, None]), self._nan_rows()], 1)
+        table = torch.cat([self._packed(values - middle[:, None]), self._nan_rows()], 1).flatten(0, 1)
         total = middle.sum(0) + (0.0 if bias is None else bias.detach().to(HOST).double())
         step = (high - low) / (self.levels - 1)
         first = torch.arange(self.in_features, dtype=torch.int32) * (self.levels + 1)
@@ -80,18 +80,19 @@ class QuantizedKANLinear(Module):
                 "x.requires_grad=True: expected an x without gradient, since tables have none; "
                 "call the layer under torch.inference_mode(), or with x.detach()"
             )
-        rows = self.rows(x.reshape(-1, self.in_features))
-        total = _bag(self.table.flatten(0, 1), rows) if x.is_cpu else _gathered(self.table.flatten(0, 1), rows)
-        return (total + self.bias).to(self.bias.dtype).view(*x.shape[:-1], self.out_features)
+        rows = self.rows(x if x.dim() == 2 else x.reshape(-1, self.in_features))
+        table, bias = self._buffers["table"], self._buffers["bias"]  # an attribute takes as long as an operator
+        y = ((_bag if x.is_cpu else _gathered)(table, rows) + bias).to(bias.dtype)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def rows(self, x: Tensor) -> Tensor:
-        """The rows of the flattened table for x [N, I]: [N, I] in int32."""
-        low, per_unit = self.low, self.per_unit
+        """The rows of the table for x [N, I]: [N, I] in int32."""
+        low, per_unit = self._buffers["low"], self._buffers["per_unit"]
         if x.dtype != torch.float64:
             low, per_unit = low.float(), per_unit.float()
         # The start of the first level is half a step below its point: so truncation finds the nearest point.
         level = x.sub(low).mul_(per_unit).clamp_(0, self.levels - 1).nan_to_num_(self.levels)
-        return level.int().add_(self.first).contiguous()
+        return level.int().add_(self._buffers["first"]).contiguous()
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, levels={self.levels}"
