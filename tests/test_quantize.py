@@ -16,8 +16,9 @@ EPS = torch.finfo(torch.float32).eps
 
 def layer(inputs: int = 3, outputs: int = 4, **options) -> KANLinear:
     made = KANLinear(inputs, outputs, generator=torch.Generator().manual_seed(0), scale_noise=2.0, **options)
-    if made.bias is not None:
-        nn.init.normal_(made.bias, generator=torch.Generator().manual_seed(1))
+    for p in (made.bias, made.spline_scale):
+        if p is not None:
+            nn.init.normal_(p, generator=torch.Generator().manual_seed(1))
     return made
 
 
@@ -214,7 +215,7 @@ def test_errors():
     model[0].coef.data[1, 3, 2] = torch.inf
     with pytest.raises(ValueError, match="model has an edge from input 1 to output 2 that is not finite"):
         quantize(model)
-    with pytest.raises(ValueError, match=r"model\(x\) does not call 1: expected rows that every layer sees"):
+    with pytest.raises(ValueError, match=r"model\(x\) does not call '1': expected rows that every layer sees"):
         quantize(First(layer(), layer()), torch.zeros(2, 3))
     hooked = layer()
     hooked.register_forward_hook(lambda module, args, y: 2 * y)
@@ -292,3 +293,13 @@ def test_errors_of_networks():
 
     with pytest.raises(ValueError, match="Own with a forward of its own"):
         quantize(Own([2, 1]))
+
+
+@torch.no_grad()
+def test_layers_that_are_called_by_name():
+    class Named(nn.Sequential):
+        def forward(self, rows: Tensor) -> Tensor:
+            return self[0](x=rows)
+
+    model, x = Named(layer()), torch.randn(20, 3)
+    assert torch.equal(quantize(model, x)(x), quantize(model[0], x)(x))

@@ -83,13 +83,14 @@ def _inputs(model: nn.Module, x: Tensor, names: list[str]) -> dict[str, Tensor]:
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     for name in names:
 
-        def keep(module: nn.Module, args: tuple[Any, ...], to: list[Tensor] = kept[name]) -> None:
-            to.append(args[0].detach().flatten(0, -2))
+        def keep(module: Any, args: Any, named: dict[str, Any], to: list[Tensor] = kept[name]) -> None:
+            given: Tensor = args[0] if args else named["x"]
+            to.append(given.detach().reshape(-1, given.shape[-1]))
 
-        model.get_submodule(name).register_forward_pre_hook(keep)
+        model.get_submodule(name).register_forward_pre_hook(keep, with_kwargs=True)
     model(x)
     if idle := [name for name in names if not kept[name]]:
-        raise ValueError(f"x: model(x) does not call {idle[0]}: expected rows that every layer sees")
+        raise ValueError(f"x: model(x) does not call {idle[0]!r}: expected rows that every layer sees")
     return {name: torch.cat(parts) for name, parts in kept.items()}
 
 
