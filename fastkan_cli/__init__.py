@@ -101,6 +101,7 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the model.pt of `fastkan fit`, or its folder")
     parser.add_argument("data", type=Path, help="a table with the model's input columns")
     parser.add_argument("--out", type=Path, metavar="PATH", help="output file (standard output)")
+    parser.add_argument("--quantize", action="store_true", help="by 8-bit tables, and say what they change")
     _layout(parser)
     parser.add_argument("--quiet", action="store_true", help="no notes on standard error")
     parser.add_argument("--json", action="store_true", help="print one JSON object per row instead of CSV")

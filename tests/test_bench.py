@@ -315,3 +315,15 @@ def test_results_that_differ_between_commits_are_reported(bench):
 
     assert difference([(1.0, 2.0), (0.5, 1.0)], [(1.0, 2.0), (0.6, 1.0)]) == pytest.approx(0.1)
     assert difference([(1.0, 2.0)], []) == math.inf and difference([], []) == 0
+
+
+def test_tables_are_compared_with_the_model(bench):
+    pytest.importorskip("sklearn")
+    from bench import quantize
+
+    float32, *tables = quantize.rows(seed=0, epochs=1, rounds=1)
+    assert (
+        float(str(float32["largest_difference"])) == 0 and len(quantize.as_table([float32, *tables]).splitlines()) == 6
+    )
+    differences = [float(str(row["rms_difference"])) for row in tables]
+    assert 0 < differences[0] < differences[1] < differences[2]  # 256, 64, 16 points

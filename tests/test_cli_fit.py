@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import re
 from typing import Any
 
 import pytest
@@ -110,6 +111,18 @@ def test_predict_is_the_model_in_the_units_of_the_table(fitted, capsys):
     errors = [float(line) - row[-1] for line, row in zip(lines[1:], table, strict=True)]
     assert math.sqrt(sum(e * e for e in errors) / len(errors)) < 0.2
     assert "on the 80 rows with y" in captured.err and "RMSE" in captured.err
+
+
+def test_predict_by_tables_says_what_they_change(fitted, capsys):
+    predictions, notes = [], ""
+    for options in ([], ["--quantize"]):
+        assert main(["predict", str(fitted / "model.pt"), str(fitted / "t.csv"), *options]) == 0
+        captured = capsys.readouterr()
+        predictions.append([float(line) for line in captured.out.splitlines()[1:]])
+        notes = captured.err
+    (change,) = re.findall(r"8-bit tables for the ranges of the first 80 rows: y changes by (\S+) at most", notes)
+    found = max(abs(a - b) for a, b in zip(*predictions, strict=True))
+    assert found > 0 and abs(found - float(change)) <= 0.005 * found + 1e-7  # three digits, of predictions with eight
 
 
 def test_predict_fills_gaps_reorders_columns_and_keeps_the_number_of_rows(fitted, tmp_path, capsys):

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..network.checkpoint import atomic_write
 from ..network.train.predict import chosen, probabilities
+from ..nn import quantize
 from ..tabular import files, prepare, report
 from ..tabular.columns import Column, looked_up
 from ..tabular.columns import indices as indices_of
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     names = [column.name for column in fitted.preparation.columns]
     header = False if args.header is None and not fitted.preparation.header else args.header
     source = Delimited(args.data, args.delimiter, args.decimal, header, known=names)
-    predictor = Predictor(fitted, source)
+    predictor = Predictor(fitted, source, args.quantize)
     with _output(args.out) as file:
         write = _json_lines(file, predictor) if args.json else _csv_lines(file, predictor)
         for chunk in source.chunks(every=True):
@@ -54,10 +55,15 @@ def _output(path: Path | None) -> Iterator[IO[str]]:
 
 
 class Predictor:
-    """Predicts chunks of rows and counts missing and out-of-range values. TableError if an input column is missing."""
+    """Predicts chunks of rows and counts missing and out-of-range values. TableError if an input column is missing.
 
-    def __init__(self, fitted: files.Fitted, source: Delimited):
+    quantized: by tables of 8-bit numbers, for the ranges of the first chunk.
+    """
+
+    def __init__(self, fitted: files.Fitted, source: Delimited, quantized: bool = False):
         self.model, self.preparation, self.source = fitted.model, fitted.preparation, source
+        self.run: nn.Module | None = None if quantized else fitted.model
+        self.about_tables: list[str] = []
         used = {fitted.preparation.inputs[n] for n in fitted.model.input_id.tolist()}
         self.used = [c for c in fitted.preparation.columns if used & set(c.inputs)]
         absent = [c.name for c in self.used if c.name not in source.names]
@@ -87,11 +93,28 @@ class Predictor:
             read = self._read(column, by_name[column.name])
             values[column.name] = read
             blank &= torch.tensor([not cell.strip() for cell in by_name[column.name]])
-        prediction = self.model(self.preparation.features(values))
+        features = self.preparation.features(values)
+        if self.run is None:
+            self.run = self._tables(features)
+        prediction = self.run(features)
         self.empty += int(blank.sum())
         if self.target is not None:
             self._keep_label(by_name[self.target], prediction, blank)
         return self._cells(prediction), blank.tolist()
+
+    def _tables(self, features: Tensor) -> nn.Module:
+        """The network as tables, with a note on their ranges and error. TableError where it has none."""
+        try:
+            tables = quantize(self.model, features)
+        except ValueError as error:
+            raise TableError(f"--quantize: {error}") from None
+        before, after, target = self.model(features), tables(features), self.preparation.target
+        if self.preparation.classes is None:
+            before, after = target.unscaled(before), target.unscaled(after)
+        change, rows = float((after - before).abs().max()), counted(len(features), "row")
+        what = target.name if self.preparation.classes is None else "an output of the network"
+        self.about_tables = [f"8-bit tables for the ranges of the first {rows}: {what} changes by {change:.3g} at most"]
+        return tables
 
     def _read(self, column: Column, cells: tuple[str, ...]) -> Tensor:
         read = self.fields[column.name].values(cells, self.source.decimal)
@@ -120,7 +143,7 @@ class Predictor:
 
     def notes(self) -> list[str]:
         """Notes for the user: skipped rows, missing and out-of-range values, the error."""
-        notes = list(self.source.notes)
+        notes = [*self.source.notes, *self.about_tables]
         if self.source.skipped:
             notes.append(f"{counted(self.source.skipped, 'row')} without a prediction: {self.source.first_skipped}")
         for name, field in self.fields.items():

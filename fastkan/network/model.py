@@ -28,7 +28,7 @@ from .plot import diagram, page
 from .plot import edge as plot_edge
 from .scores import attribution
 from .train import fit as training
-from .train import penalties, taylor
+from .train import penalties, tables, taylor
 from .train import predict as prediction
 
 T = TypeVar("T")
@@ -414,7 +414,7 @@ class KAN(Module):
     evaluate = penalties.evaluate
     fit = training.fit
     predict, predict_proba, score = prediction.predict, prediction.predict_proba, prediction.score
-    derivatives = taylor.derivatives
+    derivatives, as_tables = taylor.derivatives, tables.as_tables
 
     # Pictures
 
