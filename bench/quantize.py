@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastkan import KANLinear, KANSequential
-from fastkan.measure.provenance import write_csv
+from fastkan.measure.provenance import cpu_kind, write_csv
 from fastkan.measure.table import duration, table
 from fastkan.measure.timing import time_interleaved
 from fastkan.nn import quantize
@@ -96,8 +96,8 @@ def main() -> int:
     parser.add_argument("--threads", type=positive, default=1, help="number of torch threads (1)")
     parser.add_argument("--epochs", type=positive, default=EPOCHS, help=f"of the training ({EPOCHS})")
     parser.add_argument("--seed", type=int, default=0, help="of rows and training (0)")
-    default = Path(__file__).parent / "results" / "cpu" / "quantize.csv"
-    parser.add_argument("--out", type=Path, default=default, help="(bench/results/cpu/quantize.csv)")
+    default = Path(__file__).parent / "results" / cpu_kind() / "quantize.csv"
+    parser.add_argument("--out", type=Path, default=default, help=f"(bench/results/{cpu_kind()}/quantize.csv)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     measured = rows(args.seed, args.epochs, args.rounds)
