@@ -8,6 +8,7 @@
 #include "../contract/stack.h"
 #include "edge_penalty.h"
 #include "interface.h"
+#include "products.h"
 
 namespace fastkan {
 namespace {
@@ -75,10 +76,36 @@ bool equidistant(const Problem& p) {
   return check.equidistant;
 }
 
+// Whether the last contraction was a product of matrices.
+bool multiplied = false;
+
+// The kernels with which p is computed by products of matrices; null: it is not.
+const DenseKernels* dense_kernels(const Problem& p) {
+#if defined(__x86_64__)
+  static const bool is_fast = std::strcmp(kernels().isa, "avx512") == 0 && has_amx();
+  if (is_fast && fits_products(p)) return &avx512::dense_kernels;
+#endif
+  return nullptr;
+}
+
+void kan_out(const Problem& p) {
+  const DenseKernels* dense = dense_kernels(p);
+  const Pool pool = pool_for(work(p));
+  multiplied = dense;
+  dense ? Products(p, *dense, pool).out() : kernels(p.compute).kan_out(p, pool);
+}
+
+void kan_backward(const Problem& p) {
+  const DenseKernels* dense = dense_kernels(p);
+  const Pool pool = pool_for(2 * work(p));  // two contractions
+  multiplied = dense;
+  dense ? Products(p, *dense, pool).backward() : kernels(p.compute).kan_backward(p, pool);
+}
+
 const CpuInterface interface = {
     equidistant,
-    [](const Problem& p) { kernels(p.compute).kan_out(p, pool_for(work(p))); },
-    [](const Problem& p) { kernels(p.compute).kan_backward(p, pool_for(2 * work(p))); },  // two contractions
+    kan_out,
+    kan_backward,
     [](const Problem& p) { kernels(p.compute).edge_moments(p, pool_for(work(p))); },
     [](const Stack& s) { kernels(s.dtype).stack_out(s, pool_for(work(s))); },
     [](const Stack& s) { kernels(s.dtype).stack_backward(s, pool_for(work(s))); },
