@@ -34,15 +34,17 @@ inline bool has_amx() {
 #endif
 }
 
-// Where the products take less time than gathering; measured, see docs/kernels/cpu.md.
-constexpr int kMostFunctions = 16;
-constexpr int64_t kLeastRows = 32, kLeastOutputs = 16, kLeastWork = int64_t{1} << 18;
+// Multiply-adds of a row and input by gathering, above which products are faster: forward, and with gradients; the
+// same for all rows and inputs. Measured, see docs/kernels/cpu.md.
+constexpr int64_t kLeastForward = 640, kLeastBackward = 320, kLeastWork = 10 << 20, kLeastRows = 64;
+constexpr int64_t kFunctionsWork = 80;  // of them for each function beyond 4
+constexpr int kMostFunctions = 20;
 // Memory of a block of rows, and the number of columns up to which a block has enough rows.
 constexpr int64_t kBlockBytes = 8 << 20, kLeastBlockRows = 128, kMostColumns = 1 << 17;
 
 inline int64_t columns_of(const Problem& p) { return p.I * (p.F + p.with_base); }
 
-// Whether rows of the last dimension are contiguous, and if `packed` follow one another.
+// Whether v is absent, or bfloat16 with contiguous rows that, if `packed`, follow one another.
 inline bool is_matrix(const View& v, int64_t rows, int64_t columns, bool packed) {
   return !v || (v.dtype == Dtype::bf16 && (columns == 1 || v.stride[1] == 1) &&
                 (rows == 1 || (packed ? v.stride[0] == columns : v.stride[0] >= columns)));
@@ -51,8 +53,11 @@ inline bool is_matrix(const View& v, int64_t rows, int64_t columns, bool packed)
 // Whether p is computed by products: by its shape, types and layout alone.
 inline bool fits_products(const Problem& p) {
   if (p.family != Family::bspline || p.compute != Dtype::f32 || p.terms) return false;
-  if (p.F > kMostFunctions || p.N < kLeastRows || p.O < kLeastOutputs || columns_of(p) > kMostColumns) return false;
-  if (p.N * columns_of(p) * p.O < kLeastWork) return false;
+  const int64_t gathered = p.O * (p.K + 2);
+  if (gathered < (p.out ? kLeastForward : kLeastBackward) || p.N * p.I * gathered < kLeastWork) return false;
+  if (p.F > kMostFunctions || (p.F - 4) * kFunctionsWork > gathered) return false;
+  if (p.N < kLeastRows || columns_of(p) > kMostColumns) return false;
+  if (p.grad_x && p.O % kPadded != 0) return false;  // coef is then a left operand, with other values behind it
   if (p.grad_coef && p.grad_coef_dtype != Dtype::bf16) return false;
   if (p.bias && p.bias.dtype != Dtype::bf16) return false;
   const bool coef = !p.coef || (p.coef.dtype == Dtype::bf16 && (p.O == 1 || p.coef.stride[2] == 1) &&
@@ -60,6 +65,7 @@ inline bool fits_products(const Problem& p) {
   return coef && is_matrix(p.base_weight, p.I, p.O, true) && is_matrix(p.u, p.N, p.O, false);
 }
 
+// A matrix in the memory of its maker, as torch's tensor.
 class Bf16Matrix {
  public:
   Bf16Matrix(const void* data, int64_t rows, int64_t columns, int64_t row, int64_t column = 1)
@@ -117,20 +123,20 @@ class Memory {
   }
 };
 
-inline int64_t whole_lines(int64_t elements) { return (elements + 31) / 32 * 32; }  // 64 bytes
+inline int64_t padded(int64_t elements) { return (elements + kPadded - 1) / kPadded * kPadded; }  // a cache line
 
 class Products {
  public:
   Products(const Problem& p, const DenseKernels& kernels, const Pool& pool)
       : p_(p), kernels_(kernels), pool_(pool), functions_(p.I * p.F), columns_(columns_of(p)) {
-    const int64_t fit = std::max(kLeastBlockRows, kBlockBytes / (2 * columns_) / 32 * 32);
+    const int64_t fit = std::max(kLeastBlockRows, kBlockBytes / (2 * columns_) / kPadded * kPadded);
     const int64_t blocks = (p.N + fit - 1) / fit;
-    rows_ = std::min(p.N, whole_lines((p.N + blocks - 1) / blocks));
+    rows_ = std::min(p.N, padded((p.N + blocks - 1) / blocks));
   }
 
   // y = Phi [N, C] times coef and base_weight as one [C, O], so that y is rounded once.
   void out() const {
-    const int64_t phi_bytes = whole_lines(rows_ * columns_) * 2, weights = p_.base_weight ? columns_ * p_.O : 0;
+    const int64_t stride = padded(columns_), phi_bytes = rows_ * stride * 2, weights = p_.base_weight ? columns_ * p_.O : 0;
     const Memory memory(phi_bytes + weights * 2);
     auto* phi = memory.at<uint16_t>(0);
     const void* w = p_.coef.data;
@@ -147,8 +153,8 @@ class Products {
     const Bf16Matrix right(w, columns_, p_.O, p_.O);
     for (int64_t n0 = 0; n0 < p_.N; n0 += rows_) {
       const int64_t rows = std::min(rows_, p_.N - n0);
-      kernels_.by_row(p_, n0, rows, phi, pool_);
-      const Bf16Matrix left(phi, rows, columns_, columns_);
+      kernels_.by_row(p_, n0, rows, phi, stride, pool_);
+      const Bf16Matrix left(phi, rows, columns_, stride);
       const Bf16Matrix y(static_cast<uint16_t*>(p_.out) + n0 * p_.O, rows, p_.O, p_.O);
       if (p_.bias) {
         const Bf16Matrix bias = Bf16Matrix::vector(p_.bias.data, p_.O, p_.bias.stride[0]);
@@ -161,12 +167,14 @@ class Products {
 
   // grad_x from G = coef u^T [C, N], and grad_coef = Phi^T [C, N] u: block by block of rows, Phi^T in place of G.
   void backward() const {
-    const int64_t stride = whole_lines(rows_), g_bytes = columns_ * stride * 2, size = columns_ * p_.O;
+    // An odd number of cache lines: the rows of G fall into different cache sets.
+    const int64_t stride = padded(rows_) / kPadded % 2 ? padded(rows_) : padded(rows_) + kPadded;
+    const int64_t g_bytes = columns_ * stride * 2, size = columns_ * p_.O;
     const bool sums = p_.grad_coef && rows_ < p_.N;  // of the blocks' gradients, in float32
-    const Memory memory(g_bytes + (sums ? whole_lines(size) * 6 : 0));
+    const Memory memory(g_bytes + (sums ? padded(size) * 6 : 0));
     auto* g = memory.at<uint16_t>(0);
     auto* sum = memory.at<float>(g_bytes);
-    auto* part = memory.at<uint16_t>(g_bytes + whole_lines(size) * 4);
+    auto* part = memory.at<uint16_t>(g_bytes + padded(size) * 4);
     for (int64_t n0 = 0; n0 < p_.N; n0 += rows_) {
       const int64_t rows = std::min(rows_, p_.N - n0);
       const auto* u = static_cast<const uint16_t*>(p_.u.data) + n0 * p_.u.stride[0];

@@ -1,6 +1,7 @@
 // The operators of fastkan/ops.py on the CPU, with the kernels of this machine's instruction set.
 #include <torch/csrc/stable/ops.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -76,8 +77,8 @@ bool equidistant(const Problem& p) {
   return check.equidistant;
 }
 
-// Whether the last contraction was a product of matrices.
-bool multiplied = false;
+// How the last contraction was computed: see cpu_algorithm.
+std::atomic<int64_t> algorithm{0};
 
 // The kernels with which p is computed by products of matrices; null: it is not.
 const DenseKernels* dense_kernels(const Problem& p) {
@@ -91,14 +92,14 @@ const DenseKernels* dense_kernels(const Problem& p) {
 void kan_out(const Problem& p) {
   const DenseKernels* dense = dense_kernels(p);
   const Pool pool = pool_for(work(p));
-  multiplied = dense;
+  algorithm = dense ? 2 : 1;
   dense ? Products(p, *dense, pool).out() : kernels(p.compute).kan_out(p, pool);
 }
 
 void kan_backward(const Problem& p) {
   const DenseKernels* dense = dense_kernels(p);
   const Pool pool = pool_for(2 * work(p));  // two contractions
-  multiplied = dense;
+  algorithm = dense ? 2 : 1;
   dense ? Products(p, *dense, pool).backward() : kernels(p.compute).kan_backward(p, pool);
 }
 
@@ -174,12 +175,18 @@ int64_t cpu_isa() {
   return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
 }
 
+// The last contraction's algorithm: 0 none so far, 1 gathering, 2 products of matrices.
+int64_t cpu_algorithm() { return algorithm; }
+
 }  // namespace
 }  // namespace fastkan
 
 const fastkan::CpuInterface* fastkan_cpu_interface() { return &fastkan::interface; }
 
-STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa)); }
+STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa));
+  m.impl("cpu_algorithm", TORCH_BOX(&fastkan::cpu_algorithm));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("kan_out", TORCH_BOX(&fastkan::Contractions::kan_out));
