@@ -6,7 +6,7 @@ namespace fastkan {
 namespace {
 
 constexpr int64_t kStride = 144;  // of columns: the 16 of a row in different cache sets
-constexpr int64_t kChunk = 128;  // rows of a task: their features by row stay in the L1 cache
+constexpr int64_t kChunk = 128;   // rows of a task: their features by row stay in the L1 cache
 
 constexpr int64_t kHalves = FASTKAN_VECTOR_BYTES / 2;
 static_assert(kPadded % kHalves == 0);
@@ -124,8 +124,7 @@ class Inputs {
   Scratch& reserved() {
     Scratch& memory = scratch();
     memory.reserve(Column<float>::bytes(p_, kChunk) + Scratch::bytes<float>(c_.inputs * kStride) +
-                   Tile<float>::bytes(p_.s, c_.inputs, kChunk) +
-                   Scratch::bytes<float>(planes_ * kChunk) +
+                   Tile<float>::bytes(p_.s, c_.inputs, kChunk) + Scratch::bytes<float>(planes_ * kChunk) +
                    2 * Scratch::bytes<int32_t>(kChunk));
     return memory;
   }
@@ -159,8 +158,7 @@ struct Block {
 template <class F>
 void for_each_chunk(const Problem& p, int64_t n0, int64_t rows, const Pool& pool, const F& f) {
   const Block<F> block{p, n0, rows, f};
-  pool.run(
-      block.tasks(), [](int64_t task, const void* c) { static_cast<const Block<F>*>(c)->run(task); }, &block);
+  pool.run(block.tasks(), [](int64_t task, const void* c) { static_cast<const Block<F>*>(c)->run(task); }, &block);
 }
 
 // Calls f with the number of functions that are not zero as a constant.
@@ -248,8 +246,7 @@ void functions_of(const Problem& p, int64_t count, const Values& v, uint16_t* to
       for (int k = 0; k < R; ++k) sum = at == static_cast<uint16_t>(f - k) ? values[k] : sum;  // no start is 65535
       *reinterpret_cast<Halves*>(to + f * stride + n) = sum;
     }
-    if (p.with_base)
-      *reinterpret_cast<Halves*>(base + n) = *reinterpret_cast<const Halves*>(w + R * kChunk + n);
+    if (p.with_base) *reinterpret_cast<Halves*>(base + n) = *reinterpret_cast<const Halves*>(w + R * kChunk + n);
   }
 }
 
@@ -267,8 +264,7 @@ void columns_of(const Problem& p, const Chunk& c, uint16_t* g, int64_t stride) {
   if (!p.grad_x) return;
   const int64_t at = c.n0 * p.I + c.i0;
   const bool squares = p.grad_x_dtype == Dtype::bf16 && c.inputs == kLanes<float>;
-  const int64_t done =
-      squares ? store_squares(static_cast<uint16_t*>(p.grad_x) + at, p.I, sums, kStride, c.rows) : 0;
+  const int64_t done = squares ? store_squares(static_cast<uint16_t*>(p.grad_x) + at, p.I, sums, kStride, c.rows) : 0;
   store_block(p.grad_x, p.grad_x_dtype, at + done * p.I, p.I, sums + done, 1, kStride, c.rows - done, c.inputs);
 }
 

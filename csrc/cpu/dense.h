@@ -5,7 +5,8 @@
 
 namespace fastkan {
 
-// The library of matrix products reads a left operand up to a whole number of so many columns: a NaN there would spread.
+// The library of matrix products reads a left operand up to a whole number of so many columns: a NaN there would
+// spread.
 constexpr int64_t kPadded = 32;
 
 struct DenseKernels {

@@ -35,7 +35,7 @@ inline bool has_amx() {
 }
 
 // Multiply-adds of a row and input by gathering, above which products are faster: forward, and with gradients; the
-// same for all rows and inputs. Measured, see docs/kernels/cpu.md.
+// same for all rows and inputs. Break-even points measured at degree 3.
 constexpr int64_t kLeastForward = 640, kLeastBackward = 320, kLeastWork = 10 << 20, kLeastRows = 64;
 constexpr int64_t kFunctionsWork = 80;  // of them for each function beyond 4
 constexpr int kMostFunctions = 20;
@@ -136,7 +136,8 @@ class Products {
 
   // y = Phi [N, C] times coef and base_weight as one [C, O], so that y is rounded once.
   void out() const {
-    const int64_t stride = padded(columns_), phi_bytes = rows_ * stride * 2, weights = p_.base_weight ? columns_ * p_.O : 0;
+    const int64_t stride = padded(columns_), phi_bytes = rows_ * stride * 2,
+                  weights = p_.base_weight ? columns_ * p_.O : 0;
     const Memory memory(phi_bytes + weights * 2);
     auto* phi = memory.at<uint16_t>(0);
     const void* w = p_.coef.data;
