@@ -60,6 +60,7 @@ def allows_tf32() -> bool:
 allows_tf32._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 torch.library.define("fastkan::cpu_isa", "() -> int")
+torch.library.define("fastkan::cpu_algorithm", "() -> int")
 torch.library.define("fastkan::cuda_serves", "(int device) -> bool")
 torch.library.define("fastkan::cuda_algorithm", "() -> int")
 

@@ -1,6 +1,7 @@
 // The operators of fastkan/ops.py on the CPU, with the kernels of this machine's instruction set.
 #include <torch/csrc/stable/ops.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -8,6 +9,7 @@
 #include "../contract/stack.h"
 #include "edge_penalty.h"
 #include "interface.h"
+#include "products.h"
 
 namespace fastkan {
 namespace {
@@ -75,10 +77,36 @@ bool equidistant(const Problem& p) {
   return check.equidistant;
 }
 
+// How the last contraction was computed: see cpu_algorithm.
+std::atomic<int64_t> algorithm{0};
+
+// The kernels with which p is computed by products of matrices; null: it is not.
+const DenseKernels* dense_kernels(const Problem& p) {
+#if defined(__x86_64__)
+  static const bool is_fast = std::strcmp(kernels().isa, "avx512") == 0 && has_amx();
+  if (is_fast && fits_products(p)) return &avx512::dense_kernels;
+#endif
+  return nullptr;
+}
+
+void kan_out(const Problem& p) {
+  const DenseKernels* dense = dense_kernels(p);
+  const Pool pool = pool_for(work(p));
+  algorithm = dense ? 2 : 1;
+  dense ? Products(p, *dense, pool).out() : kernels(p.compute).kan_out(p, pool);
+}
+
+void kan_backward(const Problem& p) {
+  const DenseKernels* dense = dense_kernels(p);
+  const Pool pool = pool_for(2 * work(p));  // two contractions
+  algorithm = dense ? 2 : 1;
+  dense ? Products(p, *dense, pool).backward() : kernels(p.compute).kan_backward(p, pool);
+}
+
 const CpuInterface interface = {
     equidistant,
-    [](const Problem& p) { kernels(p.compute).kan_out(p, pool_for(work(p))); },
-    [](const Problem& p) { kernels(p.compute).kan_backward(p, pool_for(2 * work(p))); },  // two contractions
+    kan_out,
+    kan_backward,
     [](const Problem& p) { kernels(p.compute).edge_moments(p, pool_for(work(p))); },
     [](const Stack& s) { kernels(s.dtype).stack_out(s, pool_for(work(s))); },
     [](const Stack& s) { kernels(s.dtype).stack_backward(s, pool_for(work(s))); },
@@ -147,12 +175,18 @@ int64_t cpu_isa() {
   return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
 }
 
+// The last contraction's algorithm: 0 none so far, 1 gathering, 2 products of matrices.
+int64_t cpu_algorithm() { return algorithm; }
+
 }  // namespace
 }  // namespace fastkan
 
 const fastkan::CpuInterface* fastkan_cpu_interface() { return &fastkan::interface; }
 
-STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) { m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa)); }
+STABLE_TORCH_LIBRARY_IMPL(fastkan, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&fastkan::cpu_isa));
+  m.impl("cpu_algorithm", TORCH_BOX(&fastkan::cpu_algorithm));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("kan_out", TORCH_BOX(&fastkan::Contractions::kan_out));

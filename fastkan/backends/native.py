@@ -50,6 +50,11 @@ def cpu_isa() -> str | None:
     return None if ABSENT["cpu"] else ("baseline", "avx2", "avx512")[torch.ops.fastkan.cpu_isa()]
 
 
+def cpu_algorithm() -> str:
+    """The algorithm of the last `kan_*` contraction on the CPU: "none" so far, "gather" or "matrix"."""
+    return ("none", "gather", "matrix")[0 if ABSENT["cpu"] else torch.ops.fastkan.cpu_algorithm()]
+
+
 def cuda_algorithm() -> str:
     """The algorithm of the last contraction on a GPU: "none" so far, "gather", "matrix", "wgmma" or "tma"."""
     names = ("none", "gather", "matrix", "wgmma", "tma")
