@@ -11,6 +11,7 @@ from fastkan import KANLinear
 from fastkan.backends import native
 from fastkan.testing import KNOTS, Problem, assert_matches_reference, call
 from support.backends import skip_if_missing
+from support.tiers import long
 
 BF16 = torch.bfloat16
 CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward")
@@ -38,7 +39,7 @@ def check(p: Problem, contractions: tuple[str, ...] = CONTRACTIONS) -> None:
 SHAPES = [(128, 64, 640), (333, 34, 512), (65, 130, 777)]
 
 
-@pytest.mark.parametrize("degree", range(6))
+@pytest.mark.parametrize("degree", [0, 3, *long(1, 2, 4, 5)])
 def test_every_degree_and_type_of_x_matches_the_reference(degree):
     for seed, (outside, knots) in enumerate(product(("zero", "linear", "clamp"), KNOTS)):
         intervals, base = (1, 3, 5, 7)[seed % 4], ("silu", None, "identity")[seed % 3]
@@ -51,6 +52,7 @@ def test_every_degree_and_type_of_x_matches_the_reference(degree):
         check(p)
 
 
+@pytest.mark.long
 def test_several_blocks_of_rows_are_summed_in_float32():
     p = Problem.random(260, 1650, 96, 4, 5, dtype=BF16)  # blocks of 160 and 100 rows
     check(p, ("kan_backward",))

@@ -23,7 +23,7 @@ OPS = getattr(torch.ops, NAMESPACE)
 
 
 @pytest.fixture
-def calls(monkeypatch) -> dict[str, int]:
+def calls(by_python, monkeypatch) -> dict[str, int]:
     """Runs the emulated GPU's operators in place of the CPU's, and counts their calls."""
     counted = dict.fromkeys(("stack_out", "stack_backward", "kan_out", "kan_in", "kan_coef", "kan_backward"), 0)
 

@@ -271,6 +271,7 @@ def test_grids_and_refinement_under_fully_shard(count, tmp_path):
     run(SHARDED, tmp_path, count)
 
 
+@pytest.mark.long
 def test_grids_of_layers_in_parallel_styles(tmp_path):
     run(TENSOR, tmp_path)
 
@@ -280,7 +281,7 @@ def test_grids_of_layers_sharded_in_both_ways(tmp_path):
     run(BOTH, tmp_path, 4)
 
 
-@pytest.mark.parametrize("count", [1, *long(4)])
+@pytest.mark.parametrize("count", long(1, 4))
 def test_distributed_checkpoints(count, tmp_path):
     run(CHECKPOINT, tmp_path, 2)
     run(CHECKPOINT, tmp_path, count)

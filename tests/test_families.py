@@ -157,7 +157,7 @@ def test_the_automatic_choice_on_a_cpu_is_native(native, calls):
     assert calls["native"] and not calls["reference"]
 
 
-def test_the_automatic_choice_passes_over_backends_without_the_family(calls, monkeypatch):
+def test_the_automatic_choice_passes_over_backends_without_the_family(by_python, calls, monkeypatch):
     p = family_problem("rbf")
     monkeypatch.setattr(select.BACKENDS["native"], "missing", lambda *args: "no Gaussians")
     kan_linear(p.x, p.coef, p.grid, degree=0, uniform=True, family="rbf")
