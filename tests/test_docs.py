@@ -176,6 +176,9 @@ def run_command(words: list[str], where: str) -> str:
         run([sys.executable, "-m", "fastkan", arguments[0], "--help"], where)
     elif command == "fastkan":
         return run([sys.executable, "-m", "fastkan", *arguments], where)
+    elif any(a.startswith("examples/") for a in arguments) and command in ("python", "python3", "torchrun"):
+        named = next(a for a in arguments if a.startswith("examples/"))
+        assert (ROOT / named).is_file(), f"{where}: {named}"  # they have tests of their own
     elif command == "torchrun":
         return run([sys.executable, "-m", "torch.distributed.run", *arguments], where)
     elif command in ("python", "python3") and arguments[0] == "-m" and arguments[1].split(".")[0] == "bench":
@@ -183,8 +186,6 @@ def run_command(words: list[str], where: str) -> str:
         assert module.is_dir() or module.with_suffix(".py").is_file(), f"{where}: {arguments[1]}"
         for measured in (a for a in arguments[2:3] if arguments[1] == "bench" and not a.startswith("-")):
             assert (ROOT / "bench" / f"{measured}.py").is_file(), f"{where}: bench {measured}"
-    elif command in ("python", "python3") and arguments[0].startswith("examples/"):
-        assert (ROOT / arguments[0]).is_file(), f"{where}: {arguments[0]}"  # they have tests of their own
     elif command in ("python", "python3"):
         return run([sys.executable, *arguments], where)
     else:
