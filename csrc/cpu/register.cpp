@@ -9,6 +9,7 @@
 #include "../contract/stack.h"
 #include "edge_penalty.h"
 #include "interface.h"
+#include "pairs.h"
 #include "products.h"
 
 namespace fastkan {
@@ -89,18 +90,45 @@ const DenseKernels* dense_kernels(const Problem& p) {
   return nullptr;
 }
 
+// The kernels of this processor for pairs of bfloat16, or null.
+const PairKernels* pair_kernels() {
+#if defined(__x86_64__)
+  static const bool has_pairs = std::strcmp(kernels().isa, "avx512") == 0 && __builtin_cpu_supports("avx512bf16");
+  if (has_pairs) return &avx512::pair_kernels;
+#endif
+  return nullptr;
+}
+
 void kan_out(const Problem& p) {
   const DenseKernels* dense = dense_kernels(p);
+  const PairKernels* pairs = pair_kernels();
   const Pool pool = pool_for(work(p));
-  algorithm = dense ? 2 : 1;
-  dense ? Products(p, *dense, pool).out() : kernels(p.compute).kan_out(p, pool);
+  if (dense) {
+    algorithm = 2;
+    Products(p, *dense, pool).out();
+  } else if (pairs && pairs->fits_out(p)) {
+    algorithm = 3;
+    pairs->kan_out(p, pool);
+  } else {
+    algorithm = 1;
+    kernels(p.compute).kan_out(p, pool);
+  }
 }
 
 void kan_backward(const Problem& p) {
   const DenseKernels* dense = dense_kernels(p);
+  const PairKernels* pairs = pair_kernels();
   const Pool pool = pool_for(2 * work(p));  // two contractions
-  algorithm = dense ? 2 : 1;
-  dense ? Products(p, *dense, pool).backward() : kernels(p.compute).kan_backward(p, pool);
+  if (dense) {
+    algorithm = 2;
+    Products(p, *dense, pool).backward();
+  } else if (pairs && pairs->fits_backward(p)) {
+    algorithm = 3;
+    pairs->kan_backward(p, pool);
+  } else {
+    algorithm = 1;
+    kernels(p.compute).kan_backward(p, pool);
+  }
 }
 
 const CpuInterface interface = {

@@ -1,0 +1,485 @@
+// Sums of products of bfloat16 by vdpbf16ps: each 32-bit lane of a float32 sum gets the products of two pairs. In the
+// forward a pair is two neighbouring functions of a window, or the base functions of two inputs; for the gradient of
+// the input, two outputs; for that of the coefficients, two rows with the same window. Features are rounded to
+// bfloat16, sums are float32.
+#include "pairs.h"
+
+#include <immintrin.h>
+
+#include "kan_backward.h"
+#include "kan_out.h"
+
+namespace fastkan {
+namespace {
+
+typedef uint32_t Words __attribute__((vector_size(64), aligned(2), may_alias));  // pairs of bfloat16
+
+constexpr int64_t kHalves = 32;  // bfloat16 numbers of a vector
+
+inline Words load_pairs(const void* from) { return *static_cast<const Words*>(from); }
+inline Words splat_pair(uint32_t pair) { return pair - Words{}; }
+
+// sum + a0 b0 + a1 b1 in every lane.
+inline Vec<float> add_products(Vec<float> sum, Words a, Words b) {
+  return reinterpret_cast<Vec<float>>(_mm512_dpbf16_ps(
+      reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+}
+
+inline uint32_t pair_of(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
+
+// Calls f with half the size of a window, and whether there is a base function, as constants.
+template <class F>
+inline void by_half(const Problem& p, const F& f) {
+  by_size((p.K + 1) / 2, p.with_base, f);
+}
+
+bool is_bf16(const View& v, int last) { return !v || (v.dtype == Dtype::bf16 && v.stride[last] == 1); }
+
+bool fits(const Problem& p) {
+  return p.family == Family::bspline && p.compute == Dtype::f32 && p.K % 2 == 1 && p.O > kMaxFewOutputs && !p.terms &&
+         is_bf16(p.coef, 2) && is_bf16(p.base_weight, 1);
+}
+
+// --- Forward ---
+
+// Weights of a block of inputs and outputs as pairs: of functions f and f + 1, [inputs, F - 1, width], and of the base
+// functions of two inputs, [inputs / 2, width]. An odd last input is followed by zeros.
+struct PairWeights {
+  uint32_t *coef, *base;
+  int64_t width, functions;
+
+  void load(const Problem& p, int64_t i0, int64_t inputs, int64_t o0, int64_t outputs) {
+    const auto* c = static_cast<const uint16_t*>(p.coef.data) + i0 * p.coef.stride[0] + o0;
+    for (int64_t i = 0; i < inputs; ++i)
+      for (int64_t f = 0; f < functions; ++f) {
+        const uint16_t *low = c + i * p.coef.stride[0] + f * p.coef.stride[1], *high = low + p.coef.stride[1];
+        uint32_t* to = coef + (i * functions + f) * width;
+        for (int64_t o = 0; o < outputs; ++o) to[o] = pair_of(low[o], high[o]);
+      }
+    if (inputs % 2) memset(coef + inputs * functions * width, 0, static_cast<size_t>(functions * width) * 4);
+    const auto* b = static_cast<const uint16_t*>(p.base_weight.data) + i0 * p.base_weight.stride[0] + o0;
+    for (int64_t i = 0; p.with_base && i < inputs; i += 2) {
+      const uint16_t *low = b + i * p.base_weight.stride[0], *high = low + p.base_weight.stride[0];
+      uint32_t* to = base + i / 2 * width;
+      for (int64_t o = 0; o < outputs; ++o) to[o] = i + 1 < inputs ? pair_of(low[o], high[o]) : low[o];
+    }
+  }
+};
+
+// Features of a block of rows and inputs as pairs: windows [inputs, H, rows], base functions [inputs / 2, rows].
+struct PairFeatures {
+  uint32_t *windows, *base;
+  int32_t* start;  // [inputs, rows]
+  int64_t rows;    // stride
+};
+
+// y += the sum over a block of inputs, for P rows.
+template <int NV, int H, bool BASE, int P>
+__attribute__((always_inline)) inline void pair_row_group(int64_t n, int64_t inputs, const PairFeatures& f,
+                                                          const PairWeights& w, int64_t o0, float* y,
+                                                          int64_t y_stride) {
+  constexpr int W = kLanes<float>;
+  const int64_t width = w.width, per_input = w.functions * width, rows = f.rows;
+  Vec<float> sum[P][NV];
+  float* to = y + n * y_stride + o0;
+#pragma GCC unroll 8
+  for (int q = 0; q < P; ++q)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) sum[q][v] = Vec<float>{};
+  const uint32_t *coef = w.coef + o0, *base = w.base + o0, *weight = f.windows + n, *of_base = f.base + n;
+  const int32_t* start = f.start + n;
+  for (int64_t i = 0; i < inputs; i += 2) {
+#pragma GCC unroll 2
+    for (int of = 0; of < 2; ++of) {
+#pragma GCC unroll 4
+      for (int h = 0; h < H; ++h)
+#pragma GCC unroll 8
+        for (int q = 0; q < P; ++q) {
+          const uint32_t* row = coef + (start[q] + 2 * h) * width;
+          const Words a = splat_pair(weight[h * rows + q]);
+#pragma GCC unroll 16
+          for (int v = 0; v < NV; ++v) sum[q][v] = add_products(sum[q][v], load_pairs(row + v * W), a);
+        }
+      coef += per_input;
+      weight += H * rows;
+      start += rows;
+    }
+    if constexpr (BASE) {
+#pragma GCC unroll 8
+      for (int q = 0; q < P; ++q) {
+        const Words a = splat_pair(of_base[q]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; ++v) sum[q][v] = add_products(sum[q][v], load_pairs(base + v * W), a);
+      }
+      base += width;
+      of_base += rows;
+    }
+  }
+#pragma GCC unroll 8
+  for (int q = 0; q < P; ++q)
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; ++v) store(to + q * y_stride + v * W, load(to + q * y_stride + v * W) + sum[q][v]);
+}
+
+template <int NV, int H, bool BASE>
+__attribute__((noinline)) void pair_rows(int64_t rows, int64_t inputs, const PairFeatures& f, const PairWeights& w,
+                                         int64_t o0, float* y, int64_t y_stride) {
+  constexpr int P = NV >= 8 ? 2 : 4;
+  int64_t n = 0;
+  for (; n + P <= rows; n += P) pair_row_group<NV, H, BASE, P>(n, inputs, f, w, o0, y, y_stride);
+  for (; n < rows; ++n) pair_row_group<NV, H, BASE, 1>(n, inputs, f, w, o0, y, y_stride);
+}
+
+constexpr int64_t kPairBytes = 28 * 1024;  // weights of a block: in the L1 cache beside the features
+constexpr int64_t kPairWidth = 128, kPairRows = 256;
+
+struct PairOutPlan {
+  const Problem& p;
+  int64_t rows, width, inputs, row_blocks, output_blocks;
+
+  PairOutPlan(const Problem& problem, const Pool& pool) : p(problem) {
+    width = min(padded<float>(p.O), kPairWidth);
+    rows = min(p.N, min(kPairRows, round_up(ceil_div(p.N, pool.threads), 32)));
+    row_blocks = ceil_div(p.N, rows);
+    inputs = max(2, min(kMaxInputs, kPairBytes / ((p.F * width) * 4)) / 2 * 2);
+    inputs = min(inputs, round_up(p.I, 2));
+    output_blocks = ceil_div(p.O, width);
+  }
+  int64_t tasks() const { return row_blocks; }
+};
+
+void pair_out_task(const PairOutPlan& plan, int64_t task) {
+  const Problem& p = plan.p;
+  const int64_t n0 = task * plan.rows, rows = min(plan.rows, p.N - n0), stride = column_stride<float>(rows);
+  const int64_t y_stride = plan.output_blocks * plan.width, halves = (p.K + 1) / 2, planes = p.K + 1 + p.with_base;
+  Scratch& memory = scratch();
+  memory.reserve(Column<float>::bytes(p, rows) + Tile<float>::bytes(p.x, kMaxInputs, rows) +
+                 Tile<float>::bytes(p.s, kMaxInputs, rows) + Scratch::bytes<float>(planes * stride) +
+                 Scratch::bytes<int32_t>(rows) + Scratch::bytes<uint32_t>(kMaxInputs * halves * stride) +
+                 Scratch::bytes<uint32_t>(kMaxInputs / 2 * stride) + Scratch::bytes<int32_t>(kMaxInputs * stride) +
+                 Scratch::bytes<uint32_t>(plan.inputs * (p.F - 1) * plan.width) +
+                 Scratch::bytes<uint32_t>(plan.inputs / 2 * plan.width) + Scratch::bytes<float>(rows * y_stride));
+  Column<float> column(p, memory, rows);
+  Tile<float> x(p.x, memory, kMaxInputs, rows), s(p.s, memory, kMaxInputs, rows);
+  float* w = memory.take<float>(planes * stride);
+  int32_t* window = memory.take<int32_t>(rows);
+  const PairFeatures all{memory.take<uint32_t>(kMaxInputs * halves * stride),
+                         memory.take<uint32_t>(kMaxInputs / 2 * stride),
+                         memory.take<int32_t>(kMaxInputs * stride), stride};
+  PairWeights weights{memory.take<uint32_t>(plan.inputs * (p.F - 1) * plan.width),
+                      memory.take<uint32_t>(plan.inputs / 2 * plan.width), plan.width, p.F - 1};
+  float* y = memory.take<float>(rows * y_stride);
+  memset(y, 0, static_cast<size_t>(rows * y_stride) * sizeof(float));
+  if (p.bias) load_block(y, y_stride, 1, p.bias, 0, 0, p.bias.stride[0], rows, p.O);
+  for (int64_t i0 = 0; i0 < p.I; i0 += kMaxInputs) {
+    const int64_t inputs = min(kMaxInputs, p.I - i0);
+    x.load(i0, inputs, n0, rows);
+    s.load(i0, inputs, n0, rows);
+    for (int64_t i = 0; i < inputs; ++i) {
+      int32_t* start = all.start + i * stride;
+      column.find_windows(i0 + i, x.column(i), rows, p.order, window);
+      column.set_rows(x.column(i), s.column(i), window, rows, start);
+      column.weights(p.order, w, stride);
+      for (int64_t h = 0; h < halves; ++h)
+        for (int64_t n = 0; n < rows; ++n)
+          all.windows[(i * halves + h) * stride + n] =
+              pair_of(round_bf16(w[2 * h * stride + n]), round_bf16(w[(2 * h + 1) * stride + n]));
+      const float* base = w + (p.K + 1) * stride;
+      uint32_t* to = all.base + i / 2 * stride;
+      for (int64_t n = 0; p.with_base && n < rows; ++n)
+        to[n] = i % 2 ? pair_of(static_cast<uint16_t>(to[n]), round_bf16(base[n])) : round_bf16(base[n]);
+    }
+    if (inputs % 2) {
+      memset(all.start + inputs * stride, 0, static_cast<size_t>(stride) * 4);
+      memset(all.windows + inputs * halves * stride, 0, static_cast<size_t>(halves * stride) * 4);
+    }
+    for (int64_t o0 = 0; o0 < p.O; o0 += plan.width) {
+      const int64_t outputs = min(plan.width, p.O - o0);
+      for (int64_t at = 0; at < inputs; at += plan.inputs) {
+        const int64_t count = min(plan.inputs, inputs - at);
+        weights.load(p, i0 + at, count, o0, outputs);
+        const PairFeatures f{all.windows + at * halves * stride, all.base + at / 2 * stride, all.start + at * stride,
+                             stride};
+        by_half(p, [&](auto half, auto base) {
+          chunks<8>(padded<float>(outputs) / kLanes<float>, 0, [&](auto vectors, int64_t chunk) {
+            pair_rows<vectors.value, half.value, base.value>(rows, count, f, weights, chunk * kLanes<float>, y + o0,
+                                                             y_stride);
+          });
+        });
+      }
+    }
+  }
+  store_block(p.out, p.out_dtype, n0 * p.O, p.O, y, y_stride, 1, rows, p.O);
+}
+
+bool fits_out(const Problem& p) { return fits(p) && p.F <= 48; }
+
+void kan_out_by_pairs(const Problem& p, const Pool& pool) {
+  const PairOutPlan plan(p, pool);
+  pool.run(
+      plan.tasks(),
+      [](int64_t task, const void* c) { pair_out_task(*static_cast<const PairOutPlan*>(c), task); }, &plan);
+}
+
+// --- Backward ---
+
+inline Words load_pairs(const uint16_t* from, bool wanted) { return wanted ? load_pairs(from) : Words{}; }
+
+// dots[at] (+)= u[n] * (sum_k w'_k coef[start + k]) of sorted rows n = order[at], lane by lane; NV vectors of 32 outputs.
+template <int NV, int R, bool BASE>
+__attribute__((noinline)) void pair_grad_x(int64_t rows, const int32_t* order, const int32_t* start, const float* w,
+                                           const uint16_t* u, int64_t u_stride, const uint16_t* coef, int64_t row,
+                                           const uint16_t* base, bool first, Vec<float>* dots) {
+  constexpr int kPlanes = R + BASE;
+  Words held[kPlanes][NV];
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) held[kPlanes - 1][v] = BASE ? load_pairs(base + v * kHalves) : Words{};
+  int64_t of = -1;
+  for (int64_t at = 0; at < rows; ++at) {
+    if (start[at] != of) {
+      of = start[at];
+#pragma GCC unroll 8
+      for (int k = 0; k < R; ++k)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) held[k][v] = load_pairs(coef + (of + k) * row + v * kHalves);
+    }
+    const uint16_t *from = u + order[at] * u_stride, *ahead = u + order[at + kAhead] * u_stride;
+    Vec<float> of_plane[kPlanes];
+#pragma GCC unroll 8
+    for (int k = 0; k < kPlanes; ++k) of_plane[k] = Vec<float>{};
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const Words un = load_pairs(from + v * kHalves);
+      __builtin_prefetch(ahead + v * kHalves);
+#pragma GCC unroll 8
+      for (int k = 0; k < kPlanes; ++k) of_plane[k] = add_products(of_plane[k], held[k][v], un);
+    }
+    Vec<float> dot = first ? Vec<float>{} : dots[at];
+#pragma GCC unroll 8
+    for (int k = 0; k < kPlanes; ++k) dot += splat(w[k * kVisitRows + at]) * of_plane[k];
+    dots[at] = dot;
+  }
+}
+
+// grad[start + k] += w_k u[n] of sorted rows, two at a time if they have the same window; NV vectors of 32 outputs. The
+// sums of a window stay in registers, and shift when it advances. Of each 32 outputs the sums are in the order of
+// unpack: see in_order().
+template <int NV, int R, bool BASE>
+__attribute__((noinline)) void pair_grad_coef(int64_t rows, const int32_t* order, const int32_t* start,
+                                              const uint16_t* w, const uint16_t* u, int64_t u_stride, float* grad,
+                                              int64_t row, float* grad_base) {
+  constexpr int W = kLanes<float>, kPlanes = R + BASE;
+  Vec<float> sum[kPlanes][2 * NV];
+#pragma GCC unroll 8
+  for (int k = 0; k < kPlanes; ++k)
+#pragma GCC unroll 8
+    for (int v = 0; v < 2 * NV; ++v) sum[k][v] = Vec<float>{};
+  const auto flush = [&](int k, float* to) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int v = 0; v < 2 * NV; ++v) {
+      store(to + v * W, load(to + v * W) + sum[k][v]);
+      sum[k][v] = Vec<float>{};
+    }
+  };
+  int64_t of = start[0];
+  for (int64_t at = 0; at < rows;) {
+    const int64_t to = start[at];
+    if (to >= of + R) {
+#pragma GCC unroll 8
+      for (int k = 0; k < R; ++k) flush(k, grad + (of + k) * row);
+      of = to;
+    }
+    for (; of < to; ++of) {
+      flush(0, grad + of * row);
+#pragma GCC unroll 8
+      for (int k = 0; k + 1 < R; ++k)
+#pragma GCC unroll 8
+        for (int v = 0; v < 2 * NV; ++v) sum[k][v] = sum[k + 1][v];
+#pragma GCC unroll 8
+      for (int v = 0; v < 2 * NV; ++v) sum[R - 1][v] = Vec<float>{};
+    }
+    const bool two = at + 1 < rows && start[at + 1] == to;
+    const uint16_t *first = u + order[at] * u_stride, *second = u + order[at + 1] * u_stride;
+    Words low[NV], high[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const auto a = reinterpret_cast<__m512i>(load_pairs(first + v * kHalves)),
+                 b = reinterpret_cast<__m512i>(load_pairs(second + v * kHalves, two));
+      low[v] = reinterpret_cast<Words>(_mm512_unpacklo_epi16(a, b));
+      high[v] = reinterpret_cast<Words>(_mm512_unpackhi_epi16(a, b));
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < kPlanes; ++k) {
+      uint32_t pair;
+      memcpy(&pair, w + k * kVisitRows + at, sizeof pair);
+      const Words a = splat_pair(two ? pair : pair & 0xffff);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        sum[k][2 * v] = add_products(sum[k][2 * v], low[v], a);
+        sum[k][2 * v + 1] = add_products(sum[k][2 * v + 1], high[v], a);
+      }
+    }
+    at += two ? 2 : 1;
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < R; ++k) flush(k, grad + (of + k) * row);
+  if constexpr (BASE) flush(R, grad_base);
+}
+
+// Undoes the order of unpack in a row of 32 outputs each: lane j of the low sums is output 8 (j / 4) + j % 4.
+void in_order(float* row, int64_t width) {
+  for (int64_t o = 0; o < width; o += kHalves) {
+    float sums[kHalves];
+    memcpy(sums, row + o, sizeof sums);
+    for (int j = 0; j < kHalves; ++j) {
+      const int lane = j % 16, high = j / 16;
+      row[o + lane / 4 * 8 + high * 4 + lane % 4] = sums[j];
+    }
+  }
+}
+
+// Rows of bfloat16 in whole vectors: in place, or a copy with zeros.
+class PairRows {
+ public:
+  PairRows(const View& v, int64_t outputs)
+      : width_(round_up(outputs, kHalves)), outputs_(outputs), in_place_(outputs == width_) {
+    (void)v;
+  }
+  size_t bytes(int64_t rows) const { return in_place_ ? 0 : Scratch::bytes<uint16_t>(rows * width_); }
+  void take(Scratch& memory, int64_t rows) {
+    if (!in_place_) copy_ = memory.take<uint16_t>(rows * width_);
+  }
+  // `rows` rows from `from`, a row every `stride`.
+  const uint16_t* get(const void* data, int64_t from, int64_t stride, int64_t rows) {
+    const auto* source = static_cast<const uint16_t*>(data) + from;
+    stride_ = in_place_ ? stride : width_;
+    if (in_place_) return source;
+    for (int64_t n = 0; n < rows; ++n) {
+      memcpy(copy_ + n * width_, source + n * stride, static_cast<size_t>(outputs_) * 2);
+      memset(copy_ + n * width_ + outputs_, 0, static_cast<size_t>(width_ - outputs_) * 2);
+    }
+    return copy_;
+  }
+  int64_t stride() const { return stride_; }
+
+ private:
+  int64_t width_, outputs_, stride_ = 0;
+  bool in_place_;
+  uint16_t* copy_ = nullptr;
+};
+
+constexpr int64_t kPairSorted = 1024;  // rows sorted together
+
+struct PairBackwardPlan {
+  const Problem& p;
+  int64_t width, rows, inputs;
+
+  PairBackwardPlan(const Problem& problem, const Pool& pool) : p(problem) {
+    width = round_up(p.O, kHalves);
+    rows = min(p.N, kPairSorted);
+    inputs = min(p.I, max(1, min(kMaxInputs, kL2Bytes / 2 / ((p.F + 1) * width * 4))));
+    while (inputs > 1 && ceil_div(p.I, inputs) < 2 * pool.threads) inputs = ceil_div(inputs, 2);
+  }
+  int64_t tasks() const { return ceil_div(p.I, inputs); }
+};
+
+void pair_backward_task(const PairBackwardPlan& plan, int64_t task) {
+  const Problem& p = plan.p;
+  const int64_t i0 = task * plan.inputs, inputs = min(plan.inputs, p.I - i0), width = plan.width;
+  const int64_t tile_stride = column_stride<float>(plan.rows), size = (p.F + 1) * width;
+  const int planes = p.K + 1 + p.with_base;
+  const int top = !p.grad_coef ? p.x_order : !p.grad_x || p.order > p.x_order ? p.order : p.x_order;
+  PairRows u_rows(p.u, p.O), coef_rows(p.coef, p.O), base_rows(p.base_weight, p.O);
+  Scratch& memory = scratch();
+  memory.reserve(Column<float>::bytes(p, kVisitRows) + Tile<float>::bytes(p.x, inputs, plan.rows) +
+                 Tile<float>::bytes(p.s, inputs, plan.rows) + SortedRows<float>::bytes(p, plan.rows) +
+                 u_rows.bytes(plan.rows) + coef_rows.bytes(p.F) + base_rows.bytes(1) +
+                 Scratch::bytes<int32_t>(plan.rows) + Scratch::bytes<int32_t>(kVisitRows + 1) +
+                 Scratch::bytes<float>(planes * kVisitRows) + Scratch::bytes<uint16_t>(planes * kVisitRows + 2) +
+                 Scratch::bytes<Vec<float>>(kVisitRows) + Scratch::bytes<float>(tile_stride * inputs) +
+                 Scratch::bytes<float>(inputs * size));
+  Column<float> column(p, memory, kVisitRows);
+  Tile<float> x(p.x, memory, inputs, plan.rows), s(p.s, memory, inputs, plan.rows);
+  SortedRows<float> sorted(p, memory, plan.rows);
+  u_rows.take(memory, plan.rows);
+  coef_rows.take(memory, p.F);
+  base_rows.take(memory, 1);
+  int32_t *found = memory.take<int32_t>(plan.rows), *start = memory.take<int32_t>(kVisitRows + 1);
+  float* w = memory.take<float>(planes * kVisitRows);
+  uint16_t* rounded = memory.take<uint16_t>(planes * kVisitRows + 2);
+  Vec<float>* dots = memory.take<Vec<float>>(kVisitRows);
+  float *tile = memory.take<float>(tile_stride * inputs), *grad = memory.take<float>(inputs * size);
+  memset(grad, 0, static_cast<size_t>(inputs * size) * sizeof(float));
+  for (int64_t n0 = 0; n0 < p.N; n0 += plan.rows) {
+    const int64_t rows = min(plan.rows, p.N - n0);
+    const uint16_t* u = u_rows.get(p.u.data, n0 * p.u.stride[0], p.u.stride[0], rows);
+    x.load(i0, inputs, n0, rows);
+    s.load(i0, inputs, n0, rows);
+    for (int64_t i = 0; i < inputs; ++i) {
+      const uint16_t *coef = nullptr, *base = nullptr;
+      if (p.grad_x)
+        coef = coef_rows.get(p.coef.data, (i0 + i) * p.coef.stride[0], p.coef.stride[1], p.F);
+      if (p.grad_x && p.with_base) base = base_rows.get(p.base_weight.data, (i0 + i) * p.base_weight.stride[0], 0, 1);
+      column.find_windows(i0 + i, x.column(i), rows, top, found);
+      sorted.build(found, x.column(i), s.column(i), rows);
+      float* of_input = grad + i * size;
+      for (int64_t at = 0; at < rows; at += kVisitRows) {
+        const int64_t visited = min(kVisitRows, rows - at);
+        const int32_t* order = sorted.order + at;
+        column.set_rows(sorted.x + at, p.s ? sorted.s + at : nullptr, sorted.window + at, visited, start);
+        by_size(p.K + 1, p.with_base, [&](auto window, auto with_base) {
+          constexpr int R = window.value;
+          constexpr bool kBase = with_base.value;
+          if constexpr (R % 2 == 0) {
+            if (p.grad_x) {
+              column.weights(p.x_order, w, kVisitRows);
+              chunks<window_vectors(R + kBase)>(width / kHalves, 0, [&](auto vectors, int64_t chunk) {
+                const int64_t o = chunk * kHalves;
+                pair_grad_x<vectors.value, R, kBase>(visited, order, start, w, u + o, u_rows.stride(), coef + o,
+                                                     coef_rows.stride(), base + o, chunk == 0, dots);
+              });
+              float* to = tile + i * tile_stride;
+              for (int64_t n = 0; n < visited; n += kLanes<float>) {
+                sum_step<float, kLanes<float>>(dots + n);
+                for (int64_t l = 0; l < min(kLanes<float>, visited - n); ++l) to[order[n + l]] = dots[n][l];
+              }
+            }
+            if (p.grad_coef) {
+              column.weights(p.order, w, kVisitRows);
+              for (int64_t k = 0; k < (R + kBase) * kVisitRows; ++k) rounded[k] = round_bf16(w[k]);
+              chunks<window_vectors(R + kBase) / 2>(width / kHalves, 0, [&](auto vectors, int64_t chunk) {
+                const int64_t o = chunk * kHalves;
+                pair_grad_coef<vectors.value, R, kBase>(visited, order, start, rounded, u + o, u_rows.stride(),
+                                                        of_input + o, width, of_input + p.F * width + o);
+              });
+            }
+          }
+        });
+      }
+    }
+    if (p.grad_x) store_block(p.grad_x, p.grad_x_dtype, n0 * p.I + i0, p.I, tile, 1, tile_stride, rows, inputs);
+  }
+  for (int64_t i = 0; p.grad_coef && i < inputs; ++i) {
+    for (int64_t f = 0; f < p.F + p.with_base; ++f) in_order(grad + i * size + f * width, width);
+    store_coef(p, i0 + i, grad + i * size, width);
+  }
+}
+
+bool fits_backward(const Problem& p) {
+  return fits(p) && is_bf16(p.u, 1) && p.u && p.N >= 8 * p.M;
+}
+
+void kan_backward_by_pairs(const Problem& p, const Pool& pool) {
+  const PairBackwardPlan plan(p, pool);
+  pool.run(
+      plan.tasks(),
+      [](int64_t task, const void* c) { pair_backward_task(*static_cast<const PairBackwardPlan*>(c), task); }, &plan);
+}
+
+}  // namespace
+
+namespace avx512 {
+const PairKernels pair_kernels = {fits_out, fits_backward, kan_out_by_pairs, kan_backward_by_pairs};
+}
+
+}  // namespace fastkan
