@@ -10,69 +10,7 @@ constexpr int64_t kChunk = 128;   // rows of a task: their features by row stay 
 
 constexpr int64_t kHalves = FASTKAN_VECTOR_BYTES / 2;
 static_assert(kPadded % kHalves == 0);
-typedef uint16_t Halves __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(2), may_alias));
-typedef uint16_t Bf16s __attribute__((vector_size(FASTKAN_VECTOR_BYTES / 2), aligned(2), may_alias));
-
-inline Vec<float> load_bf16(const uint16_t* from) {
-  const Index<float> bits = __builtin_convertvector(*reinterpret_cast<const Bf16s*>(from), Index<float>) << 16;
-  return reinterpret_cast<Vec<float>>(bits);
-}
-
-// Transposes a square of vectors: exchanges lane l of q[r] with lane r of q[l], one bit of l and r after the other.
-template <int D = kLanes<float> / 2>
-inline void transpose(Vec<float>* q) {
-  constexpr int W = kLanes<float>;
-  Index<float> low, high;
-  for (int l = 0; l < W; ++l) {
-    low[l] = l & D ? W + l - D : l;
-    high[l] = l & D ? W + l : l + D;
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < W; ++r) {
-    if (r & D) continue;
-    const Vec<float> a = q[r], b = q[r + D];
-#if defined(__clang__)
-    for (int l = 0; l < W; ++l) {
-      q[r][l] = l & D ? b[l - D] : a[l];
-      q[r + D][l] = l & D ? b[l] : a[l + D];
-    }
-#else
-    q[r] = __builtin_shuffle(a, b, low);
-    q[r + D] = __builtin_shuffle(a, b, high);
-#endif
-  }
-  if constexpr (D > 1) transpose<D / 2>(q);
-}
-
-// Columns of a bfloat16 matrix as load_block's, in squares; returns the number of rows that are done.
-int64_t load_squares(float* to, int64_t to_column, const uint16_t* from, int64_t row, int64_t rows) {
-  constexpr int W = kLanes<float>;
-  int64_t n = 0;
-  for (; n + W <= rows; n += W) {
-    Vec<float> q[W];
-#pragma GCC unroll 16
-    for (int r = 0; r < W; ++r) q[r] = load_bf16(from + (n + r) * row);
-    transpose(q);
-#pragma GCC unroll 16
-    for (int c = 0; c < W; ++c) store(to + n + c * to_column, q[c]);
-  }
-  return n;
-}
-
-// The reverse, as store_block.
-int64_t store_squares(uint16_t* to, int64_t to_row, const float* from, int64_t column, int64_t rows) {
-  constexpr int W = kLanes<float>;
-  int64_t n = 0;
-  for (; n + W <= rows; n += W) {
-    Vec<float> q[W];
-#pragma GCC unroll 16
-    for (int c = 0; c < W; ++c) q[c] = load(from + n + c * column);
-    transpose(q);
-    for (int r = 0; r < W; ++r)
-      for (int c = 0; c < W; ++c) to[(n + r) * to_row + c] = round_bf16(q[r][c]);
-  }
-  return n;
-}
+typedef uint16_t WholeHalves __attribute__((vector_size(FASTKAN_VECTOR_BYTES), aligned(2), may_alias));
 
 // A chunk of rows of a block of inputs.
 struct Chunk {
@@ -95,17 +33,17 @@ class Inputs {
         planes_(feature_planes(p)),
         memory_(reserved()),
         column_(p, memory_, kChunk),
-        x_(memory_.take<float>(c.inputs * kStride)),
+        x_(p.x, memory_, c.inputs, kChunk),
         s_(p.s, memory_, c.inputs, kChunk) {
     w_ = memory_.take<float>(planes_ * kChunk);
     found_ = memory_.take<int32_t>(kChunk);
     start_ = memory_.take<int32_t>(kChunk);
-    load_x();
+    x_.load(c.i0, c.inputs, c.n0, c.rows);
     s_.load(c.i0, c.inputs, c.n0, c.rows);
   }
   void set(int64_t i, int top_order) {
-    column_.find_windows(c_.i0 + i, x_ + i * kStride, c_.rows, top_order, found_);
-    column_.set_rows(x_ + i * kStride, s_.column(i), found_, c_.rows, start_);
+    column_.find_windows(c_.i0 + i, x_.column(i), c_.rows, top_order, found_);
+    column_.set_rows(x_.column(i), s_.column(i), found_, c_.rows, start_);
   }
   Values values(int order) {
     column_.weights(order, w_, kChunk);
@@ -113,17 +51,9 @@ class Inputs {
   }
 
  private:
-  void load_x() {
-    const int64_t row = p_.x.stride[0], column = p_.x.stride[1], offset = c_.n0 * row + c_.i0 * column;
-    const bool squares = p_.x.dtype == Dtype::bf16 && column == 1 && c_.inputs == kLanes<float>;
-    const int64_t done =
-        squares ? load_squares(x_, kStride, static_cast<const uint16_t*>(p_.x.data) + offset, row, c_.rows) : 0;
-    load_block(x_ + done, 1, kStride, p_.x, offset + done * row, row, column, c_.rows - done, c_.inputs);
-  }
-
   Scratch& reserved() {
     Scratch& memory = scratch();
-    memory.reserve(Column<float>::bytes(p_, kChunk) + Scratch::bytes<float>(c_.inputs * kStride) +
+    memory.reserve(Column<float>::bytes(p_, kChunk) + Tile<float>::bytes(p_.x, c_.inputs, kChunk) +
                    Tile<float>::bytes(p_.s, c_.inputs, kChunk) + Scratch::bytes<float>(planes_ * kChunk) +
                    2 * Scratch::bytes<int32_t>(kChunk));
     return memory;
@@ -134,8 +64,7 @@ class Inputs {
   const int planes_;
   Scratch& memory_;
   Column<float> column_;
-  float* x_;
-  Tile<float> s_;
+  Tile<float> x_, s_;
   float* w_;
   int32_t *found_, *start_;
 };
@@ -208,7 +137,7 @@ void slopes(const Problem& p, int64_t count, const Values& v, const uint16_t* g,
     const Index<float> start = load_index<float>(v.start + n);
     Vec<float> of[R] = {}, row[R];  // the rows of g in the window: one beside it may be infinite
 #pragma GCC unroll 8
-    for (int k = 0; k < R; ++k) row[k] = load_bf16(g + k * stride + n);
+    for (int k = 0; k < R; ++k) row[k] = load_widened<float>(g + k * stride + n);
     for (int f = 0;; ++f) {
       const Index<float> here = start == f;
 #pragma GCC unroll 8
@@ -216,9 +145,9 @@ void slopes(const Problem& p, int64_t count, const Values& v, const uint16_t* g,
       if (f + R == p.F) break;
 #pragma GCC unroll 8
       for (int k = 0; k + 1 < R; ++k) row[k] = row[k + 1];
-      row[R - 1] = load_bf16(g + (f + R) * stride + n);
+      row[R - 1] = load_widened<float>(g + (f + R) * stride + n);
     }
-    Vec<float> sum = p.with_base ? load(v.w + R * kChunk + n) * load_bf16(base + n) : Vec<float>{};
+    Vec<float> sum = p.with_base ? load(v.w + R * kChunk + n) * load_widened<float>(base + n) : Vec<float>{};
 #pragma GCC unroll 8
     for (int k = 0; k < R; ++k) sum += load(v.w + k * kChunk + n) * of[k];
     store(sums + n, sum);
@@ -236,17 +165,17 @@ void functions_of(const Problem& p, int64_t count, const Values& v, uint16_t* to
     w[R * kChunk + n] = 0;
   }
   for (int64_t n = 0; n < count; n += kHalves) {
-    const Halves at = *reinterpret_cast<const Halves*>(start + n);
-    Halves values[R];
+    const WholeHalves at = *reinterpret_cast<const WholeHalves*>(start + n);
+    WholeHalves values[R];
 #pragma GCC unroll 8
-    for (int k = 0; k < R; ++k) values[k] = *reinterpret_cast<const Halves*>(w + k * kChunk + n);
+    for (int k = 0; k < R; ++k) values[k] = *reinterpret_cast<const WholeHalves*>(w + k * kChunk + n);
     for (int f = 0; f < p.F; ++f) {
-      Halves sum{};
+      WholeHalves sum{};
 #pragma GCC unroll 8
       for (int k = 0; k < R; ++k) sum = at == static_cast<uint16_t>(f - k) ? values[k] : sum;  // no start is 65535
-      *reinterpret_cast<Halves*>(to + f * stride + n) = sum;
+      *reinterpret_cast<WholeHalves*>(to + f * stride + n) = sum;
     }
-    if (p.with_base) *reinterpret_cast<Halves*>(base + n) = *reinterpret_cast<const Halves*>(w + R * kChunk + n);
+    if (p.with_base) *reinterpret_cast<WholeHalves*>(base + n) = *reinterpret_cast<const WholeHalves*>(w + R * kChunk + n);
   }
 }
 
@@ -263,9 +192,7 @@ void columns_of(const Problem& p, const Chunk& c, uint16_t* g, int64_t stride) {
   }
   if (!p.grad_x) return;
   const int64_t at = c.n0 * p.I + c.i0;
-  const bool squares = p.grad_x_dtype == Dtype::bf16 && c.inputs == kLanes<float>;
-  const int64_t done = squares ? store_squares(static_cast<uint16_t*>(p.grad_x) + at, p.I, sums, kStride, c.rows) : 0;
-  store_block(p.grad_x, p.grad_x_dtype, at + done * p.I, p.I, sums + done, 1, kStride, c.rows - done, c.inputs);
+  store_block(p.grad_x, p.grad_x_dtype, at, p.I, sums, 1, kStride, c.rows, c.inputs);
 }
 
 void by_function(const Problem& p, int64_t n0, int64_t rows, uint16_t* g, int64_t stride, const Pool& pool) {

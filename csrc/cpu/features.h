@@ -227,21 +227,25 @@ class Column {
     }
   }
 
-  // Lists the rows that are NaN or outside the grid range.
+  // Lists the rows that are NaN or outside the grid range; most blocks of rows have none.
   void list_special_rows() {
+    constexpr int64_t kTogether = 64;
     const double low = low_, high = high_;
     const T* x = x_;
     const int32_t* window = window_;
     const int top = p_.F - p_.K - 1;
-    int32_t *list = special_, any = 0, found = 0;
-    for (int64_t n = 0; n < rows_; ++n) {
-      list[n] = !(x[n] >= low) | !(x[n] <= high) | (window[n] < 0) | (window[n] > top);
-      any |= list[n];
-    }
-    for (int64_t n = 0; any && n < rows_; ++n) {
-      const int32_t more = list[n];
-      list[found] = static_cast<int32_t>(n);
-      found += more;
+    int32_t *list = special_, found = 0;
+    for (int64_t n0 = 0; n0 < rows_; n0 += kTogether) {
+      const int64_t end = min(rows_, n0 + kTogether);
+      int32_t is_special[kTogether], any = 0;
+      for (int64_t n = n0; n < end; ++n) {
+        is_special[n - n0] = !(x[n] >= low) | !(x[n] <= high) | (window[n] < 0) | (window[n] > top);
+        any |= is_special[n - n0];
+      }
+      for (int64_t n = n0; any && n < end; ++n) {
+        list[found] = static_cast<int32_t>(n);
+        found += is_special[n - n0];
+      }
     }
     specials_ = found;
   }

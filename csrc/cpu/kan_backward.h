@@ -394,7 +394,8 @@ class BackwardTask {
   void store_dots(const Visit<T>& rows, T* to) {
     for (int64_t n = 0; n < rows.rows; n += kLanes<T>) {
       sum_step<T, kLanes<T>>(dots_ + n);
-      for (int64_t l = 0; l < min(kLanes<T>, rows.rows - n); ++l) to[rows.order[n + l]] = dots_[n][l];
+      const T* sums = reinterpret_cast<const T*>(dots_ + n);
+      for (int64_t l = 0; l < min(kLanes<T>, rows.rows - n); ++l) to[rows.order[n + l]] = sums[l];
     }
   }
 

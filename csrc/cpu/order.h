@@ -6,6 +6,10 @@
 
 #include "simd.h"
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 namespace fastkan {
 namespace {
 
@@ -14,6 +18,7 @@ constexpr int64_t kSortedRows = 4096, kVisitRows = 256;
 // Prefetch distances: sorted rows, and rows of coefficients. The latter is long, since hardware prefetching stops at
 // page boundaries.
 constexpr int64_t kAhead = 8, kCoefAhead = 32;
+constexpr int kPasses = FASTKAN_VECTOR_BYTES == 64 ? 16 : 0;
 
 // Neighbouring rows in sorted order share most of their coefficients: those of a window stay in registers while its
 // rows are processed, and an input's coefficients are read once, in sequence.
@@ -32,8 +37,47 @@ class SortedRows {
         p_(p),
         bucket_(memory.take<int32_t>(p.M)) {}
 
-  // A stable counting sort by window.
+  // A stable sort by window.
   void build(const int32_t* windows_of_rows, const T* column, const T* scale, int64_t rows) {
+    if (p_.M - 1 <= kPasses)
+      select(windows_of_rows, column, rows);
+    else
+      count(windows_of_rows, column, rows);
+    for (int64_t at = rows; at < rows + kAhead; ++at) order[at] = 0;
+    for (int64_t at = 0; s && at < rows; ++at) s[at] = scale[order[at]];
+  }
+
+  int32_t *order, *window;
+  T *x, *s;
+
+ private:
+  // For few windows: a pass over the rows for each of them, which stores those that it selects.
+  void select([[maybe_unused]] const int32_t* windows_of_rows, [[maybe_unused]] const T* column,
+              [[maybe_unused]] int64_t rows) {
+#ifdef __AVX512F__
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    int64_t at = 0;
+    for (int32_t g = -p_.K; g < p_.M - 1 - p_.K; ++g) {
+      const __m512i wanted = _mm512_set1_epi32(g);
+      for (int64_t n = 0; n < rows; n += 16) {
+        const auto exists = static_cast<__mmask16>(rows - n < 16 ? (1 << (rows - n)) - 1 : 0xffff);
+        const __m512i found = _mm512_maskz_loadu_epi32(exists, windows_of_rows + n);
+        const __mmask16 here = _mm512_mask_cmpeq_epi32_mask(exists, found, wanted);
+        const int count = __builtin_popcount(here);
+        const auto stored = static_cast<__mmask16>((1 << count) - 1);
+        const __m512i row = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(n)), lanes);
+        _mm512_mask_storeu_epi32(order + at, stored, _mm512_maskz_compress_epi32(here, row));
+        _mm512_mask_storeu_epi32(window + at, stored, wanted);
+        if constexpr (sizeof(T) == 4)
+          _mm512_mask_storeu_ps(x + at, stored, _mm512_maskz_compress_ps(here, _mm512_maskz_loadu_ps(exists, column + n)));
+        at += count;
+      }
+    }
+    for (int64_t k = 0; sizeof(T) == 8 && k < rows; ++k) x[k] = column[order[k]];
+#endif
+  }
+
+  void count(const int32_t* windows_of_rows, const T* column, int64_t rows) {
     const int windows = p_.M - 1, first = -p_.K;
     memset(bucket_, 0, static_cast<size_t>(windows + 1) * sizeof(int32_t));
     int32_t* count = bucket_ + 1 - first;
@@ -46,14 +90,8 @@ class SortedRows {
       window[at] = windows_of_rows[n];
       x[at] = column[n];
     }
-    for (int64_t at = rows; at < rows + kAhead; ++at) order[at] = 0;
-    for (int64_t at = 0; s && at < rows; ++at) s[at] = scale[order[at]];
   }
 
-  int32_t *order, *window;
-  T *x, *s;
-
- private:
   const Problem& p_;
   int32_t* bucket_;
 };

@@ -441,7 +441,8 @@ void pair_backward_task(const PairBackwardPlan& plan, int64_t task) {
               float* to = tile + i * tile_stride;
               for (int64_t n = 0; n < visited; n += kLanes<float>) {
                 sum_step<float, kLanes<float>>(dots + n);
-                for (int64_t l = 0; l < min(kLanes<float>, visited - n); ++l) to[order[n + l]] = dots[n][l];
+                const float* sums = reinterpret_cast<const float*>(dots + n);
+                for (int64_t l = 0; l < min(kLanes<float>, visited - n); ++l) to[order[n + l]] = sums[l];
               }
             }
             if (p.grad_coef) {

@@ -169,6 +169,77 @@ inline void narrow(T v, _Float16* to) {
   *to = static_cast<_Float16>(static_cast<float>(v));
 }
 
+// W numbers of a storage type, in the compute type.
+template <class T, class S>
+inline Vec<T> load_widened(const S* from) {
+  Vec<T> v;
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes<T>; ++l) v[l] = widen<T>(from[l]);
+  return v;
+}
+template <>
+inline Vec<float> load_widened<float>(const float* from) {
+  return load(from);
+}
+template <>
+inline Vec<double> load_widened<double>(const double* from) {
+  return load(from);
+}
+typedef uint16_t Halves __attribute__((vector_size(FASTKAN_VECTOR_BYTES / 2), aligned(2), may_alias));
+template <>
+inline Vec<float> load_widened<float>(const uint16_t* from) {
+  const Index<float> bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Index<float>) << 16;
+  return reinterpret_cast<Vec<float>>(bits);
+}
+
+// The reverse.
+template <class T, class S>
+inline void store_narrowed(S* to, Vec<T> v) {
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes<T>; ++l) narrow(v[l], to + l);
+}
+template <>
+inline void store_narrowed<float, float>(float* to, Vec<float> v) {
+  store(to, v);
+}
+template <>
+inline void store_narrowed<double, double>(double* to, Vec<double> v) {
+  store(to, v);
+}
+template <>
+inline void store_narrowed<float, uint16_t>(uint16_t* to, Vec<float> v) {
+  typedef uint32_t Bits __attribute__((vector_size(FASTKAN_VECTOR_BYTES)));
+  const Bits bits = reinterpret_cast<Bits>(v);
+  const Bits rounded = (v == v) ? (bits + 0x7fff + ((bits >> 16) & 1)) >> 16 : Bits{} + 0x7fc0;
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(rounded, Halves);
+}
+
+// Transposes a square of vectors: exchanges lane l of q[r] with lane r of q[l], one bit of l and r after the other.
+template <class T, int D = kLanes<T> / 2>
+inline void transpose(Vec<T>* q) {
+  constexpr int W = kLanes<T>;
+  Index<T> low, high;
+  for (int l = 0; l < W; ++l) {
+    low[l] = l & D ? W + l - D : l;
+    high[l] = l & D ? W + l : l + D;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < W; ++r) {
+    if (r & D) continue;
+    const Vec<T> a = q[r], b = q[r + D];
+#if defined(__clang__)
+    for (int l = 0; l < W; ++l) {
+      q[r][l] = l & D ? b[l - D] : a[l];
+      q[r + D][l] = l & D ? b[l] : a[l + D];
+    }
+#else
+    q[r] = __builtin_shuffle(a, b, low);
+    q[r + D] = __builtin_shuffle(a, b, high);
+#endif
+  }
+  if constexpr (D > 1) transpose<T, D / 2>(q);
+}
+
 // Calls f(n, c) for a block of rows by columns, in row order.
 template <class F>
 __attribute__((always_inline)) inline void for_each(int64_t rows, int64_t columns, const F& f) {
@@ -176,24 +247,43 @@ __attribute__((always_inline)) inline void for_each(int64_t rows, int64_t column
     for (int64_t c = 0; c < columns; ++c) f(n, c);
 }
 
-// The same in column order, for arrays with non-contiguous rows: a few rows at a time, to use whole cache lines.
-template <class F>
-__attribute__((always_inline)) inline void for_each_transposed(int64_t rows, int64_t columns, const F& f) {
+// The same for a matrix that is transposed on the way: square(n, c) for whole squares of W by W elements, f(n, c) for
+// the others, a few rows at a time, to use whole cache lines.
+template <int W, class F, class Q>
+__attribute__((always_inline)) inline void for_each_transposed(int64_t rows, int64_t columns, const F& f,
+                                                               const Q& square) {
   constexpr int64_t kTogether = 32;
-  for (int64_t n0 = 0; n0 < rows; n0 += kTogether)
+  const int64_t squares = W > 1 ? columns / W * W : 0;
+  for (int64_t n0 = 0; n0 < rows; n0 += kTogether) {
+    const int64_t end = min(rows, n0 + kTogether), whole = n0 + (end - n0) / W * W;
+    for (int64_t c = 0; c < squares; c += W)
+      for (int64_t n = n0; n < whole; n += W) square(n, c);
     for (int64_t c = 0; c < columns; ++c)
-      for (int64_t n = n0; n < min(rows, n0 + kTogether); ++n) f(n, c);
+      for (int64_t n = c < squares ? whole : n0; n < end; ++n) f(n, c);
+  }
 }
 
 template <class T, class S>
 void load_typed(T* to, int64_t to_row, int64_t to_column, const S* from, int64_t row, int64_t column, int64_t rows,
                 int64_t columns) {
+  constexpr int W = kLanes<T>;
+  const auto element = [=](int64_t n, int64_t c) {
+    to[n * to_row + c * to_column] = widen<T>(from[n * row + c * column]);
+  };
+  const auto square = [=](int64_t n, int64_t c) {
+    Vec<T> q[W];
+#pragma GCC unroll 16
+    for (int r = 0; r < W; ++r) q[r] = load_widened<T>(from + (n + r) * row + c);
+    transpose<T>(q);
+#pragma GCC unroll 16
+    for (int r = 0; r < W; ++r) store(to + n + (c + r) * to_column, q[r]);
+  };
   if (column == 1 && to_column == 1)
     for_each(rows, columns, [=](int64_t n, int64_t c) { to[n * to_row + c] = widen<T>(from[n * row + c]); });
+  else if (column == 1 && to_row == 1)
+    for_each_transposed<W>(rows, columns, element, square);
   else
-    for_each_transposed(rows, columns, [=](int64_t n, int64_t c) {
-      to[n * to_row + c * to_column] = widen<T>(from[n * row + c * column]);
-    });
+    for_each_transposed<1>(rows, columns, element, element);
 }
 
 // to[n * to_row + c * to_column] = from[offset + n * row + c * column], of any storage type.
@@ -218,11 +308,22 @@ void load_block(T* to, int64_t to_row, int64_t to_column, const View& from, int6
 
 template <class T, class S>
 void store_typed(S* to, int64_t to_row, const T* from, int64_t row, int64_t column, int64_t rows, int64_t columns) {
+  constexpr int W = kLanes<T>;
+  const auto element = [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); };
+  const auto square = [=](int64_t n, int64_t c) {
+    Vec<T> q[W];
+#pragma GCC unroll 16
+    for (int r = 0; r < W; ++r) q[r] = load(from + n + (c + r) * column);
+    transpose<T>(q);
+#pragma GCC unroll 16
+    for (int r = 0; r < W; ++r) store_narrowed<T>(to + (n + r) * to_row + c, q[r]);
+  };
   if (column == 1)
     for_each(rows, columns, [=](int64_t n, int64_t c) { narrow(from[n * row + c], to + n * to_row + c); });
+  else if (row == 1)
+    for_each_transposed<W>(rows, columns, element, square);
   else
-    for_each_transposed(rows, columns,
-                        [=](int64_t n, int64_t c) { narrow(from[n * row + c * column], to + n * to_row + c); });
+    for_each_transposed<1>(rows, columns, element, element);
 }
 
 // to[offset + n * to_row + c] = from[n * row + c * column], in any storage type.
