@@ -175,7 +175,8 @@ void functions_of(const Problem& p, int64_t count, const Values& v, uint16_t* to
       for (int k = 0; k < R; ++k) sum = at == static_cast<uint16_t>(f - k) ? values[k] : sum;  // no start is 65535
       *reinterpret_cast<WholeHalves*>(to + f * stride + n) = sum;
     }
-    if (p.with_base) *reinterpret_cast<WholeHalves*>(base + n) = *reinterpret_cast<const WholeHalves*>(w + R * kChunk + n);
+    if (p.with_base)
+      *reinterpret_cast<WholeHalves*>(base + n) = *reinterpret_cast<const WholeHalves*>(w + R * kChunk + n);
   }
 }
 

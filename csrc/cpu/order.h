@@ -69,7 +69,8 @@ class SortedRows {
         _mm512_mask_storeu_epi32(order + at, stored, _mm512_maskz_compress_epi32(here, row));
         _mm512_mask_storeu_epi32(window + at, stored, wanted);
         if constexpr (sizeof(T) == 4)
-          _mm512_mask_storeu_ps(x + at, stored, _mm512_maskz_compress_ps(here, _mm512_maskz_loadu_ps(exists, column + n)));
+          _mm512_mask_storeu_ps(x + at, stored,
+                                _mm512_maskz_compress_ps(here, _mm512_maskz_loadu_ps(exists, column + n)));
         at += count;
       }
     }

@@ -203,7 +203,7 @@ int64_t cpu_isa() {
   return isa == "avx512" ? 2 : isa == "avx2" ? 1 : 0;
 }
 
-// The last contraction's algorithm: 0 none so far, 1 gathering, 2 products of matrices.
+// The last contraction's algorithm: 0 none so far, 1 gathering, 2 products of matrices, 3 gathering by pairs.
 int64_t cpu_algorithm() { return algorithm; }
 
 }  // namespace

@@ -51,7 +51,7 @@ def cpu_isa() -> str | None:
 
 
 def cpu_algorithm() -> str:
-    """The algorithm of the last `kan_*` contraction on the CPU: "none" so far, "gather" or "matrix"."""
+    """The algorithm of the last `kan_*` contraction on the CPU: "none" so far, "gather", "matrix" or "pairs"."""
     return ("none", "gather", "matrix", "pairs")[0 if ABSENT["cpu"] else torch.ops.fastkan.cpu_algorithm()]
 
 
