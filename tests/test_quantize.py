@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastkan import KAN, KANLinear, KANSequential
 from fastkan.nn import KANAttention, KANConv2d, QuantizedKANLinear, quantize
-from fastkan.nn.quantized import SCALES, _bag, _gathered, points
+from fastkan.nn.quantized import SCALES, _bag, _gathered, points, reference, rows_of
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -36,7 +36,8 @@ def at_points(table: QuantizedKANLinear, n: int = 200) -> tuple[Tensor, Tensor]:
     bits = table.levels.bit_length() - 1
     level = torch.randint(table.levels, (n, table.in_features), generator=torch.Generator().manual_seed(2))
     x = points(*range_of(table), bits).gather(0, level)
-    rows = table.table[table.first + level]  # N I O+8
+    first = torch.arange(table.in_features) * (table.levels + 1)
+    rows = table.table[first + level]  # N I O+8
     scale, offset = rows[..., -SCALES:].contiguous().view(torch.float32).double().abs().unbind(-1)
     size = (255 * scale + offset).sum(1, keepdim=True) + table.bias.abs().max()
     return x, scale.sum(1, keepdim=True) / 2 + (table.in_features + 4) * EPS * size
@@ -124,11 +125,43 @@ def test_other_devices_get_the_same_sums_by_plain_torch():
     table = quantize(layer(7, 5))
     x = torch.randn(50, 7)
     x[3, 4] = torch.nan
-    rows, scales = table.rows(x), table.table[:, -SCALES:].contiguous().view(torch.float32)
+    rows, scales = rows_of(x, table.low, table.per_unit, len(table.table)), table.table[:, -SCALES:].contiguous().view(torch.float32)
     size = 7 * scales.abs().nan_to_num().max()
     actual, expected = _gathered(table.table, rows), _bag(table.table, rows)
     torch.testing.assert_close(actual, expected, atol=float(255 * 7 * EPS * size), rtol=7 * EPS, equal_nan=True)
     assert torch.equal(actual.isnan(), expected.isnan())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_the_operator_is_the_reference(dtype):
+    """For outputs that fill vectors and not, rows that fill tasks and not, any strides, NaN and values out of range."""
+    for inputs, outputs in ((1, 1), (3, 7), (5, 16), (2, 24), (9, 75), (4, 130), (0, 3), (2, 0)):
+        table = quantize(layer(inputs, outputs, bias=True, dtype=dtype)) if inputs and outputs else None
+        buffers = (
+            (torch.zeros(2 * inputs, outputs + SCALES, dtype=torch.uint8), *torch.ones(2, inputs, dtype=torch.float64),
+             torch.ones(outputs, dtype=dtype))
+            if table is None else (table.table, table.low, table.per_unit, table.bias)
+        )  # fmt: skip
+        for n in (0, 1, 37):
+            x = (torch.randn(2 * inputs, n) * 2).to(dtype)[::2].T
+            x[n // 2 : n // 2 + 1, : inputs // 2] = torch.nan
+            actual = torch.ops.fastkan.table_sum(buffers[0], x, *buffers[1:])
+            expected = reference(buffers[0], x, *buffers[1:])
+            assert actual.dtype == expected.dtype == dtype and actual.shape == (n, outputs)
+            close = {"rtol": 1e-5, "atol": 1e-5} if dtype.itemsize > 2 else {}
+            torch.testing.assert_close(actual, expected, equal_nan=True, **close)
+
+
+def test_the_operator_names_a_bad_argument():
+    table, x = quantize(layer()), torch.zeros(2, 3)
+    good = {"table": table.table, "x": x, "low": table.low, "per_unit": table.per_unit, "bias": table.bias}
+    bad = {"table": table.table[:, 1:], "x": x[0], "low": table.low[1:], "per_unit": table.per_unit.float()}
+    for name, value in bad.items():
+        with pytest.raises(RuntimeError, match=name):
+            torch.ops.fastkan.table_sum(**good | {name: value})
+    with pytest.raises(RuntimeError, match="table"):
+        torch.ops.fastkan.table_sum(**good | {"table": table.table[:4]})
 
 
 def test_shapes_dtypes_and_casts():
@@ -141,7 +174,8 @@ def test_shapes_dtypes_and_casts():
     assert torch.equal(table(x.T.contiguous().T), table(x))
     half = copy.deepcopy(table).half()
     assert half.low.dtype == torch.float64 and half(x).dtype == torch.float16
-    assert torch.equal(half.rows(x), table.rows(x))
+    for name in ("low", "per_unit"):
+        assert torch.equal(getattr(half, name), getattr(table, name))
 
 
 def test_there_is_no_gradient():

@@ -6,6 +6,7 @@
 #include "knots.h"
 #include "lbfgs.h"
 #include "stack.h"
+#include "table_sum.h"
 
 namespace fastkan {
 namespace FASTKAN_ISA {
@@ -22,7 +23,8 @@ const Kernels FASTKAN_KERNELS(FASTKAN_TYPE) = {FASTKAN_NAME(FASTKAN_ISA),
                                                fastkan::edge_moments<FASTKAN_TYPE>,
                                                fastkan::stack_out<FASTKAN_TYPE>,
                                                fastkan::stack_backward<FASTKAN_TYPE>,
-                                               fastkan::lbfgs_direction<FASTKAN_TYPE>};
+                                               fastkan::lbfgs_direction<FASTKAN_TYPE>,
+                                               table_sum};
 
 }  // namespace FASTKAN_ISA
 }  // namespace fastkan

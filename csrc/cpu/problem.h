@@ -29,6 +29,18 @@ struct LbfgsHistory {
   void* q;
 };
 
+// Rows of a table of 8-bit numbers, added (table_sum.h): of every row of x [N, I] one per input.
+struct TableSum {
+  int64_t N, I, O, levels;
+  int64_t rows;  // of x in a task
+  View x;
+  const double *low, *per_unit;  // [I]
+  const uint8_t* table;
+  const void* bias;  // [O], of the result's dtype
+  void* out;
+  Dtype out_dtype;
+};
+
 // Result of the check of the knots: whether every row is equidistant up to rounding, and a row that is not ascending
 // or not finite, -1 if there is none.
 struct KnotCheck {
@@ -46,6 +58,7 @@ struct Kernels {
   void (*stack_out)(const Stack&, const Pool&);
   void (*stack_backward)(const Stack&, const Pool&);
   void (*lbfgs_direction)(const LbfgsHistory&);
+  void (*table_sum)(const TableSum&, const Pool&);
 };
 
 namespace baseline {

@@ -197,6 +197,37 @@ Tensor lbfgs_direction(Tensor g, Tensor s, Tensor y, std::vector<double> inverse
   return q;
 }
 
+Tensor table_sum(Tensor table, Tensor x, Tensor low, Tensor per_unit, Tensor bias) {
+  STD_TORCH_CHECK(x.dim() == 2 && bias.dim() == 1, "x, bias have ", x.dim(), ", ", bias.dim(),
+                  " dimensions: expected [N, I], [O]");
+  constexpr int64_t kScales = 8, kTogether = 16;
+  const int64_t N = x.size(0), I = x.size(1), O = bias.size(0);
+  STD_TORCH_CHECK(table.dim() == 2 && table.scalar_type() == ScalarType::Byte && table.is_contiguous(),
+                  "table: expected contiguous bytes [I * (levels + 1), O + 8]");
+  const int64_t each = I ? table.size(0) / I : 2;
+  expect("table", table, {I * (each < 2 ? 2 : each), O + kScales});
+  for (const auto& [name, t] : {std::pair{"low", low}, std::pair{"per_unit", per_unit}}) {
+    expect(name, t, {I});
+    STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.is_contiguous(), name, ": expected contiguous float64");
+  }
+  STD_TORCH_CHECK(bias.is_contiguous(), "bias: expected a contiguous vector");
+  Tensor out = Contractions::result(bias, {N, O});
+  const TableSum sum{N,
+                     I,
+                     O,
+                     each - 1,
+                     kTogether,
+                     Contractions::view("x", x, x),
+                     static_cast<const double*>(low.const_data_ptr()),
+                     static_cast<const double*>(per_unit.const_data_ptr()),
+                     static_cast<const uint8_t*>(table.const_data_ptr()),
+                     bias.const_data_ptr(),
+                     out.mutable_data_ptr(),
+                     dtype_of("bias", bias)};
+  kernels().table_sum(sum, pool_for(static_cast<double>(N) * static_cast<double>(I) * static_cast<double>(O + 16)));
+  return out;
+}
+
 // The instruction set in use: 0 baseline, 1 avx2, 2 avx512.
 int64_t cpu_isa() {
   const std::string isa = kernels().isa;
@@ -224,6 +255,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastkan, CPU, m) {
   m.impl("edge_moments", TORCH_BOX(&fastkan::Contractions::edge_moments));
   m.impl("edge_backward", TORCH_BOX(&fastkan::Contractions::edge_backward));
   m.impl("edge_penalty", TORCH_BOX(&fastkan::edge_penalty));
+  m.impl("table_sum", TORCH_BOX(&fastkan::table_sum));
   m.impl("lbfgs_direction", TORCH_BOX(&fastkan::lbfgs_direction));
   m.impl("stack_out", TORCH_BOX(&fastkan::Stacks::out));
   m.impl("stack_backward", TORCH_BOX(&fastkan::Stacks::backward));

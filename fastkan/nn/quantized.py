@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import functional
 from ..devices import HOST, place
+from ..transforms import is_plain
 from .module import Module
 
 SCALES = 8  # bytes at the end of a table's row: scale and offset in float32
@@ -22,8 +23,8 @@ class QuantizedKANLinear(Module):
     The level is that of the nearest of 2^bits equidistant points in the range of input i, whose ends included; an x
     beyond the range has the level of its end. One more level, the last, is that of a NaN, which makes its row NaN.
 
-    For inference: there is no gradient, and an x that requires one is a RuntimeError. Runs on the CPU by an operator of
-    torch that sums 8-bit rows, elsewhere by plain PyTorch.
+    For inference: there is no gradient, and an x that requires one is a RuntimeError. An ordinary call on a CPU is one
+    of C++ (csrc/cpu/table_sum.h); all others are operators of torch.
 
     Args:
         values: of every edge at the points of `points`, [I, 2^bits, O], finite.
@@ -33,7 +34,7 @@ class QuantizedKANLinear(Module):
 
     Buffers: table [I * (2^bits + 1), O + 8], of bytes: a row has a number from 0 to 255 for every output, then scale
     and offset in float32. bias [O]. low and per_unit [I], the start of the first level and levels per unit of x, always
-    in float64 (float32 on a device without it). first [I], the place of every input's first row.
+    in float64 (float32 on a device without it).
     """
 
     exact = ("low", "per_unit")
@@ -41,7 +42,6 @@ class QuantizedKANLinear(Module):
     bias: Tensor
     low: Tensor
     per_unit: Tensor
-    first: Tensor
 
     def __init__(self, values: Tensor, low: Tensor, high: Tensor, bias: Tensor | None, dtype: torch.dtype):
         super().__init__()
@@ -51,12 +51,10 @@ class QuantizedKANLinear(Module):
         table = torch.cat([self._packed(values - middle[:, None]), self._nan_rows()], 1).flatten(0, 1)
         total = middle.sum(0) + (0.0 if bias is None else bias.detach().to(HOST).double())
         step = (high - low) / (self.levels - 1)
-        first = torch.arange(self.in_features, dtype=torch.int32) * (self.levels + 1)
         self.register_buffer("table", table.to(device))
         self.register_buffer("bias", total.to(dtype).to(device))
         self.register_buffer("low", place(low - step / 2, device))
         self.register_buffer("per_unit", place(1 / step, device))
-        self.register_buffer("first", first.to(device))
 
     def _packed(self, values: Tensor) -> Tensor:
         """Rows of 8-bit numbers with scale and offset, each with the range of its own values."""
@@ -80,22 +78,36 @@ class QuantizedKANLinear(Module):
                 "x.requires_grad=True: expected an x without gradient, since tables have none; "
                 "call the layer under torch.inference_mode(), or with x.detach()"
             )
-        rows = self.rows(x if x.dim() == 2 else x.reshape(-1, self.in_features))
-        table, bias = self._buffers["table"], self._buffers["bias"]  # an attribute takes as long as an operator
-        y = ((_bag if x.is_cpu else _gathered)(table, rows) + bias).to(bias.dtype)
+        rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
+        of = self._buffers  # an attribute takes as long as an operator
+        sums = torch.ops.fastkan.table_sum if x.is_cpu and is_plain((x,)) else reference
+        y = sums(of["table"], rows, of["low"], of["per_unit"], of["bias"])
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
-
-    def rows(self, x: Tensor) -> Tensor:
-        """The rows of the table for x [N, I]: [N, I] in int32."""
-        low, per_unit = self._buffers["low"], self._buffers["per_unit"]
-        if x.dtype != torch.float64:
-            low, per_unit = low.float(), per_unit.float()
-        # The start of the first level is half a step below its point: so truncation finds the nearest point.
-        level = x.sub(low).mul_(per_unit).clamp_(0, self.levels - 1).nan_to_num_(self.levels)
-        return level.int().add_(self._buffers["first"]).contiguous()
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, levels={self.levels}"
+
+
+def reference(table: Tensor, x: Tensor, low: Tensor, per_unit: Tensor, bias: Tensor) -> Tensor:
+    """The layer with these buffers, x [N, I] -> [N, O], by operators of torch."""
+    rows = rows_of(x, low, per_unit, table.shape[0])
+    sums = _bag if x.is_cpu and x.shape[1] else _gathered
+    return (sums(table, rows) + bias).to(bias.dtype)
+
+
+torch.library.impl("fastkan::table_sum", "CompositeExplicitAutograd", reference)
+
+
+def rows_of(x: Tensor, low: Tensor, per_unit: Tensor, count: int) -> Tensor:
+    """The rows for x [N, I] in a table of `count` rows: [N, I] in int32."""
+    inputs = x.shape[1]
+    levels = count // max(1, inputs) - 1
+    if x.dtype != torch.float64:
+        low, per_unit = low.float(), per_unit.float()
+    # The start of the first level is half a step below its point: so truncation finds the nearest point.
+    level = x.sub(low).mul_(per_unit).clamp_(0, levels - 1).nan_to_num_(levels)
+    first = torch.arange(inputs, dtype=torch.int32, device=x.device) * (levels + 1)
+    return level.int().add_(first).contiguous()
 
 
 def _bag(table: Tensor, rows: Tensor) -> Tensor:
