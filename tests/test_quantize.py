@@ -195,14 +195,17 @@ def test_with_tools_of_torch(tmp_path):
     expected = model(x)
     with torch.inference_mode():
         assert torch.equal(model(x), expected)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.jit.trace(model, x)):
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(other(x), expected)
+    close = torch.testing.assert_close  # tracers get operators of torch, whose sums have another order
+    close(torch.jit.trace(model, x)(x), expected)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("rows")},))
     torch.export.save(program, tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module()
-    assert torch.equal(loaded(x), expected) and torch.equal(loaded(x[:4]), expected[:4])
+    close(loaded(x), expected)
+    close(loaded(x[:4]), expected[:4])
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
-    assert torch.equal(compiled(x), expected)
+    close(compiled(x), expected)
     other = quantize(KANSequential(KANLinear(3, 4), KANLinear(4, 2)))
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(x), expected)

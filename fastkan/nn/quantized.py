@@ -122,7 +122,7 @@ def _bag(table: Tensor, rows: Tensor) -> Tensor:
 def _gathered(table: Tensor, rows: Tensor) -> Tensor:
     """The sums [N, O] of rows [N, I] of a table of 8-bit rows, in float32."""
     found = table[rows.long()]
-    scales = found[..., -SCALES:].contiguous().view(torch.float32)  # N I 2
+    scales = found[..., -SCALES:].clone(memory_format=torch.contiguous_format).view(torch.float32)  # N I 2
     return (found[..., :-SCALES] * scales[..., :1] + scales[..., 1:]).sum(1)
 
 
