@@ -43,6 +43,10 @@ for seed, (family, dtype) in enumerate(product((1, 2), dtypes)):
     for contraction in CONTRACTIONS:
         spec = p.spec._replace(family=family, outside=(0, 2)[family - 1])
         assert_matches_reference(native, contraction, replace(p, spec=spec))
+for functions, outputs, dtype in product((2, 3, 5, 7), (1, 2, 4, 7, 8), dtypes[:2]):  # few, which may fill a vector
+    p = Problem.random(20, 18, outputs, functions - 1, 1, dtype=dtype)
+    for contraction in CONTRACTIONS:
+        assert_matches_reference(native, contraction, p)
 for degree, dtype in product(range(6), dtypes[:2]):
     layers = []
     for seed, (i, o) in enumerate(((3, 5), (5, 17), (17, 1))):

@@ -42,8 +42,7 @@ class Inputs {
     s_.load(c.i0, c.inputs, c.n0, c.rows);
   }
   void set(int64_t i, int top_order) {
-    column_.find_windows(c_.i0 + i, x_.column(i), c_.rows, top_order, found_);
-    column_.set_rows(x_.column(i), s_.column(i), found_, c_.rows, start_);
+    column_.find_and_set_rows(c_.i0 + i, x_.column(i), s_.column(i), c_.rows, top_order, found_, start_);
   }
   Values values(int order) {
     column_.weights(order, w_, kChunk);

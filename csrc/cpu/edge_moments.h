@@ -150,8 +150,7 @@ class MomentsTask {
     for (int64_t n0 = begin, rows = kFirstRows; n0 < end; n0 += rows, rows = kVisitRows) {
       rows = min(rows, end - n0);
       x_.load(i_, 1, n0, rows);
-      column_.find_windows(i_, x_.column(0), rows, 0, found_);
-      column_.set_rows(x_.column(0), nullptr, found_, rows, start_);
+      column_.find_and_set_rows(i_, x_.column(0), nullptr, rows, 0, found_, start_);
       column_.weights(0, weight_, kVisitRows);
       if (n0 == begin) {
         memset(shift_, 0, static_cast<size_t>(width) * sizeof(T));

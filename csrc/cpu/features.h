@@ -103,35 +103,18 @@ class Column {
   // the knots, so uniform knots need no exact comparison; at higher orders x is compared with the knots.
   void find_windows(int64_t i, const T* x, int64_t rows, int top_order, int32_t* window) {
     if (is_wide()) return wide_.find_windows(i, x, rows, window);
-    const double* grid = p_.grid + i * p_.grid_stride;
-    fast_ = p_.equidistant && top_order < p_.K;
-    whole_ = p_.outside == Outside::zero;
-    first_ = grid[0];
-    last_ = grid[p_.M - 1];
-    if (p_.uniform) {
-      low_ = uniform_knot(grid, p_.M, p_.K);
-      high_ = uniform_knot(grid, p_.M, p_.F);
-    } else {
-      low_ = grid[p_.K];
-      high_ = grid[p_.F];
-    }
-    if (fast_) {
-      inv_h_ = (p_.M - 1) / (last_ - first_);
+    set_knots(i, top_order);
+    if (fast_)
       find_uniform(x, rows, window);
-    } else {
-      load_knots(grid);
+    else
       find_by_search(x, rows, window);
-    }
   }
 
   // Sets the rows for weights(); their features are multiplied by s unless it is null. Writes to `start` the first
   // function of each row's window, clamped to 0..F-K-1.
   void set_rows(const T* x, const T* s, const int32_t* window, int64_t rows, int32_t* start) {
-    x_ = x;
-    s_ = s;
-    window_ = window;
-    rows_ = rows;
-    with_sigma_ = false;
+    set_column(x, s, window, rows);
+    if (fast_ && !is_wide()) return set_uniform<false>(const_cast<int32_t*>(window), start);
     const int32_t top = p_.F - windows_.functions;
     for (int64_t n = 0; n < rows; ++n) {
       const int32_t above = window[n] > 0 ? window[n] : 0;
@@ -139,12 +122,24 @@ class Column {
     }
     if (is_wide()) return wide_.set_rows(x, window, rows);
     list_special_rows();
-    if (fast_)
-      uniform_coordinates();
-    else if (few_knots())
+    if (few_knots())
       distances_by_lookup();
     else
       distances_to_knots();
+  }
+
+  // Both, for rows in their own order.
+  void find_and_set_rows(int64_t i, const T* x, const T* s, int64_t rows, int top_order, int32_t* window,
+                         int32_t* start) {
+    if (!is_wide()) {
+      set_knots(i, top_order);
+      if (fast_) {
+        set_column(x, s, window, rows);
+        return set_uniform<true>(window, start);
+      }
+    }
+    find_windows(i, x, rows, top_order, window);
+    set_rows(x, s, window, rows, start);
   }
 
   // Writes the derivatives of that order to planes w + k * stride. With `sides` sets of features, their windows are
@@ -201,30 +196,76 @@ class Column {
   double lowest() const { return whole_ ? 0 : p_.K; }
   double highest() const { return whole_ ? p_.M - 1 : p_.F; }
 
-  void find_uniform(const T* x, int64_t rows, int32_t* window) const {
-    const double origin = first_, inv_h = inv_h_, low = lowest(), high = highest();
-    const int top = static_cast<int>(high) - 1, K = p_.K;
-    for (int64_t n = 0; n < rows; ++n) {
-      const double z = (static_cast<double>(x[n]) - origin) * inv_h;
-      double c = z > low ? z : low;
-      c = c < high ? c : high;
-      const int m = static_cast<int>(c);
-      window[n] = (m < top ? m : top) - K;
+  void set_knots(int64_t i, int top_order) {
+    const double* grid = p_.grid + i * p_.grid_stride;
+    fast_ = p_.equidistant && top_order < p_.K;
+    whole_ = p_.outside == Outside::zero;
+    first_ = grid[0];
+    last_ = grid[p_.M - 1];
+    if (p_.uniform) {
+      low_ = uniform_knot(grid, p_.M, p_.K);
+      high_ = uniform_knot(grid, p_.M, p_.F);
+    } else {
+      low_ = grid[p_.K];
+      high_ = grid[p_.F];
     }
+    if (fast_)
+      inv_h_ = (p_.M - 1) / (last_ - first_);
+    else
+      load_knots(grid);
   }
 
-  void uniform_coordinates() {
-    const double origin = first_, inv_h = inv_h_, low = lowest(), high = highest();
+  void set_column(const T* x, const T* s, const int32_t* window, int64_t rows) {
+    x_ = x;
+    s_ = s;
+    window_ = window;
+    rows_ = rows;
+    with_sigma_ = false;
+  }
+
+  // The coordinate of an x among uniform knots, and its span: the right end of the grid range is in the last one.
+  struct Coordinates {
+    double origin, inv_h, low, high, end;
+    int below_end, top;
+    double of(T x) const {
+      const double z = (static_cast<double>(x) - origin) * inv_h, c = z > low ? z : low;
+      return c < high ? c : high;
+    }
+    int span(double c) const {
+      const int m = static_cast<int>(c), most = c > end ? top : below_end;
+      return m < most ? m : most;
+    }
+  };
+  Coordinates coordinates() const {
+    return {first_, inv_h_, lowest(), highest(), double(p_.F), p_.F - 1, static_cast<int>(highest()) - 1};
+  }
+
+  void find_uniform(const T* x, int64_t rows, int32_t* window) const {
+    const Coordinates at = coordinates();
     const int K = p_.K;
+    for (int64_t n = 0; n < rows; ++n) window[n] = at.span(at.of(x[n])) - K;
+  }
+
+  // The start of each row's window and the coordinate within its span; with FIND, the window too.
+  template <bool FIND>
+  void set_uniform(int32_t* window, int32_t* start) {
+    const Coordinates at = coordinates();
+    const double low = low_, high = high_;
+    const int K = p_.K, top = p_.F - K - 1;
     const T* x = x_;
     T* u = u_;
-    const int32_t* window = window_;
+    int32_t any = 0;
+#pragma GCC ivdep
     for (int64_t n = 0; n < rows_; ++n) {
-      const double z = (static_cast<double>(x[n]) - origin) * inv_h;
-      double c = z > low ? z : low;
-      c = c < high ? c : high;
-      u[n] = static_cast<T>(c - (window[n] + K));
+      const double c = at.of(x[n]);
+      const int m = FIND ? at.span(c) : window[n] + K, first = m - K, above = first > 0 ? first : 0;
+      if (FIND) window[n] = first;
+      start[n] = above < top ? above : top;
+      u[n] = static_cast<T>(c - m);
+      any |= !(x[n] >= low) | !(x[n] <= high) | (first != start[n]);
     }
+    specials_ = 0;
+    if (any) list_special_rows();
   }
 
   // Lists the rows that are NaN or outside the grid range; most blocks of rows have none.
@@ -384,11 +425,12 @@ class Column {
     T factor = T(1);
     for (int d = 0; d < D; ++d) factor *= static_cast<T>(inv_h_);
     const T* u = u_;
+#pragma GCC ivdep
     for (int64_t n = 0; n < rows_; ++n) {
       T v[K + 1];
       local_functions<K, D>(UniformKnots<T>{u[n]}, v);
 #pragma GCC unroll 8
-      for (int k = 0; k <= K; ++k) w[k * stride + n] = v[k] * factor;
+      for (int k = 0; k <= K; ++k) w[k * stride + n] = D > 0 ? v[k] * factor : v[k];
     }
   }
 
@@ -480,18 +522,32 @@ class Column {
       for (int64_t n = 0; n < rows_; ++n) w[n] = !identity ? T(0) : order == 0 ? x_[n] : T(order == 1);
       return;
     }
-    const T* x = x_;
-    T* sigma = sigma_;
-    if (!with_sigma_)
-      for (int64_t n = 0; n < rows_; ++n) sigma[n] = sigmoid(x[n]);
-    with_sigma_ = true;
     if (order == 0) {
-      for (int64_t n = 0; n < rows_; ++n) w[n] = x[n] * sigma[n];
+      with_sigmoid([=](T x, T sigma) { return x * sigma; }, w);
     } else if (order == 1) {
-      for (int64_t n = 0; n < rows_; ++n) w[n] = sigma[n] * (T(1) + x[n] * (T(1) - sigma[n]));
+      with_sigmoid([=](T x, T sigma) { return sigma * (T(1) + x * (T(1) - sigma)); }, w);
     } else {
+      with_sigmoid([=](T, T sigma) { return sigma; }, w);
       silu_derivative(order, w);
     }
+  }
+
+  // w = f(x, sigma(x)); the first call keeps sigma for those of other orders.
+  template <class F>
+  void with_sigmoid(const F& f, T* w) {
+    const T* x = x_;
+    T* sigma = sigma_;
+    if (with_sigma_) {
+      for (int64_t n = 0; n < rows_; ++n) w[n] = f(x[n], sigma[n]);
+      return;
+    }
+#pragma GCC ivdep
+    for (int64_t n = 0; n < rows_; ++n) {
+      const T of_x = sigmoid(x[n]);
+      sigma[n] = of_x;
+      w[n] = f(x[n], of_x);
+    }
+    with_sigma_ = true;
   }
 
   // silu^(d) = x sigma^(d) + d sigma^(d-1)

@@ -7,7 +7,7 @@
 namespace fastkan {
 namespace {
 
-constexpr int64_t kMaxFewOutputs = 6;
+constexpr int64_t kMaxFewOutputs = 8;
 
 // A lane for each function of an input and for its base function.
 template <class T>

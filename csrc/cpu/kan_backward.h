@@ -158,8 +158,8 @@ struct BackwardPlan {
     if (p.grad_coef && !same)  // gradients are accumulated in scratch
       inputs = max(1, min(inputs, kL2Bytes / (input_size() * static_cast<int64_t>(sizeof(T)))));
     input_blocks = ceil_div(p.I, inputs);
-    in_place = same && splits == 1;
     few_outputs = has_few_outputs<T>(p) && rows <= kVisitRows;
+    in_place = same && splits == 1 && !few_outputs;
   }
   int64_t tasks() const { return input_blocks * splits; }
   int64_t input_size() const { return (p.F + 1) * width; }
@@ -289,8 +289,7 @@ class BackwardTask {
   // A block of unsorted rows of one input, for layers with few outputs.
   void few_outputs_input(int64_t i) {
     constexpr int W = kLanes<T>;
-    column_.find_windows(i0_ + i, x_.column(i), rows_, top_order(), found_);
-    column_.set_rows(x_.column(i), s_.column(i), found_, rows_, start_);
+    column_.find_and_set_rows(i0_ + i, x_.column(i), s_.column(i), rows_, top_order(), found_, start_);
     features();
     for (int64_t n = rows_; n < round_up(rows_, W); ++n) start_[n] = -1;
     set_input(i);

@@ -166,8 +166,7 @@ void out_task(const OutPlan<T>& plan, int64_t task) {
     x.load(i0, inputs, out.n0, rows);
     s.load(i0, inputs, out.n0, rows);
     for (int64_t i = 0; i < inputs; ++i) {
-      column.find_windows(i0 + i, x.column(i), rows, p.order, window);
-      column.set_rows(x.column(i), s.column(i), window, rows, start + i * stride);
+      column.find_and_set_rows(i0 + i, x.column(i), s.column(i), rows, p.order, window, start + i * stride);
       column.weights(p.order, f.w + i * planes * stride, stride);
     }
     const Weights<T> w = blocks.get(i0, inputs, out.o0, out.outputs);

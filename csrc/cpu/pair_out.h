@@ -147,8 +147,7 @@ void pair_out_task(const PairOutPlan& plan, int64_t task) {
     s.load(i0, inputs, n0, rows);
     for (int64_t i = 0; i < inputs; ++i) {
       int32_t* start = all.start + i * stride;
-      column.find_windows(i0 + i, x.column(i), rows, p.order, window);
-      column.set_rows(x.column(i), s.column(i), window, rows, start);
+      column.find_and_set_rows(i0 + i, x.column(i), s.column(i), rows, p.order, window, start);
       column.weights(p.order, w, stride);
       for (int64_t h = 0; h < halves; ++h)
         for (int64_t n = 0; n < rows; ++n)
