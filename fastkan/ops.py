@@ -74,7 +74,9 @@ for _name, _schema in TRAINING_SCHEMAS.items():
     torch.library.define(f"fastkan::{_name}", _schema)
 
 # A layer of nn/quantized.py, compiled for the CPU; elsewhere the function `reference` there.
-torch.library.define("fastkan::table_sum", "(Tensor table, Tensor x, Tensor low, Tensor per_unit, Tensor bias) -> Tensor")
+torch.library.define(
+    "fastkan::table_sum", "(Tensor table, Tensor x, Tensor low, Tensor per_unit, Tensor bias) -> Tensor"
+)
 
 
 def _base(like: Tensor, inputs: int, outputs: int, present: bool) -> Tensor:

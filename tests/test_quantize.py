@@ -125,7 +125,8 @@ def test_other_devices_get_the_same_sums_by_plain_torch():
     table = quantize(layer(7, 5))
     x = torch.randn(50, 7)
     x[3, 4] = torch.nan
-    rows, scales = rows_of(x, table.low, table.per_unit, len(table.table)), table.table[:, -SCALES:].contiguous().view(torch.float32)
+    rows = rows_of(x, table.low, table.per_unit, len(table.table))
+    scales = table.table[:, -SCALES:].contiguous().view(torch.float32)
     size = 7 * scales.abs().nan_to_num().max()
     actual, expected = _gathered(table.table, rows), _bag(table.table, rows)
     torch.testing.assert_close(actual, expected, atol=float(255 * 7 * EPS * size), rtol=7 * EPS, equal_nan=True)

@@ -90,7 +90,8 @@ void store_sums(const TableSum& t, int64_t n, const float* y) {
 void table_sum_rows(const TableSum& t, int64_t task) {
   constexpr int W = kLanes<float>;
   Scratch& memory = scratch();
-  memory.reserve(Scratch::bytes<int32_t>(t.I) + Scratch::bytes<double>(t.I) + Scratch::bytes<float>(padded<float>(t.O)));
+  memory.reserve(Scratch::bytes<int32_t>(t.I) + Scratch::bytes<double>(t.I) +
+                 Scratch::bytes<float>(padded<float>(t.O)));
   int32_t* rows = memory.take<int32_t>(t.I);
   double* x = memory.take<double>(t.I);
   float* y = memory.take<float>(padded<float>(t.O));
@@ -119,8 +120,8 @@ void table_sum_rows(const TableSum& t, int64_t task) {
 
 void table_sum(const TableSum& t, const Pool& pool) {
   pool.run(
-      ceil_div(t.N, t.rows), [](int64_t task, const void* c) { table_sum_rows(*static_cast<const TableSum*>(c), task); },
-      &t);
+      ceil_div(t.N, t.rows),
+      [](int64_t task, const void* c) { table_sum_rows(*static_cast<const TableSum*>(c), task); }, &t);
 }
 
 }  // namespace
