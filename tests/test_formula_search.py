@@ -151,6 +151,7 @@ def test_formulas_are_found_without_noise(name):
     torch.testing.assert_close(values([search.best.filled], other), values([truth], other), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.long
 def test_a_formula_is_found_with_noise_and_noise_is_not_explained():
     x = uniform(500, 3)
     y = x[:, 0] * x[:, 1] / x[:, 2] ** 2
