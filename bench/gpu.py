@@ -26,7 +26,7 @@ from . import gpu_report, steps
 from .device import ARITHMETICS, clock, floor_seconds, input_sets, limits, step_bytes
 from .peers import ON_GPU
 
-OURS = ("native", "triton", "native-tma")
+OURS = ("native", "triton")
 LAYERS = (BASELINE, "linear-same-shape", *OURS)
 # Formulas that store all features of all rows; some take long to compile.
 FORMULAS = ("efficient-kan", "efficient-kan-compiled", "closed-cubic-compiled", "inkan", "pykan", "reference")

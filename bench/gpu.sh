@@ -10,7 +10,7 @@
 set -uo pipefail
 out=${1:?a folder to write to}
 python=${PYTHON:-python3}
-kernels="features gather fused matrix stack wgmma tma"
+kernels="features gather fused matrix stack wgmma"
 tools="sanitize-memcheck sanitize-racecheck sanitize-initcheck sanitize-synccheck"
 order="build info $kernels tests again alone $tools prove bench"
 kill=10 # seconds from the interrupt to the end
@@ -145,7 +145,7 @@ for name in $tools; do
     [ "$archs" = hip ] && summary+=("ABSENT  $name: for NVIDIA's GPUs") && continue
     lacks "$name" compute-sanitizer || held "$name" ||
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 part "$name" compute-sanitizer --tool "${name#sanitize-}" --error-exitcode 9 \
-            --kernel-regex kns=fastkan "$python" -m bench.kernels --all gather matrix stack wgmma tma
+            --kernel-regex kns=fastkan "$python" -m bench.kernels --all gather matrix stack wgmma
 done
 
 # Hanging kernels are no reason to leave it out: it runs each in a process of its own. What it found is kept.

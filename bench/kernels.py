@@ -65,8 +65,12 @@ KERNELS = {
         algorithm="matrix",
     ),
     "stack": Kernels(()),
-    "wgmma": Kernels(PRODUCTS, ("kan_out",), algorithm="wgmma", hopper=True),
-    "tma": Kernels((*PRODUCTS, {**WHOLE, "rows": 1, "dtype": BF16}), ("kan_out",), algorithm="tma", hopper=True),
+    "wgmma": Kernels(
+        (*PRODUCTS, *({**WHOLE, "dtype": BF16, **change} for change in ({"rows": 1}, {"grid_size": 6}))),
+        ("kan_out",),
+        algorithm="wgmma",
+        hopper=True,
+    ),
 }
 # kind of layers, widths, rows, tangents, grid size
 STACKS = (

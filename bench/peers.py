@@ -11,8 +11,6 @@ from fastkan.measure.correctness import RANGE, Candidate, Operands, Unavailable
 from fastkan.measure.peers import Peer
 from fastkan.measure.provenance import version_of
 
-from .gpu_peers import with_tma
-
 
 def pykan(problem: Operands) -> Candidate:
     """pykan's KANLayer with a fixed spline scale of 1, so that it has the same trainable parameters as the others."""
@@ -94,8 +92,7 @@ PEERS: dict[str, Peer] = {
 }
 
 
-ON_GPU: dict[str, Peer] = {**PEERS, "triton": Peer("fastkan triton", shipped.fastkan("triton")),
-                          "native-tma": Peer("fastkan native, TMA", with_tma)}  # fmt: skip
+ON_GPU: dict[str, Peer] = {**PEERS, "triton": Peer("fastkan triton", shipped.fastkan("triton"))}
 
 
 def versions() -> dict[str, str]:

@@ -119,11 +119,21 @@ _OTHERS = {OPERATORS: REFERENCE_AS_OPERATORS, **{n + _THEN_DENSE: _then_dense(n)
 
 
 def missing(name: str, device_type: str, dtypes: tuple[torch.dtype, ...], spec: Spec | None = None) -> str | None:
-    """The reason why an implementation cannot serve that device, those dtypes and that basis; None if it can."""
+    """The reason why an implementation cannot serve that device, those dtypes and that basis; None if it can.
+
+    Of several GPUs the current one is meant.
+    """
     name = name.removesuffix(_THEN_DENSE)
     if name == "reference":
         return None
     return functions_of(name).missing(device_type, dtypes, 0 if spec is None else spec.family)
+
+
+def _missing_on(name: str, device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec) -> str | None:
+    """The same for that device."""
+    has_gpu = device.type == "cuda" and torch.backends.cuda.is_built() and torch.cuda.is_available()
+    with torch.cuda.device(device) if has_gpu else contextlib.nullcontext():
+        return missing(name, device.type, dtypes, spec)
 
 
 # Choice
@@ -134,7 +144,7 @@ def choose(backend: str | None, device: torch.device, dtypes: tuple[torch.dtype,
     name, by = _requested if backend is None else (backend, "backend")
     if name is not None:
         if not _serves(name, device, dtypes, spec.family):
-            reason = missing(_known(name, by), device.type, dtypes, spec)
+            reason = _missing_on(_known(name, by), device, dtypes, spec)
             raise BackendError(f"{by}={name!r} cannot run here: {reason}")
         return name
     return _automatic(device, dtypes, spec)
@@ -155,9 +165,7 @@ def _serves(name: str, device: torch.device, dtypes: tuple[torch.dtype, ...], fa
     key = asked, name, device, dtypes, family
     if key in _served:
         return True
-    has_gpu = device.type == "cuda" and torch.backends.cuda.is_built() and torch.cuda.is_available()
-    with torch.cuda.device(device) if has_gpu else contextlib.nullcontext():
-        served = is_name(name) and missing(name, device.type, dtypes, everyday(FAMILIES[family])) is None
+    served = is_name(name) and _missing_on(name, device, dtypes, everyday(FAMILIES[family])) is None
     if served:
         _served.add(key)
     return served
@@ -223,7 +231,7 @@ def _proven(
             if verdict.verdict == FASTER
             and name in (*ALGORITHMS, *BACKENDS)
             and (stack or name != "native:stack")
-            and missing(name, device.type, dtypes, spec) is None
+            and _missing_on(name, device, dtypes, spec) is None
         }
         name = _choices[key] = max(speeds, key=speeds.__getitem__, default="dense")
     return name
@@ -247,7 +255,7 @@ def _warn_once(device: torch.device, dtypes: tuple[torch.dtype, ...], spec: Spec
     global _warned
     if _warned or of_kind or verdicts.mode() == "off" or (device.type == "cuda" and not torch.cuda.is_available()):
         return
-    if any(missing(name, device.type, dtypes, spec) is None for name in PROVABLE):
+    if any(_missing_on(name, device, dtypes, spec) is None for name in PROVABLE):
         _warned = True
         warnings.warn(
             f"fastkan's kernels are unproven on {device}, so PyTorch's own operators run. To find out which are right "
@@ -299,7 +307,7 @@ def backends(
     needs_proof = device.type in UNPROVEN_TYPES
     of_kind = verdicts_of(device, dtypes, spec) if needs_proof else {}
     if requested is not None:
-        chosen = requested if missing(_known(requested, by), device.type, dtypes, spec) is None else None
+        chosen = requested if _missing_on(_known(requested, by), device, dtypes, spec) is None else None
         why = f"requested by {by}"
     else:
         chosen = _automatic(device, dtypes, spec).removesuffix(_THEN_DENSE)
@@ -313,7 +321,7 @@ def backends(
             why = "nothing faster is available"
     table: dict[str, str] = {}
     for name in sorted({*BACKENDS, *ALGORITHMS}, key=_place) if needs_proof else BACKENDS:
-        if reason := missing(name, device.type, dtypes, spec):
+        if reason := _missing_on(name, device, dtypes, spec):
             table[name] = f"missing: {reason}"
         elif name == chosen:
             table[name] = f"chosen: {why}"

@@ -238,7 +238,7 @@ def test_gpu_benchmark_dry_run(bench, tmp_path, monkeypatch):
     text = (out / "report.md").read_text()
     assert text.startswith("# Dry run on a CPU: these are no measurements")
     assert "fastkan reference" in text and "tf32" in text and "second derivatives" in text
-    assert "fastkan native, KANSequential, eager" in text and "the TMA kernels take sm_90 and 16 bits" in text
+    assert "fastkan native, KANSequential, eager" in text
     rows = read_csv(out / "layers.csv")
     assert all(float(r["floor_seconds"]) > 0 for r in rows if r["seconds"])
     assert not [r["reason"] for r in rows if r["reason"].startswith(("wrong", "fails"))]

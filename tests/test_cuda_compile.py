@@ -36,7 +36,6 @@ class Kernel:
     cubic: bool
     tile: int
     columns: int
-    wgmma: bool
     registers: int
     stack: int
     spills: int
@@ -57,6 +56,8 @@ def kernels(report: str, assembly: str) -> Iterator[Kernel]:
     )
     code = dict(re.findall(r"\.section\s+\.text\.(\w+),(.*?)(?=\n\s*\.section\s|\Z)", assembly, re.S))
     for symbol, stack, spills, registers in entries.findall(report):
+        if "matrix_backward_kernel" in symbol:  # see test_cuda_backward_compile.py
+            continue
         name = re.search(r"fastkan\d+(\w+?_kernel)", symbol)[1]
         if name == "row_walk_kernel":
             name = ROW_WALKS[int(re.search(r"ReductionE?(\d)", symbol)[1])]
@@ -64,8 +65,7 @@ def kernels(report: str, assembly: str) -> Iterator[Kernel]:
         shape = re.search(r"TileILi(\d+)ELi(\d+)", symbol)
         tile, columns = map(int, shape.groups()) if shape else (0, 0)
         cubic = "Li3ELb1E" in symbol
-        wgmma = bool(re.search(r"TileI\w+?Lb1E", symbol))
-        yield Kernel(name, operand, cubic, tile, columns, wgmma, int(registers), int(stack), int(spills), code[symbol])
+        yield Kernel(name, operand, cubic, tile, columns, int(registers), int(stack), int(spills), code[symbol])
 
 
 def compiled(folder: Path, file: str, kind: str, arch: str) -> list[Kernel]:
@@ -88,6 +88,29 @@ def unit(request, tmp_path_factory) -> list[Kernel]:
 @pytest.fixture(scope="module", params=PRODUCTS, ids="-".join)
 def products(request, tmp_path_factory) -> list[Kernel]:
     return compiled(tmp_path_factory.mktemp("cubin"), *request.param)
+
+
+WAITING = """
+#include "cuda/matrix/tma.h"
+__global__ void waiting_kernel(int* parity) {
+  __shared__ fastkan::Barrier barrier;
+  fastkan::wait_for(&barrier, *parity);
+}
+"""
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_a_wait_for_a_barrier_ends_in_debug_builds(tmp_path, release):
+    """With a trap, which is an error of the kernel: a release waits for ever."""
+    source, cubin = tmp_path / "waiting.cu", tmp_path / "waiting.cubin"
+    source.write_text(WAITING)
+    flags = [flag for flag in FLAGS if release or flag != "-DNDEBUG"]
+    subprocess.run(
+        [NVCC, *flags, "-cubin", "-gencode=arch=compute_90a,code=sm_90a", str(source), "-o", str(cubin)], check=True
+    )
+    code = subprocess.run([disassembler(), str(cubin)], capture_output=True, text=True, check=True).stdout
+    assert "SYNCS.PHASECHK.TRANS64.TRYWAIT" in code
+    assert ("BPT.TRAP" in code) != release
 
 
 def test_stack_kernels_have_no_spills_and_no_atomics(tmp_path):
@@ -132,7 +155,7 @@ def test_coefficients_are_read_16_bytes_at_a_time(unit):
 
 def assert_no_atomics(kernels: list[Kernel]) -> None:
     for k in kernels:
-        assert not re.search(r"\b(ATOM|ATOMG|ATOMS|RED)\b", k.code), (k.name, k.operand)
+        assert not re.search(r"(?<!\.)\b(ATOM|ATOMG|ATOMS|RED)\b", k.code), (k.name, k.operand)
 
 
 def test_no_atomics(unit):
@@ -146,63 +169,44 @@ def found_in(k: Kernel, instruction: str) -> int:
 
 def test_matrix_kernels_use_tensor_cores(products):
     """Sparse products for the window, dense ones otherwise; asynchronous copies of 16 bytes."""
-    tiles = [k for k in products if k.tile and not k.wgmma]
-    expected = [(name, tile) for name in ("matrix_backward_kernel", "matrix_out_kernel") for tile in (64, 128)]
-    assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)  # degrees 2 and 3
+    tiles = [k for k in products if k.tile]
+    expected = [("matrix_out_kernel", tile) for tile in (64, 128)]
+    assert sorted((k.name, k.tile) for k in tiles) == sorted(4 * expected)  # degrees 2 and 3; usual or any
     for k in tiles:
-        out = k.name == "matrix_out_kernel"
         blocks = k.tile // 32 * k.tile // 16  # products [16, 8] of a warp
-        assert found_in(k, "HMMA.SP.16832.F32") == (2 * blocks if out else 0)  # 64 columns a step
-        assert found_in(k, "HMMA.16816.F32") == (blocks if out else 2 * 2 * blocks)  # two kinds, 32 deep
+        assert found_in(k, "HMMA.SP.16832.F32") == 2 * blocks  # 64 columns a step
+        assert found_in(k, "HMMA.16816.F32") == blocks
         assert found_in(k, "LDGSTS.E.BYPASS.128")
         assert found_in(k, "LDSM.16.MT88.4")
-        assert bool(found_in(k, "LDSM.16.M88.4")) == (not out)
         assert found_in(k, "STG.E.128")
 
 
 @pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
-def test_wgmma_kernels(products, request):
-    """wgmma, 2 x 64 rows; on sm_90a only."""
-    found = [k for k in products if k.wgmma]
-    assert [k.name for k in found] == 2 * ["matrix_out_kernel"]
+def test_wgmma_kernels_are_warp_specialised(products, request):
+    """64 x 256 a step, TMA copies, mbarriers and register reallocation to the consumers; on sm_90a only."""
+    found = [k for k in products if k.name == "matrix_out_wgmma_kernel"]
+    assert len(found) == 4  # degrees; usual or any
     there = "90a" in request.node.callspec.id
     for k in found:
+        assert k.registers <= 65536 // 512  # launched with 512 threads
         assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
         assert found_in(k, "HGMMA.64x128x16.F32") == (2 if there else 0)
-        assert bool(found_in(k, "LDGSTS.E.BYPASS.128")) == there
-
-
-@pytest.mark.parametrize("products", PRODUCTS, ids="-".join, indirect=True)
-def test_tma_kernels_are_warp_specialised(products, request):
-    """TMA copies, mbarriers and register reallocation to the consumers; on sm_90a only."""
-    found = [k for k in products if k.name == "matrix_out_tma_kernel"]
-    assert len(found) == 2  # degrees
-    there = "90a" in request.node.callspec.id
-    for k in found:
-        assert k.registers <= 65536 // 384 // 8 * 8  # launched with 384 threads
-        assert found_in(k, "HGMMA.SP.64x128x32.F32") == (2 * 2 if there else 0)
-        assert found_in(k, "HGMMA.64x128x16.F32") == (2 if there else 0)
-        for instruction in ("UTMALDG.4D", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "USETMAXREG.DEALLOC.CTAPOOL", "STG.E.128"):
+        for instruction in ("UTMALDG.4D", "UTMALDG.4D.MULTICAST", "SYNCS.PHASECHK.TRANS64.TRYWAIT",
+                            "USETMAXREG.DEALLOC.CTAPOOL", "LDGSTS.E.BYPASS.128", "STG.E"):  # fmt: skip
             assert bool(found_in(k, instruction)) == there, instruction
-        assert not re.search(r"\bLDGSTS\b", k.code)
 
 
 def test_tf32_uses_tensor_cores(tmp_path):
-    """Sparse products for the window, dense ones otherwise; operands are loaded 16 bytes at a time, K-major ones 8: a
-    lane's numbers of one product.
-    """
+    """Sparse products for the window, dense ones otherwise; operands are loaded 16 bytes at a time."""
     found = compiled(tmp_path, "matrix", "f32", "80")
     tiles = [k for k in found if k.tile]
-    expected = [(name, tile) for name in ("matrix_backward_kernel", "matrix_out_kernel") for tile in (64, 128)]
-    assert sorted((k.name, k.tile) for k in tiles) == sorted(2 * expected)
+    expected = [("matrix_out_kernel", tile) for tile in (64, 128)]
+    assert sorted((k.name, k.tile) for k in tiles) == sorted(4 * expected)
     for k in tiles:
-        out = k.name == "matrix_out_kernel"
         high, wide = k.tile // 32, k.tile // 16  # row blocks and column blocks of a warp
-        assert found_in(k, "HMMA.SP.16816.F32.TF32") == (2 * high * wide if out else 0)
-        assert found_in(k, "HMMA.1688.F32.TF32") == (2 if out else 2 * 2) * high * wide
+        assert found_in(k, "HMMA.SP.16816.F32.TF32") == found_in(k, "HMMA.1688.F32.TF32") == 2 * high * wide
         right = 4 * wide // 4 + 2 * wide // 4  # pieces of a product 16 deep and of one 8 deep
-        assert found_in(k, "LDS.128") >= (2 * (high + right) if out else 2 * 2 * wide // 4)
-        assert found_in(k, "LDS.64") >= (0 if out else 2 * (4 * high + wide))
+        assert found_in(k, "LDS.128") >= 2 * (high + right)
         assert found_in(k, "LDGSTS.E.BYPASS.128")
         assert found_in(k, "STG.E.128")
     assert_no_spills_no_atomics(found)
@@ -212,11 +216,11 @@ def test_tf32_uses_tensor_cores(tmp_path):
 def test_float64_uses_tensor_cores(tmp_path, arch, instruction, each):
     found = compiled(tmp_path, "matrix", "f64", arch)
     tiles = [k for k in found if k.tile]
-    expected = [("matrix_backward_kernel", 64), ("matrix_out_kernel", 64), ("matrix_out_kernel", 128)]
+    expected = [("matrix_out_kernel", 64), ("matrix_out_kernel", 128)]
     assert sorted((k.name, k.columns) for k in tiles) == sorted(2 * expected)
     for k in tiles:
         high, wide = k.tile // 32, k.columns // 16  # row blocks and column blocks of a warp
-        assert found_in(k, instruction) == 2 * 2 * high * wide * each  # two kinds of step or tile, 16 deep
+        assert found_in(k, instruction) == 2 * 2 * high * wide * each  # two kinds of step, 16 deep
         assert found_in(k, "LDS.128") >= 2 * 2 * (2 * high + wide)  # two numbers each
         assert found_in(k, "LDGSTS.E.BYPASS.128") + found_in(k, "LDGSTS.E.BYPASS.128.ZFILL")
         assert found_in(k, "STG.E.128")

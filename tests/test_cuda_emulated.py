@@ -131,6 +131,21 @@ def test_the_coordinate_is_exact_at_any_grid_size(grid_size):
     assert float((found - expected).abs().max()) < 4e-6
 
 
+@pytest.mark.parametrize("contraction", ["kan_in", "kan_coef", "kan_backward"])
+@pytest.mark.parametrize("layout", ["expanded", "transposed", "unaligned"])
+def test_cotangents_in_any_layout_take_the_fast_kernels(monkeypatch, contraction, layout):
+    """They are copied once. That of a sum, `y.sum().backward()`, is one number in all places."""
+    monkeypatch.setenv("FASTKAN_CUDA_ALGORITHM", "")
+    p = Problem.random(64, 3, 64, 5, knots="promised", dtype=BF16)
+    u = {
+        "expanded": p.u[:1, :1].expand(p.u.shape),
+        "transposed": p.u.t().contiguous().t(),
+        "unaligned": torch.empty(p.u.numel() + 1, dtype=BF16)[1:].view(p.u.shape).copy_(p.u),
+    }[layout]
+    assert_matches_reference(BACKEND, contraction, replace(p, u=u))
+    assert BACKEND.cuda_algorithm() == "matrix"
+
+
 def test_a_launch_that_fails_leaves_no_error_behind(monkeypatch):
     """Torch would report it for the next kernel that it launches itself; the emulator does for ours."""
     p = Problem.random(5, 3, 4, 6)

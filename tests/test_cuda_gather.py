@@ -19,7 +19,7 @@ each_contraction = pytest.mark.parametrize("contraction", CONTRACTIONS)
 
 
 @each_contraction
-@pytest.mark.parametrize("asked", ["", "gather", "matrix", "wgmma", "tma"])
+@pytest.mark.parametrize("asked", ["", "gather", "matrix", "wgmma"])
 @pytest.mark.parametrize("dtype", [BF16, HALF, SINGLE, DOUBLE], ids=str)
 def test_never_a_matrix_product(monkeypatch, contraction, asked, dtype):
     """In shapes for which the GPU's best choice is another, and whatever is asked of the whole backend."""
@@ -53,7 +53,7 @@ def test_operators_of_the_form(contraction, precision):
 
 def test_it_is_for_nvidias_gpus_alone(monkeypatch):
     monkeypatch.setitem(native.ABSENT, "cuda", None)
-    monkeypatch.setattr(native, "_unserved", lambda: None)
+    monkeypatch.setattr(native, "_unserved_here", lambda: None)
     assert native.gather.missing("cuda", (SINGLE, BF16)) is None
     assert native.gather.missing("cuda", (torch.int32,)) == "no compiled kernels for torch.int32"
     reason = "gathering alone is a choice on NVIDIA's GPUs, not on device 'cpu'"

@@ -19,7 +19,7 @@ from fastkan.backends import native
 from fastkan.basis.base import BASES
 from fastkan.basis.bspline import OUTSIDE
 from fastkan.testing import TF32, Problem, assert_matches_reference, call
-from support.emulated import BACKEND, FEW, MANY, NAMESPACE, PROCESSORS, algorithm
+from support.emulated import BACKEND, FEW, MAJOR, MANY, NAMESPACE, PROCESSORS, algorithm
 from support.matrix_product_tests import ALGORITHM, each_contraction
 from support.problems import BF16, DOUBLE, SINGLE, label, on_knots, problem_of
 
@@ -212,10 +212,15 @@ def test_float32_is_not_rounded_to_tf32(contraction, how, monkeypatch):
         assert algorithm() == "gather"
 
 
-def test_float64_on_gpus_with_fast_float64(monkeypatch):
-    """Chosen automatically on GPUs with fast float64; everywhere by request."""
-    monkeypatch.setenv("FASTKAN_EMULATED_RATIO", "64")
-    for asked, expected in ("matrix", "matrix"), ("", "gather"):
+@pytest.mark.parametrize(
+    ("gpu", "major", "ratio", "automatic"),
+    [("sm_80", 8, 2, "matrix"), ("sm_90", 9, 2, "matrix"), ("sm_86", 8, 64, "gather"), ("sm_100", 10, 2, "gather")],
+)
+def test_float64_on_gpus_whose_tensor_cores_double_its_rate(monkeypatch, gpu, major, ratio, automatic):
+    """Chosen automatically there; everywhere by request."""
+    monkeypatch.setenv(MAJOR, str(major))
+    monkeypatch.setenv("FASTKAN_EMULATED_RATIO", str(ratio))
+    for asked, expected in ("matrix", "matrix"), ("", automatic):
         monkeypatch.setenv(ALGORITHM, asked)
         call(BACKEND, "kan_out", KINDS["float64"].random(**LARGE))
         assert algorithm() == expected

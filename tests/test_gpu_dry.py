@@ -50,7 +50,7 @@ def test_collected_as_for_a_gpu(tmp_path):
     (tmp_path / "a_gpu.py").write_text(A_GPU)
     paths = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "tests")))
     out = pytest_of(*TESTS, "-p", "a_gpu", "-m", "gpu", "--collect-only", "-n", "0", PYTHONPATH=paths)
-    for kind in ("tma", "stack", "wgmma", "matrix"):
+    for kind in ("stack", "wgmma", "matrix"):
         assert f"test_gpu_launch.py::test_a_captured_graph_computes_what_its_inputs_say[{kind}" in out
     alone = pytest_of(*TESTS, "-p", "a_gpu", "-m", "gpu and alone", "--collect-only", "-n", "0", PYTHONPATH=paths)
     names = {line.partition("[")[0].rpartition("::")[2] for line in alone.splitlines() if "::" in line}

@@ -25,7 +25,6 @@ KINDS = {
     "double": ("matrix", DOUBLE, ("kan_out", "kan_backward"), "matrix"),
     "tf32": ("matrix", SINGLE, ("kan_out", "kan_backward"), "matrix"),
     "wgmma": ("wgmma", HALF, ("kan_out",), "wgmma"),
-    "tma": ("tma", BF16, ("kan_out",), "tma"),
     "stack": ("", SINGLE, (), ""),
 }
 
@@ -60,7 +59,7 @@ class Kind:
 
 @pytest.fixture(params=KINDS)
 def kind(monkeypatch, request) -> Callable[..., Kind]:
-    if request.param in ("wgmma", "tma") and not HAS_WGMMA:
+    if request.param == "wgmma" and not HAS_WGMMA:
         pytest.skip(f"{request.param} needs sm_90")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if request.param == "tf32" else "highest")

@@ -77,17 +77,17 @@ def test_tall(products, contraction, dtype):
 
 
 @pytest.mark.parametrize("case", [{}, {"per_input": True, "grid_size": 9}, {"degree": 2, "grid_size": 18}], ids=str)
-def test_tma(monkeypatch, case):
+def test_wgmma(monkeypatch, case):
     """Chunks that fill a step and that do not; persistent blocks with several tiles."""
     if not HAS_WGMMA:
-        pytest.skip("TMA kernels need sm_90")
+        pytest.skip("wgmma needs sm_90")
     native = select.BACKENDS["native"]
-    monkeypatch.setenv(ALGORITHM, "tma")
+    monkeypatch.setenv(ALGORITHM, "wgmma")
     for rows, outputs in SHAPES:
         p = Problem.random(**{"rows": rows, "inputs": 72, "outputs": outputs, "grid_size": 5, "knots": "promised",
                               "weighted": True, "dtype": BF16, **case})  # fmt: skip
         assert_matches_reference(native, "kan_out", p.on(DEVICE))
-        assert native.cuda_algorithm() == "tma"
+        assert native.cuda_algorithm() == "wgmma"
 
 
 @pytest.mark.parametrize("contraction", ["kan_out", "kan_backward"])

@@ -49,10 +49,14 @@ def windows(draw, degrees, functions, chunks, largest: int) -> tuple[int, int, l
     return count, degree, begins, numbers
 
 
-@given(windows(st.integers(1, 3), lambda _: (5, 32), lambda f, _: -(-f // 4), 0xFFFF))
-def test_register_layout(drawn):
+@pytest.mark.parametrize("selected", [False, True])
+@given(windows(st.integers(1, 3), lambda _: (5, 32), lambda f, _: -(-f // 4), 0x7FFF))
+def test_register_layout(selected, drawn):
+    """Also of numbers picked by selectors, which take non-negative ones."""
     functions, _, begins, numbers = drawn
-    matrix = decoded(*shared.sparse_fragment(begins, numbers, functions))
+    if not selected:
+        numbers = [[[number and 0xFFFF - number for number in window] for window in row] for row in numbers]
+    matrix = decoded(*shared.sparse_fragment(begins, numbers, functions, selected))
     chunks = -(-functions // 4)
     expected = [[0] * COLUMNS for _ in range(ROWS)]
     for row in range(ROWS):

@@ -59,24 +59,51 @@ def test_windows(kind, outside, degree, order, grid_size, place, uniform, fixed,
     assert found == pytest.approx(expected, rel=0, abs=100 * EPS[kind] * size)
 
 
-@pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
-@pytest.mark.parametrize("order", [0, 1])
-@pytest.mark.parametrize("degree", [2, 3])
-@given(grid_size=st.integers(1, 60), place=st.one_of(st.floats(-0.7, 1.7), st.just(math.nan)))
-def test_windows_without_a_branch(outside, order, degree, grid_size, place):
-    """csrc/basis/uniform.h. All but clamp's slope are continuous, so it matters little on which side of a knot x is."""
-    row = uniform_knots(-degree, grid_size + degree, grid_size + 2 * degree, 0).tolist()
-    x = float(torch.tensor(place * grid_size, dtype=torch.float32))
-    begin, weights = shared.uniform_window_f32(x, row, degree, outside, order)
-    found = [0.0] * (grid_size + degree)
+def without_a_branch(x: float, row: list[float], degree: int, outside: int, order: int, usual: bool) -> list[float]:
+    """All F functions at x, by csrc/basis/uniform.h."""
+    begin, weights = shared.uniform_window_f32(x, row, degree, outside, order, usual)
+    found = [0.0] * (len(row) - degree - 1)
     for f, weight in enumerate(weights, begin):
         if 0 <= f < len(found):
             found[f] = weight
+    return found
+
+
+places = st.one_of(st.floats(-0.7, 1.7), st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+@pytest.mark.parametrize("outside", range(3), ids=OUTSIDE)
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("degree", [2, 3])
+@given(grid_size=st.integers(1, 60), place=places)
+def test_windows_without_a_branch(outside, order, degree, grid_size, place):
+    """All but clamp's slope are continuous, so it matters little on which side of a knot x is."""
+    if math.isinf(place) and OUTSIDE[outside] == "linear":
+        return  # infinite where there is a slope
+    row = uniform_knots(-degree, grid_size + degree, grid_size + 2 * degree, 0).tolist()
+    x = float(torch.tensor(place * grid_size, dtype=torch.float32))
     expected = reference(x, row, degree, outside, order).tolist()
-    size = 6 * max(
-        1.0, abs(x)
-    )  # of what is rounded: the coordinate, times slopes of at most 1 and what goes on outside
+    size = 6 * max(1.0, abs(x) if math.isfinite(x) else 0.0)  # of what is rounded: the coordinate, times slopes of
+    # at most 1, and what goes on outside
+    found = without_a_branch(x, row, degree, outside, order, False)
     assert found == pytest.approx(expected, rel=0, abs=10 * EPS["f32"] * size, nan_ok=True)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("degree", [2, 3])
+@given(grid_size=st.integers(1, 53), place=places, low=st.floats(-4, 4), width=st.floats(0.1, 10))
+def test_usual_windows(order, degree, grid_size, place, low, width):
+    """An error of the coordinate of some units of rounding per interval, times slopes of at most 1, 2 of a slope."""
+    low, high = (float(torch.tensor(end, dtype=torch.float32)) for end in (low, low + width))
+    row = uniform_knots(low, high, grid_size, degree).tolist()
+    x = float(torch.tensor(low + place * (high - low), dtype=torch.float32))
+    expected = reference(x, row, degree, 0, order).tolist()
+    per_step = len(row) / (row[-1] - row[0])
+    rounded = len(row) + per_step * max(map(abs, (row[0], row[-1])))
+    found = without_a_branch(x, row, degree, 0, order, True)
+    assert found == pytest.approx(expected, rel=0, abs=4 * EPS["f32"] * rounded * per_step**order, nan_ok=True)
+    if math.isinf(x):
+        assert found == [0.0] * len(found)
 
 
 @pytest.mark.parametrize("kind", EPS)

@@ -76,4 +76,25 @@ FASTKAN_HD T sigmoid(T x) {
   return T(1) / (T(1) + exponential(-x));
 }
 
+// The same for a result that is rounded to at most 11 bits.
+FASTKAN_HD double sigmoid_of_few_bits(double x) { return sigmoid(x); }
+FASTKAN_HD float sigmoid_of_few_bits(float x) {
+#if defined(__CUDA_ARCH__)
+  float e;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(-1.44269504f * x));
+  return __fdividef(1.0f, 1.0f + e);
+#else
+  return sigmoid(x);
+#endif
+}
+template <class T>
+FASTKAN_HD T silu_of_few_bits(T x) {
+  return x * sigmoid_of_few_bits(x);
+}
+template <class T>
+FASTKAN_HD T silu_slope_of_few_bits(T x) {
+  const T sigma = sigmoid_of_few_bits(x);
+  return sigma * (T(1) + x * (T(1) - sigma));
+}
+
 }  // namespace fastkan

@@ -66,6 +66,33 @@ FASTKAN_HD ChunkOfQuad chunk_of_quad(const Quad& quad, int chunk, int chunks) {
   return {static_cast<uint32_t>(low & 0xffff) | static_cast<uint32_t>(high & 0xffff) << 16, metadata_of(c)};
 }
 
+// How the two numbers of a chunk are picked out of four non-negative ones: bits 0 to 15 select bytes for pick_bytes,
+// bits 16 to 19 are the metadata, bits 20 to 23 those of the next chunk. `begin` is the function of the first of the
+// four.
+FASTKAN_HD uint32_t selector_of(int begin, int chunk, int chunks) {
+  const Quad marks = Quad::of(begin, 0x0004000300020001, chunks);
+  const ChunkOfQuad c = chunk_of_quad(marks, chunk, chunks);
+  const auto bytes = [](uint32_t mark) { return mark == 0 ? 0x99u : (2 * mark - 1) << 4 | (2 * mark - 2); };
+  const uint32_t next = chunk + 1 < chunks ? chunk_of_quad(marks, chunk + 1, chunks).metadata : 0;
+  return bytes(c.numbers & 0xffff) | bytes(c.numbers >> 16) << 8 | c.metadata << 16 | next << 20;
+}
+
+// Four bytes out of eight, `low` first; a nibble with its high bit set gives the sign of its byte, of a non-negative
+// number that is zero (PTX ISA, "prmt").
+FASTKAN_HD uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t nibbles) {
+  uint32_t picked = 0;
+#if defined(__CUDA_ARCH__)
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(picked) : "r"(low), "r"(high), "r"(nibbles));
+#else
+  for (int byte = 0; byte < 4; ++byte) {
+    const uint32_t which = nibbles >> 4 * byte & 15;
+    const uint32_t found = ((which & 4 ? high : low) >> 8 * (which & 3)) & 0xff;
+    picked |= (which & 8 ? (found & 0x80 ? 0xff : 0) : found) << 8 * byte;
+  }
+#endif
+  return picked;
+}
+
 // tf32 has 1:2 sparsity. Function f of an input is again column f / chunks of chunk f mod chunks, with chunks of two
 // columns: enough to hold all functions, and at least K + 1, so that the functions of a window are in different
 // chunks.

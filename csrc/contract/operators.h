@@ -2,6 +2,7 @@
 // register.cpp provides
 //   Backend::result(like, shape, dtype, zero)   a contiguous tensor on the device of `like`, uninitialised or zero
 //   Backend::expect_same_device(x, name, t)     an error that names t if it is on another device than x
+//   Backend::in_rows(u)                         a cotangent, copied if the kernels read it faster from another layout
 //   Backend::equidistant(problem)               whether all knots are equidistant, if it can read them
 //   Backend::kan_out(problem, x), kan_backward, edge_moments
 #pragma once
@@ -155,6 +156,7 @@ struct Operators {
     Problem p = problem(x, coef.size(0), coef.size(2), grid, degree, base, outside, uniform, family, order);
     set_weights(p, x, coef, base_weight);
     expect("u", u, {p.N, p.O});
+    u = Backend::in_rows(u);
     p.u = view("u", u, x);
     Tensor grad_x = result(x, {p.N, p.I}, empty(p));
     p.grad_x = grad_x.mutable_data_ptr();
@@ -177,6 +179,7 @@ struct Operators {
     Problem p = problem(x, x.size(1), u.size(1), grid, degree, base, outside, uniform, family, order);
     expect("u", u, {p.N, p.O});
     expect("s", s, {p.N, p.I});
+    u = Backend::in_rows(u);
     p.u = view("u", u, x);
     p.s = view("s", s, x);
     p.with_base = with_base;
@@ -209,6 +212,7 @@ struct Operators {
     set_weights(p, x, coef, base_weight);
     expect("u", u, {p.N, p.O});
     expect("s", s, {p.N, p.I});
+    u = Backend::in_rows(u);
     p.u = view("u", u, x);
     p.s = view("s", s, x);
     p.x_order = p.order + 1;
@@ -235,6 +239,7 @@ struct Operators {
     set_weights(p, x, coef, base_weight);
     expect("u", u, {p.N, p.O});
     expect("terms", terms, {3, p.I, p.O});
+    if (u) u = Backend::in_rows(*u);
     p.u = view("u", u, x);
     p.terms = view("terms", terms, x);
     STD_TORCH_CHECK(p.terms.dtype == p.compute, "terms has another dtype than is computed in: expected ",

@@ -47,6 +47,7 @@ struct CpuBackend {
     return t;
   }
   static void expect_same_device(const Tensor&, const char*, const Tensor&) {}
+  static Tensor in_rows(const Tensor& u) { return u; }
   static bool equidistant(const Problem& p) { return fastkan_cpu_interface()->equidistant(p); }
   static void kan_out(const Problem& p, const Tensor&) { fastkan_cpu_interface()->kan_out(p); }
   static void kan_backward(const Problem& p, const Tensor&) { fastkan_cpu_interface()->kan_backward(p); }

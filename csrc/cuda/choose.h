@@ -3,7 +3,6 @@
 //   float32
 //           if tf32 is allowed; rows of whole 16 bytes, enough to fill tiles; float64 only on GPUs with fast float64
 //   wgmma:  the same for kan_out in 16 bits, on sm_90
-//   tma:    the same with coefficients copied by TMA; only by name, until a measurement prefers it
 //   gather: everything, 16 bytes at a time where alignment allows
 // FASTKAN_CUDA_ALGORITHM names one. Such a request never falls back, except for contractions without a kernel of that
 // algorithm. The operators without products gather, whatever it says.
@@ -20,7 +19,7 @@
 
 namespace fastkan {
 
-enum class Algorithm : int { none, gather, matrix, wgmma, tma };
+enum class Algorithm : int { none, gather, matrix, wgmma };
 
 // The algorithm of the last contraction, for tests.
 inline std::atomic<Algorithm> last_algorithm{Algorithm::none};
@@ -59,9 +58,7 @@ inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
            : dtype == Dtype::f16 ? f16::matrix
            : dtype == Dtype::f32 ? f32::matrix
                                  : f64::matrix;
-  if (algorithm == Algorithm::wgmma)
-    return dtype == Dtype::bf16 ? bf16::wgmma : dtype == Dtype::f16 ? f16::wgmma : kNone;
-  return dtype == Dtype::bf16 ? bf16::tma : dtype == Dtype::f16 ? f16::tma : kNone;
+  return dtype == Dtype::bf16 ? bf16::wgmma : dtype == Dtype::f16 ? f16::wgmma : kNone;
 }
 
 // Why the matrix kernels do not take a problem; nullptr if they do.
@@ -76,6 +73,7 @@ inline const char* why_not_matrix(const Problem& p) {
   if (p.family != Family::bspline) return "they take B-splines";
   if (p.K != 2 && p.K != 3) return "they take degree 2 or 3";
   if (!p.uniform) return "they take uniform knots";
+  if (p.coef && p.coef.stride[0] + p.coef.stride[1] >= INT32_MAX / 64) return "they take inputs within 2^25 elements";
   const bool of_x_alone = p.grad_x && !p.grad_coef;
   if ((p.order != 0 && !of_x_alone) || p.x_order > 1) return "they take no higher derivatives";
   if (dtype == Dtype::f32) return p.F > kMaxTf32Functions ? "they take up to 32 functions of float32" : nullptr;
@@ -84,18 +82,13 @@ inline const char* why_not_matrix(const Problem& p) {
   return nullptr;
 }
 
-// Why TMA cannot copy the weights of kan_out; nullptr if it can.
-inline const char* why_not_tma(const Problem& p) {
-  if (p.F % 4 != 0) return "they take a multiple of 4 functions";
-  for (int d = 0; d < 2; ++d)
-    if (p.coef.stride[d] <= 0) return "they take coefficients that are not expanded";
-  return p.base_weight && p.base_weight.stride[0] <= 0 ? "they take base weights that are not expanded" : nullptr;
-}
-
 // Whether it fills tiles, so that a product over all functions is faster than gathering K + 1 of them from memory.
 inline bool is_large(const Problem& p, const Device& device) {
   return p.N >= 64 && p.O >= 64 && (p.compute != Dtype::f64 || device.has_fp64_tensor_cores);
 }
+
+// Whether more than half of a wgmma tile, 128 by 256, is used.
+inline bool fills_wgmma(const Problem& p) { return p.N > 64 && p.O > 128; }
 
 inline Algorithm requested_algorithm() {
   const char* name = std::getenv("FASTKAN_CUDA_ALGORITHM");
@@ -103,8 +96,7 @@ inline Algorithm requested_algorithm() {
   if (std::strcmp(name, "gather") == 0) return Algorithm::gather;
   if (std::strcmp(name, "matrix") == 0) return Algorithm::matrix;
   if (std::strcmp(name, "wgmma") == 0) return Algorithm::wgmma;
-  if (std::strcmp(name, "tma") == 0) return Algorithm::tma;
-  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) + "': expected gather, matrix, wgmma or tma");
+  throw std::runtime_error("FASTKAN_CUDA_ALGORITHM='" + std::string(name) + "': expected gather, matrix or wgmma");
 }
 
 using Kernel = void (*)(const Problem&, const Device&);
@@ -114,12 +106,12 @@ inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Devi
   const auto has = [&](Algorithm algorithm) { return matrix_kernels(p, algorithm).*contraction != nullptr; };
   const char* reason = why_not_matrix(p);
   Algorithm chosen = has(Algorithm::matrix) && !reason && is_large(p, device) ? Algorithm::matrix : Algorithm::gather;
-  if (chosen == Algorithm::matrix && has(Algorithm::wgmma) && device.has_wgmma) chosen = Algorithm::wgmma;
+  if (chosen == Algorithm::matrix && has(Algorithm::wgmma) && device.has_wgmma && fills_wgmma(p))
+    chosen = Algorithm::wgmma;
   if (requested == Algorithm::gather) chosen = requested;
   if (has(Algorithm::matrix) && requested > Algorithm::gather) {
     chosen = has(requested) ? requested : Algorithm::matrix;
     if (!reason && chosen != Algorithm::matrix && !device.has_wgmma) reason = "they take a GPU of sm_90";
-    if (!reason && chosen == Algorithm::tma) reason = why_not_tma(p);
     if (reason) throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM: no such kernels for this: ") + reason);
   }
   last_algorithm = chosen;

@@ -25,7 +25,7 @@ constexpr size_t kDefaultSharedBytes = 48 << 10;  // shared memory of a block wi
 
 template <class Args>
 void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, size_t shared, const Device& device,
-            const Args& args) {
+            const Args& args, int cluster = 1) {
   if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 blocks are needed");
   if (shared > kDefaultSharedBytes)
     check(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
@@ -34,6 +34,14 @@ void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads,
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = device.stream;
+  cudaLaunchAttribute attribute = {};
+  if (cluster > 1) {  // of blocks side by side, which run at the same time
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
   check(name, cudaLaunchKernelEx(&config, kernel, args));
 }
 
@@ -63,6 +71,15 @@ void by_degree(const Problem& p, const F& f) {
     f.template operator()<kCubic, true>();
   else
     f.template operator()<kMaxDegree, false>();
+}
+
+// Calls f<K>() for the degrees of kernels that take uniform knots.
+template <class F>
+void by_uniform_degree(const Problem& p, const F& f) {
+  if (p.K == 3)
+    f.template operator()<3>();
+  else
+    f.template operator()<2>();
 }
 
 // Hands out shared memory in pieces of whole 16 bytes.

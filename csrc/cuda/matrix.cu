@@ -1,6 +1,6 @@
 // The matrix-product kernels of one type: bf16, fp16, float32 rounded to tf32, or float64.
 #include "matrix/kan_backward.h"
-#include "matrix/kan_out_tma.h"
+#include "matrix/kan_out_wgmma.h"
 #include "stored.h"
 
 namespace fastkan {
@@ -9,7 +9,6 @@ namespace FASTKAN_TYPE {
 const Kernels matrix = {matrix_out<Stored>, matrix_backward<Stored>, nullptr, nullptr, nullptr};
 #if !FASTKAN_ELEMENTS  // 16-bit types
 const Kernels wgmma = {matrix_out_wgmma<Stored>, nullptr, nullptr, nullptr, nullptr};
-const Kernels tma = {matrix_out_tma<Stored>, nullptr, nullptr, nullptr, nullptr};
 #endif
 
 }  // namespace FASTKAN_TYPE

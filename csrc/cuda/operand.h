@@ -8,9 +8,12 @@
 
 #include <type_traits>
 
+#include "../basis/bspline.h"
 #include "problem.h"
 
 namespace fastkan {
+
+FASTKAN_HD int bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
 
 template <class A>
 __device__ __forceinline__ A element(const View& v, int64_t offset) {

@@ -11,8 +11,10 @@ namespace fastkan {
 struct Device {
   cudaStream_t stream;
   int processors;
-  bool has_wgmma;              // sm_90, and this library has code for sm_90a
-  bool has_fp64_tensor_cores;  // float64 at half the rate of float32, and twice that on tensor cores
+  bool has_wgmma;  // sm_90, and this library has code for sm_90a
+  // sm_80 and sm_90: float64 at half the rate of float32, and twice that on tensor cores. On sm_100 these are no
+  // faster.
+  bool has_fp64_tensor_cores;
   void* owner;
   void* (*allocate)(void* owner, int64_t bytes);
 
@@ -51,10 +53,10 @@ extern const Kernels vectors, elements, matrix;
 extern const StackKernels stacks;
 }  // namespace f64
 namespace bf16 {
-extern const Kernels vectors, matrix, wgmma, tma;
+extern const Kernels vectors, matrix, wgmma;
 }
 namespace f16 {
-extern const Kernels vectors, matrix, wgmma, tma;
+extern const Kernels vectors, matrix, wgmma;
 }
 
 }  // namespace fastkan

@@ -63,7 +63,8 @@ class DeviceScope {
     device = {static_cast<cudaStream_t>(stream),
               cached_attribute<cudaDevAttrMultiProcessorCount>(index),
               FASTKAN_SM90A && cached_attribute<cudaDevAttrComputeCapabilityMajor>(index) == 9,
-              cached_attribute<cudaDevAttrSingleToDoublePrecisionPerfRatio>(index) == 2,
+              cached_attribute<cudaDevAttrComputeCapabilityMajor>(index) <= 9 &&
+                  cached_attribute<cudaDevAttrSingleToDoublePrecisionPerfRatio>(index) == 2,
               this,
               allocate};
   }
@@ -81,11 +82,26 @@ class DeviceScope {
   std::vector<Tensor> workspace_;
 };
 
+bool is_in_rows(const Tensor& u, int64_t width) {
+  const bool aligned = reinterpret_cast<uintptr_t>(u.const_data_ptr()) % 16 == 0;
+  return aligned && u.stride(1) == 1 && u.stride(0) % width == 0;
+}
+
 struct CudaBackend {
   static Tensor result(const Tensor& like, std::initializer_list<int64_t> shape, int32_t dtype, bool zero = false) {
     Tensor t = uninitialised(like, shape, dtype);
     if (zero) fill(t, 0);
     return t;
+  }
+
+  // With rows in memory that can be read 16 bytes at a time: to copy them takes less than to read one number at a time
+  // in every tile. The cotangent of a sum is a single number, expanded.
+  static Tensor in_rows(const Tensor& u) {
+    const int64_t width = 16 / static_cast<int64_t>(u.element_size());
+    if (u.numel() == 0 || u.size(1) % width != 0 || is_in_rows(u, width)) return u;
+    Tensor rows = uninitialised(u, {u.size(0), u.size(1)}, scalar_type_of(u));
+    copy_values(rows, u);
+    return rows;
   }
 
   static bool equidistant(const Problem&) { return false; }  // the knots are on the GPU

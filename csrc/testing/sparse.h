@@ -31,18 +31,21 @@ Fragment fragment(size_t rows, int chunks, const F& held) {
 }
 
 // 32 columns of 16-bit numbers, two per register. begins [16][inputs]: first function of each window; numbers
-// [16][inputs][4]: its values, which may belong to functions outside of the range.
+// [16][inputs][4]: its values, which may belong to functions outside of the range. `selected`: by selectors.
 inline Fragment sparse_fragment(const std::vector<std::vector<int>>& begins,
-                                const std::vector<std::vector<std::vector<int>>>& numbers, int functions) {
+                                const std::vector<std::vector<std::vector<int>>>& numbers, int functions,
+                                bool selected) {
   const int chunks = chunks_of(functions);
-  return fragment(begins.size(), chunks, [&](int row, size_t input, int chunk) {
-    Quad quad = {0, 0};  // no such input: zeros with valid metadata
-    if (input < begins[row].size()) {
-      uint64_t four = 0;
-      for (int k = 0; k < 4; ++k) four |= static_cast<uint64_t>(numbers[row][input].at(k)) << 16 * k;
-      quad = Quad::of(begins[row][input], four, chunks);
-    }
-    return chunk_of_quad(quad, chunk, chunks);
+  return fragment(begins.size(), chunks, [&](int row, size_t input, int chunk) -> ChunkOfQuad {
+    const bool there = input < begins[row].size();  // else zeros with valid metadata
+    uint64_t four = 0;
+    for (int k = 0; k < 4 && there; ++k) four |= static_cast<uint64_t>(numbers[row][input].at(k)) << 16 * k;
+    const int begin = there ? begins[row][input] : 0;
+    if (!selected) return chunk_of_quad(Quad::of(begin, four, chunks), chunk, chunks);
+    const uint32_t selector = selector_of(begin, chunk, chunks);
+    const uint32_t after = chunk + 1 < chunks ? selector_of(begin, chunk + 1, chunks) >> 16 & 15 : 0;
+    if (selector >> 20 != after) throw std::logic_error("metadata of the next chunk");
+    return {pick_bytes(static_cast<uint32_t>(four), static_cast<uint32_t>(four >> 32), selector), selector >> 16 & 15};
   });
 }
 

@@ -35,13 +35,20 @@ std::pair<int, std::vector<T>> window_at(T x, const std::vector<double>& row, in
   return {start, w};
 }
 
-// The same by UniformWindow: function of the first weight, which may lie outside of 0..F-1, and the weights.
+// The same by UniformWindow, or by UsualWindow: function of the first weight, which may lie outside of 0..F-1, and the
+// weights.
 template <class T>
 std::pair<int, std::vector<T>> uniform_window_at(T x, const std::vector<double>& row, int degree, int outside,
-                                                 int order) {
+                                                 int order, bool usual) {
   const Shape shape = shape_of(row, degree, outside, true, order);
   const KnotRow<T> knots = KnotRow<T>::of(shape, row.data());
+  if (usual && (shape.M > kSpanOfNan || shape.outside != Outside::zero))
+    throw std::invalid_argument("expected fewer knots, and zero outside");
   const auto evaluate = [&]<int K, int D>() -> std::pair<int, std::vector<T>> {
+    if (usual) {
+      const auto window = UsualWindow<K>::template of<D>(UsualKnots::of(shape, knots), x);
+      return {window.begin(), {window.w, window.w + K + 1}};
+    }
     const auto window = UniformWindow<T, K>::template of<D>(shape, knots, x);
     return {window.begin, {window.w, window.w + K + 1}};
   };

@@ -56,28 +56,35 @@ def cpu_algorithm() -> str:
 
 
 def cuda_algorithm() -> str:
-    """The algorithm of the last contraction on a GPU: "none" so far, "gather", "matrix", "wgmma" or "tma"."""
-    names = ("none", "gather", "matrix", "wgmma", "tma")
+    """The algorithm of the last contraction on a GPU: "none" so far, "gather", "matrix" or "wgmma"."""
+    names = ("none", "gather", "matrix", "wgmma")
     return names[0 if ABSENT["cuda"] else torch.ops.fastkan.cuda_algorithm()]
 
 
 @functools.cache
-def _unserved() -> str | None:
-    """The reason why no GPU of this machine has kernels in the library; None if one has."""
-    gpus = range(torch.cuda.device_count())
-    if any(torch.ops.fastkan.cuda_serves(gpu) for gpu in gpus):
+def _unserved(gpu: int) -> str | None:
+    """The reason why that GPU has no kernels in the library; None if it has. Asking makes a CUDA context there."""
+    if torch.ops.fastkan.cuda_serves(gpu):
         return None
-    names = {"sm_{}{}".format(*torch.cuda.get_device_capability(gpu)) for gpu in gpus}
-    return f"libfastkan_cuda.so holds no code for {', '.join(sorted(names)) or 'any GPU here'}: see FASTKAN_CUDA_ARCHS"
+    name = "sm_{}{}".format(*torch.cuda.get_device_capability(gpu))
+    return f"libfastkan_cuda.so holds no code for {name}: see FASTKAN_CUDA_ARCHS"
+
+
+def _unserved_here() -> str | None:
+    """The same for the current GPU alone: each process of several has a context on its own GPU, and on no other."""
+    return _unserved(torch.cuda.current_device()) if torch.cuda.device_count() else "there is no GPU"
 
 
 def missing(device_type: str, dtypes: tuple[torch.dtype, ...], family: int = 0) -> str | None:
-    """The reason why this backend cannot serve that device, those dtypes and that basis family; None if it can."""
+    """The reason why this backend cannot serve that device, those dtypes and that basis family; None if it can.
+
+    Of several GPUs the current one is meant.
+    """
     if device_type not in ABSENT:
         return f"no compiled kernels for device {device_type!r}"
     if ABSENT[device_type]:
         return ABSENT[device_type]
-    if device_type == "cuda" and not torch.compiler.is_compiling() and (reason := _unserved()):
+    if device_type == "cuda" and not torch.compiler.is_compiling() and (reason := _unserved_here()):
         return reason
     for dtype in dtypes:
         if dtype not in _DTYPES:

@@ -28,7 +28,7 @@ torch.ops.load_library(str(LIBRARY))
 
 def algorithm() -> str:
     """The algorithm of the last contraction."""
-    return ("none", "gather", "matrix", "wgmma", "tma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
+    return ("none", "gather", "matrix", "wgmma")[getattr(torch.ops, NAMESPACE).cuda_algorithm()]
 
 
 def contractions(form: str) -> SimpleNamespace:
@@ -70,10 +70,10 @@ def native() -> ModuleType:
 MAJOR = "FASTKAN_EMULATED_MAJOR"  # of the compute capability
 
 
-def on_hopper(monkeypatch, asked: str) -> Products:
-    monkeypatch.setenv(ALGORITHM, asked)
+def on_hopper(monkeypatch) -> Products:
+    monkeypatch.setenv(ALGORITHM, "wgmma")
     monkeypatch.setenv(MAJOR, "9")
     return Products(
-        BACKEND, "cpu", algorithm, asked=asked, best="wgmma",
+        BACKEND, "cpu", algorithm, asked="wgmma", best="wgmma",
         processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)),
     )  # fmt: skip

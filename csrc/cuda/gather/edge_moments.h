@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kReduceThreads) moments_kernel(const __grid_co
 template <class Operand>
 void edge_moments(const Problem& p, const Device& device) {
   using A = typename Operand::Accumulator;
-  RowWalkArgs<A> a = plan_row_walk<A>(p, false, false, device.processors);
+  RowWalkArgs<A> a = plan_row_walk<Operand>(p, false, false, device.processors);
   const int64_t edges = p.I * p.O, parts = static_cast<int64_t>(a.splits) * a.ranges;
   a.moments = device.take<double>(4 * parts * edges);
   row_walk<Operand, Reduction::edge_moments>("edge_moments", a, device);

@@ -29,34 +29,54 @@ struct RowWalkArgs {
   int pass_functions;  // functions per pass: all of a range; one window for families with wide support
   int ranges, splits;  // ranges of functions; splits of the rows
   int64_t split_rows;
+  int chunks;  // of the outputs
+  int64_t chunk_outputs;
   A* sum_coef;      // [split, I, F, O]; null: grad_coef is written directly
   A* sum_edges;     // [split, range, I, O], for grad_base; likewise
+  A* sum_x;         // [chunk, N, I]; null: grad_x is written directly
   double* moments;  // [split, range, 4, I, O], see edge_moments.h
 };
 
-// Shared memory of a warp. `weight`: for 32 rows, the values of their windows, base function last, at `order` and at
-// `x_order`.
+// Shared memory of a warp, for 32 rows. `weight`: the values of their windows, base function last, at `order` and at
+// `x_order`. `slope`, for gradients of x: what each lane's outputs add to the row; 16 bytes of 8 rows lie in different
+// banks.
 template <class A, int MAX>
 struct RowWalkShared {
   static constexpr int kPlanes = MAX + 2, kRow = 2 * kPlanes;
+  static constexpr int kTogether = 16 / sizeof(A), kSlopeRow = kWarp + kTogether;
   SortedRows<A> rows;
   A* weight;  // [kWarp][kRow]
+  A* slope;   // [kWarp][kSlopeRow]
   KnotRow<A>* knots;
 
-  FASTKAN_HD RowWalkShared(SharedAllocator allocator, int capacity)
-      : rows(allocator, capacity), weight(allocator.take<A>(kWarp * kRow)), knots(allocator.take<KnotRow<A>>(1)) {}
-  FASTKAN_HD static int64_t bytes(int capacity) {
-    return SortedRows<A>::bytes(capacity) + SharedAllocator::bytes<A>(kWarp * kRow) +
-           SharedAllocator::bytes<KnotRow<A>>(1);
+  FASTKAN_HD RowWalkShared(SharedAllocator allocator, const RowWalkArgs<A>& a)
+      : rows(allocator, a.capacity),
+        weight(allocator.take<A>(kWarp * kRow)),
+        slope(allocator.take<A>(a.with_x ? kWarp * kSlopeRow : 0)),
+        knots(allocator.take<KnotRow<A>>(1)) {}
+  FASTKAN_HD static int64_t bytes(const RowWalkArgs<A>& a) {
+    return SortedRows<A>::bytes(a.capacity) + SharedAllocator::bytes<A>(kWarp * kRow) +
+           SharedAllocator::bytes<A>(a.with_x ? kWarp * kSlopeRow : 0) + SharedAllocator::bytes<KnotRow<A>>(1);
+  }
+
+  // The sum of a row's slopes.
+  __device__ __forceinline__ A slope_of(int r) const {
+    struct alignas(16) Piece {
+      A number[kTogether];
+    } sum = {};
+    const Piece* row = reinterpret_cast<const Piece*>(slope + r * kSlopeRow);
+#pragma unroll
+    for (int k = 0; k < kWarp / kTogether; ++k) {
+      const Piece piece = row[k];
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) sum.number[j] += piece.number[j];
+    }
+    A total = A(0);
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) total += sum.number[j];
+    return total;
   }
 };
-
-template <class A>
-__device__ __forceinline__ A sum_of_warp(A value) {
-#pragma unroll
-  for (int by = kWarp / 2; by > 0; by /= 2) value += __shfl_xor_sync(kFullWarp, value, by);
-  return value;
-}
 
 template <class Operand, int MAX, bool FIXED, Reduction REDUCTION>
 class RowWalk {
@@ -67,19 +87,22 @@ class RowWalk {
 
  public:
   __device__ __forceinline__ RowWalk(const RowWalkArgs<A>& args, const Shared& memory, int64_t input, int range,
-                                     int split)
+                                     int chunk, int split)
       : a(args),
         p(args.c.p),
         shared(memory),
         i(input),
         split_(split),
         range_(range),
+        chunk_(chunk),
         lane(static_cast<int>(threadIdx.x % kWarp)),
         f_begin(range * args.functions),
         f_end(static_cast<int>(min(args.c.p.F, f_begin + args.functions))),
         pass_(f_begin),
         n_begin(split * args.split_rows),
-        n_end(min(args.c.p.N, n_begin + args.split_rows)) {}
+        n_end(min(args.c.p.N, n_begin + args.split_rows)),
+        o_begin(chunk * args.chunk_outputs),
+        o_end(min(args.c.p.O, o_begin + args.chunk_outputs)) {}
 
   __device__ __forceinline__ void run() {
     if (lane == 0) *shared.knots = KnotRow<A>::of(a.c.shape, row_of_knots());
@@ -145,9 +168,9 @@ class RowWalk {
   };
 
   __device__ __forceinline__ void process_rows(int filled, bool overwrite) {
-    for (int64_t o0 = 0; o0 < p.O; o0 += kWarp * V) {
+    for (int64_t o0 = o_begin; o0 < o_end; o0 += kWarp * V) {
       LaneState l = begin(o0, filled);
-      const bool first = o0 == 0 && pass_begin() == f_begin;
+      const bool first = o0 == o_begin && pass_begin() == f_begin;
       for (int from = 0; from < filled; from += kWarp) process_batch(l, from, filled, overwrite, first);
       finish(l, overwrite);
     }
@@ -156,7 +179,7 @@ class RowWalk {
   __device__ __forceinline__ LaneState begin(int64_t o0, int filled) {
     LaneState l = {};
     l.o = o0 + lane * V;
-    l.here = l.o < p.O;
+    l.here = l.o < o_end;
     if (needs_coef() && p.with_base && l.here)
       Operand::load(p.base_weight, i * p.base_weight.stride[0], l.o, p.base_weight.stride[1], l.base);
     // Gradients of spline coefficients start at the first window, since every function is written.
@@ -293,7 +316,7 @@ class RowWalk {
     }
     const bool any = !wide() || evaluate_wide(my_row, lane < count);
     __syncwarp();
-    A next[V] = {}, my_x = A(0);
+    A next[V] = {};
     if (REDUCTION == Reduction::gradients && any) load_u(l, __shfl_sync(kFullWarp, my_row, 0), next);
     for (int r = 0; any && r < count; ++r) {
       const int window = __shfl_sync(kFullWarp, my_window, r);
@@ -312,14 +335,13 @@ class RowWalk {
       if (REDUCTION != Reduction::gradients) edge_values(l, w, __shfl_sync(kFullWarp, my_row, r), u);
       if (REDUCTION == Reduction::edge_moments) continue;
       if (a.with_coef) add_row(l, w, u, is_owned);
-      if (a.with_x) {
-        const A total = sum_of_warp(slope(l, w + Shared::kPlanes, u));
-        if (lane == r) my_x = total;
-      }
+      if (a.with_x) shared.slope[r * Shared::kSlopeRow + lane] = slope(l, w + Shared::kPlanes, u);
     }
-    if (a.with_x && lane < count) {
+    if (a.with_x) {
+      __syncwarp();
+      const A my_x = any && lane < count ? shared.slope_of(lane) : A(0);
       A* sum = shared.rows.scratch + from + lane;
-      *sum = first ? my_x : *sum + my_x;
+      if (lane < count) *sum = first ? my_x : *sum + my_x;
     }
     __syncwarp();
   }
@@ -433,7 +455,11 @@ class RowWalk {
       const int slot = shared.rows.slot[at];
       if (window_of_slot(slot) < K()) continue;
       const int64_t n = n_begin + shared.rows.row[slot];
-      put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, shared.rows.scratch[at] * s_of(n));
+      const A sum = shared.rows.scratch[at] * s_of(n);
+      if (a.sum_x)
+        a.sum_x[(chunk_ * p.N + n) * p.I + i] = sum;
+      else
+        put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, sum);
     }
   }
 
@@ -441,9 +467,9 @@ class RowWalk {
   const Problem& p;
   const Shared shared;
   const int64_t i;
-  const int split_, range_, lane, f_begin, f_end;
+  const int split_, range_, chunk_, lane, f_begin, f_end;
   int pass_;
-  const int64_t n_begin, n_end;
+  const int64_t n_begin, n_end, o_begin, o_end;
 };
 
 // Blocks per multiprocessor for __launch_bounds__: as many as leave registers enough that nothing spills.
@@ -462,15 +488,16 @@ __global__ void __launch_bounds__(kWarp* kWarps, row_walk_blocks<Operand, FIXED,
   const int64_t groups = ceil_div(a.c.p.I, kWarps);
   const int64_t input = blockIdx.x % groups * kWarps + warp, rest = blockIdx.x / groups;
   if (input >= a.c.p.I) return;  // there is no barrier of the whole block
-  const RowWalkShared<A, MAX> shared(SharedAllocator(fastkan_shared + warp * RowWalkShared<A, MAX>::bytes(a.capacity)),
-                                     a.capacity);
+  const RowWalkShared<A, MAX> shared(SharedAllocator(fastkan_shared + warp * RowWalkShared<A, MAX>::bytes(a)), a);
+  const int64_t of_chunk = rest / a.ranges;
   RowWalk<Operand, MAX, FIXED, REDUCTION>(a, shared, input, static_cast<int>(rest % a.ranges),
-                                          static_cast<int>(rest / a.ranges))
+                                          static_cast<int>(of_chunk % a.chunks), static_cast<int>(of_chunk / a.chunks))
       .run();
 }
 
-// The tiling for a GPU with that many multiprocessors.
-template <class A>
+// The tiling for a GPU with that many multiprocessors. Where inputs are too few for it, outputs are divided first: rows
+// are sorted again for each chunk, a tenth of the work, but less is added up afterwards than if rows are split.
+template <class Operand, class A = typename Operand::Accumulator>
 RowWalkArgs<A> plan_row_walk(const Problem& p, bool with_x, bool with_coef, int processors) {
   constexpr int kMaxFunctions = kBuckets - kMaxDegree;              // sort keys have 8 bits
   constexpr int kMinFunctionsPerRange = 32, kMinRowsPerSplit = 64;  // else overlap and sorting dominate
@@ -482,7 +509,10 @@ RowWalkArgs<A> plan_row_walk(const Problem& p, bool with_x, bool with_coef, int 
       wide ? 1 : max(ceil_div(F, kMaxFunctions), min(ceil_div(F, kMinFunctionsPerRange), ceil_div(wanted_warps, I)));
   const int64_t functions = ceil_div(F, ranges);
   ranges = ceil_div(F, functions);
-  int64_t splits = min(ceil_div(wanted_warps, I * ranges), min(64, ceil_div(p.N, kMinRowsPerSplit)));
+  constexpr int64_t kChunk = kWarp * Operand::kWidth;  // outputs of a warp side by side
+  const int64_t chunk_outputs = max(1, ceil_div(ceil_div(p.O, kChunk), ceil_div(wanted_warps, I * ranges))) * kChunk;
+  const int64_t chunks = max(1, ceil_div(p.O, chunk_outputs));
+  int64_t splits = min(ceil_div(wanted_warps, I * ranges * chunks), min(64, ceil_div(p.N, kMinRowsPerSplit)));
   if (with_coef) splits = min(splits, kMaxPartialSums / (I * F * max(1, p.O)));
   splits = max(max(1, splits), ceil_div(p.N, 1 << 30));
   const int64_t split_rows = max(1, ceil_div(ceil_div(p.N, splits), kWarp)) * kWarp;
@@ -497,6 +527,9 @@ RowWalkArgs<A> plan_row_walk(const Problem& p, bool with_x, bool with_coef, int 
           static_cast<int>(ranges),
           static_cast<int>(splits),
           split_rows,
+          static_cast<int>(chunks),
+          chunk_outputs,
+          nullptr,
           nullptr,
           nullptr,
           nullptr};
@@ -504,11 +537,11 @@ RowWalkArgs<A> plan_row_walk(const Problem& p, bool with_x, bool with_coef, int 
 
 template <class Operand, Reduction REDUCTION>
 void row_walk(const char* name, const RowWalkArgs<typename Operand::Accumulator>& a, const Device& device) {
-  const int64_t blocks = ceil_div(a.c.p.I, kWarps) * a.ranges * a.splits;
+  const int64_t blocks = ceil_div(a.c.p.I, kWarps) * a.ranges * a.chunks * a.splits;
   by_degree(a.c.p, [&]<int MAX, bool FIXED>() {
     using Shared = RowWalkShared<typename Operand::Accumulator, MAX>;
     launch(name, row_walk_kernel<Operand, MAX, FIXED, REDUCTION>, blocks, kWarp * kWarps,
-           static_cast<size_t>(kWarps * Shared::bytes(a.capacity)), device, a);
+           static_cast<size_t>(kWarps * Shared::bytes(a)), device, a);
   });
 }
 

@@ -7,30 +7,41 @@
 
 namespace fastkan {
 
-template <class S, class T, int K>
+constexpr int kKeptSteps = 8;  // of coefficients in shared memory, of 16 bits
+
+// T: a tile of rows by columns. USUAL: see MatrixGradCoef. Several tiles with the same columns follow each other; with
+// wgmma, whose blocks have more shared memory, their coefficients stay there if outputs are few.
+template <class S, class T, int K, bool USUAL>
 class MatrixGradX {
   using A = typename T::Sum;
   using Operand = MatrixOperand<S>;
   static constexpr int kDepth = Operand::kDepth;
   static constexpr int kPieces = kDepth / Operand::kWidth;  // per row of an operand
   static constexpr int kEach = T::kRows * kPieces / T::kThreads, kRowsApart = T::kThreads / kPieces;
-  static constexpr int kRow = Columns::kGroup + 2;  // row stride of D in shared memory
+  // Row stride of D in shared memory: four rows of four pairs lie in different banks.
+  static constexpr int kRow = Columns::kGroup + 8;
+
+  static constexpr int kLeft = T::kRows * kPieces, kRight = T::kColumns * kPieces;  // pieces of a step
+  static constexpr int kKept = T::kWgmma ? kKeptSteps : kStages;
+  static constexpr int kD = T::kRows * kRow * static_cast<int>(sizeof(A)) / 16;
+  static constexpr int kRightAt = T::kWgmma && kD > kStages* kLeft ? kD : kStages * kLeft;
 
  public:
-  static constexpr bool kWgmma = false;
-  static constexpr int kShared = kStages * (T::kRows + T::kColumns) * kPieces;
-  static_assert(T::kRows == T::kColumns && 16 * kShared >= T::kRows * kRow * static_cast<int>(sizeof(A)));
+  static constexpr int kShared = kRightAt + kKept * kRight;
+  static_assert(T::kRows == T::kColumns && kShared >= kD && (!T::kWgmma || kRightAt % 64 == 0));
 
-  __device__ __forceinline__ MatrixGradX(const BackwardArgs<A>& args, uint4* memory, const KnotRow<A>& knots,
-                                         int64_t n0, int64_t first_group)
+  __device__ __forceinline__ MatrixGradX(const BackwardArgs<A>& args, uint4* memory, TileKnots<A>& knots, int64_t n0,
+                                         int64_t first_group)
       : a(args),
         p(args.c.p),
         shared_(memory),
         knots_(knots),
         n0_(n0),
         first_group_(first_group),
-        row_(static_cast<int>(threadIdx.x / kPieces)),
-        piece_(static_cast<int>(threadIdx.x % kPieces)) {
+        steps_(static_cast<int>(ceil_div(args.c.p.O, kDepth))),
+        keeps_(T::kWgmma && steps_ <= kKept),
+        row_(T::thread() / kPieces),
+        piece_(T::thread() % kPieces) {
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
       const int row = row_ + k * kRowsApart;
@@ -38,81 +49,149 @@ class MatrixGradX {
       const bool base = column.function == kBaseColumn;
       const View& v = base ? p.base_weight : p.coef;
       const int64_t offset = column.input * v.stride[0] + (base ? 0 : column.function * v.stride[1]);
-      column_[k] = column.input < 0 ? nullptr : static_cast<const S*>(v.data) + offset + Operand::kWidth * piece_;
+      column_[k] = static_cast<const S*>(v.data) + offset + Operand::kWidth * piece_;
+      there_ |= static_cast<unsigned>(column.input >= 0) << k;
     }
   }
 
-  __device__ __forceinline__ void run() {
-    run_pipeline(*this, 0, ceil_div(p.O, kDepth));
-    for (int group = 0; group < T::kColumns / Columns::kGroup; ++group) {
-      if (WarpSums<T>::first_column() / Columns::kGroup == group) {
-        A* to = reinterpret_cast<A*>(shared_) - group * Columns::kGroup;
-        sums_.store((group + 1) * Columns::kGroup, [&](int row) { return to + row * kRow; });
+  // Computes some tiles, of rows below each other.
+  __device__ __forceinline__ void run(int tiles) {
+    for (int tile = 0; tile < tiles && n0_ < p.N; ++tile, n0_ += T::kRows) {
+      is_first_ = tile == 0;
+      rows_ = static_cast<int>(min(T::kRows, p.N - n0_));
+      u_ = static_cast<const S*>(p.u.data) + (n0_ + row_) * p.u.stride[0] + Operand::kWidth * piece_;
+      multiplied_ = 0;
+      sums_ = WarpSums<T>{};
+      run_pipeline<T>(*this, steps_);
+#pragma unroll
+      for (int k = 0; k < kEach; ++k) column_[k] -= steps_ * kDepth;
+#pragma unroll
+      for (int group = 0; group < T::kColumns / Columns::kGroup; ++group) {
+        put_sums(group);
+        T::sync();
+        finish(group);
+        T::sync();
       }
-      __syncthreads();
-      finish(group);
-      __syncthreads();
     }
   }
 
   // The stages of run_pipeline; nothing is evaluated.
-  __device__ __forceinline__ void start_copies(int64_t step, int stage) const {
-    const int64_t o = step * kDepth + Operand::kWidth * piece_;
+  __device__ __forceinline__ void start_copies(int step, int stage) {
+    const bool here = step * kDepth + Operand::kWidth * piece_ < static_cast<int>(p.O);
+    const S* from = u_;
 #pragma unroll
-    for (int k = 0; k < kEach; ++k) {
+    for (int k = 0; k < kEach; ++k, from += kRowsApart * p.u.stride[0]) {
       const int row = row_ + k * kRowsApart, at = Operand::deep_at(row, piece_);
-      const bool of_u = n0_ + row < p.N && o < p.O, of_column = column_[k] && o < p.O;
-      const S* u = static_cast<const S*>(p.u.data);
-      copy_async(left_of(stage) + at, of_u ? u + (n0_ + row) * p.u.stride[0] + o : u, of_u);
-      copy_async(right_of(stage) + at, of_column ? column_[k] + step * kDepth : u, of_column);
+      copy_async_by_l1(left_of(stage) + at, from, here && row < rows_);  // tiles side by side have the same rows
+      if (is_first_ || !keeps_) copy_async(right_of(keeps_ ? step : stage) + at, column_[k], here && there_ >> k & 1);
+      column_[k] += kDepth;
     }
+    u_ += kDepth;
   }
-  __device__ __forceinline__ void prefetch_x(int64_t) const {}
-  __device__ __forceinline__ void build_left(int64_t, int) const {}
+  // The knots are read after the steps, which wait for all threads.
+  __device__ __forceinline__ void prepare() {
+    if (T::thread() == 0 && is_first_) knots_.template set<USUAL>(a);
+  }
+  __device__ __forceinline__ void prefetch_x(int) const {}
+  __device__ __forceinline__ void build_left(int, int) const {}
 
-  __device__ __forceinline__ void multiply(int64_t, int, int stage) {
-    Operand::add_deep(sums_, left_of(stage), right_of(stage));
+  __device__ __forceinline__ void multiply(int, int stage) {
+    Operand::add_deep(sums_, left_of(stage), right_of(keeps_ ? multiplied_++ : stage));
+    if constexpr (T::kWgmma) wgmma_commit();
   }
 
  private:
-  __device__ __forceinline__ uint4* left_of(int stage) const {
-    return shared_ + stage * (T::kRows + T::kColumns) * kPieces;
-  }
-  __device__ __forceinline__ uint4* right_of(int stage) const { return left_of(stage) + T::kRows * kPieces; }
+  __device__ __forceinline__ uint4* left_of(int stage) const { return shared_ + stage * kLeft; }
+  __device__ __forceinline__ uint4* right_of(int slot) const { return shared_ + kRightAt + slot * kRight; }
 
-  // grad_x of one group of inputs, whose D is in shared memory.
-  __device__ __forceinline__ void finish(int group) const {
-    const A* shared = reinterpret_cast<const A*>(shared_);
-    const Shape shape = matrix_shape<K>(a.c.shape);
-    for (int q = threadIdx.x; q < T::kRows * a.columns.inputs; q += T::kThreads) {
-      const int row = q / a.columns.inputs, at = q % a.columns.inputs;
-      const int64_t n = n0_ + row, i = (first_group_ + group) * a.columns.inputs + at;
-      if (n >= p.N || i >= p.I) continue;
-      const A x = element<A>(p.x, n * p.x.stride[0] + i * p.x.stride[1]);
-      const KnotRow<A> knots = a.knots ? a.knots[i] : knots_;
-      const auto window = p.x_order == 0 ? UniformWindow<A, K>::template of<0>(shape, knots, x)
-                                         : UniformWindow<A, K>::template of<1>(shape, knots, x);
-      const A* d = shared + row * kRow;
-      A sum = A(0);
+  // Writes the D of a group to shared memory.
+  __device__ __forceinline__ void put_sums(int group) const {
+    const int lane = sums_.lane(), column0 = sums_.first_column() - group * Columns::kGroup;
+    A* to = reinterpret_cast<A*>(shared_) + lane % 4 * 2;
 #pragma unroll
-      for (int k = 0; k <= K; ++k) {
-        const int function = window.begin + k;
-        if (function >= 0 && function < p.F) sum += window.w[k] * d[8 * at * a.columns.octets + function];
+    for (int m = 0; m < T::kRowBlocks; ++m)
+#pragma unroll
+      for (int n = 0; n < T::kColumnBlocks; ++n) {
+        const int column = column0 + 8 * n;
+        if (column < 0 || column >= Columns::kGroup) continue;
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          *reinterpret_cast<Pair<A>*>(to + (sums_.first_row(m) + 8 * half + lane / 4) * kRow + column) = {
+              sums_.sum[m][n][2 * half], sums_.sum[m][n][2 * half + 1]};
       }
-      if (p.with_base)
-        sum += (p.x_order == 0 ? a.c.base_of_x.value(x) : a.c.base_of_x.slope(x)) * d[Columns::kGroup - 8 + at];
-      if (p.s) sum *= element<A>(p.s, n * p.s.stride[0] + i * p.s.stride[1]);
-      put_element(p.grad_x, p.grad_x_dtype, n * p.I + i, sum);
+  }
+
+  // grad_x of one group of inputs, whose D is in shared memory; the inputs of a row side by side, as x lies in memory.
+  __device__ __forceinline__ void finish(int group) const {
+    const int at = T::thread() & ((1 << a.columns.lanes_log2) - 1);
+    const int64_t i = (first_group_ + group) * a.columns.inputs + at;
+    if (at >= a.columns.inputs || i >= p.I) return;
+    const A* d = reinterpret_cast<const A*>(shared_) + 8 * at * a.columns.octets;
+    const A* d_of_base = reinterpret_cast<const A*>(shared_) + Columns::kGroup - 8 + at;
+    const UsualKnots usual = knots_.usual;
+    const auto of_row = [&](int row, Bits<A> bits, int64_t to) {
+      A sum = A(0);
+      if constexpr (USUAL) {
+        const A x = Operand::number_of(bits, p.x.dtype == Dtype::f32);
+        const auto window = UsualWindow<K>::template of<1>(usual, x);
+        sum = sum_of(window.begin(), window.w, d + row * kRow);
+        if (p.with_base) sum += silu_slope_of_few_bits(x) * d_of_base[row * kRow];
+      } else {
+        const A x = number_of_bits(bits, p.x.dtype);
+        const Shape shape = matrix_shape<K>(a.c.shape);
+        const KnotRow<A> knots = a.knots ? a.knots[i] : knots_.row;
+        const auto window = p.x_order == 0 ? UniformWindow<A, K>::template of<0>(shape, knots, x)
+                                           : UniformWindow<A, K>::template of<1>(shape, knots, x);
+        sum = sum_of(window.begin, window.w, d + row * kRow);
+        if (p.with_base)
+          sum += (p.x_order == 0 ? a.c.base_of_x.value(x) : a.c.base_of_x.slope(x)) * d_of_base[row * kRow];
+        if (p.s) sum *= element<A>(p.s, (n0_ + row) * p.s.stride[0] + i * p.s.stride[1]);
+      }
+      put_element(p.grad_x, p.grad_x_dtype, to, sum);
+    };
+    constexpr int kTogether = 4;  // loads in flight
+    const int row0 = T::thread() >> a.columns.lanes_log2, apart = T::kThreads >> a.columns.lanes_log2;
+    const int64_t x_apart = apart * p.x.stride[0] * bytes_of(p.x.dtype), to_apart = apart * p.I;
+    const char* x =
+        static_cast<const char*>(p.x.data) + ((n0_ + row0) * p.x.stride[0] + i * p.x.stride[1]) * bytes_of(p.x.dtype);
+    int64_t to = (n0_ + row0) * p.I + i;
+    for (int row = row0; row < rows_;) {
+      const char* from[kTogether];
+      bool there[kTogether];
+      Bits<A> bits[kTogether];
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k, x += x_apart) from[k] = x, there[k] = row + k * apart < rows_;
+      if constexpr (USUAL)
+        Operand::load_x(from, there, p.x.dtype == Dtype::f32, bits);
+      else
+#pragma unroll
+        for (int k = 0; k < kTogether; ++k) load_bits<1>(View{from[k], {}, p.x.dtype}, 0, 0, there[k], bits + k);
+#pragma unroll
+      for (int k = 0; k < kTogether; ++k, row += apart, to += to_apart)
+        if (row < rows_) of_row(row, bits[k], to);
     }
+  }
+  __device__ __forceinline__ A sum_of(int begin, const A (&w)[K + 1], const A* d) const {
+    A sum = A(0);
+#pragma unroll
+    for (int k = 0; k <= K; ++k)
+      if (static_cast<unsigned>(begin + k) < static_cast<unsigned>(p.F)) sum += w[k] * d[begin + k];
+    return sum;
   }
 
   const BackwardArgs<A>& a;
   const Problem& p;
   uint4* const shared_;
-  const KnotRow<A>& knots_;
-  const int64_t n0_, first_group_;
+  TileKnots<A>& knots_;
+  int64_t n0_;
+  const int64_t first_group_;
+  const int steps_;
+  const bool keeps_;  // the coefficients of all steps
   const int row_, piece_;
-  const S* column_[kEach];
+  int rows_ = 0, multiplied_ = 0;
+  bool is_first_ = true;
+  const S *column_[kEach], *u_;  // what is copied next
+  unsigned there_ = 0;           // whether there is a column, in bits
   WarpSums<T> sums_;
 };
 

@@ -4,90 +4,106 @@
 
 #include "../knots.h"
 #include "../reduce.h"
-#include "grad_x.h"
+#include "backward_plan.h"
 
 namespace fastkan {
 
-template <class S, class T, int K>
-__global__ void __launch_bounds__(T::kThreads, 2)
+template <class S, class T, int K, bool USUAL>
+struct BackwardBlock {
+  using A = typename T::Sum;
+  using Coef = MatrixGradCoef<S, typename T::Coef, K, USUAL>;
+  using X = MatrixGradX<S, typename T::OfX, K, USUAL>;
+  static constexpr int kX = T::kTogether * X::kShared, kPieces = kX > Coef::kShared ? kX : Coef::kShared;
+  static constexpr int64_t bytes() {
+    return SharedAllocator::bytes<uint4>(kPieces) + SharedAllocator::bytes<TileKnots<A>>(T::kTogether);
+  }
+
+  __device__ __forceinline__ static void run(const BackwardArgs<A>& a, unsigned char* shared) {
+    const Problem& p = a.c.p;
+    SharedAllocator allocator(shared);
+    uint4* memory = allocator.take<uint4>(kPieces);
+    TileKnots<A>* knots = allocator.take<TileKnots<A>>(T::kTogether);
+    const unsigned block = blockIdx.x, coef_tiles = static_cast<unsigned>(a.coef_tiles);
+    const unsigned groups = static_cast<unsigned>(a.columns.groups);  // fewer than blocks, as outputs' tiles are
+    if (block < coef_tiles) {                                         // the longer tiles start first
+      const unsigned across = (groups + T::kCoefGroups - 1) / T::kCoefGroups;
+      const unsigned outputs = static_cast<unsigned>(ceil_div(p.O, T::Coef::kColumns)), rest = block / across;
+      Coef(a, memory, *knots, int64_t{block % across} * T::kCoefGroups, int64_t{rest % outputs} * T::Coef::kColumns,
+           static_cast<int>(rest / outputs))
+          .run();
+    } else {
+      const unsigned across = (groups + T::kXGroups - 1) / T::kXGroups, which = threadIdx.x / T::OfX::kThreads;
+      const unsigned blocks_across = (across + T::kTogether - 1) / T::kTogether;
+      const unsigned column = (block - coef_tiles) % blocks_across * T::kTogether + which;
+      const int64_t row = int64_t{(block - coef_tiles) / blocks_across} * a.x_together * T::OfX::kRows;
+      if (column >= across) return;  // the tiles of a block wait for nothing of each other
+      X(a, memory + which * X::kShared, knots[which], row, int64_t{column} * T::kXGroups).run(a.x_together);
+    }
+  }
+};
+
+template <class S, class T, int K, bool USUAL>
+__global__ void __launch_bounds__(T::kThreads, T::kBlocks)
     matrix_backward_kernel(const __grid_constant__ BackwardArgs<typename T::Sum> a) {
   extern __shared__ __align__(1024) unsigned char fastkan_shared[];
-  const Problem& p = a.c.p;
-  SharedAllocator allocator(fastkan_shared);
-  using A = typename T::Sum;
-  KnotRow<A>& knots = *allocator.take<KnotRow<A>>(1);
-  uint4* memory = allocator.take<uint4>(0);
-  if (threadIdx.x == 0 && !a.knots) knots = KnotRow<A>::of(a.c.shape, p.grid);
-  __syncthreads();
-  constexpr int kGroups = T::kColumns / Columns::kGroup;
-  const int64_t blocks_of_groups = ceil_div(a.columns.groups, kGroups);
-  if (blockIdx.x < a.coef_tiles) {  // the longer tiles start first
-    const int64_t rest = blockIdx.x / blocks_of_groups, blocks_of_outputs = ceil_div(p.O, T::kColumns);
-    MatrixGradCoef<S, T, K>(a, memory, knots, blockIdx.x % blocks_of_groups * kGroups,
-                            rest % blocks_of_outputs * T::kColumns, static_cast<int>(rest / blocks_of_outputs))
-        .run();
-  } else {
-    const int64_t tile = blockIdx.x - a.coef_tiles;
-    MatrixGradX<S, T, K>(a, memory, knots, tile / blocks_of_groups * T::kRows, tile % blocks_of_groups * kGroups).run();
-  }
+  if constexpr (!T::Coef::kWgmma || kHasWgmma)
+    BackwardBlock<S, T, K, USUAL>::run(a, fastkan_shared);
+  else
+    __trap();  // never launched on other architectures
 }
 
-template <class S, class T>
-BackwardArgs<typename T::Sum> plan_matrix_backward(const Problem& p, int processors) {
-  constexpr int64_t kMinRowsPerSplit = 128;  // with fewer, pipeline start and end dominate
-  constexpr int64_t kMaxPartialSums = 1 << 24;
-  BackwardArgs<typename T::Sum> a = {};
-  a.c = Contraction<typename T::Sum>::of(p);
-  a.columns = Columns::of(p);
-  const int64_t groups = ceil_div(a.columns.groups, T::kColumns / Columns::kGroup);
-  a.x_tiles = p.grad_x ? groups * ceil_div(p.N, T::kRows) : 0;
-  const int64_t tiles = p.grad_coef ? groups * ceil_div(p.O, T::kColumns) : 0;
-  int64_t splits = 1;
-  if (tiles > 0) {
-    splits =
-        min((2 * processors - a.x_tiles) / tiles, min(p.N / kMinRowsPerSplit, kMaxPartialSums / (p.I * p.F * p.O)));
-    splits = max(1, splits);
-  }
-  constexpr int kDepth = MatrixOperand<S>::kDepth;
-  a.split_rows = max(1, ceil_div(ceil_div(p.N, splits), kDepth)) * kDepth;
-  a.splits = static_cast<int>(max(1, ceil_div(p.N, a.split_rows)));
-  a.coef_tiles = tiles * a.splits;
-  return a;
-}
-
-template <class S, class T>
-void matrix_backward_in_tiles(const Problem& p, const Device& device) {
+template <class S, class T, bool USUAL>
+void matrix_backward_in_tiles(const Problem& p, const BackwardPlan<typename T::Sum>& plan, const Device& device) {
   using A = typename T::Sum;
-  BackwardArgs<A> a = plan_matrix_backward<S, T>(p, device.processors);
+  BackwardArgs<A> a = plan.args;
   const int64_t coefs = p.I * p.F * p.O, edges = p.I * p.O;
   const bool splits = a.coef_tiles > 0 && a.splits > 1;
   a.knots = rows_of_knots(a.c, device);
   if (splits) a.sum_coef = device.take<A>(a.splits * coefs);
   if (splits && p.with_base) a.sum_edges = device.take<A>(a.splits * edges);
-  constexpr int kPieces = MatrixGradX<S, T, 3>::kShared > MatrixGradCoef<S, T, 3>::kShared
-                              ? MatrixGradX<S, T, 3>::kShared
-                              : MatrixGradCoef<S, T, 3>::kShared;
-  const size_t shared =
-      static_cast<size_t>(SharedAllocator::bytes<KnotRow<A>>(1) + SharedAllocator::bytes<uint4>(kPieces));
-  const auto run = [&](auto kernel) {
-    launch("matrix_backward", kernel, a.coef_tiles + a.x_tiles, T::kThreads, shared, device, a);
-  };
-  p.K == 3 ? run(matrix_backward_kernel<S, T, 3>) : run(matrix_backward_kernel<S, T, 2>);
+  by_uniform_degree(p, [&]<int K>() {
+    launch("matrix_backward", matrix_backward_kernel<S, T, K, USUAL>, a.coef_tiles + plan.blocks_of_x, T::kThreads,
+           static_cast<size_t>(BackwardBlock<S, T, K, USUAL>::bytes()), device, a);
+  });
   if (!splits) return;
   PartialSums<A> of_base;
   if (p.with_base) of_base = {a.sum_edges, edges, a.splits, p.grad_base, p.grad_coef_dtype, {}, 1};
   reduce<A>({a.sum_coef, coefs, a.splits, p.grad_coef, p.grad_coef_dtype, {}, 1}, of_base, device);
 }
 
+// Whether the kernels for the usual case take it, see MatrixGradCoef.
+template <class S>
+bool is_usual_backward(const Problem& p) {
+  return p.outside == Outside::zero && p.grid_stride == 0 && !p.s && (!p.with_base || p.base == Base::silu) &&
+         (!p.grad_x || p.x_order == 1) && (p.x.dtype == Dtype::f32 || p.x.dtype == MatrixOperand<S>::kStored);
+}
+
+// The faster one of two kinds of tiles, by their plans.
+template <class S, bool USUAL, class T, class OTHER>
+void matrix_backward_in_either(const Problem& p, const Device& device) {
+  const auto plan = plan_matrix_backward<S, T, USUAL>(p, device.processors);
+  const auto other = plan_matrix_backward<S, OTHER, USUAL>(p, device.processors);
+  if (plan.cycles <= other.cycles)
+    matrix_backward_in_tiles<S, T, USUAL>(p, plan, device);
+  else
+    matrix_backward_in_tiles<S, OTHER, USUAL>(p, other, device);
+}
+
 template <class S>
 void matrix_backward(const Problem& p, const Device& device) {
-  using A = typename Mma<S>::Sum;
-  if constexpr (sizeof(A) == 4) {  // float64 accumulators of a large tile would fill the registers
-    using Large = Tile<128, 128>;
-    const BackwardArgs<A> large = plan_matrix_backward<S, Large>(p, 0);
-    if (large.coef_tiles + large.x_tiles >= device.processors) return matrix_backward_in_tiles<S, Large>(p, device);
+  using Small = SquareTiles<64, typename Mma<S>::Sum>;
+  using Large = SquareTiles<128>;
+  if constexpr (sizeof(S) < 8) {
+    if (is_usual_backward<S>(p)) {
+      if constexpr (sizeof(S) == 2)
+        if (device.has_wgmma) return matrix_backward_in_either<S, true, WarpgroupTiles, Small>(p, device);
+      return matrix_backward_in_either<S, true, Large, Small>(p, device);
+    }
+    if constexpr (sizeof(S) == 2) return matrix_backward_in_either<S, false, Large, Small>(p, device);
   }
-  matrix_backward_in_tiles<S, Tile<64, 64, false, A>>(p, device);
+  // The registers of a thread do not hold the sums of a large tile in float64, or with the other windows' numbers.
+  const auto plan = plan_matrix_backward<S, Small, false>(p, device.processors);
+  matrix_backward_in_tiles<S, Small, false>(p, plan, device);
 }
 
 }  // namespace fastkan

@@ -10,6 +10,14 @@
 
 namespace fastkan {
 
+// Loads the bits of some numbers of a type, zeros where there is none.
+template <class B, int COUNT>
+__device__ __forceinline__ void load_as(const char* const (&from)[COUNT], const bool (&there)[COUNT],
+                                        uint32_t (&to)[COUNT]) {
+#pragma unroll
+  for (int k = 0; k < COUNT; ++k) to[k] = there[k] ? __ldg(reinterpret_cast<const B*>(from[k])) : 0;
+}
+
 // bf16 and fp16.
 template <class S>
 struct MatrixOperand {
@@ -26,25 +34,49 @@ struct MatrixOperand {
                                                    const uint4* right, int row0) {
     if constexpr (T::kWgmma) {
       wgmma_fence();
-      const uint64_t descriptor = right_descriptor<ROWS>(right + row0 * 8);
+      const uint64_t descriptor = right_descriptor<ROWS>(right + row0 * 8 + sums.first_column() / 64 * 8 * ROWS);
 #pragma unroll
-      for (int m = 0; m < T::kRowBlocks; ++m) Wgmma<S>::multiply(sums.sum[m], numbers[m], descriptor);
+      for (int m = 0; m < T::kRowBlocks; ++m)
+#pragma unroll
+        for (int n = 0; n < T::kColumnBlocks; n += 16)
+          Wgmma<S>::multiply(sums.wgmma_sums(m, n), numbers[m], descriptor + beside<ROWS>(n / 8));
     } else {
       const int lane = sums.lane(), piece0 = sums.first_column() / 8;
-      sums.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
-        ldmatrix_transposed(to, right + fastkan::right_at<ROWS>(row0 + lane % 16, piece0 + n + lane / 16));
-      });
+      const int at = here(fastkan::right_at<ROWS>(row0 + lane % 16, piece0 + lane / 16));
+      sums.template add_product<S>(numbers,
+                                   [&](int n, uint32_t (&to)[4]) { ldmatrix_transposed(to, right + (at ^ n)); });
     }
   }
 
-  // Writes a window into the features of a step, [kDepth, T::kRows] in octets of columns, which ldmatrix transposes.
-  // `function` is the first function of the octet.
+  // x of the usual case, from its bits: in float32 or as stored.
+  static constexpr Dtype kStored = std::is_same_v<S, __half> ? Dtype::f16 : Dtype::bf16;
+  template <int COUNT>
+  __device__ __forceinline__ static void load_x(const char* const (&from)[COUNT], const bool (&there)[COUNT],
+                                                bool is_float32, uint32_t (&to)[COUNT]) {
+    if (is_float32)
+      load_as<uint32_t>(from, there, to);
+    else
+      load_as<uint16_t>(from, there, to);
+  }
+  __device__ __forceinline__ static float number_of(uint32_t bits, bool is_float32) {
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return is_float32 ? number : Mma<S>::widened(bits, 0);
+  }
+
+  // The row and octet of a group that a thread evaluates: the inputs of a row side by side, as x lies in memory.
+  __device__ __forceinline__ static int row_of(int thread) { return thread / 8; }
+  __device__ __forceinline__ static int octet_of(int thread) { return thread % 8; }
+
+  // Writes the numbers w of functions begin to begin + K into the features of a step, [kDepth, T::kRows] in octets of
+  // columns, which ldmatrix transposes. `function` is the first function of the octet.
   template <class T, int K>
-  __device__ __forceinline__ static void put_window(uint4* features, int row, int octet,
-                                                    const UniformWindow<float, K>& window, int function) {
-    const uint64_t four = rounded_numbers<S>(window);
-    const int place = window.begin - function;
-    const uint64_t low = shifted(four, place), high = shifted(four, place - 4);
+  __device__ __forceinline__ static void put_window(uint4* features, int row, int octet, int begin,
+                                                    const float (&w)[K + 1], int function) {
+    const uint64_t four = rounded_numbers<S>(w);
+    const int bits = 16 * begin - 16 * function;
+    const uint64_t low = shifted_left(four, bits) | shifted_right(four, -bits);
+    const uint64_t high = shifted_left(four, bits - 64) | shifted_right(four, 64 - bits);
     features[piece_at<T::kRows / 8>(row, octet)] =
         make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32), static_cast<uint32_t>(high),
                    static_cast<uint32_t>(high >> 32));
@@ -57,15 +89,14 @@ struct MatrixOperand {
   // Adds features^T right.
   template <class T>
   __device__ __forceinline__ static void add_features(WarpSums<T>& sums, const uint4* features, const uint4* right) {
-    const int lane = sums.lane(), octet0 = sums.first_row() / 8;
+    const int lane = sums.lane();
+    const int at = piece_at<T::kRows / 8>(lane / 16 * 8 + lane % 8, sums.first_row() / 8 + lane / 8 % 2);
 #pragma unroll
     for (int row0 = 0; row0 < kDepth; row0 += 16) {
       uint32_t numbers[T::kRowBlocks][4];
 #pragma unroll
-      for (int m = 0; m < T::kRowBlocks; ++m) {
-        const int row = row0 + lane / 16 * 8 + lane % 8, octet = octet0 + 2 * m + lane / 8 % 2;
-        ldmatrix_transposed(numbers[m], features + piece_at<T::kRows / 8>(row, octet));
-      }
+      for (int m = 0; m < T::kRowBlocks; ++m)  // rows of a warp differ in bits of the octet that its lanes do not
+        ldmatrix_transposed(numbers[m], features + row0 * (T::kRows / 8) + (at ^ (T::kWgmma ? 64 * m : 16 * m) / 8));
       add_dense<kDepth>(sums, numbers, right, row0);
     }
   }
@@ -74,13 +105,20 @@ struct MatrixOperand {
   FASTKAN_HD static int deep_at(int row, int piece) { return piece_at<kDepth / kWidth>(row, piece); }
   template <class T>
   __device__ __forceinline__ static void add_deep(WarpSums<T>& sums, const uint4* left, const uint4* right) {
-    const int lane = sums.lane(), left0 = sums.first_row(), right0 = sums.first_column();
+    const int lane = sums.lane(), right0 = sums.first_column();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       uint32_t numbers[T::kRowBlocks][4];
 #pragma unroll
       for (int m = 0; m < T::kRowBlocks; ++m)
-        ldmatrix(numbers[m], left + deep_at(left0 + 16 * m + lane % 16, 2 * half + lane / 16));
+        ldmatrix(numbers[m], left + deep_at(sums.first_row(m) + lane % 16, 2 * half + lane / 16));
+      if constexpr (T::kWgmma) {
+        wgmma_fence();
+        const uint64_t descriptor = deep_descriptor(right) + 2 * half;
+#pragma unroll
+        for (int m = 0; m < T::kRowBlocks; ++m) Wgmma<S>::multiply_deep(sums.sum[m], numbers[m], descriptor);
+        continue;
+      }
       sums.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {
         const int column = right0 + 8 * (n + lane / 16) + lane % 8;
         ldmatrix(to, right + deep_at(column, 2 * half + lane / 8 % 2));
@@ -122,13 +160,14 @@ struct WideOperand {
   template <int DEPTH, class T, class F>
   __device__ __forceinline__ static void each_block(const uint4* right, int row0, const F& f) {
     const int g = WarpSums<T>::lane() / 4, t = WarpSums<T>::lane() % 4, piece0 = WarpSums<T>::first_column() / kWidth;
+    const uint4* first = right + right_at<0, T>(row0 + t, piece0 + g);
 #pragma unroll
     for (int n = 0; n < T::kColumnBlocks; n += kWidth) {
       Number b[kWidth][4];
 #pragma unroll
       for (int r = 0; r < DEPTH / 4; ++r) {
         S stored[kWidth];
-        const uint4 piece = right[right_at<0, T>(row0 + t + 4 * r, piece0 + n / kWidth * 8 + g)];
+        const uint4 piece = first[right_at<0, T>(4 * r, n / kWidth * 8)];
         memcpy(stored, &piece, sizeof stored);
 #pragma unroll
         for (int block = 0; block < kWidth; ++block) b[block][r] = Mma<S>::rounded(stored[block]);
@@ -167,15 +206,24 @@ struct WideOperand {
     const int at = 2 * pair_at(place_of(column), row / 8 * 4 + row % 4) + row / 4 % 2;
     reinterpret_cast<Number*>(features)[at] = Mma<S>::rounded(value);
   }
+  static constexpr Dtype kStored = Dtype::f32;
+  template <int COUNT>
+  __device__ __forceinline__ static void load_x(const char* const (&from)[COUNT], const bool (&there)[COUNT], bool,
+                                                uint32_t (&to)[COUNT]) {
+    load_as<uint32_t>(from, there, to);
+  }
+  __device__ __forceinline__ static float number_of(uint32_t bits, bool) { return number_of_bits(bits, kStored); }
+  __device__ __forceinline__ static int row_of(int thread) { return thread % kDepth; }
+  __device__ __forceinline__ static int octet_of(int thread) { return thread / kDepth; }
+
   template <class T, int K>
-  __device__ __forceinline__ static void put_window(uint4* features, int row, int octet,
-                                                    const UniformWindow<S, K>& window, int function) {
+  __device__ __forceinline__ static void put_window(uint4* features, int row, int octet, int begin, const S (&w)[K + 1],
+                                                    int function) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) put_number<T>(features, row, 8 * octet + j, S(0));
 #pragma unroll
     for (int k = 0; k <= K; ++k)
-      if (const int j = window.begin + k - function; j >= 0 && j < 8)
-        put_number<T>(features, row, 8 * octet + j, window.w[k]);
+      if (const int j = begin + k - function; j >= 0 && j < 8) put_number<T>(features, row, 8 * octet + j, w[k]);
   }
   template <class T>
   __device__ __forceinline__ static void add_features(WarpSums<T>& sums, const uint4* features, const uint4* right) {

@@ -18,9 +18,40 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
-// Starts a copy of 16 bytes from global to shared memory; writes zeros if not `there`.
-__device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+// Shifts by more than 63 give 0, and so do negative ones, which count as more.
+__device__ __forceinline__ uint64_t shifted_left(uint64_t bits, int by) {
+  asm("shl.b64 %0, %0, %1;" : "+l"(bits) : "r"(by));
+  return bits;
+}
+__device__ __forceinline__ uint64_t shifted_right(uint64_t bits, int by) {
+  asm("shr.u64 %0, %0, %1;" : "+l"(bits) : "r"(by));
+  return bits;
+}
+
+// The value; what is computed from it stays where it is, instead of being kept in registers around a loop.
+template <class N>
+__device__ __forceinline__ N here(N value) {
+  if constexpr (sizeof(N) == 8)
+    asm volatile("" : "+l"(value));
+  else
+    asm volatile("" : "+r"(value));
+  return value;
+}
+
+// Starts a copy of 16 bytes from global to shared memory; writes zeros if `there` is 0.
+__device__ __forceinline__ void copy_async(void* shared, const void* global, unsigned there) {
+  asm volatile(
+      "{\n"
+      ".reg .pred absent;\n"
+      "setp.eq.u32 absent, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, absent;\n"
+      "}" ::"r"(shared_address(shared)),
+      "l"(global), "r"(there)
+      : "memory");
+}
+// The same for what another tile on the multiprocessor reads at about the same time: by way of L1.
+__device__ __forceinline__ void copy_async_by_l1(void* shared, const void* global, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
                "r"(valid ? 16 : 0)
                : "memory");
 }
@@ -72,6 +103,11 @@ struct Mma;
                    : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                    \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),           \
                      "r"(metadata));                                                                                   \
+    }                                                                                                                  \
+    static __device__ __forceinline__ float widened(uint32_t word, int which) {                                        \
+      pair both;                                                                                                       \
+      memcpy(&both, &word, sizeof both);                                                                               \
+      return which ? __high2float(both) : __low2float(both);                                                           \
     }                                                                                                                  \
     static __device__ __forceinline__ uint32_t rounded(float low, float high) {                                        \
       const pair both = round(low, high);                                                                              \

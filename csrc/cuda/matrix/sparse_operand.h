@@ -9,28 +9,43 @@ namespace fastkan {
 // bf16 and fp16: 2:4 sparsity, both numbers of a chunk in one register.
 template <class S>
 struct SparseOperand : MatrixOperand<S> {
-  static constexpr int kChunkColumns = 4, kUsualChunks = 2;  // the latter for 8 functions
-  static constexpr int kBasePacks = 1, kBaseRows = 16;       // products for 16 base functions, and their depth
+  static constexpr int kChunkColumns = 4;
+  static constexpr int kBasePacks = 1, kBaseRows = 16;  // products for 16 base functions, and their depth
 
   FASTKAN_HD static int chunks(const Problem& p) { return chunks_of(p.F); }
 
   template <int K>
+  static constexpr int kMaxInputsPerPack = Sparse16832::kChunks / 2;  // inputs that have chunks in a pack, at most
+  template <int K, bool USUAL>
   struct Window {
-    static constexpr int kMaxInputsPerPack = Sparse16832::kChunks / 2;  // inputs that have chunks in a pack, at most
     Quad quad;
     __device__ __forceinline__ static Window of(const UniformWindow<float, K>& window, int chunks) {
-      return {Quad::of(window.begin, rounded_numbers<S>(window), chunks)};
+      return {Quad::of(window.begin, rounded_numbers<S>(window.w), chunks)};
     }
-    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks) const {
+    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks, const uint32_t*) const {
       return chunk_of_quad(quad, which, chunks);
     }
   };
+  // Numbers that are not negative are picked by selectors [span, chunks].
+  template <int K>
+  struct Window<K, true> {
+    int span;
+    uint32_t low, high;
+    __device__ __forceinline__ static Window of(const UsualWindow<K>& window, int) {
+      const uint64_t four = rounded_numbers<S>(window.w);
+      return {window.span, static_cast<uint32_t>(four), static_cast<uint32_t>(four >> 32)};
+    }
+    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks, const uint32_t* selectors) const {
+      const uint32_t selector = selectors[span * chunks + which];
+      return {pick_bytes(low, high, selector), selector >> 16 & 15};
+    }
+  };
 
-  // Calls put(pack, chunk, bits) for base functions from `first` on of the 16 of a step.
-  template <int COUNT, class F>
-  __device__ __forceinline__ static void put_base(const float (&value)[COUNT], int first, const F& put) {
+  // Calls put(pack, chunk, bits) for one half of the 16 base functions of a step.
+  template <class F>
+  __device__ __forceinline__ static void put_base(const float (&value)[8], int half, const F& put) {
 #pragma unroll
-    for (int k = 0; k < COUNT; k += 2) put(0, (first + k) / 2, Mma<S>::rounded(value[k], value[k + 1]));
+    for (int k = 0; k < 4; ++k) put(0, 4 * half + k, Mma<S>::rounded(value[2 * k], value[2 * k + 1]));
   }
 
   // Adds a sparse product with the rows of the right operand from row0 on.
@@ -43,13 +58,15 @@ struct SparseOperand : MatrixOperand<S> {
       const uint64_t descriptor = right_descriptor<ROWS>(right + row0 * 8);
 #pragma unroll
       for (int m = 0; m < T::kRowBlocks; ++m)
-        Wgmma<S>::multiply_sparse(sums.sum[m], numbers[m], metadata[m], descriptor);
-    } else {
-      const int piece0 = sums.first_column() / 8;
 #pragma unroll
-      for (int n = 0; n < T::kColumnBlocks; ++n) {
+        for (int n = 0; n < T::kColumnBlocks; n += 16)
+          Wgmma<S>::multiply_sparse(sums.wgmma_sums(m, n), numbers[m], metadata[m], descriptor + beside<ROWS>(n / 8));
+    } else {
+      const uint4* piece = right + fastkan::right_at<ROWS>(row0 + sums.lane(), sums.first_column() / 8);
+#pragma unroll
+      for (int n = 0; n < T::kColumnBlocks; ++n) {  // up to 8 pieces that begin at a multiple of their number
         uint32_t b[4];
-        ldmatrix_transposed(b, right + fastkan::right_at<ROWS>(row0 + sums.lane(), piece0 + n));
+        ldmatrix_transposed(b, piece_beside(piece, n));
 #pragma unroll
         for (int m = 0; m < T::kRowBlocks; ++m) Mma<S>::multiply_sparse(sums.sum[m][n], numbers[m], b, metadata[m]);
       }
@@ -60,31 +77,38 @@ struct SparseOperand : MatrixOperand<S> {
 // float32 as tf32: 1:2 sparsity.
 template <>
 struct SparseOperand<float> : MatrixOperand<float> {
-  static constexpr int kChunkColumns = 2, kUsualChunks = 4;
+  static constexpr int kChunkColumns = 2;
   static constexpr int kBasePacks = 2, kBaseRows = 8;
 
   FASTKAN_HD static int chunks(const Problem& p) { return chunks_of_two(p.F, p.K); }
 
   template <int K>
+  static constexpr int kMaxInputsPerPack = K == 2 ? 3 : 2;
+  template <int K, bool>
   struct Window {
-    static constexpr int kMaxInputsPerPack = K == 2 ? 3 : 2;
     Singles<K> singles;
     __device__ __forceinline__ static Window of(const UniformWindow<float, K>& window, int) {
-      Window w = {{window.begin, {}}};
+      return of(window.begin, window.w);
+    }
+    __device__ __forceinline__ static Window of(const UsualWindow<K>& window, int) {
+      return of(window.begin(), window.w);
+    }
+    __device__ __forceinline__ static Window of(int begin, const float (&numbers)[K + 1]) {
+      Window w = {{begin, {}}};
 #pragma unroll
-      for (int k = 0; k <= K; ++k) w.singles.numbers[k] = Mma<float>::rounded(window.w[k]);
+      for (int k = 0; k <= K; ++k) w.singles.numbers[k] = Mma<float>::rounded(numbers[k]);
       return w;
     }
-    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks) const {
+    __device__ __forceinline__ ChunkOfQuad chunk(int which, int chunks, const uint32_t*) const {
       const ChunkOfSingles c = chunk_of_singles(singles, which, chunks);
       return {c.number, c.metadata};
     }
   };
 
-  template <int COUNT, class F>
-  __device__ __forceinline__ static void put_base(const float (&value)[COUNT], int first, const F& put) {
+  template <class F>
+  __device__ __forceinline__ static void put_base(const float (&value)[8], int half, const F& put) {
 #pragma unroll
-    for (int k = 0; k < COUNT; ++k) put((first + k) / 8, (first + k) % 8, Mma<float>::rounded(value[k]));
+    for (int k = 0; k < 8; ++k) put(half, k, Mma<float>::rounded(value[k]));
   }
 
   template <int ROWS, class T>
@@ -101,7 +125,7 @@ struct SparseOperand<float> : MatrixOperand<float> {
 // float64: every column is a chunk; all of them are multiplied (dense).
 template <>
 struct SparseOperand<double> : MatrixOperand<double> {
-  static constexpr int kChunkColumns = 1, kUsualChunks = 8;
+  static constexpr int kChunkColumns = 1;
   static constexpr int kBasePacks = 2, kBaseRows = 8;
 
   FASTKAN_HD static int chunks(const Problem& p) { return p.F; }
@@ -111,11 +135,12 @@ struct SparseOperand<double> : MatrixOperand<double> {
     uint32_t metadata;
   };
   template <int K>
+  static constexpr int kMaxInputsPerPack = K == 2 ? 4 : 3;
+  template <int K, bool>
   struct Window {
-    static constexpr int kMaxInputsPerPack = K == 2 ? 4 : 3;
     UniformWindow<double, K> window;
     __device__ __forceinline__ static Window of(const UniformWindow<double, K>& window, int) { return {window}; }
-    __device__ __forceinline__ Chunk chunk(int which, int) const {
+    __device__ __forceinline__ Chunk chunk(int which, int, const uint32_t*) const {
       double number = 0;
 #pragma unroll
       for (int k = 0; k <= K; ++k) number = which == window.begin + k ? window.w[k] : number;
@@ -123,10 +148,10 @@ struct SparseOperand<double> : MatrixOperand<double> {
     }
   };
 
-  template <int COUNT, class F>
-  __device__ __forceinline__ static void put_base(const double (&value)[COUNT], int first, const F& put) {
+  template <class F>
+  __device__ __forceinline__ static void put_base(const double (&value)[8], int half, const F& put) {
 #pragma unroll
-    for (int k = 0; k < COUNT; ++k) put((first + k) / 8, (first + k) % 8, value[k]);
+    for (int k = 0; k < 8; ++k) put(half, k, value[k]);
   }
 
   template <int ROWS, class T>

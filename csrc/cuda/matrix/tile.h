@@ -1,7 +1,7 @@
 // Tiles of matrix products: layout in shared memory, the software pipeline, and the accumulators of a warp.
 #pragma once
 
-#include <cuda/matrix/wgmma.h>
+#include <cuda/matrix/tma.h>
 
 #include "../../basis/uniform.h"
 #include "../operand.h"
@@ -15,6 +15,11 @@ template <int PIECES>
 FASTKAN_HD int piece_at(int row, int piece) {
   static_assert(PIECES % 8 == 0 || PIECES == 4);
   return row * PIECES + (piece ^ (PIECES == 4 ? row / 2 % 4 : row % 8));
+}
+
+// The piece whose number differs in the bits of `other`, in the same 128 aligned bytes.
+__device__ __forceinline__ const uint4* piece_beside(const uint4* piece, int other) {
+  return reinterpret_cast<const uint4*>(reinterpret_cast<uintptr_t>(piece) ^ (16 * static_cast<unsigned>(other)));
 }
 
 // A right operand that is read by columns: all ROWS rows of the first 64 columns (128 bytes each), then those of the
@@ -31,27 +36,64 @@ __device__ __forceinline__ uint64_t right_descriptor(const uint4* right) {
          uint64_t{1} << 62;
 }
 
-// A tile of ROWS by COLUMNS sums, computed by 4 warps: each a quarter of it, two by two; or with WGMMA as one
-// warpgroup, each 16 of every 64 rows.
-template <int ROWS, int COLUMNS, bool WGMMA = false, class SUM = float>
+// What to add to it for the operand `groups` times 64 columns further.
+template <int ROWS>
+__device__ __forceinline__ uint64_t beside(int groups) {
+  return static_cast<uint64_t>(groups * ROWS * 128 / 16);
+}
+
+// The same for a right operand stored along the depth, each column 64 bytes (piece_at<4>), with 64-byte swizzle; it
+// must be aligned to 512 bytes.
+__device__ __forceinline__ uint64_t deep_descriptor(const uint4* right) {
+  return (shared_address(right) / 16 & 0x3fff) | uint64_t{1} << 16 | uint64_t{8 * 64 / 16} << 32 | uint64_t{2} << 62;
+}
+
+// A tile of ROWS by COLUMNS sums, computed by 4 warps: each a quarter of it, two by two.
+template <int ROWS, int COLUMNS, class SUM = float>
 struct Tile {
   using Sum = SUM;
-  static constexpr bool kWgmma = WGMMA;
+  static constexpr bool kWgmma = false;
   static constexpr int kRows = ROWS, kColumns = COLUMNS, kThreads = 4 * kWarp;
-  static constexpr int kPieces = COLUMNS / 8;  // of 16 bytes, per row of 16-bit numbers
-  static constexpr int kRowBlocks = WGMMA ? ROWS / 64 : ROWS / 32,
-                       kColumnBlocks = WGMMA ? COLUMNS / 8 : COLUMNS / 16;  // blocks [16, 8] of a warp
-  static_assert(ROWS % 64 == 0 && COLUMNS % 64 == 0 && (!WGMMA || COLUMNS == 128));
-  __device__ __forceinline__ static unsigned thread() { return threadIdx.x; }
+  static constexpr int kPieces = COLUMNS / 8;                                 // of 16 bytes, per row of 16-bit numbers
+  static constexpr int kRowBlocks = ROWS / 32, kColumnBlocks = COLUMNS / 16;  // blocks [16, 8] of a warp
+  static_assert(ROWS % 64 == 0 && COLUMNS % 64 == 0);
+  __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x); }
   __device__ __forceinline__ static void sync() { __syncthreads(); }
+  // First row of the warp's m-th block, and its first column.
+  __device__ __forceinline__ static int first_row(int m) {
+    return static_cast<int>(threadIdx.x / kWarp) % 2 * (ROWS / 2) + 16 * m;
+  }
+  __device__ __forceinline__ static int first_column() {
+    return static_cast<int>(threadIdx.x / kWarp / 2) * (COLUMNS / 2);
+  }
 };
 
-// The values of a window of three or four functions, rounded to S and packed.
-template <class S, int K>
-__device__ __forceinline__ uint64_t rounded_numbers(const UniformWindow<float, K>& window) {
-  static_assert(K == 2 || K == 3);
-  const uint32_t low = Mma<S>::rounded(window.w[0], window.w[1]);
-  const uint32_t high = Mma<S>::rounded(window.w[2], K == 3 ? window.w[K] : 0.0f);
+// A tile of 128 rows by 128 columns for each of some warpgroups side by side, for wgmma: each warp computes 16 of every
+// 64 rows.
+template <int WARPGROUPS>
+struct WarpgroupTile {
+  using Sum = float;
+  static constexpr bool kWgmma = true;
+  static constexpr int kRows = 128, kColumns = 128 * WARPGROUPS, kThreads = 4 * kWarp * WARPGROUPS;
+  static constexpr int kPieces = kColumns / 8, kRowBlocks = 2, kColumnBlocks = 16;
+  __device__ __forceinline__ static int thread() { return static_cast<int>(threadIdx.x) % kThreads; }
+  // Waits for the threads of the tile; a tile of one warpgroup may be one of several in a block.
+  __device__ __forceinline__ static void sync() {
+    if constexpr (WARPGROUPS == 1)
+      named_barrier_sync<kThreads>(1 + static_cast<int>(threadIdx.x) / kThreads);
+    else
+      __syncthreads();
+  }
+  __device__ __forceinline__ static int first_row(int m) { return 64 * m + thread() / kWarp % 4 * 16; }
+  __device__ __forceinline__ static int first_column() { return thread() / (4 * kWarp) * 128; }
+};
+
+// Three or four values of a window, rounded to S and packed.
+template <class S, int COUNT>
+__device__ __forceinline__ uint64_t rounded_numbers(const float (&w)[COUNT]) {
+  static_assert(COUNT == 3 || COUNT == 4);
+  const uint32_t low = Mma<S>::rounded(w[0], w[1]);
+  const uint32_t high = Mma<S>::rounded(w[2], COUNT == 4 ? w[COUNT - 1] : 0.0f);
   return low | static_cast<uint64_t>(high) << 32;
 }
 
@@ -59,39 +101,6 @@ __device__ __forceinline__ uint64_t rounded_numbers(const UniformWindow<float, K
 template <int K>
 __device__ __forceinline__ Shape matrix_shape(const Shape& shape) {
   return {shape.F, K, shape.M, shape.outside, true, false, shape.inv_intervals};
-}
-
-// Software pipeline over the steps of a sum. While one step is multiplied, the asynchronous copies of the next two
-// are in flight, into a ring buffer of kStages stages; then the left operand of the next step is built. The first
-// iteration only builds.
-//   start_copies(step, stage)
-//   prefetch_x(step)                  starts the loads that build_left will use
-//   multiply(step, iteration, stage)
-//   build_left(step, iteration)       double-buffered: even and odd iterations
-// Products by wgmma run while the next left operand is built.
-constexpr int kStages = 3;
-
-template <class Steps>
-__device__ __forceinline__ void run_pipeline(Steps& steps, int64_t begin, int64_t end) {
-  for (int ahead = 0; ahead < kStages - 2; ++ahead) {
-    if (begin + ahead < end) steps.start_copies(begin + ahead, ahead);
-    commit_copies();
-  }
-  for (int64_t step = begin - 1; step < end; ++step) {
-    const int iteration = static_cast<int>(step - begin) + kStages;
-    wait_for_copies<kStages - 2>();
-    if constexpr (Steps::kWgmma) fence_for_wgmma();
-    __syncthreads();
-    const int64_t next = step + 1, after = step + kStages - 1;
-    if (after < end) steps.start_copies(after, (iteration + kStages - 1) % kStages);
-    commit_copies();
-    if (next < end) steps.prefetch_x(next);
-    if (step >= begin) steps.multiply(step, iteration, iteration % kStages);
-    if (next < end) steps.build_left(next, iteration + 1);
-    if constexpr (Steps::kWgmma) wgmma_wait();
-  }
-  wait_for_copies<0>();
-  __syncthreads();
 }
 
 // Two numbers that are loaded or stored together.
@@ -107,13 +116,12 @@ struct WarpSums {
   Sum sum[T::kRowBlocks][T::kColumnBlocks][4] = {};
 
   __device__ __forceinline__ static int lane() { return static_cast<int>(threadIdx.x % kWarp); }
-  // First row of the warp's m-th block of 16, and its first column.
-  __device__ __forceinline__ static int first_row(int m = 0) {
-    const int warp = static_cast<int>(T::thread() / kWarp);
-    return T::kWgmma ? 64 * m + 16 * warp : warp % 2 * (T::kRows / 2) + 16 * m;
-  }
-  __device__ __forceinline__ static int first_column() {
-    return T::kWgmma ? 0 : static_cast<int>(threadIdx.x / kWarp / 2) * (T::kColumns / 2);
+  __device__ __forceinline__ static int first_row(int m = 0) { return T::first_row(m); }
+  __device__ __forceinline__ static int first_column() { return T::first_column(); }
+
+  // The sums of 16 column blocks from n on.
+  __device__ __forceinline__ Sum (&wgmma_sums(int m, int n))[16][4] {
+    return reinterpret_cast<Sum(&)[16][4]>(sum[m][n]);
   }
 
   // Adds a product of depth 16; right(n, b) loads two blocks of 8 columns.
@@ -131,22 +139,31 @@ struct WarpSums {
     }
   }
 
-  // Stores the first `columns` columns; f(row) is the destination of a row, nullptr: not stored.
+  // Stores the first `columns` columns, unrounded or in 16 bits; f(row) is the destination of a row, nullptr: not
+  // stored.
   template <class F>
   __device__ __forceinline__ void store(int64_t columns, const F& f) const {
     const int column = first_column() + lane() % 4 * 2;
+    const int rest = static_cast<int>(columns < T::kColumns ? columns : T::kColumns) - column;
 #pragma unroll
     for (int m = 0; m < T::kRowBlocks; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        if (Sum* to = f(first_row(m) + 8 * half + lane() / 4))
+        if (auto* to = f(first_row(m) + 8 * half + lane() / 4))
 #pragma unroll
           for (int n = 0; n < T::kColumnBlocks; ++n)
-            if (column + 8 * n < columns)
-              *reinterpret_cast<Pair<Sum>*>(to + column + 8 * n) = {sum[m][n][2 * half], sum[m][n][2 * half + 1]};
+            if (8 * n < rest) store_pair(to + column + 8 * n, sum[m][n][2 * half], sum[m][n][2 * half + 1]);
   }
 
-  // The same, rounded to S and 16 bytes at a time, through shared memory of the size of the tile; called by all
+  __device__ __forceinline__ static void store_pair(Sum* to, Sum x, Sum y) {
+    *reinterpret_cast<Pair<Sum>*>(to) = {x, y};
+  }
+  template <class S>
+  __device__ __forceinline__ static void store_pair(S* to, float x, float y) {
+    *reinterpret_cast<uint32_t*>(to) = Mma<S>::rounded(x, y);
+  }
+
+  // The same in 16 bits, 16 bytes at a time, through shared memory of the size of the tile; called by all
   // threads of the tile.
   template <class S, class F>
   __device__ __forceinline__ void store_rounded(uint4* shared, int64_t columns, const F& f) const {

@@ -75,17 +75,28 @@ __device__ __forceinline__ void arrive_expect_bytes(Barrier* barrier, int bytes)
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// Waits until the phase of that parity has ended; the phase before the first counts as ended.
-__device__ __forceinline__ void wait_for(Barrier* barrier, int parity) {
+// Whether the phase of that parity has ended, after waiting for some time; the phase before the first counts as ended.
+__device__ __forceinline__ bool has_ended(Barrier* barrier, int parity) {
+  int ended;
   asm volatile(
       "{\n"
       ".reg .pred ended;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
-      "@!ended bra again;\n"
-      "}" ::"r"(shared_address(barrier)),
-      "r"(parity)
+      "mbarrier.try_wait.parity.shared::cta.b64 ended, [%1], %2;\n"
+      "selp.s32 %0, 1, 0, ended;\n"
+      "}"
+      : "=r"(ended)
+      : "r"(shared_address(barrier)), "r"(parity)
       : "memory");
+  return ended;
+}
+// Waits until it has ended. A debug build gives up in the end: a mistake is then an error of the kernel, not a hang.
+__device__ __forceinline__ void wait_for(Barrier* barrier, int parity) {
+#if defined(NDEBUG)
+  while (!has_ended(barrier, parity)) continue;
+#else
+  for (int tries = 0; !has_ended(barrier, parity); ++tries)
+    if (tries == 1 << 22) __trap();
+#endif
 }
 
 // Starts the copy of the tile that begins at `at`.
@@ -95,6 +106,41 @@ __device__ __forceinline__ void copy_tma_tile(void* shared, const TensorMap& map
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
       "[%6];" ::"r"(shared_address(shared)),
       "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(shared_address(barrier))
+      : "memory");
+}
+
+// The same to the same place in all blocks of a cluster of `blocks`, and counted by the barrier at the same place
+// there.
+__device__ __forceinline__ void copy_tma_tile_to_all(void* shared, const TensorMap& map,
+                                                     const int (&at)[TensorLayout::kDimensions], Barrier* barrier,
+                                                     int blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
+      "%3, %4, %5}], [%6], %7;" ::"r"(shared_address(shared)),
+      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(shared_address(barrier)),
+      "h"(static_cast<uint16_t>((1 << blocks) - 1))
+      : "memory");
+}
+
+// This block in its cluster.
+__device__ __forceinline__ int cluster_rank() {
+  unsigned rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+// Waits for all threads of the cluster, whose writes to shared memory are then visible.
+__device__ __forceinline__ void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// Arrives at the barrier at the same place in another block.
+__device__ __forceinline__ void arrive_at(Barrier* barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(rank)
       : "memory");
 }
 

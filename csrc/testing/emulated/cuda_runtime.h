@@ -1,7 +1,7 @@
 // An emulated GPU for the tests: the part of CUDA that the kernels use, so that a C++ compiler can compile their
-// source. Blocks run one after the other; threads are fibers, each running until it waits for others. The order of
-// the fibers changes at every wait, and shared memory starts as NaN, which exposes missing barriers; except where the
-// lanes of a warp exchange values: that makes them wait here, but orders no memory on a GPU.
+// source. Blocks, or clusters of them, run one after the other; threads are fibers, each running until it waits for
+// others. The order of the fibers changes at every wait, and shared memory starts as NaN, which exposes missing
+// barriers; except where the lanes of a warp exchange values: that makes them wait here, but orders no memory on a GPU.
 #pragma once
 
 #include <math.h>
@@ -36,10 +36,19 @@ enum cudaDeviceAttr {
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 using cudaStream_t = struct EmulatedStream*;
 struct cudaFuncAttributes {};
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    dim3 clusterDim;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
 };
 
 // The emulator's own functions; the CUDA functions below call them.
@@ -141,12 +150,16 @@ struct alignas(8) float2 {
 struct alignas(16) double2 {
   double x, y;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 namespace emulated {

@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,10 +23,18 @@ namespace emulated {
 
 namespace {
 
-enum class State { ready, waits_for_warp, waits_for_block, waits_for_barrier, waits_for_named_barrier, done };
+enum class State {
+  ready,
+  waits_for_warp,
+  waits_for_block,
+  waits_for_cluster,
+  waits_for_barrier,
+  waits_for_named_barrier,
+  done
+};
 
 struct Copy {
-  void* to;
+  void* to;          // nullptr: it has been carried out
   const void* from;  // nullptr: zeros
 };
 
@@ -41,6 +50,7 @@ struct TmaCopy {
   fastkan::TensorLayout layout;
   int at[fastkan::TensorLayout::kDimensions];
   const void* barrier;
+  unsigned ranks;  // a bit for every block of the cluster that it goes to
 };
 
 struct Fiber {
@@ -55,7 +65,8 @@ struct Fiber {
   std::vector<Copy> copies;              // started, no group yet
   std::deque<std::vector<Copy>> groups;  // committed, the oldest first
   bool copies_fenced, registers_fenced;  // copies, and registers, are fenced for wgmma
-  std::vector<Product> products;         // started
+  std::deque<Product> products;          // started
+  int product_groups;                    // committed
 };
 
 constexpr size_t kStack = 128 << 10;
@@ -71,8 +82,28 @@ const void* context;
 std::string failure;
 size_t shared_bytes;
 std::map<const void*, int> shared_allowed;
-std::map<const void*, BarrierState> barriers;
+constexpr unsigned kMostBlocks = 2;  // of a cluster, which run together; `shown` is the one in fastkan_shared
+unsigned cluster, shown;
+std::vector<unsigned char> hidden[kMostBlocks];  // shared memory of the others
+std::map<const void*, BarrierState> barriers[kMostBlocks];
 std::deque<TmaCopy> tma_copies;  // in flight
+int64_t warpgroup_products;      // of all threads
+int most_in_flight;              // groups of copies that a thread left in flight when it waited
+
+// Below `count`; a linear congruential generator, whose lower bits are poor.
+unsigned random_below(unsigned count) {
+  random_state = random_state * 1664525 + 1013904223;
+  return (random_state >> 8) % count;
+}
+
+// Calls f for 0 .. count - 1 in a random order, until it returns false.
+template <class F>
+void in_random_order(unsigned count, const F& f) {
+  unsigned at = random_below(count), step = 1 + random_below(count);
+  while (std::gcd(step, count) != 1) ++step;
+  for (unsigned k = 0; k < count; ++k, at = static_cast<unsigned>((uint64_t{at} + step) % count))
+    if (!f(at)) return;
+}
 
 // setjmp instead of swapcontext, which makes a system call.
 void back_to_scheduler() {
@@ -85,10 +116,21 @@ void fiber_main() {
   _longjmp(scheduler, 1);
 }
 
+unsigned char* memory_of(unsigned rank) { return rank == shown ? fastkan_shared : hidden[rank].data(); }
+// Puts the memory of that block of the cluster into fastkan_shared.
+void show(unsigned rank) {
+  if (rank != shown) {
+    memcpy(hidden[shown].data(), fastkan_shared, shared_bytes);
+    memcpy(fastkan_shared, hidden[rank].data(), shared_bytes);
+  }
+  blockIdx = dim3(blockIdx.x - shown + rank);
+  shown = rank;
+}
+
 void resume(unsigned t) {
   Fiber& f = fibers[t];
   current = t;
-  threadIdx = dim3(t);
+  threadIdx = dim3(t % blockDim.x);
   if (_setjmp(scheduler)) return;
   if (f.started) _longjmp(f.here, 1);
   f.started = true;
@@ -107,9 +149,11 @@ void prepare(unsigned count) {
     f.copies.clear();
     f.groups.clear();
     f.products.clear();
+    f.product_groups = 0;
     f.copies_fenced = true;
     f.registers_fenced = false;
     f.which = 0;
+    f.operation = nullptr;
     getcontext(&f.begin);
     f.begin.uc_stack.ss_sp = f.stack.get();
     f.begin.uc_stack.ss_size = kStack;
@@ -138,9 +182,9 @@ void end_phase(BarrierState& barrier) {
   ++barrier.phase;
 }
 
-BarrierState& barrier_at(const void* address) {
-  const auto found = barriers.find(address);
-  if (found == barriers.end()) fail("no barrier was initialised there");
+BarrierState& barrier_at(unsigned rank, const void* address) {
+  const auto found = barriers[rank].find(address);
+  if (found == barriers[rank].end()) fail("no barrier was initialised there");
   return found->second;
 }
 
@@ -163,32 +207,36 @@ void complete(const TmaCopy& copy) {
             from += at * b.stride[k];
           }
           const uint16_t number = there ? static_cast<const uint16_t*>(b.data)[from] : 0;
-          memcpy(fastkan_shared + (to ^ (to >> 7 & 7) << 4), &number, 2);
+          for (unsigned rank = 0; rank < cluster; ++rank)
+            if (copy.ranks >> rank & 1) memcpy(memory_of(rank) + (to ^ (to >> 7 & 7) << 4), &number, 2);
         }
-  BarrierState& barrier = barrier_at(copy.barrier);
-  barrier.bytes -= straight;
-  end_phase(barrier);
+  for (unsigned rank = 0; rank < cluster; ++rank) {
+    if (!(copy.ranks >> rank & 1)) continue;
+    BarrierState& barrier = barrier_at(rank, copy.barrier);
+    barrier.bytes -= straight;
+    end_phase(barrier);
+  }
 }
 
 // Completes some of the copies in flight, in random order; all of them if `all`.
 void complete_tma_copies(bool all) {
   while (!tma_copies.empty()) {
-    random_state = random_state * 1664525 + 1013904223;
-    if (!all && random_state >> 30 != 0) return;
-    const size_t which = (random_state >> 8) % tma_copies.size();
+    if (!all && random_below(4) != 0) return;
+    const size_t which = random_below(static_cast<unsigned>(tma_copies.size()));
     complete(tma_copies[which]);
     tma_copies.erase(tma_copies.begin() + static_cast<std::ptrdiff_t>(which));
   }
 }
 
-// Resumes fibers whose mbarrier phase has ended or whose named barrier is complete.
-bool release_from_barriers(unsigned count) {
+// Resumes fibers of a block whose mbarrier phase has ended or whose named barrier is complete.
+bool release_from_barriers(unsigned rank) {
   bool any = false;
   unsigned together[16] = {};
-  for (unsigned t = 0; t < count; ++t) together[fibers[t].which] += fibers[t].state == State::waits_for_named_barrier;
-  for (unsigned t = 0; t < count; ++t) {
+  const unsigned begin = rank * blockDim.x, end = begin + blockDim.x;
+  for (unsigned t = begin; t < end; ++t) together[fibers[t].which] += fibers[t].state == State::waits_for_named_barrier;
+  for (unsigned t = begin; t < end; ++t) {
     Fiber& f = fibers[t];
-    const bool ended = f.state == State::waits_for_barrier && (barrier_at(f.barrier).phase & 1) != f.parity;
+    const bool ended = f.state == State::waits_for_barrier && (barrier_at(rank, f.barrier).phase & 1) != f.parity;
     if (!ended && !(f.state == State::waits_for_named_barrier && together[f.which] == f.expected)) continue;
     f.state = State::ready;
     any = true;
@@ -196,11 +244,12 @@ bool release_from_barriers(unsigned count) {
   return any;
 }
 
-// Resumes fibers whose warp or block has arrived completely; returns whether there were any.
-bool release_waiting(unsigned count) {
+// Resumes fibers of a block whose warp or block has arrived completely; returns whether there were any.
+bool release_block(unsigned rank) {
   bool any = false;
-  for (unsigned w = 0; w < count; w += kWarp) {
-    const unsigned end = w + kWarp < count ? w + kWarp : count;
+  const unsigned begin = rank * blockDim.x, last = begin + blockDim.x;
+  for (unsigned w = begin; w < last; w += kWarp) {
+    const unsigned end = w + kWarp < last ? w + kWarp : last;
     if (count_of(State::waits_for_warp, w, end) != end - w) continue;
     for (unsigned t = w; t < end; ++t)
       if (strcmp(fibers[t].operation, fibers[w].operation) != 0)
@@ -208,9 +257,20 @@ bool release_waiting(unsigned count) {
     release(State::waits_for_warp, w, end);
     any = true;
   }
-  any |= release_from_barriers(count);
-  if (!any && count_of(State::waits_for_block, 0, count) == count) {
-    release(State::waits_for_block, 0, count);
+  any |= release_from_barriers(rank);
+  if (!any && count_of(State::waits_for_block, begin, last) == blockDim.x) {
+    release(State::waits_for_block, begin, last);
+    any = true;
+  }
+  return any;
+}
+
+// The same of all blocks that run together, `count` fibers.
+bool release_waiting(unsigned count) {
+  bool any = false;
+  for (unsigned rank = 0; rank < cluster; ++rank) any |= release_block(rank);
+  if (!any && count_of(State::waits_for_cluster, 0, count) == count) {
+    release(State::waits_for_cluster, 0, count);
     any = true;
   }
   if (!any && !tma_copies.empty()) {
@@ -220,19 +280,54 @@ bool release_waiting(unsigned count) {
   return any;
 }
 
-void run_block(unsigned count) {
+// What the threads of a block wait for that will not come, and where.
+std::string hang(unsigned count) {
+  std::map<std::string, unsigned> waiting;
+  for (unsigned t = 0; t < count; ++t) {
+    const Fiber& f = fibers[t];
+    std::string where = "have ended";
+    if (f.state == State::ready) where = std::string("poll for ever, at last at ") + (f.operation ? f.operation : "");
+    if (f.state == State::waits_for_warp) where = std::string("wait for their warp at ") + f.operation;
+    if (f.state == State::waits_for_block) where = "wait at __syncthreads";
+    if (f.state == State::waits_for_cluster) where = "wait for their cluster";
+    if (f.state == State::waits_for_barrier)
+      where = "wait at the mbarrier at shared memory " + std::to_string(shared_offset(f.barrier)) +
+              " for the end of a phase of parity " + std::to_string(f.parity);
+    if (f.state == State::waits_for_named_barrier)
+      where = "wait at named barrier " + std::to_string(f.which) + " for " + std::to_string(f.expected) + " threads";
+    ++waiting[where];
+  }
+  std::string what = "a hang in block " + std::to_string(blockIdx.x);
+  for (const auto& [where, threads] : waiting) what += "; " + std::to_string(threads) + " threads " + where;
+  return what;
+}
+
+// More turns than any kernel of the tests takes: threads that poll for ever end with an error, too.
+constexpr int kMostTurns = 1 << 20;
+
+// Runs the blocks of a cluster together, blockIdx the first one.
+void run_cluster() {
+  const unsigned count = cluster * blockDim.x;
+  shown = 0;
   memset(fastkan_shared, 0xff, shared_bytes);
+  for (unsigned rank = 0; rank < cluster; ++rank) {
+    hidden[rank].assign(cluster > 1 ? shared_bytes : 0, 0xff);
+    barriers[rank].clear();
+  }
   prepare(count);
-  barriers.clear();
   tma_copies.clear();
-  while (failure.empty() && count_of(State::done, 0, count) != count) {
-    random_state = random_state * 1664525 + 1013904223;
+  for (int turn = 0; failure.empty() && count_of(State::done, 0, count) != count; ++turn) {
     complete_tma_copies(false);
-    const unsigned first = (random_state >> 8) % count, step = random_state >> 31 ? 1 : count - 1;
-    for (unsigned k = 0, t = first; k < count; ++k, t = (t + step) % count)
-      if (fibers[t].state == State::ready) resume(t);
-    if (count_of(State::done, 0, count) != count && !release_waiting(count) && failure.empty())
-      failure = "threads wait for others that never come";
+    in_random_order(cluster, [](unsigned rank) {
+      show(rank);
+      in_random_order(blockDim.x, [rank](unsigned t) {
+        if (fibers[rank * blockDim.x + t].state == State::ready) resume(rank * blockDim.x + t);
+        return true;
+      });
+      return true;
+    });
+    if (!failure.empty() || count_of(State::done, 0, count) == count) return;
+    if (!release_waiting(count) || turn == kMostTurns) failure = hang(count);
   }
 }
 
@@ -250,25 +345,31 @@ void wait_for_block() {
   back_to_scheduler();
 }
 
-void init_barrier(const void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0}; }
-void arrive(const void* at, int announced) {
-  BarrierState& barrier = barrier_at(at);
+void wait_for_cluster() {
+  fibers[current].state = State::waits_for_cluster;
+  back_to_scheduler();
+}
+unsigned cluster_rank() { return shown; }
+
+void init_barrier(const void* barrier, int arrivals) { barriers[shown][barrier] = {arrivals, arrivals, 0, 0}; }
+void arrive(const void* at, int announced, unsigned rank) {
+  BarrierState& barrier = barrier_at(rank, at);
   if (barrier.missing == 0) fail("more arrivals at a barrier than it expects");
   barrier.bytes += announced;
   --barrier.missing;
   end_phase(barrier);
 }
 void wait_for_barrier(const void* barrier, int parity) {
-  if ((barrier_at(barrier).phase & 1) != static_cast<unsigned>(parity)) return;
+  if ((barrier_at(shown, barrier).phase & 1) != static_cast<unsigned>(parity)) return;
   fibers[current].barrier = barrier;
   fibers[current].parity = static_cast<unsigned>(parity);
   fibers[current].state = State::waits_for_barrier;
   back_to_scheduler();
 }
-void start_tma_copy(void* shared, const fastkan::TensorLayout& of, const int* at, const void* barrier) {
+void start_tma_copy(void* shared, const fastkan::TensorLayout& of, const int* at, const void* barrier, unsigned ranks) {
   expect_aligned(shared, 1024);
   expect_aligned(of.data, 16);
-  tma_copies.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier});
+  tma_copies.push_back({static_cast<unsigned char*>(shared), of, {at[0], at[1], at[2], at[3]}, barrier, ranks});
 }
 void named_barrier_sync(int which, unsigned count) {
   if (which < 1 || which > 15) fail("no such barrier");
@@ -294,25 +395,35 @@ const Fragments* all_fragments(const char* operation, const Fragments& mine) {
   return buffer.data() + current / kWarp * kWarp;
 }
 
+void carry_out(const Copy& copy) {
+  if (!copy.to) return;
+  if (copy.from)
+    memcpy(copy.to, copy.from, 16);
+  else
+    memset(copy.to, 0, 16);
+}
+// At once, or as late as it may be: when it is waited for.
 void start_copy(void* to, const void* from, bool there) {
-  fibers[current].copies.push_back({to, there ? from : nullptr});
+  Copy copy = {to, there ? from : nullptr};
+  if (random_below(2) == 0) {
+    carry_out(copy);
+    copy.to = nullptr;
+  }
+  fibers[current].copies.push_back(copy);
 }
 void commit_copies() {
   fibers[current].groups.push_back(std::move(fibers[current].copies));
   fibers[current].copies.clear();
 }
-// Copies that are never waited for are never carried out.
 void wait_for_copies(int most) {
   std::deque<std::vector<Copy>>& groups = fibers[current].groups;
   for (; static_cast<int>(groups.size()) > most; groups.pop_front()) {
     fibers[current].copies_fenced = fibers[current].copies_fenced && groups.front().empty();
-    for (const Copy& copy : groups.front()) {
-      if (copy.from)
-        memcpy(copy.to, copy.from, 16);
-      else
-        memset(copy.to, 0, 16);
-    }
+    for (const Copy& copy : groups.front()) carry_out(copy);
   }
+  int in_flight = 0;
+  for (const std::vector<Copy>& group : groups) in_flight += !group.empty();
+  if (in_flight > most_in_flight) most_in_flight = in_flight;
 }
 
 unsigned shared_offset(const void* shared) {
@@ -324,20 +435,36 @@ void start_product(const Product& product) {
   if (!fibers[current].copies_fenced) fail("wgmma reads copies that are not fenced for it");
   if (!fibers[current].registers_fenced) fail("wgmma reads registers that are not fenced for it");
   fibers[current].products.push_back(product);
+  fibers[current].products.back().group = fibers[current].product_groups;
+  ++warpgroup_products;
+  if (random_below(2) == 0) compute_products(fibers[current].product_groups + 1);
 }
-void wgmma_wait() {
+void wgmma_commit() { ++fibers[current].product_groups; }
+void wgmma_wait(int most) {
+  compute_products(fibers[current].product_groups - most);
+  fibers[current].registers_fenced = false;
+}
+// Those of the first `groups` that were started, in their order: at once, or as late as it may be.
+void compute_products(int groups) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
-  for (const Product& product : fibers[current].products)
+  std::deque<Product>& products = fibers[current].products;
+  for (; !products.empty() && products.front().group < groups; products.pop_front()) {
+    const Product& product = products.front();
     for (int n = 0; n < 16; ++n)
       for (int r = 0; r < 4; ++r)
         for (int k = 0; k < product.depth; ++k)
-          product.sums[n][r] +=
-              product.left[r / 2][k] * product.number(right_number(product.right, k, 8 * n + lane % 4 * 2 + r % 2));
-  fibers[current].products.clear();
-  fibers[current].registers_fenced = false;
+          product.sums[n][r] += product.left[r / 2][k] * product.number(right_number(product.right, product.deep, k,
+                                                                                     8 * n + lane % 4 * 2 + r % 2));
+  }
 }
-const void* right_number(uint64_t descriptor, int k, int n) {
+const void* right_number(uint64_t descriptor, bool deep, int k, int n) {
   const auto field = [&](int bit) { return static_cast<unsigned>(descriptor >> bit & 0x3fff) * 16; };
+  if (deep) {
+    if (descriptor >> 62 != 2 || (descriptor >> 49 & 7) != 0 || field(0) % 512 > 32)
+      fail("a wgmma descriptor has a layout that is not emulated");
+    const unsigned straight = field(0) + n / 8 * field(32) + n % 8 * 64 + k * 2;
+    return fastkan_shared + (straight ^ (straight >> 7 & 3) << 4);
+  }
   if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0 || field(0) % 1024 != 0)
     fail("a wgmma descriptor has a layout that is not emulated");
   const unsigned straight = field(0) + n / 64 * field(16) + k / 8 * field(32) + k % 8 * 128 + n % 64 * 2;
@@ -364,16 +491,20 @@ bool refuses_launches() { return std::getenv("FASTKAN_EMULATED_REFUSES"); }
 void run(const cudaLaunchConfig_t& config, void (*body)(const void*), const void* of) {
   if (cudaGetLastError() != cudaSuccess) throw std::runtime_error("the error of an earlier launch was left set");
   if (config.blockDim.x == 0 || config.blockDim.x > 1024) throw std::runtime_error("no such block");
+  if (config.gridDim.x == 0) throw std::runtime_error("a grid without blocks");
   kernel = body;
   context = of;
   blockDim = config.blockDim;
   gridDim = config.gridDim;
   shared_bytes = config.dynamicSmemBytes;
+  cluster = config.numAttrs == 1 ? config.attrs->val.clusterDim.x : 1;
+  if (cluster > kMostBlocks || gridDim.x % cluster != 0) throw std::runtime_error("a grid of parts of clusters");
   failure.clear();
-  for (unsigned b = 0; b < config.gridDim.x && failure.empty(); ++b) {
-    blockIdx = dim3(b);
-    run_block(blockDim.x);
-  }
+  in_random_order(gridDim.x / cluster, [](unsigned b) {
+    blockIdx = dim3(b * cluster);
+    run_cluster();
+    return failure.empty();
+  });
   if (!failure.empty()) throw std::runtime_error(failure);
 }
 
@@ -397,6 +528,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
 cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t) {
   memset(memory, byte, bytes);
   return cudaSuccess;
+}
+
+// For the tests: the most groups of copies that a thread had in flight when it waited, since the last call.
+extern "C" __attribute__((visibility("default"))) int fastkan_emulated_copies_in_flight() {
+  return std::exchange(emulated::most_in_flight, 0);
+}
+// Products by wgmma since the last call, of all threads.
+extern "C" __attribute__((visibility("default"))) int64_t fastkan_emulated_warpgroup_products() {
+  return std::exchange(emulated::warpgroup_products, 0);
 }
 
 // Replaces torch's functions within this library: the emulated device has no streams and is always current.

@@ -1,5 +1,6 @@
-// csrc/cuda/matrix/ptx.h for the emulated GPU, with the register layouts of the PTX ISA. Copies are carried out when
-// their group is waited for and not before, which exposes missing waits.
+// csrc/cuda/matrix/ptx.h for the emulated GPU, with the register layouts of the PTX ISA. A copy is carried out at once
+// or when its group is waited for, at random: that exposes missing waits and stages that are overwritten too early. A
+// product fails on operands with all bits set, as shared memory starts: nobody wrote them.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -14,6 +15,10 @@ unsigned shared_offset(const void* shared);
 void start_copy(void* to, const void* from, bool there);
 void commit_copies();
 void wait_for_copies(int most);
+
+inline void expect_written(uint64_t bits, uint64_t all) {
+  if (bits == all) fail("a product takes numbers that nobody wrote");
+}
 
 inline float number(uint32_t word, int which, __nv_bfloat16) {
   return __bfloat162float({static_cast<uint16_t>(word >> 16 * which)});
@@ -45,6 +50,7 @@ void left_row(const Fragments* lanes, int row, bool sparse, float* to) {
       fail("mma.sp has metadata that the hardware leaves undefined");
     for (int which = 0; which < kHeld; ++which) {
       const int place = kHeld == 2 ? static_cast<int>(metadata >> 2 * which & 3) : metadata == 0b1110;
+      expect_written(kHeld == 2 ? word >> 16 * which & 0xffff : word, kHeld == 2 ? 0xffff : ~0u);
       to[kHeld * chunk * (1 + sparse) + (sparse ? place : which)] = number(word, which, S{});
     }
   }
@@ -53,7 +59,9 @@ template <class S>
 void right_column(const Fragments* lanes, int column, int rows, float* to) {
   for (int row = 0; row < rows; ++row) {
     const int pair = row * 8 / kDepth<S>;  // 16-bit types have two rows per register
-    to[row] = number(lanes[4 * column + pair % 4].b[pair / 4], row % 2, S{});
+    const uint32_t word = lanes[4 * column + pair % 4].b[pair / 4];
+    expect_written(sizeof(S) == 2 ? word >> 16 * (row % 2) & 0xffff : word, sizeof(S) == 2 ? 0xffff : ~0u);
+    to[row] = number(word, row % 2, S{});
   }
 }
 
@@ -76,6 +84,7 @@ void multiply(const char* operation, float (&c)[4], const Fragments& mine, bool 
 // m16n8k8 of float64 ("Matrix fragments for mma.m16n8k8"): lanes exchange their numbers one by one.
 inline void multiply(double (&c)[4], const double (&a)[4], double b0, double b1) {
   const int lane = static_cast<int>(threadIdx.x % kWarp), g = lane / 4, t = lane % 4;
+  for (double number : {a[0], a[1], a[2], a[3], b0, b1}) expect_written(bits_of(number), ~uint64_t{0});
   double left[2][8], right[2][8];
   for (int r = 0; r < 4; ++r) {
     const uint64_t* given = exchange("mma.f64", bits_of(a[r]));
@@ -96,11 +105,20 @@ namespace fastkan {
 // Offset from the start of the block's shared memory, which is sufficiently aligned.
 inline unsigned shared_address(const void* shared) { return emulated::shared_offset(shared); }
 
-inline void copy_async(void* shared, const void* global, bool there) {
+inline uint64_t shifted_left(uint64_t bits, int by) { return by < 0 || by > 63 ? 0 : bits << by; }
+inline uint64_t shifted_right(uint64_t bits, int by) { return by < 0 || by > 63 ? 0 : bits >> by; }
+
+template <class N>
+N here(N value) {
+  return value;
+}
+
+inline void copy_async(void* shared, const void* global, unsigned there) {
   emulated::expect_aligned(shared, 16);
   if (there) emulated::expect_aligned(global, 16);
   emulated::start_copy(shared, global, there);
 }
+inline void copy_async_by_l1(void* shared, const void* global, bool there) { copy_async(shared, global, there); }
 inline void commit_copies() { emulated::commit_copies(); }
 template <int GROUPS>
 void wait_for_copies() {
@@ -136,6 +154,7 @@ struct Mma {
   static void multiply_sparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
     emulated::multiply<S>("mma.sp", c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1], b[2], b[3]}, metadata}, true);
   }
+  static float widened(uint32_t word, int which) { return emulated::number(word, which, S{}); }
   static uint32_t rounded(float low, float high) {
     if constexpr (std::is_same_v<S, __half>)
       return static_cast<uint32_t>(emulated::bits_of(__floats2half2_rn(low, high)));
