@@ -4,8 +4,9 @@
 
 Compiles the kernels with nvcc, disassembles them, and walks through their main loops along the usual path: the shortest
 one from the loop's head to its end that does all of a step's work (its products, copies, loads of x and stores of the
-left operand, LANDMARKS). Instructions are classed by the source line that they come from. Writes counts.csv, and
-model.csv with the times that follow (bench/sass_model.py).
+left operand, LANDMARKS). Instructions are classed by the source line that they come from. Writes counts.csv, model.csv
+with the times of the forward that follow (bench/sass_model.py), and backward.csv with those of the backward
+(bench/sass_backward.py).
 """
 
 import argparse
@@ -160,7 +161,8 @@ def usual_path(kernel: Kernel, landmarks: dict[str, int]) -> list[Instruction]:
                 if to is not None and to > instruction.address and to in index and index[to] <= end:
                     following.append(index[to])
                 always = not instruction.predicate and "U" not in instruction.opcode.removeprefix("BRA")
-                ends = instruction.opcode.split(".")[0] in ("EXIT", "BRX", "BRA") and always
+                # After the jump of a switch, BRX, comes one of its cases.
+                ends = instruction.opcode.split(".")[0] in ("EXIT", "BRA") and always
                 ends = ends and not re.match(r"!?U?P\d", instruction.operands)
                 if not ends:
                     following.append(at + 1)
@@ -292,12 +294,14 @@ def main() -> int:
     if reason := missing():
         print(reason)
         return 1
+    from .sass_backward import model as of_backward  # which counts by the functions above
+
     rows = list(counts(tuple(args.archs)))
-    times = list(model(rows))
-    write_csv(args.out / "counts.csv", rows)
-    write_csv(args.out / "model.csv", times)
-    for row in (*rows, *times):
-        print(*(f"{name}={value}" for name, value in row.items()))
+    files = {"counts": rows, "model": list(model(rows)), "backward": list(of_backward())}
+    for name, found in files.items():
+        write_csv(args.out / f"{name}.csv", found)
+        for row in found:
+            print(*(f"{column}={value}" for column, value in row.items()))
     return 0
 
 

@@ -81,7 +81,7 @@ def test_warpgroups(unit):
 
 
 # The landmarks of a step of coefficients: products, copies, features stored, base functions (loads of x in the usual
-# case); of x: products, copies; of four rows of x: four of D and one of the base's, results, base functions.
+# case); of x: products, copies; of four rows of x: four of D and one of the base's, base functions.
 STEPS = {
     ("bf16", "90a", 256, 1): ({"HGMMA": 4, "LDGSTS": 4, r"STS\.128": 2, r"MUFU\.EX2": 2, r"LDG\.E\.U16": 2},
                               {"HGMMA": 4, "LDGSTS": 8}),
@@ -96,7 +96,7 @@ STEPS = {
     ("f32", "80", 64, 0): ({"HMMA": 16, "LDGSTS": 2, "STS": 13, "MUFU": 1}, {"HMMA": 16, "LDGSTS": 4}),
     ("f64", "80", 64, 0): ({"DMMA": 64, "LDGSTS": 4, "STS": 13, "MUFU": 1}, {"DMMA": 64, "LDGSTS": 8}),
 }  # fmt: skip
-ROWS = {"LDS": 20, "STG": 4, "MUFU": 4}
+ROWS = {"LDS": 20, r"MUFU\.RCP": 4}
 # Cycles of the tensor cores of a multiprocessor, of an A100 or H100, for a step of coefficients and of x
 TENSOR = {"HGMMA": (512, 256), 128: (512, 512), 64: (128, 128), "DMMA": (1024, 1024)}
 # Most instructions of a warp: the same, and a row of x
@@ -117,8 +117,11 @@ def test_instructions_of_a_step(unit):
         if of_unit != [kind, arch]:
             continue
         (kernel,) = (k for k in kernels if re.search(SYMBOL.format(tile=TILE[tiles], usual=usual), k.symbol))
-        coef, x, rows = (len(sass.usual_path(kernel, landmarks)) for landmarks in (*steps, ROWS))
-        assert all(n <= most for n, most in zip((coef, x, rows / 4), MOST.get(key, (coef, x, rows)), strict=True))
+        # General windows take several ways through a row: no single one is counted.
+        landmarks = (*steps, ROWS) if usual else steps
+        coef, x, *rows = (len(sass.usual_path(kernel, passed)) for passed in landmarks)
+        row = rows[0] / 4 if rows else 0
+        assert all(n <= most for n, most in zip((coef, x, row), MOST.get(key, (coef, x, row)), strict=True))
         costs = (ctypes.c_int * 4)()
         emulated.fastkan_emulated_backward_costs(BYTES[kind], tiles, bool(usual), costs)
         warpgroups = 2 if tiles == 256 else 1
@@ -126,4 +129,4 @@ def test_instructions_of_a_step(unit):
         tensor = TENSOR.get(products) or TENSOR[tiles]
         assert costs[0] == pytest.approx(max(coef * warpgroups, tensor[0]), rel=0.05), key
         assert costs[1] == pytest.approx(max(x, tensor[1]), rel=0.05), key
-        assert costs[2] == pytest.approx(rows / 4, rel=0.05), key
+        assert costs[2] == pytest.approx(row, rel=0.05) if usual else costs[2] > 150, key

@@ -24,8 +24,8 @@ using WarpgroupTiles = BackwardTiles<WarpgroupTile<2>, WarpgroupTile<1>>;
 
 // Cycles that a multiprocessor's tensor cores or schedulers, whichever is longer, are busy with a step of a tile; with
 // a row of an input's derivatives, per warp; and with all that surrounds the steps of a block. Instructions are counted
-// in the machine code of cubics for sm_80, of warpgroups for sm_90a (tests/test_cuda_compile.py); tensor cores are
-// those of an A100 and an H100.
+// in the machine code of cubics for sm_80, of warpgroups for sm_90a (tests/test_cuda_backward_compile.py); tensor cores
+// are those of an A100 and an H100.
 struct BackwardCosts {
   int coef_step, x_step, x_row;
   static constexpr int kBlock = 600;  // for four warps
@@ -34,11 +34,11 @@ template <class S, class T, bool USUAL>
 constexpr BackwardCosts backward_costs() {
   constexpr bool kIsLarge = T::Coef::kRows == 128;
   if constexpr (T::Coef::kWgmma) return {516, 256, 81};
-  constexpr int kRow = !USUAL ? 188 : kIsLarge ? 76 : 118;
+  constexpr int kRow = !USUAL ? 200 : kIsLarge ? 76 : sizeof(S) == 4 ? 79 : 89;
   if constexpr (sizeof(S) == 8) return {1024, 1024, kRow};
   if constexpr (sizeof(S) == 4) {
     if constexpr (kIsLarge) return {773, 569, kRow};
-    return USUAL ? BackwardCosts{330, 251, kRow} : BackwardCosts{403, 240, kRow};
+    return USUAL ? BackwardCosts{330, 251, kRow} : BackwardCosts{451, 240, kRow};
   }
   if constexpr (kIsLarge) return {USUAL ? 512 : 907, 512, kRow};
   return {USUAL ? 231 : 451, 128, kRow};
