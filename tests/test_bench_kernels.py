@@ -5,7 +5,7 @@ import torch
 
 from bench import kernels
 from fastkan import select
-from support.emulated import BACKEND, MAJOR
+from support.emulated import BACKEND, MAJOR, serve_native
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ class OnGpu:
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
-        monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
+        serve_native(monkeypatch)
         run = kernels.calls
         monkeypatch.setattr(kernels, "calls", lambda name, backend, device, every: run(name, backend, "cpu", every))
 

@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastkan import reference, select
+from fastkan import reference
 from fastkan.functional import kan_linear
 from fastkan.testing import CONTRACTIONS, assert_matches_reference, call
 from support.calculus import derivatives
-from support.emulated import BACKEND, FEW, MANY, native, processors  # noqa: F401
+from support.emulated import BACKEND, FEW, MANY, native, processors, serve_native  # noqa: F401
 from support.families import FEATURES, OUTSIDE_OF, drawn, family_problem  # noqa: F401
 from support.family_tests import (  # noqa: F401
     test_gaussians_have_the_error_of_their_argument,
@@ -155,7 +155,7 @@ def test_edge_backward_with_optional_arguments():
 @pytest.mark.parametrize("family", FEATURES)
 def test_derivatives_and_gradcheck(monkeypatch, family):
     """A layer's derivatives up to the third."""
-    monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
+    serve_native(monkeypatch)
     p = family_problem(family, 5, 2, 3, functions=8)
     tensors = {name: getattr(p, name).clone().requires_grad_() for name in ("x", "coef", "base_weight", "bias")}
 

@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from fastkan import ops
+from fastkan import direct, ops, select
 from support.matrix_product_tests import ALGORITHM, Products
 
 LIBRARY = Path(__file__).parent.parent / "libfastkan_emulated.so"
@@ -48,6 +48,15 @@ for name in ops.CONTRACTIONS[:4]:
 BACKEND.gather = contractions(ops.GATHER)
 BACKEND.stack_out, BACKEND.stack_backward = (getattr(getattr(torch.ops, NAMESPACE), name) for name in ops.STACK_SCHEMAS)
 BACKEND.cuda_algorithm = algorithm
+
+
+
+def serve_native(monkeypatch) -> None:
+    """Calls with backend="native" run on the emulated GPU, also those that C++ would give to the CPU's kernels."""
+    monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
+    monkeypatch.setattr(direct, "kan_out", None)
+    monkeypatch.setattr(direct, "stack_out", None)
+
 
 # Number of multiprocessors of the emulated GPU, which determines the tiling: many lead to splits.
 PROCESSORS = "FASTKAN_EMULATED_PROCESSORS"
