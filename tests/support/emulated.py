@@ -50,7 +50,6 @@ BACKEND.stack_out, BACKEND.stack_backward = (getattr(getattr(torch.ops, NAMESPAC
 BACKEND.cuda_algorithm = algorithm
 
 
-
 def serve_native(monkeypatch) -> None:
     """Calls with backend="native" run on the emulated GPU, also those that C++ would give to the CPU's kernels."""
     monkeypatch.setitem(select.BACKENDS, "native", BACKEND)
