@@ -28,8 +28,8 @@ KEPT = 3  # tiles of x that a block with wgmma computes with the same coefficien
 BLOCK = 600  # instructions of a warp around the steps of a tile: addresses, knots, results
 
 
-# Tiles on each GPU, and the outputs of a tile of coefficients, whose Phi they share.
-TILES, OUTPUTS = {"A100": 128, "H100": 256}, {"A100": 128, "H100": 256}
+# Tiles on each GPU by the outputs of a tile of coefficients, whose Phi they share.
+TILES = {"A100": 128, "H100": 256}
 
 
 def counted(kernels: list[sass.Kernel], tiles: int, usual: int, steps: tuple[dict, dict]) -> tuple[int, int, float]:
@@ -44,14 +44,14 @@ def estimated(gpu: Gpu, counts: tuple[int, int, float], shape: tuple[int, int, i
     rows, inputs, outputs = shape
     coef, x, row = counts
     columns = (inputs + 13) // 14  # tiles of 128: 7 inputs and their base functions in 64
-    coef_steps = columns * -(-outputs // OUTPUTS[gpu.name]) * -(-rows // 32)
+    coef_steps = columns * -(-outputs // TILES[gpu.name]) * -(-rows // 32)
     x_tiles = columns * -(-rows // 128)
     x_steps = x_tiles * -(-outputs // 32)
-    issue = coef_steps * coef * (OUTPUTS[gpu.name] // 128) + x_steps * x + x_tiles * (16 * row + BLOCK)  # of 4 warps
-    tensor = (coef_steps * OUTPUTS[gpu.name] + x_steps * 128) * 128 * 32 / gpu.products
+    issue = coef_steps * coef * (TILES[gpu.name] // 128) + x_steps * x + x_tiles * (16 * row + BLOCK)  # of 4 warps
+    tensor = (coef_steps * TILES[gpu.name] + x_steps * 128) * 128 * 32 / gpu.products
     # u of two tiles by way of L1; coefficients once for all tiles of a block, if they stay in shared memory
     kept = KEPT if TILES[gpu.name] == 256 and outputs <= 256 else 1
-    copied = coef_steps * 32 * (2 * OUTPUTS[gpu.name] + 2 * 14) + x_steps * 32 * 2 * (128 / kept + 128 / 2)
+    copied = coef_steps * 32 * (2 * TILES[gpu.name] + 2 * 14) + x_steps * 32 * 2 * (128 / kept + 128 / 2)
     each = gpu.processors * gpu.clock * 1000
     return {"issue": issue / each, "tensor": tensor / each, "l2": copied / gpu.l2 / each}
 

@@ -1,6 +1,5 @@
 """Layers in bfloat16 on CPUs with AVX512-BF16, by multiply-adds of pairs; other calls and CPUs gather in float32."""
 
-import os
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +9,7 @@ import torch
 from fastkan import KANLinear
 from fastkan.backends import native
 from fastkan.testing import KNOTS, Problem, assert_matches_reference, call
-from support.backends import skip_if_missing
+from support.backends import skip_without
 from support.tiers import long
 
 BF16 = torch.bfloat16
@@ -19,12 +18,7 @@ CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward")
 
 @pytest.fixture(autouse=True)
 def _needs_pairs():
-    skip_if_missing("native")
-    if native.cpu_isa() != "avx512" or os.environ.get("FASTKAN_CPU_ISA"):
-        pytest.skip("pairs go with the avx512 kernels")
-    with open("/proc/cpuinfo") as text:
-        if "avx512_bf16" not in text.read():
-            pytest.skip("this processor has no AVX512-BF16")
+    skip_without("avx512_bf16")
 
 
 def check(p: Problem, contractions: tuple[str, ...] = CONTRACTIONS) -> None:

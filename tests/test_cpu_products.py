@@ -1,6 +1,5 @@
 """Layers in bfloat16 on CPUs with AMX, as products of matrices; other calls and CPUs gather."""
 
-import os
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +9,7 @@ import torch
 from fastkan import KANLinear
 from fastkan.backends import native
 from fastkan.testing import KNOTS, Problem, assert_matches_reference, call
-from support.backends import skip_if_missing
+from support.backends import skip_without
 from support.tiers import long
 
 BF16 = torch.bfloat16
@@ -19,12 +18,9 @@ CONTRACTIONS = ("kan_out", "kan_in", "kan_coef", "kan_backward")
 
 @pytest.fixture(autouse=True)
 def _needs_amx():
-    skip_if_missing("native")
-    if native.cpu_isa() != "avx512" or os.environ.get("FASTKAN_CPU_ISA"):
-        pytest.skip("products of matrices go with the avx512 kernels")
-    with open("/proc/cpuinfo") as text:
-        if "amx_bf16" not in text.read() or not torch.cpu._init_amx():
-            pytest.skip("this processor has no AMX for bfloat16, or the system does not allow it")
+    skip_without("amx_bf16")
+    if not torch.cpu._init_amx():
+        pytest.skip("the system does not allow AMX")
 
 
 def check(p: Problem, contractions: tuple[str, ...] = CONTRACTIONS) -> None:

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from bench import sass
+from bench.sass_backward import ROWS, SYMBOL, TILE, USUAL
 from support.emulated import LIBRARY
 
 if reason := sass.missing():
@@ -23,8 +24,6 @@ void run(const Problem& p, const Device& device) { matrix_backward<STORED>(p, de
 """
 STORED = {"bf16": "__nv_bfloat16", "f32": "float", "f64": "double"}
 BYTES = {"bf16": 2, "f32": 4, "f64": 8}
-SYMBOL = r"matrix_backward_kernelI.*{tile}.*Li3ELb{usual}E"
-TILE = {64: "4TileILi64ELi64E", 128: "4TileILi128ELi128E", 256: "13WarpgroupTileILi2E"}
 
 
 def compiled(tmp_path_factory, kind: str, arch: str) -> list[sass.Kernel]:
@@ -83,12 +82,9 @@ def test_warpgroups(unit):
 # The landmarks of a step of coefficients: products, copies, features stored, base functions (loads of x in the usual
 # case); of x: products, copies; of four rows of x: four of D and one of the base's, base functions.
 STEPS = {
-    ("bf16", "90a", 256, 1): ({"HGMMA": 4, "LDGSTS": 4, r"STS\.128": 2, r"MUFU\.EX2": 2, r"LDG\.E\.U16": 2},
-                              {"HGMMA": 4, "LDGSTS": 8}),
-    ("bf16", "80", 128, 1): ({"HMMA": 64, "LDGSTS": 4, r"STS\.128": 4, r"MUFU\.EX2": 4, r"LDG\.E\.U16": 4},
-                             {"HMMA": 64, "LDGSTS": 8}),
-    ("bf16", "80", 64, 1): ({"HMMA": 16, "LDGSTS": 2, r"STS\.128": 2, r"MUFU\.EX2": 2, r"LDG\.E\.U16": 2},
-                            {"HMMA": 16, "LDGSTS": 4}),
+    ("bf16", "90a", 256, 1): USUAL[256],
+    ("bf16", "80", 128, 1): USUAL[128],
+    ("bf16", "80", 64, 1): USUAL[64],
     ("bf16", "80", 128, 0): ({"HMMA": 64, "LDGSTS": 4, r"STS\.128": 4, "MUFU": 4}, {"HMMA": 64, "LDGSTS": 8}),
     ("bf16", "80", 64, 0): ({"HMMA": 16, "LDGSTS": 2, r"STS\.128": 2, "MUFU": 2}, {"HMMA": 16, "LDGSTS": 4}),
     ("f32", "80", 128, 1): ({"HMMA": 64, "LDGSTS": 4, "STS": 26, r"MUFU\.EX2": 2}, {"HMMA": 64, "LDGSTS": 8}),
@@ -96,7 +92,6 @@ STEPS = {
     ("f32", "80", 64, 0): ({"HMMA": 16, "LDGSTS": 2, "STS": 13, "MUFU": 1}, {"HMMA": 16, "LDGSTS": 4}),
     ("f64", "80", 64, 0): ({"DMMA": 64, "LDGSTS": 4, "STS": 13, "MUFU": 1}, {"DMMA": 64, "LDGSTS": 8}),
 }  # fmt: skip
-ROWS = {"LDS": 20, r"MUFU\.RCP": 4}
 # Cycles of the tensor cores of a multiprocessor, of an A100 or H100, for a step of coefficients and of x
 TENSOR = {"HGMMA": (512, 256), 128: (512, 512), 64: (128, 128), "DMMA": (1024, 1024)}
 # Most instructions of a warp: the same, and a row of x

@@ -114,7 +114,7 @@ class Column {
   // function of each row's window, clamped to 0..F-K-1.
   void set_rows(const T* x, const T* s, const int32_t* window, int64_t rows, int32_t* start) {
     set_column(x, s, window, rows);
-    if (fast_ && !is_wide()) return set_uniform<false>(const_cast<int32_t*>(window), start);
+    if (fast_ && !is_wide()) return set_uniform<false>(window, start);
     const int32_t top = p_.F - windows_.functions;
     for (int64_t n = 0; n < rows; ++n) {
       const int32_t above = window[n] > 0 ? window[n] : 0;
@@ -247,8 +247,8 @@ class Column {
   }
 
   // The start of each row's window and the coordinate within its span; with FIND, the window too.
-  template <bool FIND>
-  void set_uniform(int32_t* window, int32_t* start) {
+  template <bool FIND, class Window>
+  void set_uniform(Window* window, int32_t* start) {
     const Coordinates at = coordinates();
     const double low = low_, high = high_;
     const int K = p_.K, top = p_.F - K - 1;
@@ -259,7 +259,7 @@ class Column {
     for (int64_t n = 0; n < rows_; ++n) {
       const double c = at.of(x[n]);
       const int m = FIND ? at.span(c) : window[n] + K, first = m - K, above = first > 0 ? first : 0;
-      if (FIND) window[n] = first;
+      if constexpr (FIND) window[n] = first;
       start[n] = above < top ? above : top;
       u[n] = static_cast<T>(c - m);
       any |= !(x[n] >= low) | !(x[n] <= high) | (first != start[n]);

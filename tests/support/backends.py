@@ -1,6 +1,7 @@
 """Backends that run here, and which of them ran."""
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from fastkan import select, verdicts
+from fastkan.backends import native
 from fastkan.testing import CONTRACTIONS
 
 
@@ -33,6 +35,16 @@ class Recorder(ModuleType):
 
     def __getattr__(self, attribute: str):
         return getattr(self.backend, attribute)
+
+
+def skip_without(flag: str) -> None:
+    """Skip a test of the avx512 kernels on a CPU without this flag of /proc/cpuinfo."""
+    skip_if_missing("native")
+    if native.cpu_isa() != "avx512" or os.environ.get("FASTKAN_CPU_ISA"):
+        pytest.skip("the kernels are not those of avx512, or FASTKAN_CPU_ISA chooses")
+    with open("/proc/cpuinfo") as text:
+        if flag not in text.read():
+            pytest.skip(f"this processor has no {flag}")
 
 
 def skip_if_missing(name: str, family: str = "bspline") -> None:
