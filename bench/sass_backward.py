@@ -24,7 +24,7 @@ USUAL = {
     64: ({"HMMA": 16, "LDGSTS": 2, r"STS\.128": 2, r"MUFU\.EX2": 2, r"LDG\.E\.U16": 2}, {"HMMA": 16, "LDGSTS": 4}),
 }  # fmt: skip
 ROWS = {"LDS": 20, r"MUFU\.RCP": 4}
-KEPT = 3  # tiles of x that a block with wgmma computes with the same coefficients, by its plan for the first shape
+KEPT = 4  # tiles of x that a block with wgmma computes with the same coefficients, by its plan for the first shape
 BLOCK = 600  # instructions of a warp around the steps of a tile: addresses, knots, results
 
 

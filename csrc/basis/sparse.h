@@ -137,8 +137,7 @@ struct Sparse16832 {
   FASTKAN_HD static int register_of(int row, int chunk) { return row / 8 + 2 * (chunk / 4); }
 
   // With selector 0 the first two of four lanes hold the metadata of rows l / 4 and l / 4 + 8 in 16 bits each, chunks
-  // 4 (l mod 4) to 4 (l mod 4) + 3 in four bits each.
-  FASTKAN_HD static bool has_metadata(int lane) { return lane % 4 < 2; }
+  // 4 (l mod 4) to 4 (l mod 4) + 3 in four bits each; with selector 1 the last two.
   FASTKAN_HD static int shift(int row, int chunk) { return 16 * (row / 8) + 4 * (chunk % 4); }
   FASTKAN_HD static int lane_of_metadata(int row, int chunk) { return 4 * (row % 8) + chunk / 4; }
 };

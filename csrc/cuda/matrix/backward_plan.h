@@ -73,7 +73,7 @@ BackwardPlan<typename T::Sum> plan_matrix_backward(const Problem& p, int process
   const int64_t coef_work = tiles * ceil_div(p.N, kDepth) * kCosts.coef_step;
   const bool keeps = T::Coef::kWgmma && x_steps <= kKeptSteps;
   a.x_together =
-      static_cast<int>(keeps ? max(1, min(4, (across * down * x_tile + coef_work) / slots / (4 * x_tile))) : 1);
+      static_cast<int>(keeps ? max(1, min(4, (across * down * x_tile + coef_work) / slots / (3 * x_tile))) : 1);
   plan.x_block = a.x_together * x_tile;
   plan.blocks_of_x = across * ceil_div(down, a.x_together);
   const int64_t most =

@@ -102,15 +102,15 @@ __device__ __forceinline__ void multiply_step(bool spline, const LeftOperand<S, 
       left.get(pack, WarpSums<T>::first_row(m) / Sparse16832::kRows, lane, numbers[m]);
   };
   if (spline) {
+    uint32_t metadata[T::kRowBlocks];
 #pragma unroll
-    for (int pack = 0; pack < kStepPacks; ++pack) {
-      get(pack);
-      uint32_t metadata[T::kRowBlocks];
-#pragma unroll
-      for (int m = 0; m < T::kRowBlocks; ++m)
-        metadata[m] = left.get_metadata(pack, WarpSums<T>::first_row(m) / Sparse16832::kRows, lane);
-      Operand::template add_sparse<kRows>(sums, numbers, metadata, right, kRows / kStepPacks * pack);
-    }
+    for (int m = 0; m < T::kRowBlocks; ++m)
+      metadata[m] = left.get_metadata(WarpSums<T>::first_row(m) / Sparse16832::kRows, lane);
+    const auto add = [&]<int PACK>() {
+      get(PACK);
+      Operand::template add_sparse<kRows, PACK>(sums, numbers, metadata, right, kRows / kStepPacks * PACK);
+    };
+    add.template operator()<0>(), add.template operator()<1>();
     if constexpr (T::kWgmma) wgmma_commit();  // once per branch: accumulators may not move in between
   } else {
 #pragma unroll

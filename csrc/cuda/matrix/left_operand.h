@@ -43,7 +43,7 @@ struct LeftOperand {
   static constexpr int kTogether = 16 / sizeof(Number), kPlanes = Sparse16832::kRegisters / kTogether;
   static constexpr int kBlock = kPlanes * kWarp;
   Number numbers[kStepPacks][kBlocks * kBlock][kTogether];
-  alignas(8) uint16_t metadata[kStepPacks][kBlocks][8][2][2];  // [row % 8][chunk / 4][row / 8]
+  alignas(8) uint16_t metadata[kBlocks][8][kStepPacks][2][2];  // [row % 8][pack][chunk / 4][row / 8]
 
   __device__ __forceinline__ static int slot(int lane) { return lane ^ (lane / 8 % 4); }
   // Where the lanes of a row are: of chunk q in place ^ q % 4.
@@ -61,7 +61,7 @@ struct LeftOperand {
   }
   // Four bits of every chunk.
   __device__ __forceinline__ void put_metadata(int pack, int place, int half, uint32_t bits) {
-    auto& rows = metadata[pack][place / kBlock][place % kWarp / 4];
+    auto& rows = metadata[place / kBlock][place % kWarp / 4][pack];
     rows[0][half] = static_cast<uint16_t>(bits), rows[1][half] = static_cast<uint16_t>(bits >> 16);
   }
   // The same of both halves: all registers of a lane.
@@ -69,7 +69,7 @@ struct LeftOperand {
     *reinterpret_cast<uint4*>(numbers[pack][place ^ chunk]) = registers;
   }
   __device__ __forceinline__ void put_lane_metadata(int pack, int place, uint32_t low, uint32_t high) {
-    *reinterpret_cast<uint2*>(metadata[pack][place / kBlock][place % kWarp / 4]) =
+    *reinterpret_cast<uint2*>(metadata[place / kBlock][place % kWarp / 4][pack]) =
         make_uint2(pick_bytes(low, high, 0x5410), pick_bytes(low, high, 0x7632));
   }
   __device__ __forceinline__ void get(int pack, int block, int lane, Number (&to)[4]) const {
@@ -79,8 +79,9 @@ struct LeftOperand {
       memcpy(to + plane * kTogether, &q, sizeof q);
     }
   }
-  __device__ __forceinline__ uint32_t get_metadata(int pack, int block, int lane) const {
-    return *reinterpret_cast<const uint32_t*>(metadata[pack][block][lane / 4][lane % 2]);
+  // That of pack 0 in the lanes of selector 0, that of pack 1 in those of selector 1.
+  __device__ __forceinline__ uint32_t get_metadata(int block, int lane) const {
+    return *reinterpret_cast<const uint32_t*>(metadata[block][lane / 4][lane % 4 / 2][lane % 2]);
   }
 };
 
@@ -121,7 +122,7 @@ class LeftBuilder {
   using Left = LeftOperand<S, ROWS>;
 
   __device__ __forceinline__ LeftBuilder(const MatrixOutArgs<A>& args, const WindowTables<A>& tables, int thread)
-      : a(args), p(args.c.p), tables_(tables), pack_(thread * kRows / ROWS) {
+      : a(args), p(args.c.p), tables_(tables), usual_(tables.usual), pack_(thread * kRows / ROWS) {
     const int row = thread % (ROWS / kRows);
     place_ = Left::place_of(kRows == 1 ? row : row / 8 * 16 + row % 8);
     if (kRows == 1) half_ = row / 8 % 2;
@@ -216,7 +217,6 @@ class LeftBuilder {
   __device__ __forceinline__ void build_usual(int step, Left& left) const {
     float x[kRows][kInputs];
     numbers_of(step, x);
-    const UsualKnots usual = tables_.usual;
     const uint2* selectors = reinterpret_cast<const uint2*>(tables_.selectors);
     uint32_t places[kRows][4];
 #pragma unroll
@@ -225,7 +225,7 @@ class LeftBuilder {
 #pragma unroll
       for (int q = 0; q < 2 * kRows; ++q) {
         const int second = q / kRows, r = q % kRows, k = first + 2 * second;
-        const auto window = UsualWindow<K>::of(usual, x[r][k]);
+        const auto window = UsualWindow<K>::of(usual_, x[r][k]);
         const uint2 selector = selectors[window.span];
         const uint64_t four = rounded_numbers<S>(window.w);
         const uint32_t low = static_cast<uint32_t>(four), high = static_cast<uint32_t>(four >> 32);
@@ -281,7 +281,7 @@ class LeftBuilder {
     for (int k = 0; k + 1 < kInputs; ++k) x_[r][k] = x_[r][k + 1];  // registers cannot be indexed
     x_[r][kInputs - 1] = 0;
     if constexpr (USUAL) {
-      return Window::of(UsualWindow<K>::of(tables_.usual, x), a.chunks);
+      return Window::of(UsualWindow<K>::of(usual_, x), a.chunks);
     } else {
       const int64_t there = min(i, p.I - 1);
       const KnotRow<A> knots = a.knots ? a.knots[there] : tables_.knots;
@@ -325,6 +325,7 @@ class LeftBuilder {
   const MatrixOutArgs<A>& a;
   const Problem& p;
   const WindowTables<A>& tables_;
+  const UsualKnots usual_;
   const int pack_;
   int place_, half_ = 0;
   int64_t n_ = 0;

@@ -95,14 +95,15 @@ struct Mma;
                    : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                    \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                    \
     }                                                                                                                  \
-    /* c += a b, depth 32, a with 2:4 sparsity */                                                                      \
+    /* c += a b, depth 32, a with 2:4 sparsity; selects which lanes have the metadata, see basis/sparse.h */           \
+    template <int SELECTOR>                                                                                            \
     static __device__ __forceinline__ void multiply_sparse(float (&c)[4], const uint32_t (&a)[4],                      \
                                                            const uint32_t (&b)[4], uint32_t metadata) {                \
       asm volatile("mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32." name "." name                         \
-                   ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;"          \
+                   ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"          \
                    : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                    \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]),           \
-                     "r"(metadata));                                                                                   \
+                     "r"(metadata), "n"(SELECTOR));                                                                    \
     }                                                                                                                  \
     static __device__ __forceinline__ float widened(uint32_t word, int which) {                                        \
       pair both;                                                                                                       \
@@ -137,13 +138,15 @@ struct Mma<float> {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
   // c += a b, depth 16, a with 1:2 sparsity
+  template <int SELECTOR>
   static __device__ __forceinline__ void multiply_sparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4],
                                                          uint32_t metadata) {
     asm volatile(
         "mma.sp::ordered_metadata.sync.aligned.m16n8k16.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, 0x0;"
+        "{%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata),
+          "n"(SELECTOR));
   }
   static __device__ __forceinline__ uint32_t rounded(float number) {
     uint32_t bits;

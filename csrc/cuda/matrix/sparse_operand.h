@@ -49,7 +49,7 @@ struct SparseOperand : MatrixOperand<S> {
   }
 
   // Adds a sparse product with the rows of the right operand from row0 on.
-  template <int ROWS, class T>
+  template <int ROWS, int SELECTOR, class T>
   __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const uint32_t (&numbers)[T::kRowBlocks][4],
                                                     const uint32_t (&metadata)[T::kRowBlocks], const uint4* right,
                                                     int row0) {
@@ -60,7 +60,8 @@ struct SparseOperand : MatrixOperand<S> {
       for (int m = 0; m < T::kRowBlocks; ++m)
 #pragma unroll
         for (int n = 0; n < T::kColumnBlocks; n += 16)
-          Wgmma<S>::multiply_sparse(sums.wgmma_sums(m, n), numbers[m], metadata[m], descriptor + beside<ROWS>(n / 8));
+          Wgmma<S>::template multiply_sparse<SELECTOR>(sums.wgmma_sums(m, n), numbers[m], metadata[m],
+                                                       descriptor + beside<ROWS>(n / 8));
     } else {
       const uint4* piece = right + fastkan::right_at<ROWS>(row0 + sums.lane(), sums.first_column() / 8);
 #pragma unroll
@@ -68,7 +69,8 @@ struct SparseOperand : MatrixOperand<S> {
         uint32_t b[4];
         ldmatrix_transposed(b, piece_beside(piece, n));
 #pragma unroll
-        for (int m = 0; m < T::kRowBlocks; ++m) Mma<S>::multiply_sparse(sums.sum[m][n], numbers[m], b, metadata[m]);
+        for (int m = 0; m < T::kRowBlocks; ++m)
+          Mma<S>::template multiply_sparse<SELECTOR>(sums.sum[m][n], numbers[m], b, metadata[m]);
       }
     }
   }
@@ -111,13 +113,14 @@ struct SparseOperand<float> : MatrixOperand<float> {
     for (int k = 0; k < 8; ++k) put(half, k, Mma<float>::rounded(value[k]));
   }
 
-  template <int ROWS, class T>
+  template <int ROWS, int SELECTOR, class T>
   __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const uint32_t (&numbers)[T::kRowBlocks][4],
                                                     const uint32_t (&metadata)[T::kRowBlocks], const uint4* right,
                                                     int row0) {
     each_block<16, T>(right, row0, [&](int n, const uint32_t (&b)[4]) {
 #pragma unroll
-      for (int m = 0; m < T::kRowBlocks; ++m) Mma<float>::multiply_sparse(sums.sum[m][n], numbers[m], b, metadata[m]);
+      for (int m = 0; m < T::kRowBlocks; ++m)
+        Mma<float>::multiply_sparse<SELECTOR>(sums.sum[m][n], numbers[m], b, metadata[m]);
     });
   }
 };
@@ -154,7 +157,7 @@ struct SparseOperand<double> : MatrixOperand<double> {
     for (int k = 0; k < 8; ++k) put(half, k, value[k]);
   }
 
-  template <int ROWS, class T>
+  template <int ROWS, int SELECTOR, class T>
   __device__ __forceinline__ static void add_sparse(WarpSums<T>& sums, const double (&numbers)[T::kRowBlocks][4],
                                                     const uint32_t (&)[T::kRowBlocks], const uint4* right, int row0) {
     add_dense<ROWS>(sums, numbers, right, row0);

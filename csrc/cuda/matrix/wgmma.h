@@ -51,13 +51,14 @@ struct Wgmma;
                    : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                                  \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right));                                         \
     }                                                                                                                 \
-    /* c += a b, depth 32, a with 2:4 sparsity */                                                                     \
+    /* c += a b, depth 32, a with 2:4 sparsity; SELECTOR as in ptx.h */                                               \
+    template <int SELECTOR>                                                                                           \
     static __device__ __forceinline__ void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4],                 \
                                                            uint32_t metadata, uint64_t right) {                       \
       asm volatile("wgmma.mma_async.sp.sync.aligned.m64n128k32.f32." name "." name " " FASTKAN_SUMS                   \
-                   "%69, 0, 1, 1, 1, 1;"                                                                              \
+                   "%69, %70, 1, 1, 1, 1;"                                                                            \
                    : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                                  \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right), "r"(metadata));                          \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right), "r"(metadata), "n"(SELECTOR));           \
     }                                                                                                                 \
   };
 

@@ -28,11 +28,11 @@ inline float number(uint32_t word, int which, __half) {
   return __half2float({static_cast<uint16_t>(word >> 16 * which)});
 }
 
-// Operands and metadata of a lane.
+// Operands and metadata of a lane, and which lanes' metadata is meant.
 struct Fragments {
-  uint32_t a[4], b[4], metadata;
+  uint32_t a[4], b[4], metadata, selector;
 };
-static_assert(sizeof(Fragments) == 36);
+static_assert(sizeof(Fragments) == 40);
 
 // A row of the left operand, or a column of the right one, collected from the lanes of a warp: 16 numbers, sparse 32,
 // in 16 bits; half as many in tf32.
@@ -45,7 +45,8 @@ void left_row(const Fragments* lanes, int row, bool sparse, float* to) {
   for (int column = 0; column < kDepth<S> * (1 + sparse); ++column) to[column] = 0;
   for (int chunk = 0; chunk < 8; ++chunk) {
     const uint32_t word = lanes[4 * (row % 8) + chunk % 4].a[row / 8 + chunk / 4 * 2];
-    const uint32_t metadata = lanes[4 * (row % 8) + chunk / 4].metadata >> (16 * (row / 8) + chunk % 4 * 4) & 15;
+    const Fragments& holder = lanes[4 * (row % 8) + 2 * lanes[0].selector + chunk / 4];
+    const uint32_t metadata = holder.metadata >> (16 * (row / 8) + chunk % 4 * 4) & 15;
     if (sparse && (kHeld == 2 ? (metadata & 3) >= metadata >> 2 : metadata != 0b0100 && metadata != 0b1110))
       fail("mma.sp has metadata that the hardware leaves undefined");
     for (int which = 0; which < kHeld; ++which) {
@@ -151,8 +152,9 @@ struct Mma {
   static void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     emulated::multiply<S>("mma", c, {{a[0], a[1], a[2], a[3]}, {b0, b1}, 0}, false);
   }
+  template <int SELECTOR>
   static void multiply_sparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
-    emulated::multiply<S>("mma.sp", c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1], b[2], b[3]}, metadata}, true);
+    emulated::multiply<S>("mma.sp", c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1], b[2], b[3]}, metadata, SELECTOR}, true);
   }
   static float widened(uint32_t word, int which) { return emulated::number(word, which, S{}); }
   static uint32_t rounded(float low, float high) {

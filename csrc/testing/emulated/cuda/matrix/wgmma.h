@@ -65,8 +65,9 @@ struct Wgmma {
   static void multiply_deep(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) {
     emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0}, false, right, true);
   }
+  template <int SELECTOR>
   static void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4], uint32_t metadata, uint64_t right) {
-    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, metadata}, true, right);
+    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, metadata, SELECTOR}, true, right);
   }
 };
 
