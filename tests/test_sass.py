@@ -61,11 +61,11 @@ def check(rows: list[dict]) -> None:
             assert 2 * (row["block_bytes"] + 1024) <= 100 << 10
         if name == "mma, 8 inputs":  # 1024 windows by four warps, with their copies, of which a thread starts 8
             assert row["instructions"] - row["tensor"] <= 700, (arch, row)
-            assert row["copies"] <= 8 * 8, (arch, row)
+            assert row["copies"] <= 8 * 6, (arch, row)
         if name.startswith("wgmma producers"):
             assert row["instructions"] <= 700, (name, row)
         if name == "wgmma producers by cp.async, 8 inputs":
-            assert row["copies"] <= 16 * 7, row
+            assert row["copies"] <= 16 * 6, row
         if name == "wgmma consumers, 8 inputs":  # two warps of a scheduler, 512 cycles
             assert 2 * row["instructions"] <= 0.4 * 512, row
 

@@ -21,10 +21,10 @@ inline void check(const char* kernel, cudaError_t status) {
   throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(status));
 }
 
-constexpr size_t kDefaultSharedBytes = 48 << 10;  // shared memory of a block without opt-in
+constexpr int64_t kDefaultSharedBytes = 48 << 10;  // shared memory of a block without opt-in
 
 template <class Args>
-void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, size_t shared, const Device& device,
+void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, int64_t shared, const Device& device,
             const Args& args, int cluster = 1) {
   if (blocks > INT32_MAX) throw std::runtime_error(std::string(name) + ": more than 2^31 blocks are needed");
   if (shared > kDefaultSharedBytes)
@@ -32,7 +32,7 @@ void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads,
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared;
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
   config.stream = device.stream;
   cudaLaunchAttribute attribute = {};
   if (cluster > 1) {  // of blocks side by side, which run at the same time
@@ -89,16 +89,26 @@ class SharedAllocator {
   template <class T>
   FASTKAN_HD T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(at_);
-    at_ += bytes<T>(count);
+    at_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), 16) * 16;
     return piece;
   }
-  template <class T>
-  FASTKAN_HD static int64_t bytes(int64_t count) {
-    return ceil_div(count * static_cast<int64_t>(sizeof(T)), 16) * 16;
-  }
+  FASTKAN_HD unsigned char* end() const { return at_; }
 
  private:
   unsigned char* at_;
 };
+
+// A type made of an allocator and the arguments: in that memory, and how much it takes.
+template <class Shared, class... Args>
+__device__ __forceinline__ Shared shared_at(unsigned char* memory, const Args&... args) {
+  SharedAllocator allocator(memory);
+  return Shared(allocator, args...);
+}
+template <class Shared, class... Args>
+FASTKAN_HD int64_t shared_bytes(const Args&... args) {
+  SharedAllocator allocator(nullptr);
+  Shared(allocator, args...);
+  return reinterpret_cast<intptr_t>(allocator.end());
+}
 
 }  // namespace fastkan

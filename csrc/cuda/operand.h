@@ -110,40 +110,6 @@ struct Elements {
   }
 };
 
-// 16 aligned bytes of neighbouring outputs.
-template <class S>
-struct Vectors;
-
-template <>
-struct Vectors<float> {
-  using Accumulator = float;
-  static constexpr int kWidth = 4, kRows = 4;
-  static constexpr bool kSame = true;
-
-  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, float* to) {
-    const float4 q = __ldg(reinterpret_cast<const float4*>(static_cast<const float*>(v.data) + offset + o));
-    to[0] = q.x, to[1] = q.y, to[2] = q.z, to[3] = q.w;
-  }
-  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const float* from) {
-    *reinterpret_cast<float4*>(static_cast<float*>(to) + offset) = make_float4(from[0], from[1], from[2], from[3]);
-  }
-};
-
-template <>
-struct Vectors<double> {
-  using Accumulator = double;
-  static constexpr int kWidth = 2, kRows = 4;
-  static constexpr bool kSame = true;
-
-  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, double* to) {
-    const double2 q = __ldg(reinterpret_cast<const double2*>(static_cast<const double*>(v.data) + offset + o));
-    to[0] = q.x, to[1] = q.y;
-  }
-  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const double* from) {
-    *reinterpret_cast<double2*>(static_cast<double*>(to) + offset) = make_double2(from[0], from[1]);
-  }
-};
-
 // The two halves of 32 bits.
 __device__ __forceinline__ void widen(__nv_bfloat162 pair, float* to) {
   to[0] = __low2float(pair), to[1] = __high2float(pair);
@@ -158,38 +124,44 @@ __device__ __forceinline__ void narrow(const float* from, __half2* pair) {
   *pair = __floats2half2_rn(from[0], from[1]);
 }
 
-template <class Single, class Pair>
-struct Halves {
-  using Accumulator = float;
-  static constexpr int kWidth = 8, kRows = 4;
-  static constexpr bool kSame = false;
+// 16 aligned bytes of neighbouring outputs; PAIR: two numbers of 16 bits, which are converted together.
+template <class S, class PAIR = void>
+struct VectorsOf {
+  using Accumulator = std::conditional_t<sizeof(S) == 8, double, float>;
+  static constexpr int kWidth = 16 / sizeof(S), kRows = 4;
+  static constexpr bool kSame = sizeof(S) > 2;
 
-  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, float* to) {
-    const uint4 q = __ldg(reinterpret_cast<const uint4*>(static_cast<const Single*>(v.data) + offset + o));
-    const unsigned words[4] = {q.x, q.y, q.z, q.w};
+  static __device__ __forceinline__ void load(const View& v, int64_t offset, int64_t o, int64_t, Accumulator* to) {
+    const uint4 piece = __ldg(reinterpret_cast<const uint4*>(static_cast<const S*>(v.data) + offset + o));
+    if constexpr (kSame) {
+      memcpy(to, &piece, sizeof piece);
+    } else {
+      PAIR pairs[4];
+      memcpy(pairs, &piece, sizeof piece);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      Pair pair;
-      memcpy(&pair, &words[j], sizeof pair);
-      widen(pair, to + 2 * j);
+      for (int j = 0; j < 4; ++j) widen(pairs[j], to + 2 * j);
     }
   }
-  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const float* from) {
-    unsigned words[4];
+  static __device__ __forceinline__ void store(void* to, Dtype, int64_t offset, const Accumulator* from) {
+    uint4 piece;
+    if constexpr (kSame) {
+      memcpy(&piece, from, sizeof piece);
+    } else {
+      PAIR pairs[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      Pair pair;
-      narrow(from + 2 * j, &pair);
-      memcpy(&words[j], &pair, sizeof pair);
+      for (int j = 0; j < 4; ++j) narrow(from + 2 * j, pairs + j);
+      memcpy(&piece, pairs, sizeof piece);
     }
-    *reinterpret_cast<uint4*>(static_cast<Single*>(to) + offset) = make_uint4(words[0], words[1], words[2], words[3]);
+    *reinterpret_cast<uint4*>(static_cast<S*>(to) + offset) = piece;
   }
 };
 
+template <class S>
+struct Vectors : VectorsOf<S> {};
 template <>
-struct Vectors<__nv_bfloat16> : Halves<__nv_bfloat16, __nv_bfloat162> {};
+struct Vectors<__nv_bfloat16> : VectorsOf<__nv_bfloat16, __nv_bfloat162> {};
 template <>
-struct Vectors<__half> : Halves<__half, __half2> {};
+struct Vectors<__half> : VectorsOf<__half, __half2> {};
 
 // Stores the sums of V outputs to workspace, or to a result of the same type; 16 bytes at a time if there are as
 // many.

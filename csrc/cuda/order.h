@@ -11,23 +11,18 @@ constexpr unsigned kFullWarp = 0xffffffffu;
 // A warp's rows, up to `capacity` at a time. Sort keys are windows, counted from the lowest that the warp handles.
 template <class A>
 struct SortedRows {
+  uint16_t* bucket_ends;  // [kBuckets]
   int32_t* row;           // [slot], from the warp's first row
   uint8_t* window;        // [slot]
   uint16_t* slot;         // [rank]
   A* scratch;             // [slot] while sorting, for ranks within a bucket; then [rank], for sums
-  uint16_t* bucket_ends;  // [kBuckets]
 
   FASTKAN_HD SortedRows(SharedAllocator& allocator, int capacity)
-      : row(allocator.take<int32_t>(capacity)),
+      : bucket_ends(allocator.take<uint16_t>(kBuckets)),
+        row(allocator.take<int32_t>(capacity)),
         window(allocator.take<uint8_t>(capacity)),
         slot(allocator.take<uint16_t>(capacity)),
-        scratch(allocator.take<A>(capacity)),
-        bucket_ends(allocator.take<uint16_t>(kBuckets)) {}
-  FASTKAN_HD static int64_t bytes(int capacity) {
-    return SharedAllocator::bytes<int32_t>(capacity) + SharedAllocator::bytes<uint8_t>(capacity) +
-           SharedAllocator::bytes<uint16_t>(capacity) + SharedAllocator::bytes<A>(capacity) +
-           SharedAllocator::bytes<uint16_t>(kBuckets);
-  }
+        scratch(allocator.take<A>(capacity)) {}
 
   // Appends the rows of those lanes that have one, in lane order.
   __device__ __forceinline__ void add(int& filled, bool wanted, int32_t of_row, int of_window) const {

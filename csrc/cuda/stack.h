@@ -15,7 +15,7 @@ namespace fastkan {
 constexpr int kStackThreads = 128, kMaxStackRows = 128, kRequiredStackRows = 32, kMinStackRows = 8;
 constexpr int kMaxStackTangents = 2;
 // Shared memory of a block on every supported GPU; fastkan/stack.py computes the same sizes.
-constexpr size_t kMaxStackShared = 96 << 10;
+constexpr int64_t kMaxStackShared = 96 << 10;
 constexpr int kStackWindow = kMaxDegree + 2;  // basis functions of a window, then the base function
 
 template <class A, int T>
@@ -43,8 +43,7 @@ struct StackShared {
   A* stage;    // [input of the step][subset][function of the window][row]
   int* start;  // [input of the step][row]
 
-  FASTKAN_HD StackShared(const StackArgs<A, T>& a, unsigned char* memory, bool backward) {
-    SharedAllocator allocator(memory);
+  FASTKAN_HD StackShared(SharedAllocator& allocator, const StackArgs<A, T>& a, bool backward) {
     knots = allocator.take<KnotRow<A>>(a.knots[a.s.depth]);
     weight = allocator.take<A>(a.weights);
     h = allocator.take<A>(static_cast<int64_t>(a.nodes[a.s.depth]) * S * a.rows);
@@ -56,16 +55,6 @@ struct StackShared {
   }
   // The gradients by the inputs of layer l: two buffers, used alternately.
   FASTKAN_HD A* u(int l) const { return both_u + l % 2 * side_; }
-
-  static size_t bytes(const StackArgs<A, T>& a, bool backward) {
-    const int64_t row = static_cast<int64_t>(a.rows) * S;
-    int64_t sum = SharedAllocator::bytes<KnotRow<A>>(a.knots[a.s.depth]) + SharedAllocator::bytes<A>(a.weights) +
-                  SharedAllocator::bytes<A>(a.nodes[a.s.depth] * row) + SharedAllocator::bytes<A>(2 * a.widest * row) +
-                  SharedAllocator::bytes<A>(a.inputs * kStackWindow * row) +
-                  SharedAllocator::bytes<int>(a.inputs * a.rows);
-    if (backward) sum += SharedAllocator::bytes<A>(a.weights);
-    return static_cast<size_t>(sum);
-  }
 
  private:
   int64_t side_;
@@ -302,7 +291,7 @@ __global__ void __launch_bounds__(kStackThreads, 1) stack_kernel(const __grid_co
   constexpr int S = 1 << T;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
   const Stack& s = a.s;
-  const StackShared<A, T> shared(a, fastkan_shared, BACKWARD);
+  const auto shared = shared_at<StackShared<A, T>>(fastkan_shared, a, BACKWARD);
   const int last = s.depth - 1;
   const int I = static_cast<int>(s.layer[0].I), O = static_cast<int>(s.layer[last].O);
   load_stack(a, shared, BACKWARD);
@@ -408,7 +397,7 @@ StackArgs<A, T> plan_stack(const Stack& s, bool backward, int processors) {
     a.widest = static_cast<int>(max(a.widest, max(I, O)));
   }
   for (int d = 0; d <= T + 1; ++d) a.silu[d] = BaseFunction<A>::of(Base::silu, d);
-  const auto bytes = [&] { return StackShared<A, T>::bytes(a, backward); };
+  const auto bytes = [&] { return shared_bytes<StackShared<A, T>>(a, backward); };
   a.rows = kMaxStackRows;
   a.inputs = 1;
   while (a.rows > kRequiredStackRows && bytes() > kMaxStackShared) a.rows /= 2;
@@ -427,8 +416,8 @@ template <class A, int T, bool BACKWARD>
 void run_stack(const Stack& s, const Device& device) {
   StackArgs<A, T> a = plan_stack<A, T>(s, BACKWARD, device.processors);
   if (BACKWARD && s.with_weights) a.parts = device.take<A>(a.blocks * a.weights);
-  launch("stack", stack_kernel<A, T, BACKWARD>, a.blocks, kStackThreads, StackShared<A, T>::bytes(a, BACKWARD), device,
-         a);
+  launch("stack", stack_kernel<A, T, BACKWARD>, a.blocks, kStackThreads, shared_bytes<StackShared<A, T>>(a, BACKWARD),
+         device, a);
   if (!BACKWARD || !s.with_weights) return;
   int64_t warps = 0;
   for (int l = 0; l < s.depth; ++l) warps += a.edges_and_biases(l);

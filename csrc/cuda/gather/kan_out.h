@@ -44,16 +44,10 @@ struct OutShared {
   int* start;  // [input][row + 1]
   int stride;  // of a plane
 
-  FASTKAN_HD OutShared(unsigned char* memory, int planes, int rows, int inputs) : stride(inputs * (rows + 1)) {
-    SharedAllocator allocator(memory);
-    knots = allocator.take<KnotRow<A>>(inputs);
+  FASTKAN_HD OutShared(SharedAllocator& allocator, const OutArgs<A>& a, int planes) : stride(a.inputs * (a.rows + 1)) {
+    knots = allocator.take<KnotRow<A>>(a.inputs);
     weight = allocator.take<A>(planes * stride);
     start = allocator.take<int>(stride);
-  }
-  static size_t bytes(int planes, int rows, int inputs) {
-    const int stride = inputs * (rows + 1);
-    return static_cast<size_t>(SharedAllocator::bytes<KnotRow<A>>(inputs) + SharedAllocator::bytes<A>(planes * stride) +
-                               SharedAllocator::bytes<int>(stride));
   }
 };
 
@@ -133,7 +127,7 @@ __global__ void __launch_bounds__(kOutThreads, FIXED && sizeof(typename Operand:
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
   const Problem& p = a.c.p;
   const int size = FIXED ? MAX + 1 : a.c.windows.size, windows = FIXED ? 1 : a.c.windows.count;
-  const OutShared<A> shared(fastkan_shared, size + p.with_base, a.rows, a.inputs);
+  const auto shared = shared_at<OutShared<A>>(fastkan_shared, a, size + p.with_base);
 
   const int64_t row_blocks = ceil_div(p.N, a.rows), column_blocks = ceil_div(p.O, a.lanes * V);
   const int64_t n0 = blockIdx.x % row_blocks * a.rows;
@@ -186,7 +180,7 @@ void kan_out(const Problem& p, const Device& device) {
   if (a.splits > 1) a.parts = device.take<A>(a.splits * p.N * p.O);
   const int64_t blocks = ceil_div(p.N, a.rows) * ceil_div(p.O, a.lanes * Operand::kWidth) * a.splits;
   const int threads = a.rows / Operand::kRows * a.lanes;
-  const size_t shared = OutShared<A>::bytes(a.c.windows.size + p.with_base, a.rows, a.inputs);
+  const int64_t shared = shared_bytes<OutShared<A>>(a, a.c.windows.size + p.with_base);
   by_degree(p, [&]<int MAX, bool FIXED>() {
     launch("kan_out", out_kernel<Operand, MAX, FIXED>, blocks, threads, shared, device, a);
   });

@@ -44,20 +44,16 @@ template <class A, int MAX>
 struct RowWalkShared {
   static constexpr int kPlanes = MAX + 2, kRow = 2 * kPlanes;
   static constexpr int kTogether = 16 / sizeof(A), kSlopeRow = kWarp + kTogether;
-  SortedRows<A> rows;
-  A* weight;  // [kWarp][kRow]
-  A* slope;   // [kWarp][kSlopeRow]
   KnotRow<A>* knots;
+  A* weight;  // [kWarp][kRow]
+  SortedRows<A> rows;
+  A* slope;  // [kWarp][kSlopeRow]
 
-  FASTKAN_HD RowWalkShared(SharedAllocator allocator, const RowWalkArgs<A>& a)
-      : rows(allocator, a.capacity),
+  FASTKAN_HD RowWalkShared(SharedAllocator& allocator, const RowWalkArgs<A>& a)
+      : knots(allocator.take<KnotRow<A>>(1)),
         weight(allocator.take<A>(kWarp * kRow)),
-        slope(allocator.take<A>(a.with_x ? kWarp * kSlopeRow : 0)),
-        knots(allocator.take<KnotRow<A>>(1)) {}
-  FASTKAN_HD static int64_t bytes(const RowWalkArgs<A>& a) {
-    return SortedRows<A>::bytes(a.capacity) + SharedAllocator::bytes<A>(kWarp * kRow) +
-           SharedAllocator::bytes<A>(a.with_x ? kWarp * kSlopeRow : 0) + SharedAllocator::bytes<KnotRow<A>>(1);
-  }
+        rows(allocator, a.capacity),
+        slope(allocator.take<A>(a.with_x ? kWarp * kSlopeRow : 0)) {}
 
   // The sum of a row's slopes.
   __device__ __forceinline__ A slope_of(int r) const {
@@ -116,7 +112,7 @@ class RowWalk {
       if (filled + kWarp <= a.capacity && from + kWarp < n_end) continue;
       shared.rows.sort(filled);
       for (pass_ = f_begin; pass_ < f_end; pass_ = pass_end()) process_rows(filled, overwrite);
-      if (a.with_x) store_x(filled);
+      if (with_x()) store_x(filled);
       __syncwarp();
       filled = 0;
       overwrite = false;
@@ -147,13 +143,15 @@ class RowWalk {
   __device__ __forceinline__ int sort_key(int64_t n) const {
     if (wide()) return wide_of(n).first(a.c.windows.functions) / (p.F / kBuckets + 1);
     const int window = window_of(n).start - (f_begin - K());
-    return window >= (a.with_coef ? 0 : K()) && window < f_end - f_begin + K() ? window : -1;
+    return window >= (with_coef() ? 0 : K()) && window < f_end - f_begin + K() ? window : -1;
   }
   // Window of a row, counted likewise from the lowest that meets the functions of the pass.
   __device__ __forceinline__ int window_of_slot(int slot) const { return wide() ? K() : shared.rows.window[slot]; }
   // The base function is added in the first pass.
   __device__ __forceinline__ bool with_base() const { return p.with_base && (!wide() || pass_ == 0); }
-  __device__ __forceinline__ bool needs_coef() const { return REDUCTION != Reduction::gradients || a.with_x; }
+  __device__ __forceinline__ bool with_x() const { return REDUCTION != Reduction::edge_moments && a.with_x; }
+  __device__ __forceinline__ bool with_coef() const { return REDUCTION != Reduction::edge_moments && a.with_coef; }
+  __device__ __forceinline__ bool needs_coef() const { return REDUCTION != Reduction::gradients || with_x(); }
 
   // Registers of one lane: outputs o .. o+V-1 of window g.
   struct LaneState {
@@ -183,7 +181,7 @@ class RowWalk {
     if (needs_coef() && p.with_base && l.here)
       Operand::load(p.base_weight, i * p.base_weight.stride[0], l.o, p.base_weight.stride[1], l.base);
     // Gradients of spline coefficients start at the first window, since every function is written.
-    const int window = a.with_coef && !wide() ? 0 : filled ? window_of_slot(shared.rows.slot[0]) : K();
+    const int window = with_coef() && !wide() ? 0 : filled ? window_of_slot(shared.rows.slot[0]) : K();
     l.g = window - K() - 1;
     while (l.g < window) advance_window(l, false, true);
     if (REDUCTION == Reduction::edge_gradients && kKeepsTerms && l.here)
@@ -250,7 +248,7 @@ class RowWalk {
   // Advances the window by one function: the lowest leaves, the next one is loaded.
   __device__ __forceinline__ void advance_window(LaneState& l, bool overwrite, bool reads) {
     const int outgoing = pass_begin() - K() + l.g, incoming = outgoing + K() + 1;
-    if (a.with_coef && outgoing >= pass_begin() && l.here) store_grad_coef(l, outgoing, overwrite);
+    if (with_coef() && outgoing >= pass_begin() && l.here) store_grad_coef(l, outgoing, overwrite);
     A coef[V] = {};
     if (reads && needs_coef() && l.here && incoming >= 0 && incoming < p.F)
       Operand::load(p.coef, i * p.coef.stride[0] + incoming * p.coef.stride[1], l.o, p.coef.stride[2], coef);
@@ -275,13 +273,13 @@ class RowWalk {
   }
 
   __device__ __forceinline__ void finish(LaneState& l, bool overwrite) {
-    if (a.with_coef)
+    if (with_coef())
       while (l.g < pass_end() - pass_begin() + K()) advance_window(l, overwrite, false);
     if (!l.here) return;
     const int64_t at = i * p.O + l.o, part = static_cast<int64_t>(split_) * a.ranges + range_;
     if (REDUCTION == Reduction::edge_moments)
       store_moments(l, a.moments + part * 4 * p.I * p.O + at, overwrite);
-    else if (!a.with_coef || !with_base())
+    else if (!with_coef() || !with_base())
       return;
     else if (!a.sum_edges)
       Operand::store(p.grad_base, p.grad_coef_dtype, at, l.edge);
@@ -332,12 +330,12 @@ class RowWalk {
       while (l.g < window) advance_window(l, overwrite, true);
       const A* w = shared.weight + r * Shared::kRow;
       const bool is_owned = window >= K();  // otherwise the row belongs to a neighbouring range, too
-      if (REDUCTION != Reduction::gradients) edge_values(l, w, __shfl_sync(kFullWarp, my_row, r), u);
+      if (REDUCTION != Reduction::gradients) edge_values(l, w, wide() ? __shfl_sync(kFullWarp, my_row, r) : 0, u);
       if (REDUCTION == Reduction::edge_moments) continue;
-      if (a.with_coef) add_row(l, w, u, is_owned);
-      if (a.with_x) shared.slope[r * Shared::kSlopeRow + lane] = slope(l, w + Shared::kPlanes, u);
+      if (with_coef()) add_row(l, w, u, is_owned);
+      if (with_x()) shared.slope[r * Shared::kSlopeRow + lane] = slope(l, w + Shared::kPlanes, u);
     }
-    if (a.with_x) {
+    if (with_x()) {
       __syncwarp();
       const A my_x = any && lane < count ? shared.slope_of(lane) : A(0);
       A* sum = shared.rows.scratch + from + lane;
@@ -362,7 +360,7 @@ class RowWalk {
     }
   }
   __device__ __forceinline__ bool is_needed(int of_x) const {
-    return of_x ? a.with_x : a.with_coef || REDUCTION != Reduction::gradients;
+    return of_x ? with_x() : with_coef() || REDUCTION != Reduction::gradients;
   }
 
   // Whether a function of the pass, or the base function, may be non-zero in that row.
@@ -475,7 +473,7 @@ class RowWalk {
 // Blocks per multiprocessor for __launch_bounds__: as many as leave registers enough that nothing spills.
 template <class Operand, bool FIXED, Reduction REDUCTION>
 constexpr int row_walk_blocks() {
-  constexpr int kMaxWidth = REDUCTION == Reduction::gradients ? 8 : REDUCTION == Reduction::edge_moments ? 4 : 1;
+  constexpr int kMaxWidth = REDUCTION == Reduction::edge_gradients ? 1 : 4;
   return FIXED && sizeof(typename Operand::Accumulator) == 4 && Operand::kWidth <= kMaxWidth ? 3 : 2;
 }
 
@@ -484,12 +482,13 @@ __global__ void __launch_bounds__(kWarp* kWarps, row_walk_blocks<Operand, FIXED,
     row_walk_kernel(const __grid_constant__ RowWalkArgs<typename Operand::Accumulator> a) {
   using A = typename Operand::Accumulator;
   extern __shared__ __align__(16) unsigned char fastkan_shared[];
+  using Shared = RowWalkShared<A, MAX>;
   const int warp = threadIdx.x / kWarp;
-  const int64_t groups = ceil_div(a.c.p.I, kWarps);
-  const int64_t input = blockIdx.x % groups * kWarps + warp, rest = blockIdx.x / groups;
+  const unsigned groups = static_cast<unsigned>(ceil_div(a.c.p.I, kWarps));
+  const int64_t input = blockIdx.x % groups * kWarps + warp;
   if (input >= a.c.p.I) return;  // there is no barrier of the whole block
-  const RowWalkShared<A, MAX> shared(SharedAllocator(fastkan_shared + warp * RowWalkShared<A, MAX>::bytes(a)), a);
-  const int64_t of_chunk = rest / a.ranges;
+  const Shared shared = shared_at<Shared>(fastkan_shared + warp * static_cast<int>(shared_bytes<Shared>(a)), a);
+  const unsigned rest = blockIdx.x / groups, of_chunk = rest / static_cast<unsigned>(a.ranges);
   RowWalk<Operand, MAX, FIXED, REDUCTION>(a, shared, input, static_cast<int>(rest % a.ranges),
                                           static_cast<int>(of_chunk % a.chunks), static_cast<int>(of_chunk / a.chunks))
       .run();
@@ -541,7 +540,7 @@ void row_walk(const char* name, const RowWalkArgs<typename Operand::Accumulator>
   by_degree(a.c.p, [&]<int MAX, bool FIXED>() {
     using Shared = RowWalkShared<typename Operand::Accumulator, MAX>;
     launch(name, row_walk_kernel<Operand, MAX, FIXED, REDUCTION>, blocks, kWarp * kWarps,
-           static_cast<size_t>(kWarps * Shared::bytes(a)), device, a);
+           kWarps * shared_bytes<Shared>(a), device, a);
   });
 }
 

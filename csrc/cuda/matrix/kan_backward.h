@@ -9,27 +9,32 @@
 namespace fastkan {
 
 template <class S, class T, int K, bool USUAL>
-struct BackwardBlock {
-  using A = typename T::Sum;
+struct BackwardShared {
   using Coef = MatrixGradCoef<S, typename T::Coef, K, USUAL>;
   using X = MatrixGradX<S, typename T::OfX, K, USUAL>;
+  using Knots = TileKnots<typename T::Sum>;
   static constexpr int kX = T::kTogether * X::kShared, kPieces = kX > Coef::kShared ? kX : Coef::kShared;
-  static constexpr int64_t bytes() {
-    return SharedAllocator::bytes<uint4>(kPieces) + SharedAllocator::bytes<TileKnots<A>>(T::kTogether);
-  }
+  uint4* pieces;
+  Knots* knots;  // [T::kTogether]
 
-  __device__ __forceinline__ static void run(const BackwardArgs<A>& a, unsigned char* shared) {
-    const Problem& p = a.c.p;
-    SharedAllocator allocator(shared);
-    uint4* memory = allocator.take<uint4>(kPieces);
-    TileKnots<A>* knots = allocator.take<TileKnots<A>>(T::kTogether);
+  FASTKAN_HD explicit BackwardShared(SharedAllocator& allocator)
+      : pieces(allocator.take<uint4>(kPieces)), knots(allocator.take<Knots>(T::kTogether)) {}
+};
+
+template <class S, class T, int K, bool USUAL>
+__global__ void __launch_bounds__(T::kThreads, T::kBlocks)
+    matrix_backward_kernel(const __grid_constant__ BackwardArgs<typename T::Sum> a) {
+  extern __shared__ __align__(1024) unsigned char fastkan_shared[];
+  if constexpr (!T::Coef::kWgmma || kHasWgmma) {
+    using Shared = BackwardShared<S, T, K, USUAL>;
+    const auto shared = shared_at<Shared>(fastkan_shared);
     const unsigned block = blockIdx.x, coef_tiles = static_cast<unsigned>(a.coef_tiles);
     const unsigned groups = static_cast<unsigned>(a.columns.groups);  // fewer than blocks, as outputs' tiles are
     if (block < coef_tiles) {                                         // the longer tiles start first
-      const unsigned across = (groups + T::kCoefGroups - 1) / T::kCoefGroups;
-      const unsigned outputs = static_cast<unsigned>(ceil_div(p.O, T::Coef::kColumns)), rest = block / across;
-      Coef(a, memory, *knots, int64_t{block % across} * T::kCoefGroups, int64_t{rest % outputs} * T::Coef::kColumns,
-           static_cast<int>(rest / outputs))
+      const unsigned across = (groups + T::kCoefGroups - 1) / T::kCoefGroups, rest = block / across;
+      const unsigned outputs = static_cast<unsigned>(ceil_div(a.c.p.O, T::Coef::kColumns));
+      typename Shared::Coef(a, shared.pieces, *shared.knots, int64_t{block % across} * T::kCoefGroups,
+                            int64_t{rest % outputs} * T::Coef::kColumns, static_cast<int>(rest / outputs))
           .run();
     } else {
       const unsigned across = (groups + T::kXGroups - 1) / T::kXGroups, which = threadIdx.x / T::OfX::kThreads;
@@ -37,19 +42,13 @@ struct BackwardBlock {
       const unsigned column = (block - coef_tiles) % blocks_across * T::kTogether + which;
       const int64_t row = int64_t{(block - coef_tiles) / blocks_across} * a.x_together * T::OfX::kRows;
       if (column >= across) return;  // the tiles of a block wait for nothing of each other
-      X(a, memory + which * X::kShared, knots[which], row, int64_t{column} * T::kXGroups).run(a.x_together);
+      typename Shared::X(a, shared.pieces + which * Shared::X::kShared, shared.knots[which], row,
+                         int64_t{column} * T::kXGroups)
+          .run(a.x_together);
     }
-  }
-};
-
-template <class S, class T, int K, bool USUAL>
-__global__ void __launch_bounds__(T::kThreads, T::kBlocks)
-    matrix_backward_kernel(const __grid_constant__ BackwardArgs<typename T::Sum> a) {
-  extern __shared__ __align__(1024) unsigned char fastkan_shared[];
-  if constexpr (!T::Coef::kWgmma || kHasWgmma)
-    BackwardBlock<S, T, K, USUAL>::run(a, fastkan_shared);
-  else
+  } else {
     __trap();  // never launched on other architectures
+  }
 }
 
 template <class S, class T, bool USUAL>
@@ -63,7 +62,7 @@ void matrix_backward_in_tiles(const Problem& p, const BackwardPlan<typename T::S
   if (splits && p.with_base) a.sum_edges = device.take<A>(a.splits * edges);
   by_uniform_degree(p, [&]<int K>() {
     launch("matrix_backward", matrix_backward_kernel<S, T, K, USUAL>, a.coef_tiles + plan.blocks_of_x, T::kThreads,
-           static_cast<size_t>(BackwardBlock<S, T, K, USUAL>::bytes()), device, a);
+           shared_bytes<BackwardShared<S, T, K, USUAL>>(), device, a);
   });
   if (!splits) return;
   PartialSums<A> of_base;

@@ -18,6 +18,7 @@ MatrixOutArgs<typename T::Sum> plan_matrix_out(const Problem& p, int processors)
   a.c = Contraction<typename T::Sum>::of(p);
   a.chunks = SparseOperand<S>::chunks(p);
   a.inputs = kStepChunks / a.chunks;
+  a.coef_bytes = static_cast<int>(a.inputs * p.coef.stride[0] * static_cast<int64_t>(sizeof(S)));  // below 2^31
   a.spline_steps = static_cast<int>(ceil_div(p.I, a.inputs));
   a.steps = a.spline_steps + (p.with_base ? static_cast<int>(ceil_div(p.I, kStepInputs)) : 0);
   const int64_t tiles = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns);
@@ -77,15 +78,11 @@ struct MatrixOutShared {
   Tables* tables;
   unsigned* offsets;  // [Copies::kOffsets]
 
-  FASTKAN_HD explicit MatrixOutShared(SharedAllocator allocator)
+  FASTKAN_HD explicit MatrixOutShared(SharedAllocator& allocator)
       : right(allocator.take<uint4>(kStages * kStage)),
         left(allocator.take<Left>(1)),
         tables(allocator.take<Tables>(1)),
         offsets(allocator.take<unsigned>(Copies::kOffsets)) {}
-  static int64_t bytes() {
-    return SharedAllocator::bytes<uint4>(kStages * kStage) + SharedAllocator::bytes<Left>(1) +
-           SharedAllocator::bytes<Tables>(1) + SharedAllocator::bytes<unsigned>(Copies::kOffsets);
-  }
 };
 
 // Adds a product with a step's right operand.
@@ -129,7 +126,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   using A = typename T::Sum;
   using Shared = MatrixOutShared<S, T>;
   const Problem& p = a.c.p;
-  const Shared shared{SharedAllocator(fastkan_shared)};
+  const auto shared = shared_at<Shared>(fastkan_shared);
   const int thread = static_cast<int>(threadIdx.x);
   shared.tables->template fill<S, K>(a, thread, T::kThreads);
   Shared::Copies::fill(a, shared.offsets, thread, T::kThreads);
@@ -189,8 +186,8 @@ void matrix_out_by(const Problem& p, const Device& device, const F& run) {
 template <class S, class T>
 void matrix_out_in_tiles(const Problem& p, const Device& device) {
   matrix_out_by<S, T>(p, device, [&]<int K, bool USUAL>(const MatrixOutArgs<typename T::Sum>& a, int64_t tiles) {
-    launch("matrix_out", matrix_out_kernel<S, T, K, USUAL>, tiles, T::kThreads, MatrixOutShared<S, T>::bytes(), device,
-           a);
+    launch("matrix_out", matrix_out_kernel<S, T, K, USUAL>, tiles, T::kThreads, shared_bytes<MatrixOutShared<S, T>>(),
+           device, a);
   });
 }
 

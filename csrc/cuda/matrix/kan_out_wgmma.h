@@ -46,18 +46,13 @@ struct MatrixOutWgmmaShared {
   WindowTables<float>* tables;
   unsigned* offsets;  // [Copies::kOffsets]
 
-  FASTKAN_HD explicit MatrixOutWgmmaShared(SharedAllocator allocator)
+  FASTKAN_HD explicit MatrixOutWgmmaShared(SharedAllocator& allocator)
       : right(allocator.take<uint4>(kStages * Copies::kStage)),
         left(allocator.take<Left>(kStages)),
         full(allocator.take<Barrier>(kStages)),
         empty(allocator.take<Barrier>(kStages)),
         tables(allocator.take<WindowTables<float>>(1)),
         offsets(allocator.take<unsigned>(Copies::kOffsets)) {}
-  static int64_t bytes() {
-    return SharedAllocator::bytes<uint4>(kStages * Copies::kStage) + SharedAllocator::bytes<Left>(kStages) +
-           2 * SharedAllocator::bytes<Barrier>(kStages) + SharedAllocator::bytes<WindowTables<float>>(1) +
-           SharedAllocator::bytes<unsigned>(Copies::kOffsets);
-  }
 };
 
 // A stage of a ring buffer, and the parity of its phase.
@@ -69,17 +64,10 @@ struct Ring {
   }
 };
 
-// One arrival for each warp.
-__device__ __forceinline__ void arrive_as_warp(Barrier* barrier) {
+// One arrival for each warp, in every block of the cluster.
+__device__ __forceinline__ void arrive_as_warp(Barrier* barrier, int cluster) {
   __syncwarp();
-  if (threadIdx.x % kWarp == 0) arrive(barrier);
-}
-// The same for every block of the cluster.
-__device__ __forceinline__ void arrive_everywhere(Barrier* barrier, int cluster) {
-  __syncwarp();
-  if (threadIdx.x % kWarp != 0) return;
-  if (cluster == 1) return arrive(barrier);
-  for (int rank = 0; rank < cluster; ++rank) arrive_at(barrier, rank);
+  for (int rank = 0; threadIdx.x % kWarp == 0 && rank < cluster; ++rank) arrive_at(barrier, rank);
 }
 
 // Announces the 64 columns of a stage from `column` on, and starts their copy if that is this block's part.
@@ -93,16 +81,7 @@ __device__ __forceinline__ void start_tma_copy(const MatrixOutWgmmaArgs& a, int 
   uint4* to = right + right_at<MatrixOutWgmmaShared<S>::Copies::kRows>(0, column / 8);
   arrive_expect_bytes(full, rows * 64 * static_cast<int>(sizeof(S)));
   if (column * a.cluster / ConsumerTile::kColumns != cluster_rank()) return;
-  const auto start = [&](const TensorMap& map, const int (&at)[TensorLayout::kDimensions]) {
-    if (a.cluster == 1)
-      copy_tma_tile(to, map, at, full);
-    else
-      copy_tma_tile_to_all(to, map, at, full, a.cluster);
-  };
-  if (spline)
-    start(a.coef, {o, 0, 0, i});
-  else
-    start(a.base_weight, {o, i, 0, 0});
+  copy_tma_tile(to, spline ? a.coef : a.base_weight, {o, spline ? 0 : i, 0, spline ? i : 0}, full, a.cluster);
 }
 
 template <class S, int K, bool USUAL>
@@ -139,7 +118,8 @@ __device__ __forceinline__ void produce(const MatrixOutWgmmaArgs& a, const Matri
         wait_for_copies<0>();
         fence_for_wgmma();
       }
-      arrive_as_warp(full);
+      __syncwarp();
+      if (thread % kWarp == 0) arrive(full);
     }
   }
 }
@@ -160,11 +140,11 @@ __device__ __forceinline__ void consume(const MatrixOutWgmmaArgs& a, const Matri
       multiply_step<S>(a.out.is_spline(step), shared.left[ring.stage], shared.right + ring.stage * Copies::kStage,
                        sums);
       wgmma_wait<1>();
-      if (before) arrive_everywhere(before, a.cluster);
+      if (before) arrive_as_warp(before, a.cluster);
       before = shared.empty + ring.stage;
     }
     wgmma_wait<0>();
-    if (before) arrive_everywhere(before, a.cluster);
+    if (before) arrive_as_warp(before, a.cluster);
     const auto row_of = [&](auto* out) {
       return [=, &p](int row) { return tile.n0 + row < p.N ? out + (tile.n0 + row) * p.O + tile.o0 : nullptr; };
     };
@@ -184,7 +164,7 @@ __global__ void __launch_bounds__(ConsumerTile::kProducers + ConsumerTile::kThre
   if constexpr (kHasWgmma) {
     using T = ConsumerTile;
     using Shared = MatrixOutWgmmaShared<S>;
-    const Shared shared{SharedAllocator(fastkan_shared)};
+    const auto shared = shared_at<Shared>(fastkan_shared);
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < Shared::kStages; ++stage) {
         init_barrier(shared.full + stage, T::kGroup / kWarp * (1 + a.by_tma));
@@ -198,7 +178,7 @@ __global__ void __launch_bounds__(ConsumerTile::kProducers + ConsumerTile::kThre
     for (int q = static_cast<int>(threadIdx.x); q < Shared::kStages * Shared::Copies::kStage; q += blockDim.x)
       shared.right[q] = make_uint4(0, 0, 0, 0);
     fence_for_wgmma();
-    a.cluster == 1 ? __syncthreads() : cluster_sync();
+    cluster_sync();
     if (threadIdx.x < T::kProducers) {
       warpgroup_reg_dealloc<88>();
       produce<S, K, USUAL>(a, shared);
@@ -206,7 +186,7 @@ __global__ void __launch_bounds__(ConsumerTile::kProducers + ConsumerTile::kThre
       warpgroup_reg_alloc<168>();
       consume<S>(a, shared);
     }
-    if (a.cluster > 1) cluster_sync();  // the other block may still arrive here, and copy to here
+    cluster_sync();  // the other block may still arrive here, and copy to here
   } else {
     __trap();  // never launched on other architectures
   }
@@ -238,7 +218,7 @@ void matrix_out_wgmma(const Problem& p, const Device& device) {
           tensor_map(TensorLayout{b.data, {p.O, p.I, 1, 1}, {1, b.stride[0], 8, 8}, {64, kStepInputs, 1, 1}});
     const int64_t blocks = min(a.tiles, device.processors / a.cluster * a.cluster);
     launch("matrix_out_wgmma", matrix_out_wgmma_kernel<S, K, USUAL>, blocks, T::kProducers + T::kThreads,
-           MatrixOutWgmmaShared<S>::bytes(), device, a, a.cluster);
+           shared_bytes<MatrixOutWgmmaShared<S>>(), device, a, a.cluster);
   });
 }
 

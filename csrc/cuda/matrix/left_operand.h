@@ -16,6 +16,7 @@ struct MatrixOutArgs {
   int chunks, inputs;  // chunks per input; inputs per step
   int spline_steps;    // followed by the steps of the base function
   int steps;
+  int coef_bytes;           // from the coefficients of a step to those of the next one
   int splits, split_steps;  // split-K over the steps
   int vector_bytes;         // of a number of x if rows of x can be read 16 bytes at a time, else 0
   const KnotRow<A>* knots;  // of each input; null if all share one row, which each block computes

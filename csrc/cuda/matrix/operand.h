@@ -39,7 +39,7 @@ struct MatrixOperand {
       for (int m = 0; m < T::kRowBlocks; ++m)
 #pragma unroll
         for (int n = 0; n < T::kColumnBlocks; n += 16)
-          Wgmma<S>::multiply(sums.wgmma_sums(m, n), numbers[m], descriptor + beside<ROWS>(n / 8));
+          Wgmma<S>::template multiply<false>(sums.wgmma_sums(m, n), numbers[m], descriptor + beside<ROWS>(n / 8));
     } else {
       const int lane = sums.lane(), piece0 = sums.first_column() / 8;
       const int at = here(fastkan::right_at<ROWS>(row0 + lane % 16, piece0 + lane / 16));
@@ -116,7 +116,7 @@ struct MatrixOperand {
         wgmma_fence();
         const uint64_t descriptor = deep_descriptor(right) + 2 * half;
 #pragma unroll
-        for (int m = 0; m < T::kRowBlocks; ++m) Wgmma<S>::multiply_deep(sums.sum[m], numbers[m], descriptor);
+        for (int m = 0; m < T::kRowBlocks; ++m) Wgmma<S>::template multiply<true>(sums.sum[m], numbers[m], descriptor);
         continue;
       }
       sums.template add_product<S>(numbers, [&](int n, uint32_t (&to)[4]) {

@@ -39,7 +39,7 @@ class RightCopies {
       there_ |= static_cast<unsigned>(chunk / a.chunks < a.inputs && function < p.F) << k;
     }
 #pragma unroll
-    for (int k = 0; k < kPhases; ++k) at_[k] = Operand::template right_at<kRows, T>(row_ + k * kApart, piece_);
+    for (int k = 0; k < kPhases; ++k) at_[k] = here(Operand::template right_at<kRows, T>(row_ + k * kApart, piece_));
   }
 
   // Begins with the tile of outputs from o0 on.
@@ -47,16 +47,16 @@ class RightCopies {
     o_ = static_cast<int>(o0) + Operand::kWidth * piece_;
     inside_ = o_ < p.O ? ~0u : 0;
     const int64_t column = row_ % Operand::kChunkColumns * a.chunks * p.coef.stride[1];
-    coef_ = static_cast<const char*>(p.coef.data) + (column + o_) * static_cast<int>(sizeof(S));
+    coef_ = here(static_cast<const char*>(p.coef.data) + (column + o_) * static_cast<int>(sizeof(S)));
   }
 
   __device__ __forceinline__ void copy(int step, uint4* stage) const {
-    const int i = a.input_of(step), rest = a.inputs_from(i);
     unsigned there = inside_;
     if (a.is_spline(step)) {
       there &= there_;
-      if (rest < a.inputs) there &= before(rest * here(a.chunks) * Operand::kChunkColumns);
-      const char* from = here(coef_ + int64_t{i} * static_cast<int>(bytes(p.coef.stride[0])));  // below 2^31
+      if (step + 1 == a.spline_steps)
+        there &= before(a.inputs_from(a.input_of(step)) * here(a.chunks) * Operand::kChunkColumns);
+      const char* from = here(coef_ + int64_t{step} * a.coef_bytes);
 #pragma unroll
       for (int k = 0; k < kEach; k += 4) {
         const uint4 next = *reinterpret_cast<const uint4*>(offsets_ + k);
@@ -66,7 +66,8 @@ class RightCopies {
         copy_row(k + 3, from + next.w, there, stage);
       }
     } else {
-      there &= before(rest);
+      const int i = a.input_of(step);
+      there &= before(a.inputs_from(i));
       const int apart = bytes(kApart * p.base_weight.stride[0]);
       const View& v = p.base_weight;
       const char* from =

@@ -99,21 +99,11 @@ __device__ __forceinline__ void wait_for(Barrier* barrier, int parity) {
 #endif
 }
 
-// Starts the copy of the tile that begins at `at`.
+// Starts the copy of the tile that begins at `at`, to the same place in each of the `blocks` of a cluster, and counted
+// by the barrier at the same place there. A block that was launched alone is a cluster of one.
 __device__ __forceinline__ void copy_tma_tile(void* shared, const TensorMap& map,
-                                              const int (&at)[TensorLayout::kDimensions], Barrier* barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
-      "[%6];" ::"r"(shared_address(shared)),
-      "l"(&map), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(shared_address(barrier))
-      : "memory");
-}
-
-// The same to the same place in all blocks of a cluster of `blocks`, and counted by the barrier at the same place
-// there.
-__device__ __forceinline__ void copy_tma_tile_to_all(void* shared, const TensorMap& map,
-                                                     const int (&at)[TensorLayout::kDimensions], Barrier* barrier,
-                                                     int blocks) {
+                                              const int (&at)[TensorLayout::kDimensions], Barrier* barrier,
+                                              int blocks) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, "
       "%3, %4, %5}], [%6], %7;" ::"r"(shared_address(shared)),
@@ -132,7 +122,7 @@ __device__ __forceinline__ int cluster_rank() {
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// Arrives at the barrier at the same place in another block.
+// Arrives at the barrier at the same place in a block of the cluster.
 __device__ __forceinline__ void arrive_at(Barrier* barrier, int rank) {
   asm volatile(
       "{\n"

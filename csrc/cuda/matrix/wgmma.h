@@ -36,30 +36,25 @@ struct Wgmma;
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
   "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, {%64, %65, %66, %67}, %68, "
-#define FASTKAN_WGMMA(type, name)                                                                                     \
-  template <>                                                                                                         \
-  struct Wgmma<type> {                                                                                                \
-    /* c += a b, depth 16 */                                                                                          \
-    static __device__ __forceinline__ void multiply(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) {      \
-      asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name " " FASTKAN_SUMS "1, 1, 1, 1;"        \
-                   : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                                  \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right));                                         \
-    }                                                                                                                 \
-    /* the same, b stored along the depth */                                                                          \
-    static __device__ __forceinline__ void multiply_deep(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) { \
-      asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name " " FASTKAN_SUMS "1, 1, 1, 0;"        \
-                   : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                                  \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right));                                         \
-    }                                                                                                                 \
-    /* c += a b, depth 32, a with 2:4 sparsity; SELECTOR as in ptx.h */                                               \
-    template <int SELECTOR>                                                                                           \
-    static __device__ __forceinline__ void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4],                 \
-                                                           uint32_t metadata, uint64_t right) {                       \
-      asm volatile("wgmma.mma_async.sp.sync.aligned.m64n128k32.f32." name "." name " " FASTKAN_SUMS                   \
-                   "%69, %70, 1, 1, 1, 1;"                                                                            \
-                   : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                                  \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right), "r"(metadata), "n"(SELECTOR));           \
-    }                                                                                                                 \
+#define FASTKAN_WGMMA(type, name)                                                                                \
+  template <>                                                                                                    \
+  struct Wgmma<type> {                                                                                           \
+    /* c += a b, depth 16; DEEP: b is stored along the depth */                                                  \
+    template <bool DEEP>                                                                                         \
+    static __device__ __forceinline__ void multiply(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) { \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name " " FASTKAN_SUMS "1, 1, 1, %69;" \
+                   : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                             \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right), "n"(!DEEP));                        \
+    }                                                                                                            \
+    /* c += a b, depth 32, a with 2:4 sparsity; SELECTOR as in ptx.h */                                          \
+    template <int SELECTOR>                                                                                      \
+    static __device__ __forceinline__ void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4],            \
+                                                           uint32_t metadata, uint64_t right) {                  \
+      asm volatile("wgmma.mma_async.sp.sync.aligned.m64n128k32.f32." name "." name " " FASTKAN_SUMS              \
+                   "%69, %70, 1, 1, 1, 1;"                                                                       \
+                   : FASTKAN_C16(0), FASTKAN_C16(4), FASTKAN_C16(8), FASTKAN_C16(12)                             \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right), "r"(metadata), "n"(SELECTOR));      \
+    }                                                                                                            \
   };
 
 FASTKAN_WGMMA(__nv_bfloat16, "bf16")

@@ -46,11 +46,7 @@ inline void arrive_expect_bytes(Barrier* barrier, int bytes) {
 }
 inline void wait_for(Barrier* barrier, int parity) { emulated::wait_for_barrier(barrier, parity); }
 inline void copy_tma_tile(void* shared, const TensorMap& map, const int (&at)[TensorLayout::kDimensions],
-                          Barrier* barrier) {
-  emulated::start_tma_copy(shared, map.layout, at, barrier, 1u << emulated::cluster_rank());
-}
-inline void copy_tma_tile_to_all(void* shared, const TensorMap& map, const int (&at)[TensorLayout::kDimensions],
-                                 Barrier* barrier, int blocks) {
+                          Barrier* barrier, int blocks) {
   emulated::start_tma_copy(shared, map.layout, at, barrier, (1u << blocks) - 1);
 }
 template <int COUNT>

@@ -35,7 +35,7 @@ float stored_number(const void* at) {
 }
 
 template <class S>
-void start_product(float (&c)[16][4], const Fragments& mine, bool sparse, uint64_t right, bool deep = false) {
+void start_product(float (&c)[16][4], const Fragments& mine, bool sparse, uint64_t right, bool deep) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   const Fragments* lanes = all_fragments("wgmma", mine);
   Product product = {c, {}, sparse ? 32 : 16, right, deep, stored_number<S>};
@@ -59,15 +59,13 @@ void wgmma_wait() {
 
 template <class S>
 struct Wgmma {
+  template <bool DEEP>
   static void multiply(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) {
-    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0}, false, right);
-  }
-  static void multiply_deep(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) {
-    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0}, false, right, true);
+    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0}, false, right, DEEP);
   }
   template <int SELECTOR>
   static void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4], uint32_t metadata, uint64_t right) {
-    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, metadata, SELECTOR}, true, right);
+    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, metadata, SELECTOR}, true, right, false);
   }
 };
 
