@@ -220,6 +220,8 @@ class Walk:
 def shared_bytes(instruction: Instruction, tma_bytes: int = 0) -> int:
     """Bytes of shared memory that a warp reads or writes, by the width; of wgmma's operand a quarter."""
     opcode = instruction.opcode
+    if instruction.predicate == "@!PT":  # never executed
+        return 0
     if found := re.match(r"HGMMA(?:\.SP)?\.64x(\d+)x(\d+)", opcode):
         return int(found[1]) * int(found[2]) * 2 // 4
     if opcode.startswith("UTMALDG"):

@@ -49,6 +49,8 @@ def test_classes_and_bytes():
     assert sass.shared_bytes(by_address[0x30]) == 512 and sass.shared_bytes(by_address[0x90]) == 0
     product = sass.Instruction(0, "", "HGMMA.SP.64x128x32.F32.BF16", "", ())
     assert sass.shared_bytes(product) == 32 * 128 * 2 // 4
+    loads = [sass.Instruction(0, predicate, "LDS.64", "R2, [R4]", ()) for predicate in ("", "@!P0", "@!PT")]
+    assert [sass.shared_bytes(load) for load in loads] == [256, 256, 0]  # the last one is never executed
 
 
 def check(rows: list[dict]) -> None:

@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   for (int step = tile.begin; step < tile.end; ++step, stage ^= Shared::kStage) {
     if (step + 1 < tile.end) copies.copy(step + 1, shared.right + (stage ^ Shared::kStage));
     commit_copies();
-    builder.build(step, *shared.left);
+    builder.build(step, shared.tables->usual, *shared.left);
     if (step + 1 < tile.end) builder.prefetch(step + 1);
     wait_for_copies<1>();
     __syncthreads();

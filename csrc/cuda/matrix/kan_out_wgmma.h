@@ -92,6 +92,7 @@ __device__ __forceinline__ void produce(const MatrixOutWgmmaArgs& a, const Matri
   bool mine = threadIdx.x >= T::kGroup;  // the step before the first one
   LeftBuilder<S, T::kRows, T::kGroup, K, USUAL> builder(a.out, *shared.tables, thread);
   Copies copies(a.out, shared.offsets, thread);
+  const UsualKnots usual = shared.tables->usual;
   Ring<MatrixOutWgmmaShared<S>::kStages> ring;
   for (unsigned t = blockIdx.x; t < a.tiles; t += gridDim.x) {
     const TileOfOut tile = TileOfOut::of(a.out, t, T::kRows, T::kColumns, a.cluster);
@@ -110,7 +111,7 @@ __device__ __forceinline__ void produce(const MatrixOutWgmmaArgs& a, const Matri
         copies.copy(step, right);
       else if (thread % kWarp == 0)
         start_tma_copy<S>(a, step, tile.o0, thread / kWarp * 64, right, full);
-      builder.build(step, shared.left[ring.stage]);
+      builder.build(step, usual, shared.left[ring.stage]);
       fetched = step + 2 < tile.end;
       if (fetched) builder.prefetch(step + 2);
       if (!a.by_tma) {

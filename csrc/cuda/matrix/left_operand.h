@@ -123,7 +123,7 @@ class LeftBuilder {
   using Left = LeftOperand<S, ROWS>;
 
   __device__ __forceinline__ LeftBuilder(const MatrixOutArgs<A>& args, const WindowTables<A>& tables, int thread)
-      : a(args), p(args.c.p), tables_(tables), usual_(tables.usual), pack_(thread * kRows / ROWS) {
+      : a(args), p(args.c.p), tables_(tables), pack_(thread * kRows / ROWS) {
     const int row = thread % (ROWS / kRows);
     place_ = Left::place_of(kRows == 1 ? row : row / 8 * 16 + row % 8);
     if (kRows == 1) half_ = row / 8 % 2;
@@ -156,12 +156,13 @@ class LeftBuilder {
     }
   }
 
-  __device__ __forceinline__ void build(int step, Left& left) {
+  // `usual` are those of the tables, which a kernel may keep in registers.
+  __device__ __forceinline__ void build(int step, const UsualKnots& usual, Left& left) {
     if (!a.is_spline(step)) return build_base(step, left);
     if constexpr (kSelected)
-      if (a.chunks == 2) return build_usual(step, left);
+      if (a.chunks == 2) return build_usual(step, usual, left);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) build_any(step, r, left);
+    for (int r = 0; r < kRows; ++r) build_any(step, usual, r, left);
   }
 
  private:
@@ -215,7 +216,7 @@ class LeftBuilder {
 
   // Two chunks per input, picked by selectors. Chunks q and q + 4, which a lane holds, are of inputs 2 apart: four
   // windows of two rows side by side.
-  __device__ __forceinline__ void build_usual(int step, Left& left) const {
+  __device__ __forceinline__ void build_usual(int step, UsualKnots usual, Left& left) const {
     float x[kRows][kInputs];
     numbers_of(step, x);
     const uint2* selectors = reinterpret_cast<const uint2*>(tables_.selectors);
@@ -226,7 +227,7 @@ class LeftBuilder {
 #pragma unroll
       for (int q = 0; q < 2 * kRows; ++q) {
         const int second = q / kRows, r = q % kRows, k = first + 2 * second;
-        const auto window = UsualWindow<K>::of(usual_, x[r][k]);
+        const auto window = UsualWindow<K>::of(usual, x[r][k]);
         const uint2 selector = selectors[window.span];
         const uint64_t four = rounded_numbers<S>(window.w);
         const uint32_t low = static_cast<uint32_t>(four), high = static_cast<uint32_t>(four >> 32);
@@ -257,16 +258,16 @@ class LeftBuilder {
   }
 
   // Chunk by chunk.
-  __device__ __forceinline__ void build_any(int step, int r, Left& left) {
+  __device__ __forceinline__ void build_any(int step, const UsualKnots& usual, int r, Left& left) {
     const int i0 = a.input_of(step);
     int input = first(), chunk = pack_ * Sparse16832::kChunks - input * a.chunks;
-    Window window = evaluate(i0 + input, r);
+    Window window = evaluate(usual, i0 + input, r);
     uint32_t metadata = 0;
     FASTKAN_ROLL
     for (int q = 0; q < Sparse16832::kChunks; ++q, ++chunk) {
       if (chunk == a.chunks) {
         chunk = 0;
-        window = evaluate(i0 + ++input, r);
+        window = evaluate(usual, i0 + ++input, r);
       }
       const auto held = window.chunk(chunk, a.chunks, tables_.selectors[0]);
       left.put(pack_, place_, half(r), q, held.numbers);
@@ -276,13 +277,13 @@ class LeftBuilder {
   }
 
   // The window of the next x. Beyond the inputs of a step x is 0, and the coefficients are.
-  __device__ __forceinline__ Window evaluate(int i, int r) {
+  __device__ __forceinline__ Window evaluate(const UsualKnots& usual, int i, int r) {
     const A x = number_of_bits(x_[r][0], p.x.dtype);
 #pragma unroll
     for (int k = 0; k + 1 < kInputs; ++k) x_[r][k] = x_[r][k + 1];  // registers cannot be indexed
     x_[r][kInputs - 1] = 0;
     if constexpr (USUAL) {
-      return Window::of(UsualWindow<K>::of(usual_, x), a.chunks);
+      return Window::of(UsualWindow<K>::of(usual, x), a.chunks);
     } else {
       const int64_t there = min(i, p.I - 1);
       const KnotRow<A> knots = a.knots ? a.knots[there] : tables_.knots;
@@ -326,7 +327,6 @@ class LeftBuilder {
   const MatrixOutArgs<A>& a;
   const Problem& p;
   const WindowTables<A>& tables_;
-  const UsualKnots usual_;
   const int pack_;
   int place_, half_ = 0;
   int64_t n_ = 0;
