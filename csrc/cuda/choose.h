@@ -41,24 +41,17 @@ inline bool has_vectors(const Problem& p, Dtype dtype) {
 
 inline Dtype stored_dtype(const Problem& p) { return p.coef ? p.coef.dtype : p.u.dtype; }
 
-inline const Kernels& gather_kernels(const Problem& p) {
-  const Dtype dtype = stored_dtype(p);
-  if (!has_vectors(p, dtype)) return p.compute == Dtype::f64 ? f64::elements : f32::elements;
-  return dtype == Dtype::f32    ? f32::vectors
-         : dtype == Dtype::f64  ? f64::vectors
-         : dtype == Dtype::bf16 ? bf16::vectors
-                                : f16::vectors;
-}
-
-inline const Kernels& matrix_kernels(const Problem& p, Algorithm algorithm) {
+inline const Kernels& kernels_of(const Problem& p, Algorithm algorithm) {
   static constexpr Kernels kNone = {};
   const Dtype dtype = stored_dtype(p);
-  if (algorithm == Algorithm::matrix)
-    return dtype == Dtype::bf16  ? bf16::matrix
-           : dtype == Dtype::f16 ? f16::matrix
-           : dtype == Dtype::f32 ? f32::matrix
-                                 : f64::matrix;
-  return dtype == Dtype::bf16 ? bf16::wgmma : dtype == Dtype::f16 ? f16::wgmma : kNone;
+  const auto of_dtype = [&](const Kernels& of_f32, const Kernels& of_f64, const Kernels& of_bf16,
+                            const Kernels& of_f16) {
+    return dtype == Dtype::f32 ? &of_f32 : dtype == Dtype::f64 ? &of_f64 : dtype == Dtype::bf16 ? &of_bf16 : &of_f16;
+  };
+  if (algorithm == Algorithm::matrix) return *of_dtype(f32::matrix, f64::matrix, bf16::matrix, f16::matrix);
+  if (algorithm == Algorithm::wgmma) return *of_dtype(kNone, kNone, bf16::wgmma, f16::wgmma);
+  if (!has_vectors(p, dtype)) return p.compute == Dtype::f64 ? f64::elements : f32::elements;
+  return *of_dtype(f32::vectors, f64::vectors, bf16::vectors, f16::vectors);
 }
 
 // Why the matrix kernels do not take a problem; nullptr if they do.
@@ -103,7 +96,7 @@ using Kernel = void (*)(const Problem&, const Device&);
 
 inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Device& device) {
   const Algorithm requested = p.products == Products::none ? Algorithm::gather : requested_algorithm();
-  const auto has = [&](Algorithm algorithm) { return matrix_kernels(p, algorithm).*contraction != nullptr; };
+  const auto has = [&](Algorithm algorithm) { return kernels_of(p, algorithm).*contraction != nullptr; };
   const char* reason = why_not_matrix(p);
   Algorithm chosen = has(Algorithm::matrix) && !reason && is_large(p, device) ? Algorithm::matrix : Algorithm::gather;
   if (chosen == Algorithm::matrix && has(Algorithm::wgmma) && device.has_wgmma && fills_wgmma(p))
@@ -115,7 +108,7 @@ inline Kernel choose(Kernel Kernels::* contraction, const Problem& p, const Devi
     if (reason) throw std::runtime_error(std::string("FASTKAN_CUDA_ALGORITHM: no such kernels for this: ") + reason);
   }
   last_algorithm = chosen;
-  return (chosen == Algorithm::gather ? gather_kernels(p) : matrix_kernels(p, chosen)).*contraction;
+  return kernels_of(p, chosen).*contraction;
 }
 
 }  // namespace fastkan

@@ -174,12 +174,11 @@ void matrix_out_by(const Problem& p, const Device& device, const F& run) {
   a.knots = rows_of_knots(a.c, device);
   if (a.splits > 1) a.parts = device.take<A>(a.splits * p.N * p.O);
   const int64_t tiles = ceil_div(p.N, T::kRows) * ceil_div(p.O, T::kColumns) * a.splits;
-  const auto by_usual = [&]<int K>() {
+  by_uniform_degree(p, [&]<int K>() {
     if constexpr (sizeof(A) == 4)
       if (is_usual(p)) return run.template operator()<K, true>(a, tiles);
     run.template operator()<K, false>(a, tiles);
-  };
-  p.K == 3 ? by_usual.template operator()<3>() : by_usual.template operator()<2>();
+  });
   if (a.splits > 1) reduce<A>({a.parts, p.N * p.O, a.splits, p.out, p.out_dtype, p.bias, p.O}, {}, device);
 }
 
