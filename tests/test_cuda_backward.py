@@ -111,6 +111,13 @@ def test_longest_block(shape, processors, tiles):
 
 
 @pytest.mark.parametrize("tiles", [64, 128, 256])
+def test_a_tile_has_at_most_2_to_the_30_rows(tiles):
+    """Also where partial sums take more than the workspace that other splits may have."""
+    found = plan((1 << 31, 64, 1 << 16), False, True, tiles, 132)
+    assert found.splits == 2 and found.coef_blocks > 0
+
+
+@pytest.mark.parametrize("tiles", [64, 128, 256])
 def test_work_of_a_plan(tiles):
     """Twice the rows are twice the blocks, or twice the work of each."""
     for with_x, with_coef in (True, False), (False, True), (True, True):

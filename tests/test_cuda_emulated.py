@@ -24,6 +24,7 @@ from support.contraction_tests import (  # noqa: F401
     test_native_on_empty_tensors,
     test_native_on_repeated_knots,
     test_native_on_the_knots,
+    test_native_silu_far_below_zero,
 )
 from support.contraction_tests import test_native_takes_any_layout as test_any_layout  # noqa: F401
 from support.emulated import BACKEND, FEW, MANY, NAMESPACE, native, processors  # noqa: F401

@@ -1,6 +1,9 @@
 """The matrix kernels of csrc/cuda on the emulated GPU, whose tensor cores follow the PTX ISA."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +31,17 @@ from support.problems import BF16, HALF
 def products(monkeypatch) -> Products:
     monkeypatch.setenv(ALGORITHM, "matrix")
     return Products(BACKEND, "cpu", algorithm, processors=lambda n: monkeypatch.setenv(PROCESSORS, str(n)))
+
+
+@pytest.mark.parametrize("name", ["coef", "base_weight"])
+def test_inputs_too_far_apart(products, name):
+    """Kernels count the distance between inputs of a step in 32 bits."""
+    p = Problem.random(66, 2, 136, 5, knots="promised", dtype=BF16)
+    weights = getattr(p, name)
+    strides = 1 << 25, *weights.stride()[1:]
+    far = torch.empty(strides[0] + weights[0].numel(), dtype=BF16).as_strided(weights.shape, strides)
+    with pytest.raises(RuntimeError, match=r"they take inputs within 2\^25 elements"):
+        products.call("kan_out", replace(p, **{name: far}))
 
 
 @pytest.mark.parametrize("contraction", CONTRACTIONS)

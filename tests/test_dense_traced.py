@@ -16,6 +16,7 @@ from support.contraction_tests import (  # noqa: F401
     test_native_on_empty_tensors,
     test_native_on_repeated_knots,
     test_native_on_the_knots,
+    test_native_silu_far_below_zero,
 )
 
 

@@ -24,9 +24,9 @@ inline void sigmoid_derivative(int order, double* p) {
 }
 
 // exp(x) = 2^n e^r with |r| <= ln2 / 2, and e^r by its Taylor series to the rounding of the type. Results below the
-// smallest normal number are 0.
+// smallest normal number are 0, those above the largest are infinite: silu is 0 at any x far below 0.
 FASTKAN_HD float exponential(float x) {
-  x = x < 88.0f ? x : 88.0f;
+  x = x < 89.0f ? x : 89.0f;
   x = x > -88.0f ? x : -88.0f;
   const int32_t whole = static_cast<int32_t>(x * 1.44269504f + (x < 0 ? -0.5f : 0.5f));
   const float n = static_cast<float>(whole);
@@ -46,7 +46,7 @@ FASTKAN_HD float exponential(float x) {
 }
 
 FASTKAN_HD double exponential(double x) {
-  x = x < 708.0 ? x : 708.0;
+  x = x < 710.0 ? x : 710.0;
   x = x > -709.0 ? x : -709.0;
   const int32_t whole = static_cast<int32_t>(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5));
   const double n = static_cast<double>(whole);

@@ -66,7 +66,8 @@ inline const char* why_not_matrix(const Problem& p) {
   if (p.family != Family::bspline) return "they take B-splines";
   if (p.K != 2 && p.K != 3) return "they take degree 2 or 3";
   if (!p.uniform) return "they take uniform knots";
-  if (p.coef && p.coef.stride[0] + p.coef.stride[1] >= INT32_MAX / 64) return "they take inputs within 2^25 elements";
+  if (max(p.coef.stride[0] + p.coef.stride[1], p.base_weight.stride[0]) >= INT32_MAX / 64)
+    return "they take inputs within 2^25 elements";
   const bool of_x_alone = p.grad_x && !p.grad_coef;
   if ((p.order != 0 && !of_x_alone) || p.x_order > 1) return "they take no higher derivatives";
   if (dtype == Dtype::f32) return p.F > kMaxTf32Functions ? "they take up to 32 functions of float32" : nullptr;

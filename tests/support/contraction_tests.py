@@ -92,6 +92,15 @@ def test_native_at_infinity_matches_the_reference(native, contraction, outside):
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("contraction", ["kan_out", "kan_coef"])
+@pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
+def test_native_silu_far_below_zero(native, contraction, dtype):
+    """It is 0 there: x times a sigmoid that is 0, not the least number that the type holds."""
+    p = Problem.random(9, 4, 5, 6, dtype=dtype)
+    p.x[3, 2] = torch.finfo(dtype).min / 1000
+    assert_matches_reference(native, contraction, p)
+
+
 @pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
 @pytest.mark.parametrize("outputs", [2, 20])
 def test_native_moments_of_nearly_constant_edges(native, outputs, dtype):

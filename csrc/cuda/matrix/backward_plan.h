@@ -76,10 +76,11 @@ BackwardPlan<typename T::Sum> plan_matrix_backward(const Problem& p, int process
       static_cast<int>(keeps ? max(1, min(4, (across * down * x_tile + coef_work) / slots / (3 * x_tile))) : 1);
   plan.x_block = a.x_together * x_tile;
   plan.blocks_of_x = across * ceil_div(down, a.x_together);
-  const int64_t most =
-      tiles == 0 ? 1 : max(1, min(min(p.N / kMinRowsPerSplit, kMaxPartialSums / sums), ceil_div(2 * slots, tiles)));
+  const int64_t least = ceil_div(p.N, kMaxSplitRows);
+  const int64_t wanted =
+      tiles == 0 ? 1 : min(min(p.N / kMinRowsPerSplit, kMaxPartialSums / sums), ceil_div(2 * slots, tiles));
   plan.cycles = INT64_MAX;
-  for (int64_t splits = ceil_div(p.N, kMaxSplitRows); splits <= most; ++splits) {
+  for (int64_t splits = least; splits <= max(least, wanted); ++splits) {
     const int64_t split_rows = ceil_div(ceil_div(p.N, splits), kDepth) * kDepth;
     if (ceil_div(p.N, split_rows) < splits && splits > 1) continue;  // steps are whole
     const int64_t block = split_rows / kDepth * kCosts.coef_step + kBlock, blocks = tiles * splits;
