@@ -234,6 +234,18 @@ def test_transforms():
     assert_same(ensemble, torch.stack([one(x) for one in layers]), 1000)
 
 
+@pytest.mark.parametrize("kind", [KANConv1d, KANConv2d, KANConvTranspose2d])
+def test_batched_gradients(kind, way):
+    layer = made(kind, I, O, 2)
+    wanted = [images(kind.dims).requires_grad_(), *layer.parameters()]
+    y = layer(wanted[0])
+    u = torch.randn(3, *y.shape, dtype=y.dtype)
+    batched = torch.autograd.grad(y, wanted, u, is_grads_batched=True, retain_graph=True)
+    each = zip(*(torch.autograd.grad(y, wanted, part, retain_graph=True) for part in u), strict=True)
+    for got, want in zip(batched, each, strict=True):
+        assert_same(got, torch.stack(want), 10000)
+
+
 @pytest.mark.parametrize("needed", ["x", "parameters"])
 def test_only_gradients_that_are_needed(needed, way):
     layer = made(KANConv2d, I, O, 3)
