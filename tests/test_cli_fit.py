@@ -468,13 +468,14 @@ def test_numbers_of_cells(cell, decimal, value):
     [
         ("x;y\n0,123;1,234\n", ","), ("x;y\n1,234;2,345\n", ","), ("x;y\n0.123;1.234\n", "."),
         ("x;y\n1.234;2.345\n", "."), ('x,y\n"1,234","2,345"\n', "."), ("x;y\n1,234;2.5\n", "."),
-        ("x\ty\n0,123\t1,234\n", ","),
+        ("x\ty\n0,123\t1,234\n", ","), ("sep=;\r\nx;y\r\n1,234;2,345\r\n", ","),
     ],
 )  # fmt: skip
 def test_three_digits_after_a_comma(lines, decimal, tmp_path):
     """They are thousands or decimals, by the other cells and the delimiter."""
     (tmp_path / "t.csv").write_text(lines)
-    assert delimited.Delimited(tmp_path / "t.csv").decimal == decimal
+    table = delimited.Delimited(tmp_path / "t.csv")
+    assert table.decimal == decimal and table.names == ["x", "y"]
 
 
 def test_whole_numbers_of_a_scale_are_numbers():

@@ -108,7 +108,7 @@ class Delimited:
     def _comments(lines: list[str], delimiter: str | None) -> int:
         """How many lines at the start are comments. The last that starts with # has the names if it has as many cells
         as the first row, which is one of numbers."""
-        count = 0
+        count = int(any(line.startswith("sep=") and len(line.strip()) <= 5 for line in lines[:1]))  # for Excel
         while count < len(lines) and (lines[count].startswith("#") or (count and not lines[count].strip())):
             count += 1
         rest = [line for line in lines[count:] if line.strip()]
