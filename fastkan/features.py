@@ -45,7 +45,7 @@ def features(
     at = torch.promote_types(dtype, torch.float64) if x.dtype == torch.float64 else dtype
     phi: Any = _MAKER.features if is_traced() else _features
     phi = phi(x, None, knots, known(spec, knots), 0, at)
-    return _with_base(phi.view(len(x), -1, x.shape[1]).transpose(1, 2), x, spec, with_base).to(dtype)
+    return _with_base(phi.view(x.shape[0], -1, x.shape[1]).transpose(1, 2), x, spec, with_base).to(dtype)
 
 
 def _features(x: Tensor, _: None, *rest: Any) -> Any:

@@ -418,13 +418,13 @@ class KANClassifier(ClassifierMixin, _Estimator):
             self._all = None if classes is None else np.unique(np.asarray(classes))
         known = self._all if reset else self.classes_
         if known is not None and not np.isin(y, known).all():
-            raise ValueError(f"y has a class that is not in {list(known)}: expected one of these classes")
+            raise ValueError(f"y has a class that is not in {known.tolist()}: expected one of these classes")
         return y
 
     def _set_target(self, y: np.ndarray, weight: Tensor) -> None:
         self.classes_ = np.unique(y) if self._all is None else self._all
         if len(self.classes_) < 2:
-            raise ValueError(f"y has 1 class, {self.classes_[0]!r}: expected at least two classes")
+            raise ValueError(f"y has 1 class, {self.classes_.tolist()[0]!r}: expected at least two classes")
         self._targets = [Column(self._named[0])]
         self._outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
 

@@ -182,6 +182,8 @@ def test_dtypes_compilers_and_states(made):
     assert torch.equal(twin(x), y)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
     torch.testing.assert_close(compiled, y, rtol=0, atol=1e-5)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+    torch.testing.assert_close(program(x.repeat(3, 1, 1)), y.repeat(3, *[1] * (y.dim() - 1)), rtol=0, atol=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(layer(x).float(), y, rtol=0, atol=0.1)
     layer.double()

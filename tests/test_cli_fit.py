@@ -452,6 +452,7 @@ def test_a_device_is_not_replaced_by_a_file():
     [
         ("1.5", ".", 1.5), (" 1e3 ", ".", 1000.0), ("1,234.5", ".", 1234.5), ("12,34", ".", None), ("1_000", ".", None),
         ("1,5", ",", 1.5), ("1.234,5", ",", 1234.5), ("1.5", ",", None), ("1 234,5", ",", 1234.5), ("5", ",", 5.0),
+        ("0,123", ".", None), ("0.123", ",", None), ("-1,234", ".", -1234.0),
         ("", ".", None), ("abc", ".", None), ("-inf", ".", -math.inf), ("$1,234.50", ".", 1234.5), ("-$3", ".", -3.0),
         ("5 €", ".", 5.0), ("1.234,5 €", ",", 1234.5), ("(1,200)", ".", -1200.0), ("(-3)", ".", None),
         ("($3", ".", None), ("12.5 %", ".", 0.125), ("-5%", ".", -0.05), ("%", ".", None), ("$", ".", None),
@@ -460,6 +461,21 @@ def test_a_device_is_not_replaced_by_a_file():
 )  # fmt: skip
 def test_numbers_of_cells(cell, decimal, value):
     assert cells.number(cell, decimal) == value
+
+
+@pytest.mark.parametrize(
+    "lines, decimal",
+    [
+        ("x;y\n0,123;1,234\n", ","), ("x;y\n1,234;2,345\n", ","), ("x;y\n0.123;1.234\n", "."),
+        ("x;y\n1.234;2.345\n", "."), ('x,y\n"1,234","2,345"\n', "."), ("x;y\n1,234;2.5\n", "."),
+        ("x\ty\n0,123\t1,234\n", ","), ("sep=;\r\nx;y\r\n1,234;2,345\r\n", ","),
+    ],
+)  # fmt: skip
+def test_three_digits_after_a_comma(lines, decimal, tmp_path):
+    """They are thousands or decimals, by the other cells and the delimiter."""
+    (tmp_path / "t.csv").write_text(lines)
+    table = delimited.Delimited(tmp_path / "t.csv")
+    assert table.decimal == decimal and table.names == ["x", "y"]
 
 
 def test_whole_numbers_of_a_scale_are_numbers():

@@ -228,6 +228,22 @@ def test_transforms():
     torch.testing.assert_close(tangent, slope, rtol=0, atol=1e-7)  # the third derivative times step^2, and rounding
     each = torch.func.vmap(layer)(torch.stack([x, dx]))
     assert_same(each, torch.stack([layer(x), layer(dx)]), 1000)
+    layers = [layer, made(KANConv2d, I, O, 3, padding=1, seed=5)]
+    state = torch.func.stack_module_state(layers)
+    ensemble = torch.func.vmap(lambda *state: torch.func.functional_call(layer, state, x))(*state)
+    assert_same(ensemble, torch.stack([one(x) for one in layers]), 1000)
+
+
+@pytest.mark.parametrize("kind", [KANConv1d, KANConv2d, KANConvTranspose2d])
+def test_batched_gradients(kind, way):
+    layer = made(kind, I, O, 2)
+    wanted = [images(kind.dims).requires_grad_(), *layer.parameters()]
+    y = layer(wanted[0])
+    u = torch.randn(3, *y.shape, dtype=y.dtype)
+    batched = torch.autograd.grad(y, wanted, u, is_grads_batched=True, retain_graph=True)
+    each = zip(*(torch.autograd.grad(y, wanted, part, retain_graph=True) for part in u), strict=True)
+    for got, want in zip(batched, each, strict=True):
+        assert_same(got, torch.stack(want), 10000)
 
 
 @pytest.mark.parametrize("needed", ["x", "parameters"])
@@ -347,7 +363,6 @@ def test_compiled_exported_and_traced(kind):
     """Without a compiler for C++: the graph, run by PyTorch."""
     layer = made(kind, I, O, 3, padding=1)
     x = images(kind.dims)
-    y = layer(x)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     inner = x.clone().requires_grad_()
     grad = torch.autograd.grad(compiled(inner).square().sum(), [inner, *layer.parameters()])
@@ -356,8 +371,11 @@ def test_compiled_exported_and_traced(kind):
         grad, torch.autograd.grad(layer(outer).square().sum(), [outer, *layer.parameters()]), strict=True
     ):
         assert_same(got, want, 10000)
-    assert_same(torch.export.export(layer, (x,)).module()(x), y, 1000)
-    assert_same(torch.jit.trace(layer, (x,), check_trace=False)(x), y, 1000)
+    more = torch.cat([x, x.flip(0), x])
+    y = layer(more)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("images")},))
+    assert_same(program.module()(more), y, 1000)
+    assert_same(torch.jit.trace(layer, (x,), check_trace=False)(more), y, 1000)
 
 
 # Grids, initial values, states

@@ -131,6 +131,15 @@ def test_gradients_are_finite_at_saturation(family):
         assert x.grad.isfinite().all() and layer.coef.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("family", ALL)
+def test_compiled_in_one_graph(family):
+    torch._dynamo.reset()
+    layer, x = KANLinear(2, 3, family=family), torch.rand(4, 2)
+    run = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for mine, same in zip(*(torch.autograd.grad(f(x).sum(), layer.coef) for f in (run, layer)), strict=True):
+        torch.testing.assert_close(mine, same)
+
+
 def test_dense_is_chosen_and_others_say_why(calls):
     layer = KANLinear(3, 2, 5, family="fourier")
     layer(torch.rand(4, 3))

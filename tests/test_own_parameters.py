@@ -52,6 +52,28 @@ def test_everything_is_finite_at_saturation(name):
     assert layer(torch.full((1, 4), math.nan)).isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", LAYERS)
+def test_inputs_of_any_dtype(name, dtype):
+    """The result has the parameters' dtype; 1e6, to which inputs are clamped, is not finite in float16."""
+    layer, x = drawn(name), 3 * torch.randn(8, 4, dtype=DOUBLE)
+    expected = layer(x)
+    layer = layer.to(dtype)
+    for given in (x.half(), x.bfloat16(), x.float(), x):
+        y = layer(given)
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), expected, rtol=0.1, atol=0.1)  # 8 bits and sums
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_made_on_meta(name):
+    with torch.device("meta"):
+        layer = LAYERS[name]()
+    assert all(p.is_meta for p in layer.parameters())
+    layer.load_state_dict(LAYERS[name]().state_dict(), assign=True)
+    assert layer(torch.zeros(2, 4)).isfinite().all()
+
+
 def test_wavelets_of_every_edge():
     layer = drawn("mexican_hat")
     x = torch.randn(7, 4, dtype=DOUBLE)

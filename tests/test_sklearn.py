@@ -254,3 +254,11 @@ def test_before_fit_and_sparse():
 def test_fastkan_does_not_import_scikit_learn():
     code = "import sys, fastkan; fastkan.KAN; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def test_labels_in_messages_are_written_as_python_does():
+    x = np.arange(20.0)[:, None]
+    with pytest.raises(ValueError, match="y has 1 class, 0: expected at least two classes"):
+        KANClassifier().fit(x, np.zeros(20, int))
+    with pytest.raises(ValueError, match=r"y has a class that is not in \[0, 1\]"):
+        KANClassifier().partial_fit(x, np.full(20, 2), classes=[0, 1])

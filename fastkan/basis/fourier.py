@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from .series import Series, by_series, each, scaled
+from .series import Series, by_series, constant, each, scaled
 
 
 @by_series
@@ -18,4 +18,4 @@ def fourier_features(x: Series, grid: Tensor) -> Series:
     f = torch.arange(grid.shape[-1] - 1, dtype=grid.dtype, device=grid.device)
     frequency = ((f + 1) / 2).floor()
     phase = ((f % 2 == 1) | (f == 0)).to(grid.dtype) * (math.pi / 2)
-    return (each(scaled(x, grid)) * (math.pi * frequency) + phase).sin()
+    return (each(scaled(x, grid)) * constant(math.pi * frequency) + constant(phase)).sin()

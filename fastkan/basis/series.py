@@ -21,7 +21,11 @@ LARGE = 1e30
 
 
 class Series:
-    """terms[k] = f^(k)(x) / k! at every x, k = 0 to order: tensors that broadcast, or numbers; missing ones are 0."""
+    """terms[k] = f^(k)(x) / k! at every x, k = 0 to order: tensors that broadcast, or numbers; missing ones are 0.
+
+    Operators take Series and numbers; a tensor goes in as `constant`, since torch.compile takes an operator of a tensor
+    and another object for the tensor's.
+    """
 
     def __init__(self, terms: Sequence[Term], order: int):
         self.terms, self.order = list(terms)[: order + 1], order
@@ -30,13 +34,13 @@ class Series:
         """linear(f)."""
         return Series([linear(term) for term in self.terms], self.order)
 
-    def __add__(self, other: "Series | Term") -> "Series":
+    def __add__(self, other: "Series | float") -> "Series":
         if not isinstance(other, Series):
             return Series([self.terms[0] + other, *self.terms[1:]], self.order)
         long, short = sorted((self.terms, other.terms), key=len, reverse=True)
         return Series([a + b for a, b in zip(long, short, strict=False)] + long[len(short) :], self.order)
 
-    def __mul__(self, other: "Series | Term") -> "Series":
+    def __mul__(self, other: "Series | float") -> "Series":
         if not isinstance(other, Series):
             return self.map(lambda term: term * other)
         a, b = self.terms, other.terms
@@ -46,10 +50,10 @@ class Series:
     def __neg__(self) -> "Series":
         return self * -1.0
 
-    def __sub__(self, other: "Series | Term") -> "Series":
+    def __sub__(self, other: "Series | float") -> "Series":
         return self + -other
 
-    def __rsub__(self, other: Term) -> "Series":
+    def __rsub__(self, other: float) -> "Series":
         return -self + other
 
     __radd__, __rmul__ = __add__, __mul__
@@ -136,10 +140,15 @@ def _derivative(f: Series, order: int, shape: Sequence[int], like: Tensor) -> Te
     return (term if isinstance(term, Tensor) else like.new_full((), term)).expand(shape)
 
 
+def constant(value: Tensor) -> Series:
+    """The function that does not depend on x."""
+    return Series([value], 0)
+
+
 def scaled(x: Series, grid: Tensor) -> Series:
     """z, -1 at the first and 1 at the last knot: [N, I]."""
     first, last = grid[:, 0], grid[:, -1]
-    return (x - first) * (2 / (last - first)) - 1.0
+    return (x - constant(first)) * constant(2 / (last - first)) - 1.0
 
 
 def squashed(x: Series, grid: Tensor) -> Series:
@@ -152,8 +161,8 @@ def centred(x: Series, grid: Tensor, width: Tensor | None = None) -> Series:
     functions = grid.shape[-1] - 1
     first, last = grid[:, :1], grid[:, -1:]
     middle = torch.arange(functions, dtype=grid.dtype, device=grid.device) + 0.5
-    t = each(x - first[:, 0]) * (functions / (last - first)) - middle
-    return bounded(t if width is None else t * ((last - first) / (functions * width)))
+    t = each(x - constant(first[:, 0])) * constant(functions / (last - first)) - constant(middle)
+    return bounded(t if width is None else t * constant((last - first) / (functions * width)))
 
 
 def bounded(t: Series) -> Series:

@@ -15,7 +15,7 @@ from torch.autograd import Function
 
 from .. import functional, select
 from ..spec import Spec
-from ..transforms import is_any_autocast, is_traced, is_transformed
+from ..transforms import is_any_autocast, is_grad_batch, is_traced, is_transformed
 from . import maps, pixels
 from .maps import Edges
 from .window import Maybe, Window
@@ -81,10 +81,13 @@ class _KanConv(Function):
         (u,), (x, bias, coef, base_weight, knots), (window, spec, backend) = grads, ctx.saved_tensors, ctx.rest
         need_x, need_bias, _, need_coef, need_base, *_ = ctx.needs_input_grad
         edges = Edges(coef, base_weight, knots, spec, backend)
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        again = torch.is_grad_enabled()  # the gradient is to be differentiated again
+        if again or is_grad_batch(u):
             needs = need_x, need_bias, need_coef, need_base
             wanted = [t for t, need in zip((x, bias, coef, base_weight), needs, strict=True) if need]
-            found = iter(torch.autograd.grad(maps.plain(x, edges, bias, window), wanted, u, create_graph=True))
+            with torch.enable_grad():
+                y = maps.plain(x, edges, bias, window)
+            found = iter(torch.autograd.grad(y, wanted, u, create_graph=again))
             grad_x, grad_bias, grad_coef, grad_base = (next(found) if need else None for need in needs)
         else:
             by_pixels = pixels.serves(select.choose_for(x, backend, coef, spec), x, edges, window)

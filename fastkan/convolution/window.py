@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..transforms import by_func
+
 Maybe = Tensor | None
 
 
@@ -53,7 +55,7 @@ class Window(NamedTuple):
 
 
 def weight_of(coef: Tensor, base_weight: Maybe, window: Window) -> Tensor:
-    """The parameters as the weight of torch.convolution of all functions' maps, channels last in memory."""
+    """The parameters as the weight of torch.convolution of all functions' maps, channels last in memory if they can."""
     w = coef if base_weight is None else torch.cat([coef, base_weight[:, None]], 1)
     groups = window.groups
     w = w.view(groups, w.shape[0] // groups, w.shape[1], *window.kernel, w.shape[2] // window.places)
@@ -61,6 +63,8 @@ def weight_of(coef: Tensor, base_weight: Maybe, window: Window) -> Tensor:
         w = w.movedim(-1, 3).flatten(0, 2)
     else:  # (g o) (i f) k
         w = w.movedim(-1, 1).flatten(2, 3).flatten(0, 1)
+    if by_func():  # vmap knows no memory formats
+        return w
     return w.contiguous(memory_format=torch.channels_last if w.dim() == 4 else torch.channels_last_3d)
 
 

@@ -1,6 +1,7 @@
 """Layers whose functions have parameters of their own, so that they are no sums of fixed functions: plain PyTorch.
 
-All take x [..., I] to [..., O], have derivatives of every order by autograd, and stay finite at saturation.
+All take x [..., I] to [..., O] in the parameters' dtype, have derivatives of every order by autograd, and stay finite
+at saturation.
 """
 
 # Parts of torch are untyped.
@@ -38,9 +39,9 @@ class _Layer(nn.Module):
         def __call__(self, x: Tensor) -> Tensor: ...
 
     def checked(self, x: Tensor) -> Tensor:
-        """x within +-LARGE; ValueError or TypeError for another shape or type."""
+        """x within +-LARGE, in float32 or better; ValueError or TypeError for another shape or type."""
         functional.check_input(x, self.in_features)
-        return x.clamp(-LARGE, LARGE)
+        return x.to(torch.promote_types(x.dtype, torch.float32)).clamp(-LARGE, LARGE)  # products overflow in 16 bits
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -70,7 +71,8 @@ class WavKANLayer(_Layer):
         x = self.checked(x)
         t = (x[..., None] - self.translation) / self.scale.abs().clamp_min(LEAST_SCALE)
         (psi,) = WAVELETS[self.wavelet](bounded(Series([t], 0))).terms
-        return (psi * self.weight).sum(-2) + F.silu(x) @ self.base_weight
+        dtype = self.base_weight.dtype
+        return (psi * self.weight).sum(-2).to(dtype) + F.silu(x).to(dtype) @ self.base_weight
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, wavelet={self.wavelet!r}"
@@ -100,7 +102,7 @@ class ReLUKANLayer(_Layer):
         """x [..., I] -> [..., O]."""
         x = self.checked(x)[..., None]
         root = self.r * torch.relu(x - self.low) * torch.relu(self.high - x)  # ... I F
-        return root.square().flatten(-2) @ self.coef.flatten(0, 1) + self.bias
+        return root.square().flatten(-2).to(self.coef.dtype) @ self.coef.flatten(0, 1) + self.bias
 
 
 class RationalKANLayer(_Layer):
@@ -121,21 +123,21 @@ class RationalKANLayer(_Layer):
             raise ValueError(f"groups={groups!r}: expected a divisor of in_features={self.in_features}")
         if start not in STARTS:
             raise ValueError(f"start={start!r}: expected one of {', '.join(map(repr, STARTS))}")
-        numerator, denominator = _starting(start)
-        self.numerator = nn.Parameter(numerator.to(torch.get_default_dtype()))
-        self.denominator = nn.Parameter(denominator.to(self.numerator).repeat(groups, 1))
+        with torch.device("cpu"):  # numbers of the start, also where the layer is made on "meta"
+            numerator, denominator = _starting(start)
+            middles = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+            size = rational(torch.special.ndtri(middles), numerator, denominator).square().mean()
+        self.numerator = nn.Parameter(torch.tensor(numerator.tolist()))
+        self.denominator = nn.Parameter(torch.tensor(denominator.tolist()).repeat(groups, 1))
         self.linear = nn.Linear(self.in_features, self.out_features)
-        middles = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-        size = rational(torch.special.ndtri(middles), numerator, denominator).square().mean()
         nn.init.normal_(self.linear.weight, std=float(1 / (self.in_features * size).sqrt()))
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] -> [..., O]."""
         x = self.checked(x)
-        wide = torch.promote_types(x.dtype, torch.float32)  # powers overflow in 16 bits
-        grouped = x.to(wide).unflatten(-1, (self.groups, -1))
-        y = rational(grouped, self.numerator.to(wide), self.denominator.to(wide)[:, None])
+        grouped = x.unflatten(-1, (self.groups, -1))
+        y = rational(grouped, self.numerator.to(x.dtype), self.denominator.to(x.dtype)[:, None])
         return self.linear(y.flatten(-2).to(self.linear.weight.dtype))
 
     def extra_repr(self) -> str:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "missing", "?", "-", ".", "#n/a", "#na", "<na>", "nil"))
-_GROUPED = {  # digits in threes, by the decimal sign
-    ".": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
-    ",": re.compile(r"[+-]?\d{1,3}([. \u00a0\u202f]\d{3})+(,\d*)?"),
+_GROUPED = {  # digits in threes, by the decimal sign; 0,123 alone is not 123
+    ".": re.compile(r"[+-]?(?!0,\d{3}$)\d{1,3}(,\d{3})+(\.\d*)?"),
+    ",": re.compile(r"[+-]?(?!0\.\d{3}$)\d{1,3}([. \u00a0\u202f]\d{3})+(,\d*)?"),
 }
 _MONEY = "$€£¥₹₽₩₺₪฿"
 _SIGNED = re.compile(

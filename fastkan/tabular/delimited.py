@@ -66,7 +66,7 @@ class Delimited:
                 f"{self.path} has one column with the delimiter {name_of(delimiter)}: "
                 f"it looks like {name_of(_delimiter(lines))}"
             )
-        self.decimal = decimal or _decimal(rows)
+        self.decimal = decimal or _decimal(rows, self.delimiter)
         self.header = self._has_header(rows[0], header, known)
         self.names = self._names(rows[0])
 
@@ -108,7 +108,7 @@ class Delimited:
     def _comments(lines: list[str], delimiter: str | None) -> int:
         """How many lines at the start are comments. The last that starts with # has the names if it has as many cells
         as the first row, which is one of numbers."""
-        count = 0
+        count = int(any(line.startswith("sep=") and len(line.strip()) <= 5 for line in lines[:1]))  # for Excel
         while count < len(lines) and (lines[count].startswith("#") or (count and not lines[count].strip())):
             count += 1
         rest = [line for line in lines[count:] if line.strip()]
@@ -116,7 +116,7 @@ class Delimited:
             return count
         delimiter = delimiter or _delimiter(rest)
         first, named = _rows(rest[:1], delimiter)[0], _rows([lines[count - 1].lstrip("# ")], delimiter)[0]
-        decimal = _decimal([first])
+        decimal = _decimal([first], delimiter)
         numeric = any(is_number(cell, decimal) for cell in first) and not any(is_number(c, decimal) for c in named)
         return count - 1 if numeric and len(named) == len(first) and any(map(str.strip, named)) else count
 
@@ -243,8 +243,13 @@ def _delimiter(lines: list[str]) -> str | None:
     return best
 
 
-def _decimal(rows: list[list[str]]) -> str:
-    """The decimal sign with which more cells are numbers."""
+def _decimal(rows: list[list[str]], delimiter: str | None) -> str:
+    """The decimal sign with which more cells are numbers.
+
+    If all are with both, as 1,234 is, a comma after semicolons: programs write these where commas are decimal.
+    """
     cells = [cell for row in rows[1:] for cell in row if not missing(cell)]
     counts = {sign: sum(is_number(cell, sign) for cell in cells) for sign in ".,"}
+    if counts[","] == counts["."] and delimiter == ";" and not any("." in cell for cell in cells):
+        return ","
     return "," if counts[","] > counts["."] else "."
