@@ -254,7 +254,7 @@ WALKS = (
 def block_bytes() -> dict[str, int]:
     """Shared memory of a block, by type of its layout."""
     types = sorted({walk.shared for walk in WALKS})
-    prints = "".join(f'  std::printf("%lld\\n", static_cast<long long>(fastkan::shared_bytes<{kind}>()));\n' for kind in types)
+    prints = "".join(f'  std::printf("%lld\\n", static_cast<long long>(shared_bytes<{kind}>()));\n' for kind in types)
     source = (
         "#include <cstdio>\n#include <cuda/matrix/kan_out_wgmma.h>\nusing namespace fastkan;\nint main() {\n"
         + prints

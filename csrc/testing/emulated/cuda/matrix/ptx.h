@@ -150,7 +150,7 @@ struct Mma {
   using Number = uint32_t;
   using Sum = float;
   static void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    emulated::multiply<S>("mma", c, {{a[0], a[1], a[2], a[3]}, {b0, b1}, 0}, false);
+    emulated::multiply<S>("mma", c, {{a[0], a[1], a[2], a[3]}, {b0, b1}, 0, 0}, false);
   }
   template <int SELECTOR>
   static void multiply_sparse(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {

@@ -61,7 +61,7 @@ template <class S>
 struct Wgmma {
   template <bool DEEP>
   static void multiply(float (&c)[16][4], const uint32_t (&a)[4], uint64_t right) {
-    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0}, false, right, DEEP);
+    emulated::start_product<S>(c, {{a[0], a[1], a[2], a[3]}, {}, 0, 0}, false, right, DEEP);
   }
   template <int SELECTOR>
   static void multiply_sparse(float (&c)[16][4], const uint32_t (&a)[4], uint32_t metadata, uint64_t right) {
