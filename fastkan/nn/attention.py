@@ -20,6 +20,9 @@ class KANAttention(nn.Module):
     sigmoid(gate(q)) times the heads' results. The attention is torch's scaled_dot_product_attention. fast-kan's own
     class, which adds a bias after the softmax, is fastkan.AttentionWithFastKANTransform.
 
+    Torch's fused attention has first derivatives in reverse mode only; others need
+    torch.nn.attention.sdpa_kernel(SDPBackend.MATH).
+
     Args:
         q_dim, k_dim, v_dim: sizes of q, k and v; by default k's is q's, and v's is k's.
         head_dim: size of a head's queries, keys and values; by default q_dim / num_heads.
