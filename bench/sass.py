@@ -4,7 +4,7 @@
 
 Compiles the kernels with nvcc, disassembles them, and walks through their main loops along the usual path: the shortest
 one from the loop's head to its end that does all of a step's work (its products, copies, loads of x and stores of the
-left operand, LANDMARKS). Instructions are classed by the source line that they come from. Writes counts.csv, model.csv
+left operand, see WALKS). Instructions are classed by the source line that they come from. Writes counts.csv, model.csv
 with the times of the forward that follow (bench/sass_model.py), and backward.csv with those of the backward
 (bench/sass_backward.py).
 """
